@@ -1,0 +1,295 @@
+"""Settings of membership, with memberlist's names and defaults in snake case.
+
+All durations are seconds. A ``Config`` is frozen and checked when it is built;
+every error names the field. ``Config.lan()``, ``.wan()`` and ``.local()`` are
+memberlist's three profiles; pass overrides as keywords.
+
+The last group of fields has no counterpart in memberlist: those switch off
+what this library does beyond it (docs/wire.md lists each).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from .exceptions import ConfigError
+
+__all__ = ["Config", "META_MAX_SIZE"]
+
+META_MAX_SIZE = 512
+"""Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
+
+_NAME_MAX_BYTES = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of a ``Memberlist``. See the module's docstring; defaults are the LAN profile."""
+
+    # -- who we are ---------------------------------------------------------------
+    name: str = field(default_factory=socket.gethostname)
+    """Unique in the cluster; 1 to 255 bytes of UTF-8 without control characters and ``/``."""
+    bind_addr: str = "0.0.0.0"
+    """IP literal to listen on, UDP and TCP."""
+    bind_port: int = 7946
+    """Port to listen on; 0 picks a free one."""
+    advertise_addr: str | None = None
+    """IP literal that others should dial; none means the bound (or a private) address."""
+    advertise_port: int | None = None
+    """Port that others should dial, with ``advertise_addr``; none means the bound port."""
+    protocol_version: int = 2
+    """memberlist protocol spoken, 1 to 5."""
+    delegate_protocol_version: int = 0
+    delegate_protocol_min: int = 0
+    delegate_protocol_max: int = 0
+
+    # -- wire and security --------------------------------------------------------
+    wire: Literal["cbor", "msgpack"] = "cbor"
+    """Body codec: ``"cbor"`` among mycorrizal nodes, ``"msgpack"`` with Go peers."""
+    label: str = ""
+    """Name of the cluster on the wire, at most 255 bytes; others are refused."""
+    skip_inbound_label_check: bool = False
+    """For a front end that has already removed labels."""
+    secret_key: bytes | None = field(default=None, repr=False)
+    """16, 24 or 32 bytes: the key that encrypts; none means no encryption."""
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Further keys that decrypt; needs ``secret_key``."""
+    gossip_verify_incoming: bool = True
+    gossip_verify_outgoing: bool = True
+    enable_compression: bool = True
+    """Compress outgoing messages; incoming ones are always understood."""
+    cidrs_allowed: tuple[str, ...] | None = None
+    """Networks that members may have addresses in; none or empty allows all."""
+    require_node_names: bool = False
+
+    # -- timing: failure detection --------------------------------------------------
+    tcp_timeout: float = 10.0
+    """Dial, read and write on streams."""
+    indirect_checks: int = 3
+    probe_interval: float = 1.0
+    """0 disables probing, and reaping with it."""
+    probe_timeout: float = 0.5
+    disable_tcp_pings: bool = False
+    disable_tcp_pings_for_node: Callable[[str], bool] | None = None
+    awareness_max_multiplier: int = 8
+    suspicion_mult: int = 4
+    suspicion_max_timeout_mult: int = 6
+
+    # -- timing: dissemination ------------------------------------------------------
+    retransmit_mult: int = 4
+    gossip_interval: float = 0.2
+    """0 disables gossip rounds."""
+    gossip_nodes: int = 3
+    gossip_to_the_dead_time: float = 30.0
+    push_pull_interval: float = 30.0
+    """0 disables periodic push/pull."""
+    dead_node_reclaim_time: float = 0.0
+    """After this long a dead node's name may move to another address; 0: never."""
+    udp_buffer_size: int = 1400
+    """Bytes that a composed packet may take."""
+    handoff_queue_depth: int = 1024
+    """Messages waiting for the delegate thread; further user messages are dropped and counted."""
+
+    # -- beyond memberlist ----------------------------------------------------------
+    reconnect_interval: float = 10.0
+    """How often a member lost in a partition is tried again; 0 disables healing."""
+    reconnect_timeout: float = 86400.0
+    """How long a lost member is remembered."""
+    reconnect_max: int = 1024
+    """How many lost members are remembered; the oldest is forgotten first."""
+    name_takeover: bool = True
+    """On a name conflict ask the old address first; if it is silent, the new one is taken."""
+    stall_threshold: float = 1.0
+    """A thread that wakes this late treats it as a stall of its own; 0 disables."""
+    early_push_pulls: int = 3
+    """Extra push/pulls soon after a join, one node at a time, jittered; 0 disables."""
+    max_nodes: int = 65536
+    """Bound of the member table; further nodes are dropped and counted."""
+    event_queue_depth: int = 4096
+    """Events an ``events()`` iterator holds unread before it loses the oldest."""
+    exchange_threads: int = 32
+    """Most threads that carry TCP conversations at a time."""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        _check_address("bind_addr", self.bind_addr)
+        _check_range("bind_port", self.bind_port, 0, 65535)
+        if self.advertise_addr is not None:
+            _check_address("advertise_addr", self.advertise_addr)
+        if self.advertise_port is not None:
+            _check_range("advertise_port", self.advertise_port, 0, 65535)
+        _check_range("protocol_version", self.protocol_version, 1, 5)
+        for name in ("delegate_protocol_version", "delegate_protocol_min", "delegate_protocol_max"):
+            _check_range(name, getattr(self, name), 0, 255)
+        if self.wire not in ("cbor", "msgpack"):
+            raise ConfigError("wire", f"{self.wire!r} is no codec", hint="use 'cbor', or 'msgpack' with Go peers")
+        if len(self.label.encode("utf-8", "surrogateescape")) > 255:
+            raise ConfigError("label", "longer than 255 bytes")
+        self._check_keys()
+        self._check_numbers()
+        _parse_cidrs(self.cidrs_allowed or ())
+
+    def _check_keys(self) -> None:
+        for name, key in [("secret_key", self.secret_key), *(("keys", key) for key in self.keys)]:
+            if key is None or (name == "secret_key" and key == b""):
+                continue
+            if not isinstance(key, (bytes, bytearray)):
+                raise ConfigError(name, f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
+            if len(key) not in (16, 24, 32):
+                raise ConfigError(name, f"is {len(key)} bytes long", hint="use 16, 24 or 32 random bytes")
+        if self.keys and not self.secret_key:
+            raise ConfigError("keys", "given without secret_key", hint="secret_key is the one that encrypts")
+
+    def _check_numbers(self) -> None:
+        for name in _POSITIVE_SECONDS:
+            _check_seconds(name, getattr(self, name), zero=False)
+        for name in _SECONDS_OR_ZERO:
+            _check_seconds(name, getattr(self, name), zero=True)
+        for name, (low, high) in _COUNTS.items():
+            _check_range(name, getattr(self, name), low, high)
+
+    # -- profiles -----------------------------------------------------------------
+
+    @classmethod
+    def lan(cls, **overrides: Any) -> Config:
+        """Return memberlist's ``DefaultLANConfig``: one data centre."""
+        return _build(cls, {}, overrides)
+
+    @classmethod
+    def wan(cls, **overrides: Any) -> Config:
+        """Return memberlist's ``DefaultWANConfig``: links with latency, slower detection."""
+        return _build(cls, _WAN, overrides)
+
+    @classmethod
+    def local(cls, **overrides: Any) -> Config:
+        """Return memberlist's ``DefaultLocalConfig``: one host, fast detection."""
+        return _build(cls, _LOCAL, overrides)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a copy with `changes`, checked again."""
+        _known(type(self), changes)
+        return replace(self, **changes)
+
+    @property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``cidrs_allowed``, parsed; empty means every address is allowed."""
+        return _parse_cidrs(self.cidrs_allowed or ())
+
+
+_WAN: dict[str, Any] = {
+    "tcp_timeout": 30.0,
+    "suspicion_mult": 6,
+    "push_pull_interval": 60.0,
+    "probe_timeout": 3.0,
+    "probe_interval": 5.0,
+    "gossip_nodes": 4,
+    "gossip_interval": 0.5,
+    "gossip_to_the_dead_time": 60.0,
+    "reconnect_interval": 30.0,
+    "stall_threshold": 5.0,
+}
+_LOCAL: dict[str, Any] = {
+    "tcp_timeout": 1.0,
+    "indirect_checks": 1,
+    "retransmit_mult": 2,
+    "suspicion_mult": 3,
+    "push_pull_interval": 15.0,
+    "probe_timeout": 0.2,
+    "gossip_interval": 0.1,
+    "gossip_to_the_dead_time": 15.0,
+    "reconnect_interval": 5.0,
+}
+_POSITIVE_SECONDS = ("tcp_timeout", "probe_timeout", "reconnect_timeout")
+_SECONDS_OR_ZERO = (
+    "probe_interval",
+    "gossip_interval",
+    "push_pull_interval",
+    "gossip_to_the_dead_time",
+    "dead_node_reclaim_time",
+    "reconnect_interval",
+    "stall_threshold",
+)
+_COUNTS = {
+    "indirect_checks": (0, 255),
+    "awareness_max_multiplier": (1, 255),
+    "suspicion_mult": (1, 255),
+    "suspicion_max_timeout_mult": (1, 255),
+    "retransmit_mult": (0, 255),
+    "gossip_nodes": (0, 255),
+    "udp_buffer_size": (256, 65507),
+    "handoff_queue_depth": (1, 1 << 20),
+    "reconnect_max": (0, 1 << 20),
+    "early_push_pulls": (0, 16),
+    "max_nodes": (1, 1 << 20),
+    "event_queue_depth": (1, 1 << 20),
+    "exchange_threads": (2, 256),
+}
+
+
+def _build(cls: type[Config], profile: dict[str, Any], overrides: dict[str, Any]) -> Config:
+    _known(cls, overrides)
+    return cls(**{**profile, **overrides})
+
+
+def _known(cls: type[Config], names: dict[str, Any]) -> None:
+    known = {f.name for f in fields(cls)}
+    for name in names:
+        if name not in known:
+            raise ConfigError(name, "no such setting", hint="see the fields of mycorrizal.Config")
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise ConfigError("name", f"must be text, not {type(name).__name__}")
+    if not name:
+        raise ConfigError("name", "is empty", hint="give each node a unique name")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("name", f"{name!r} cannot be written as UTF-8", hint="use plain text") from None
+    if size > _NAME_MAX_BYTES:
+        raise ConfigError("name", f"is {size} bytes long", hint=f"at most {_NAME_MAX_BYTES} bytes of UTF-8")
+    if "/" in name or any(ord(c) < 0x20 or ord(c) == 0x7F for c in name):
+        raise ConfigError("name", f"{name!r} holds '/' or a control character", hint="letters, digits, '-', '.' are safe")
+
+
+def _check_address(field_name: str, value: str) -> None:
+    try:
+        ipaddress.ip_address(value.partition("%")[0])
+    except (ValueError, AttributeError):
+        raise ConfigError(
+            field_name, f"{value!r} is not an IP literal", hint="write an address like 127.0.0.1 or ::1, no brackets"
+        ) from None
+
+
+def _check_range(field_name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(field_name, f"must be a whole number, not {value!r}")
+    if not low <= value <= high:
+        raise ConfigError(field_name, f"{value} is not in {low}..{high}")
+
+
+def _check_seconds(field_name: str, value: float, *, zero: bool) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(field_name, f"must be a number of seconds, not {value!r}")
+    if value < 0 or (value == 0 and not zero):
+        raise ConfigError(field_name, f"{value} is too small", hint="0 disables" if zero else "must be above 0")
+
+
+def _parse_cidrs(texts: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    if isinstance(texts, str):
+        raise ConfigError("cidrs_allowed", "must be a tuple of networks, not one text")
+    networks, bad = [], []
+    for text in texts:
+        try:
+            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+        except (ValueError, AttributeError):
+            bad.append(text)
+    if bad:
+        raise ConfigError("cidrs_allowed", f"not networks: {bad!r}", hint="write e.g. '10.0.0.0/8'")
+    return tuple(networks)

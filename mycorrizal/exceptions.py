@@ -1,0 +1,181 @@
+"""Every error the library raises, as one tree.
+
+Each is also the builtin it is, so that ``except TimeoutError`` works without
+knowing this module, and each carries fields beside its text::
+
+    MycorrizalError
+      ConfigError (ValueError)            a setting is wrong; .field names it
+        MetaTooLarge                      node_meta returned more than 512 bytes
+      LocalProtocolError (RuntimeError)   our own code misused a machine
+      NotRunningError (RuntimeError)      the object was shut down, or never started
+      ReentrantCallError (RuntimeError)   a blocking call on a thread that must not wait
+      ForkedProcessError (RuntimeError)   a handle inherited through fork
+      ServiceCrashed (RuntimeError)       a background thread died; the cause is chained
+      QueueFull (RuntimeError)            a bounded queue has no room
+      BindError (OSError)                 the address or port cannot be bound
+      OperationTimeout (TimeoutError)     the deadline passed
+        NoPingResponse                    no acknowledgement to a ping
+      PeerUnreachable (ConnectionError)   a peer could not be reached
+        JoinError                         no seed could be joined; .failures says why
+        RemoteError                       the peer answered with an error message
+      MergeRefused (RuntimeError)         a delegate or the version check refused a merge
+      RemoteProtocolError (ValueError)    a peer sent something we refuse
+        WireMismatch                      the peer speaks the other ``wire=`` codec
+        LabelMismatch                     the peer's label is not ours
+        DecryptError                      encrypted with another key, or not at all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "BindError",
+    "ConfigError",
+    "DecryptError",
+    "ForkedProcessError",
+    "JoinError",
+    "LabelMismatch",
+    "LocalProtocolError",
+    "MergeRefused",
+    "MetaTooLarge",
+    "MycorrizalError",
+    "NoPingResponse",
+    "NotRunningError",
+    "OperationTimeout",
+    "PeerUnreachable",
+    "QueueFull",
+    "ReentrantCallError",
+    "RemoteError",
+    "RemoteProtocolError",
+    "ServiceCrashed",
+    "WireMismatch",
+]
+
+
+class MycorrizalError(Exception):
+    """Root of every error raised by mycorrizal.
+
+    Attributes:
+        node: name or ``host:port`` of the peer concerned, if there is one.
+        operation: the public call that failed, e.g. ``"join"``.
+        retriable: whether the same call may succeed later without a change.
+        indeterminate: whether the operation may have taken effect all the same.
+        hint: one sentence on what to do next; also the end of the text.
+    """
+
+    retriable = False
+    indeterminate = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        node: str | None = None,
+        operation: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.node = node
+        self.operation = operation
+        self.hint = hint
+
+
+class ConfigError(MycorrizalError, ValueError):
+    """A setting is wrong. ``field`` is the name of the setting."""
+
+    def __init__(self, field: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{field}: {message}", hint=hint)
+        self.field = field
+
+
+class MetaTooLarge(ConfigError):
+    """A delegate's ``node_meta`` returned more than the limit it was given."""
+
+
+class LocalProtocolError(MycorrizalError, RuntimeError):
+    """Our own code called a machine in a way its state does not allow."""
+
+
+class NotRunningError(MycorrizalError, RuntimeError):
+    """The object was shut down, or has left the cluster."""
+
+
+class ReentrantCallError(MycorrizalError, RuntimeError):
+    """A blocking call was made on a thread whose progress it needs."""
+
+
+class ForkedProcessError(MycorrizalError, RuntimeError):
+    """The handle belongs to the parent process; build a new one after fork."""
+
+
+class ServiceCrashed(MycorrizalError, RuntimeError):
+    """A background thread died; its exception is chained as ``__cause__``."""
+
+
+class QueueFull(MycorrizalError, RuntimeError):
+    """A bounded queue has no room; nothing was queued."""
+
+    retriable = True
+
+
+class BindError(MycorrizalError, OSError):
+    """The configured address or port cannot be bound."""
+
+    retriable = True
+
+
+class OperationTimeout(MycorrizalError, TimeoutError):
+    """The deadline of a blocking call passed before it was done."""
+
+    retriable = True
+
+
+class NoPingResponse(OperationTimeout):
+    """No acknowledgement came back for a ping within ``probe_timeout``."""
+
+
+class PeerUnreachable(MycorrizalError, ConnectionError):
+    """A peer could not be reached, or broke the conversation off."""
+
+    retriable = True
+
+
+class JoinError(PeerUnreachable):
+    """No seed could be joined.
+
+    Attributes:
+        reached: how many addresses answered (0 when raised by ``join``).
+        failures: the error of each seed, by the text it was given as.
+    """
+
+    def __init__(self, message: str, *, failures: Mapping[str, Exception], reached: int = 0) -> None:
+        super().__init__(message, operation="join")
+        self.reached = reached
+        self.failures = dict(failures)
+
+
+class RemoteError(PeerUnreachable):
+    """The peer answered an exchange with memberlist's error message."""
+
+    retriable = False
+
+
+class MergeRefused(MycorrizalError, RuntimeError):
+    """A merge of remote state was refused, by a delegate or the version check."""
+
+
+class RemoteProtocolError(MycorrizalError, ValueError):
+    """A peer sent bytes that the protocol does not allow."""
+
+
+class WireMismatch(RemoteProtocolError):
+    """The peer's message bodies are of the other ``wire=`` codec."""
+
+
+class LabelMismatch(RemoteProtocolError):
+    """The peer's label is not the configured one."""
+
+
+class DecryptError(RemoteProtocolError):
+    """No installed key opens what the peer sent, or it was not encrypted."""
