@@ -1,0 +1,101 @@
+"""A name that turns up at another address: who answers to it?
+
+Differs from memberlist: there the record in the table wins until it is dead
+*and* ``dead_node_reclaim_time`` is over (by default never), so a node that
+crashed and came back elsewhere is locked out for minutes or for good. Here the
+old address is asked first. If it answers, the conflict is real and is
+reported; if it stays silent, the claimant is taken. Switched off by
+``name_takeover=False``.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .._wire.messages import Alive
+from ..types import Address, NodeState, host_of
+from .core import Core
+from .members import Member
+from .probe import Prober
+from .transitions import Transitions
+
+__all__ = ["Claims"]
+
+logger = logging.getLogger("mycorrizal.swim")
+
+_PINGS = 2  # one probe timeout each
+_CLAIMS_MAX = 256  # a flood of made-up claims must not become a flood of pings
+
+
+class Claims:
+    """Conflicts that are being looked into, by name."""
+
+    def __init__(self, core: Core, transitions: Transitions, prober: Prober) -> None:
+        self._core = core
+        self._transitions = transitions
+        self._prober = prober
+        self._open: dict[str, Alive] = {}
+
+    def contest(self, member: Member, claim: Alive, now: float) -> None:
+        """Look into `claim`, which names `member` but another address."""
+        if not claim.addr or not claim.port:
+            self._core.count("alive.address_refused")
+            return
+        if _address(claim) == member.address:  # the same address in its other form, 4 or 16 bytes
+            if self._core.is_self(member):
+                self._outbid(member, claim, now)
+            elif claim.incarnation > member.incarnation:
+                self._transitions.alive(claim, now, takeover=True)
+            return
+        pending = self._open.get(claim.node)
+        if pending is not None:
+            if pending.addr == claim.addr and pending.port == claim.port and pending.incarnation < claim.incarnation:
+                self._open[claim.node] = claim
+            return
+        if len(self._open) >= _CLAIMS_MAX:
+            self._transitions.report_conflict(member, claim, now)
+            return
+        self._open[claim.node] = claim
+        # Of our own name it is the other address that is in doubt.
+        ours = self._core.is_self(member)
+        self._ask(member, _address(claim) if ours else member.address, _PINGS, now)
+
+    def _ask(self, member: Member, address: Address, pings: int, now: float) -> None:
+        def on_expiry(then: float) -> None:
+            if pings > 1:
+                self._ask(member, address, pings - 1, then)
+            else:
+                self._silent(member, address, then)
+
+        self._prober.check(
+            member.name, address, now + self._core.config.probe_timeout,
+            lambda then: self._answered(member, then), on_expiry,
+        )  # fmt: skip
+
+    def _answered(self, member: Member, now: float) -> None:
+        claim = self._open.pop(member.name)
+        if self._core.table.get(member.name) is member and _address(claim) != member.address:
+            self._transitions.report_conflict(member, claim, now)
+
+    def _silent(self, member: Member, asked: Address, now: float) -> None:
+        core = self._core
+        claim = self._open.pop(member.name)
+        current = core.table.get(member.name)
+        if current is None:
+            self._transitions.alive(claim, now)
+        elif core.is_self(current):
+            self._outbid(current, claim, now)  # an old record of ours, from before a restart
+        elif current.address == asked:
+            logger.warning("= %s: %s moved from %s:%d to %s:%d", core.name, current.name, *asked, *_address(claim))
+            core.count("takeovers")
+            if not current.gone:
+                self._transitions.mark_gone(current, NodeState.DEAD, now)
+            self._transitions.alive(claim, now, takeover=True)
+
+    def _outbid(self, member: Member, claim: Alive, now: float) -> None:
+        if claim.incarnation >= member.incarnation and not self._core.has_left:
+            self._transitions.refute(member, claim.incarnation, now)
+
+
+def _address(claim: Alive) -> Address:
+    return (host_of(claim.addr or b""), claim.port)

@@ -1,0 +1,275 @@
+"""What the parts of the machine share: settings, tables, outputs, and the two ways to send.
+
+``Core`` holds no rule of the protocol but the packing of packets (gossip
+budget and piggyback, memberlist-protocol §8.4).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .._wire.messages import Message, MessageType
+from .._wire.packet import PacketCodec
+from ..config import META_MAX_SIZE, Config
+from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
+from ..exceptions import LocalProtocolError, MetaTooLarge
+from ..types import Address
+from .awareness import Awareness
+from .broadcasts import TransmitLimitedQueue
+from .events import DelegateFault, Event, ExchangeRequested, OperationDone
+from .members import Member, MemberTable
+from .timers import Timers
+
+__all__ = ["Core", "ExchangeEnd"]
+
+ExchangeEnd = Callable[[Message | None, Exception | None, float], None]
+"""How an exchange reports back: (answer, error, now)."""
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+
+_COMPOUND_HEADER = 2  # type byte and count
+_COMPOUND_ENTRY = 2  # length of each part
+_PIGGYBACK_MAX = 254  # parts behind the leading message: a compound counts to 255
+_PROTOCOL_MIN, _PROTOCOL_MAX = 1, 5
+_PROTOCOL_MAX_CRC = 5
+_USER_STATE_MAX = 20 * 1024 * 1024
+
+
+class Core:
+    """Shared state of one machine. Owned by one thread, like all of it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        addr: bytes,
+        port: int,
+        codec: PacketCodec,
+        rng: random.Random,
+        delegate: Delegate | None,
+        alive: AliveDelegate | None,
+        merge: MergeDelegate | None,
+        ping: PingDelegate | None,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.addr = addr
+        self.port = port
+        self.vsn = bytes(
+            (
+                _PROTOCOL_MIN, _PROTOCOL_MAX, config.protocol_version,
+                config.delegate_protocol_min, config.delegate_protocol_max, config.delegate_protocol_version,
+            )
+        )  # fmt: skip
+        self.codec = codec
+        self.rng = rng
+        self.delegate = delegate
+        self.alive_delegate = alive
+        self.merge_delegate = merge
+        self.ping_delegate = ping
+        self.timers = Timers()
+        self.table = MemberTable(rng)
+        self.queue = TransmitLimitedQueue(config.retransmit_mult, lambda: len(self.table))
+        self.awareness = Awareness(config.awareness_max_multiplier)
+        self.incarnation = 0
+        self.has_left = False
+        self.counters: dict[str, int] = {}
+        self.events: deque[Event] = deque()
+        self.datagrams: list[tuple[bytes, Address]] = []
+        self.exchanges: list[ExchangeRequested] = []
+        self._networks = config.networks
+        self._sequence = 0
+        self._last_id = 0
+        self._exchange_ends: dict[int, ExchangeEnd] = {}
+
+    # -- bookkeeping ------------------------------------------------------------------
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self.counters[what] = self.counters.get(what, 0) + by
+
+    def emit(self, event: Event) -> None:
+        """Queue an event for the owner."""
+        self.events.append(event)
+
+    def next_sequence(self) -> int:
+        """Return the next ping number (u32, wraps)."""
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        return self._sequence
+
+    def next_incarnation(self) -> int:
+        """Raise our incarnation by one and return it."""
+        self.incarnation += 1
+        return self.incarnation
+
+    def new_operation(self) -> int:
+        """Return an id for a call that ends with ``OperationDone``."""
+        self._last_id += 1
+        return self._last_id
+
+    def finish(self, operation_id: int, result: object = None, error: Exception | None = None) -> None:
+        """Report the end of an operation."""
+        self.emit(OperationDone(operation_id, result, error))
+
+    def is_self(self, member: Member) -> bool:
+        """Whether the record is our own."""
+        return member.name == self.name
+
+    def address_allowed(self, host: str) -> bool:
+        """Whether ``cidrs_allowed`` admits an address; text that is no address never matches."""
+        if not self._networks:
+            return True
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip.version == network.version and ip in network for network in self._networks)
+
+    # -- the user's supply delegates ------------------------------------------------------
+
+    def ask(self, call: str, method: Callable[..., _T], default: _D, *args: Any) -> _T | _D:
+        """Call a supply delegate; what it raises is counted and reported, never passed on."""
+        try:
+            return method(*args)
+        except Exception as exc:
+            self.fault(call, f"raised {type(exc).__name__}: {exc}")
+            return default
+
+    def fault(self, call: str, message: str) -> None:
+        """Report a delegate's mistake; the node goes on."""
+        self.count("delegate.faults")
+        self.emit(DelegateFault(call, message))
+
+    def node_meta(self) -> bytes | None:
+        """Ask for this node's metadata.
+
+        Raises:
+            MetaTooLarge: the delegate gave more than 512 bytes.
+        """
+        if self.delegate is None:
+            return None
+        meta = self.ask("node_meta", self.delegate.node_meta, None, META_MAX_SIZE)
+        if meta is None:
+            return None
+        if len(meta) > META_MAX_SIZE:
+            message = f"returned {len(meta)} bytes, the limit is {META_MAX_SIZE}"
+            self.fault("node_meta", message)
+            raise MetaTooLarge("node_meta", message, hint="advertise less; send the rest by other means")
+        return bytes(meta)
+
+    def local_state(self, join: bool) -> bytes:
+        """Ask for the user's state to push."""
+        if self.delegate is None:
+            return b""
+        state = bytes(self.ask("local_state", self.delegate.local_state, b"", join) or b"")
+        if len(state) > _USER_STATE_MAX:
+            self.fault("local_state", f"returned {len(state)} bytes, the limit is {_USER_STATE_MAX}; nothing was sent")
+            return b""
+        return state
+
+    def ack_payload(self) -> bytes | None:
+        """Ask for bytes to put into an acknowledgement."""
+        if self.ping_delegate is None:
+            return None
+        return bytes(self.ask("ack_payload", self.ping_delegate.ack_payload, b""))
+
+    # -- packets ------------------------------------------------------------------------
+
+    def queue_broadcast(self, message: Message, name: str, finished: Callable[[], None] | None = None) -> None:
+        """Queue a message for gossip; it replaces a queued one of the same `name`."""
+        self.queue.queue_broadcast(self.codec.encode(message), name=name, finished=finished)
+
+    def fetch(self, overhead: int, limit: int) -> list[bytes]:
+        """Take broadcasts for one packet, ours first, then the user's (memberlist-protocol §8.4)."""
+        parts = self.queue.get_broadcasts(overhead, limit)
+        if self.delegate is None:
+            return parts
+        left = limit - sum(map(len, parts)) - overhead * len(parts)
+        overhead += 1  # the type byte of a user message
+        if left > overhead:
+            parts += self._fitting(self.ask("get_broadcasts", self._offered, [], overhead, left), overhead, left)
+        return parts
+
+    def _offered(self, overhead: int, left: int) -> list[bytes]:
+        assert self.delegate is not None
+        return [bytes(data) for data in self.delegate.get_broadcasts(overhead, left) or ()]
+
+    def _fitting(self, offered: list[bytes], overhead: int, left: int) -> list[bytes]:
+        taken: list[bytes] = []
+        dropped = 0
+        room = left
+        for data in offered:
+            room -= overhead + len(data)
+            if room < 0:
+                room += overhead + len(data)
+                dropped += 1
+                continue
+            taken.append(_USER_PREFIX + data)
+        if dropped:
+            self.count("delegate.broadcasts_dropped", dropped)
+            self.fault("get_broadcasts", f"returned more than {left} bytes; {dropped} messages were dropped")
+        return taken
+
+    def send(self, parts: list[bytes], address: Address, *, protocol_max: int = 0, name: str = "") -> None:
+        """Seal encoded messages into a packet for `address`.
+
+        Args:
+            protocol_max: the destination's newest protocol, 0 if its record is not at hand.
+            name: the destination's node name, where it is known.
+        """
+        if self.config.require_node_names and not name:
+            self.count("udp.unnamed_dropped")
+            return
+        if not _dialable(address):
+            self.count("udp.undialable_dropped")
+            return
+        for datagram in self.codec.seal(parts, crc=protocol_max >= _PROTOCOL_MAX_CRC):
+            self.datagrams.append((datagram, address))
+
+    def send_with_piggyback(self, message: Message, address: Address, *, name: str) -> None:
+        """Send one message, with as many broadcasts behind it as fit."""
+        encoded = self.codec.encode(message)
+        limit = self.config.udp_buffer_size - len(encoded) - _COMPOUND_HEADER - self.codec.overhead(gossip=False)
+        parts = [encoded, *self.fetch(_COMPOUND_ENTRY, limit)[:_PIGGYBACK_MAX]]
+        # memberlist looks the destination up by its host text; that finds nodes named by their address only.
+        member = self.table.get(address[0])
+        self.send(parts, address, protocol_max=member.protocol_max if member else 0, name=name)
+
+    def send_gossip(self, member: Member) -> bool:
+        """Send one member as many broadcasts as fit; return whether there were any."""
+        limit = self.config.udp_buffer_size - _COMPOUND_HEADER - self.codec.overhead(gossip=True)
+        parts = self.fetch(_COMPOUND_ENTRY, limit)
+        if parts:
+            self.send(parts, member.address, protocol_max=member.protocol_max, name=member.name)
+        return bool(parts)
+
+    # -- exchanges ----------------------------------------------------------------------
+
+    def request_exchange(self, message: Message, address: Address, node: str, deadline: float, end: ExchangeEnd) -> int:
+        """Ask the driver for a conversation; `end` is called once with its outcome."""
+        exchange_id = self.new_operation()
+        self._exchange_ends[exchange_id] = end
+        self.exchanges.append(ExchangeRequested(exchange_id, address, node, message, True, deadline))
+        return exchange_id
+
+    def exchange_ended(self, exchange_id: int, answer: Message | None, error: Exception | None, now: float) -> None:
+        """Pass the driver's report on to who asked."""
+        end = self._exchange_ends.pop(exchange_id, None)
+        if end is None:
+            raise LocalProtocolError(f"exchange {exchange_id} is not under way")
+        end(answer, error, now)
+
+
+_USER_PREFIX = bytes((MessageType.USER,))
+
+
+def _dialable(address: Address) -> bool:
+    host = address[0]
+    return bool(host) and host[0] not in "?<" and address[1] > 0

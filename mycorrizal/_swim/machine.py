@@ -1,0 +1,389 @@
+"""``Swim``: the whole membership protocol as one machine without sockets, threads or clock.
+
+Feed it datagrams, finished exchanges and the time; after every input pull what
+it wants sent and said::
+
+    swim.receive_datagram(data, address, now)
+    for datagram, address in swim.datagrams_to_send(): ...
+    for request in swim.exchanges_to_start(): ...
+    while (event := swim.next_event()) is not None: ...
+    wake_me_at = swim.get_timer()
+
+The verbs are aioquic's. ``now`` is any monotonic clock in seconds. On each
+wake-up the owner drains its sockets first and calls ``handle_timer`` then, so
+that an answer that has arrived is never taken for one that has not.
+
+The rules are in ``transitions`` (what a claim does to a record), ``probe``
+(failure detection), ``gossip`` (dissemination), ``sync`` (push/pull) and
+``claims`` (a name at two addresses); this module is the door. One thread owns a
+machine; nothing in it is thread-safe but the immutable values it hands out.
+
+Same configuration, same ``rng`` seed, same inputs: the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+from .._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, PushPull, Suspect, User
+from .._wire.packet import PacketCodec
+from ..config import Config
+from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
+from ..exceptions import ConfigError, LocalProtocolError, RemoteProtocolError
+from ..types import Address, Node, NodeState
+from .claims import Claims
+from .core import Core
+from .events import Event, ExchangeRequested, PacketRejected, Stalled, UserMessage
+from .gossip import Gossiper
+from .probe import Prober
+from .sync import Sync
+from .transitions import Transitions
+
+__all__ = ["Swim"]
+
+logger = logging.getLogger("mycorrizal.swim")
+
+
+class Swim:
+    """One node's view of the cluster, and what it does about it.
+
+    Args:
+        config: settings.
+        addr, port: what we tell others to dial.
+        codec: turns messages into packets; the machine is its only user.
+        rng: all randomness.
+        delegate, alive, merge, ping: asked inline for what to send and whom to admit.
+    """
+
+    buddy = True
+    """Whether a suspect is told with the ping (Lifeguard's buddy system); off only in experiments."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        addr: bytes,
+        port: int,
+        codec: PacketCodec,
+        rng: random.Random,
+        delegate: Delegate | None = None,
+        alive: AliveDelegate | None = None,
+        merge: MergeDelegate | None = None,
+        ping: PingDelegate | None = None,
+    ) -> None:
+        core = self._core = Core(
+            config, addr=addr, port=port, codec=codec, rng=rng, delegate=delegate, alive=alive, merge=merge, ping=ping
+        )
+        self._transitions = Transitions(core)
+        self._prober = Prober(core, self._transitions, buddy=self.buddy)
+        self._gossiper = Gossiper(core)
+        self._sync = Sync(core, self._transitions, self._prober)
+        if config.name_takeover:
+            self._transitions.on_conflict = Claims(core, self._transitions, self._prober).contest
+        self._transitions.on_dead = self._sync.saw_death
+        self._transitions.on_alive = self._sync.saw_join
+        self._stalled = 0.0  # seconds we did not run; the machine's own time stands still meanwhile
+        self._started = False
+
+    # -- inputs -------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Announce ourselves and begin the periodic work.
+
+        Raises:
+            MetaTooLarge: ``node_meta`` returned more than 512 bytes.
+            ConfigError: our own address or name is refused by ``cidrs_allowed`` or ``notify_alive``.
+        """
+        if self._started:
+            raise LocalProtocolError("start() was called before")
+        core = self._core
+        meta = core.node_meta()
+        self._started = True
+        self._transitions.alive(
+            Alive(core.next_incarnation(), core.name, core.addr, core.port, meta, core.vsn), now, bootstrap=True
+        )
+        if core.table.get(core.name) is None:
+            raise ConfigError(
+                "cidrs_allowed" if core.alive_delegate is None else "alive",
+                "this node's own address or name is refused",
+                hint="admit it: a node that is not its own member cannot take part",
+            )
+        self._prober.start(now)
+        self._gossiper.start(now)
+        self._sync.start(now)
+
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
+        """Take one UDP packet. Never raises for what is in it."""
+        now = self._enter(now)
+        try:
+            opened = self._core.codec.open(data)
+        except RemoteProtocolError as exc:
+            self._rejected(addr, exc)
+            return
+        for error in opened.rejected:
+            self._rejected(addr, error)
+        for message in opened.messages:
+            self._handle(message, addr, now)
+        self._gossiper.rearm(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due at `now`."""
+        now = self._enter(now)
+        self._core.timers.fire(now)
+        self._gossiper.rearm(now)
+
+    def exchange_answered(self, exchange_id: int, message: Message | None, now: float) -> None:
+        """A conversation we asked for is over; `message` is the answer, if one came."""
+        now = self._enter(now)
+        self._core.exchange_ended(exchange_id, message, None, now)
+        self._gossiper.rearm(now)
+
+    def exchange_failed(self, exchange_id: int, error: Exception, now: float) -> None:
+        """A conversation we asked for could not be had."""
+        now = self._enter(now)
+        self._core.exchange_ended(exchange_id, None, error, now)
+        self._gossiper.rearm(now)
+
+    def answer_exchange(self, message: Message, addr: Address, now: float) -> Message | None:
+        """Somebody dialled us; return what to answer, if anything. Never raises for what is in `message`."""
+        now = self._enter(now)
+        answer: Message | None = None
+        if isinstance(message, PushPull):
+            answer = self._sync.answer(message, addr, now)
+        elif isinstance(message, Ping):
+            answer = self._prober.handle_tcp_ping(message, now)
+        elif isinstance(message, User):
+            self._user(message, addr)
+        else:
+            self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} on a stream"))
+        self._gossiper.rearm(now)
+        return answer
+
+    def write_failed(self, addr: Address, now: float) -> None:
+        """The operating system refused to send a datagram to `addr`."""
+        self._core.count("udp.write_errors")
+        self._prober.write_failed(addr, self._enter(now))
+
+    # -- calls --------------------------------------------------------------------------
+
+    def join(self, address: Address, now: float, *, name: str = "") -> int:
+        """Exchange tables with a seed; ends with ``OperationDone`` of the returned id."""
+        return self._call(now, lambda t: self._sync.join(address, t, name=name))
+
+    def ping(self, name: str, address: Address, now: float) -> int:
+        """Ping once; ``OperationDone.result`` is the round trip in seconds."""
+        return self._call(now, lambda t: self._prober.ping(name, address, t))
+
+    def leave(self, now: float) -> int:
+        """Announce that we go; done when that was gossiped out, at once if nobody is left to hear it."""
+        return self._call(now, self._leave)
+
+    def update_meta(self, now: float) -> int:
+        """Ask ``node_meta`` again and announce it; done when that was gossiped out.
+
+        Raises:
+            MetaTooLarge: more than 512 bytes; the old metadata stays.
+        """
+        return self._call(now, self._update_meta)
+
+    def send_user(self, data: bytes, address: Address, now: float, *, name: str = "") -> None:
+        """Send a user message in one packet, best effort."""
+        now = self._enter(now)
+        core = self._core
+        member = core.table.get(name) if name else core.table.get(address[0])
+        protocol_max = member.protocol_max if member else 0
+        core.send([core.codec.encode(User(data))], address, protocol_max=protocol_max, name=name)
+
+    # -- outputs ------------------------------------------------------------------------
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Address]]:
+        """Take the packets to send, in order."""
+        core = self._core
+        taken, core.datagrams = core.datagrams, []
+        return taken
+
+    def exchanges_to_start(self) -> list[ExchangeRequested]:
+        """Take the conversations to hold; deadlines are in the owner's time."""
+        core = self._core
+        taken, core.exchanges = core.exchanges, []
+        return taken
+
+    def next_event(self) -> Event | None:
+        """Take the next event, or ``None``."""
+        events = self._core.events
+        return events.popleft() if events else None
+
+    def get_timer(self) -> float | None:
+        """Return when ``handle_timer`` is wanted, or ``None``."""
+        deadline = self._core.timers.next_deadline()
+        return None if deadline is None else deadline + self._stalled
+
+    # -- views --------------------------------------------------------------------------
+
+    def members(self) -> tuple[Node, ...]:
+        """Return alive and suspect nodes, ourselves included, by name."""
+        return self._core.table.members()
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Return all records, also dead and left ones that are not yet reaped, by name."""
+        return self._core.table.nodes()
+
+    @property
+    def local_node(self) -> Node:
+        """Our own record."""
+        member = self._core.table.get(self._core.name)
+        if member is None:
+            raise LocalProtocolError("start() was not called")
+        return member.node()
+
+    @property
+    def node_version(self) -> int:
+        """Changes whenever ``nodes()`` does."""
+        return self._core.table.version
+
+    @property
+    def health_score(self) -> int:
+        """0 is healthy; see ``awareness``."""
+        return self._core.awareness.score
+
+    @property
+    def incarnation(self) -> int:
+        """Our own incarnation."""
+        return self._core.incarnation
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """A copy of the counters."""
+        return dict(self._core.counters)
+
+    @property
+    def gauges(self) -> dict[str, int]:
+        """Present sizes of the bounded tables."""
+        core = self._core
+        return {
+            "queue.broadcasts": len(core.queue),
+            "nodes": len(core.table),
+            "nodes.lost": self._sync.lost,
+            "timers": len(core.timers),
+            "acks.pending": len(self._prober.acks),
+        }
+
+    # -- private ------------------------------------------------------------------------
+
+    def _call(self, now: float, operation: Callable[[float], int]) -> int:
+        now = self._enter(now)
+        operation_id = operation(now)
+        self._gossiper.rearm(now)
+        return operation_id
+
+    def _enter(self, now: float) -> float:
+        """Return the machine's own time, which stands still while the process does.
+
+        Differs from memberlist: a process that was frozen (SIGSTOP, a C call
+        that held the GIL, a laptop asleep) finds all its deadlines passed at
+        once; there it would accuse whomever it was probing and bury its suspects. Here the time
+        that was lost is taken out, and before anything else the node says that
+        it is alive, for others have probably begun to doubt it.
+        """
+        own = now - self._stalled
+        threshold = self._core.config.stall_threshold
+        if threshold > 0:
+            due = self._core.timers.next_deadline()
+            if due is not None and own - due > threshold:
+                self._stalled += own - due
+                self._after_stall(own - due, due)
+                own = due
+        return own
+
+    def _after_stall(self, seconds: float, now: float) -> None:
+        core = self._core
+        core.count("stalls")
+        logger.warning("! %s: this process did not run for %.1f s", core.name, seconds)
+        self._prober.abandon()
+        self._transitions.extend_suspicions(now)
+        member = core.table.get(core.name)
+        if member is not None and not core.has_left:
+            core.next_incarnation()
+            self._transitions.announce(member)
+            self._gossiper.round(now)
+        self._sync.hasten(now)
+        core.emit(Stalled(seconds))
+
+    def _handle(self, message: Message, addr: Address, now: float) -> None:
+        core = self._core
+        match message:
+            case Ping():
+                self._prober.handle_ping(message, addr, now)
+            case AckResp():
+                self._prober.acks.ack(message.seq_no, message.payload or b"", now)
+            case IndirectPing():
+                self._prober.handle_indirect_ping(message, addr, now)
+            case NackResp():
+                self._prober.acks.nack(message.seq_no)
+            case Alive():
+                core.count("msg.alive")
+                if core.address_allowed(addr[0]):
+                    self._transitions.alive(self._with_port(message), now)
+                else:
+                    core.count("alive.address_refused")
+            case Suspect():
+                core.count("msg.suspect")
+                self._transitions.suspect(message, now)
+            case Dead():
+                core.count("msg.dead")
+                self._transitions.dead(message, now)
+            case User():
+                self._user(message, addr)
+            case _:
+                self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} in a packet"))
+
+    def _with_port(self, claim: Alive) -> Alive:
+        if claim.port and self._core.config.protocol_version != 1:
+            return claim
+        return Alive(claim.incarnation, claim.node, claim.addr, self._core.port, claim.meta, claim.vsn)
+
+    def _user(self, message: User, addr: Address) -> None:
+        self._core.count("msg.user")
+        if self._core.delegate is not None:
+            self._core.emit(UserMessage(message.data, addr))
+
+    def _rejected(self, addr: Address, reason: Exception) -> None:
+        self._core.count("packets_rejected")
+        self._core.emit(PacketRejected(addr, reason))
+
+    def _others_alive(self) -> bool:
+        return any(not m.gone and not self._core.is_self(m) for m in self._core.table)
+
+    def _leave(self, now: float) -> int:
+        core = self._core
+        operation = core.new_operation()
+        if core.has_left:
+            core.finish(operation)
+            return operation
+        leaving = getattr(core.delegate, "leaving", None)
+        if leaving is not None:
+            core.ask("leaving", leaving, None)
+        core.has_left = True
+        wait = self._others_alive()
+        claim = Dead(core.incarnation, core.name, core.name)
+        self._transitions.dead(claim, now, finished=(lambda: core.finish(operation)) if wait else None)
+        if not wait:
+            core.finish(operation)
+        return operation
+
+    def _update_meta(self, now: float) -> int:
+        core = self._core
+        operation = core.new_operation()
+        member = core.table.get(core.name)
+        if member is None or member.state != NodeState.ALIVE:
+            raise LocalProtocolError("a node that has left cannot update its metadata")
+        meta = core.node_meta()
+        wait = self._others_alive()
+        claim = Alive(core.next_incarnation(), core.name, member.addr, member.port, meta, core.vsn)
+        finished = (lambda: core.finish(operation)) if wait else None
+        self._transitions.alive(claim, now, bootstrap=True, finished=finished)
+        if not wait:
+            core.finish(operation)
+        return operation

@@ -1,0 +1,48 @@
+"""One suspicion: a deadline that confirmations from different nodes bring nearer (Lifeguard LHA-Suspicion).
+
+Plain data; it schedules nothing. From memberlist ``suspicion.go`` (memberlist-protocol §7.6).
+"""
+
+from __future__ import annotations
+
+from .scaling import remaining_suspicion_ms
+
+__all__ = ["Suspicion"]
+
+
+class Suspicion:
+    """The window between suspecting a node and declaring it dead.
+
+    Args:
+        originator: who suspected; its own word never counts as a confirmation.
+        expected: confirmations that shrink the window to `minimum` (k).
+        minimum, maximum: the window in seconds.
+    """
+
+    __slots__ = ("_from", "confirmations", "expected", "maximum", "minimum", "started")
+
+    def __init__(self, originator: str, expected: int, minimum: float, maximum: float, now: float) -> None:
+        self._from = {originator}
+        self.confirmations = 0
+        self.expected = expected
+        self.minimum = minimum
+        self.maximum = maximum
+        self.started = now
+
+    def confirm(self, sender: str) -> bool:
+        """Count `sender`'s word; return whether it was new and still wanted."""
+        if self.confirmations >= self.expected or sender in self._from:
+            return False
+        self._from.add(sender)
+        self.confirmations += 1
+        return True
+
+    @property
+    def deadline(self) -> float:
+        """When the node is to be declared dead."""
+        if self.expected < 1:
+            return self.started + self.minimum
+        if self.confirmations == 0:
+            return self.started + self.maximum
+        window_ms = remaining_suspicion_ms(self.confirmations, self.expected, self.minimum * 1000, self.maximum * 1000)
+        return self.started + window_ms / 1000

@@ -1,0 +1,258 @@
+"""Anti-entropy: whole tables exchanged over a stream, for joins and at intervals.
+
+From memberlist ``state.go`` and ``net.go`` (memberlist-protocol §3.5, §3.6, §8.5).
+
+Differs from memberlist, by two additions that use nothing but its own push/pull:
+
+* *Early push/pulls.* There a gossiped alive that was lost is repaired by the
+  next periodic push/pull, 30 s later or more; in one run of seven some node
+  sees a joiner only then. Here a node that joined, or saw somebody join, does
+  a few extra push/pulls within seconds, bounded by tokens
+  (``early_push_pulls``).
+* *Reconnecting.* There members lost in a partition are forgotten after
+  ``gossip_to_the_dead_time`` and the halves never meet again. Here they are
+  remembered (bounded), one is pinged every ``reconnect_interval``, and the
+  first that answers heals the cluster by push/pull.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from .._wire.messages import Err, Message, PushPull, Suspect
+from ..config import META_MAX_SIZE
+from ..exceptions import MergeRefused, MycorrizalError, RemoteError, RemoteProtocolError
+from ..types import Address, Node, NodeState, Versions
+from .core import Core
+from .events import MergeRejected, RemoteState
+from .members import Member
+from .probe import Prober
+from .scaling import push_pull_scale
+from .timers import Timer
+from .transitions import Transitions
+
+__all__ = ["Sync"]
+
+logger = logging.getLogger("mycorrizal.swim")
+
+_EARLY_FIRST = (0.4, 1.0)  # seconds after a join of our own, jittered
+_EARLY_NEXT = (0.6, 1.2)  # after each further cause
+_EARLY_EVERYBODY = 64  # in larger clusters only this many nodes, on average, react to somebody's join
+_FOLLOW_UPS = (1.0, 2.5, 5.0)  # seconds after a reconnect, until the other side has refuted
+
+
+class Sync:
+    """Push/pull with joiners, at intervals, early, and with members that were lost."""
+
+    def __init__(self, core: Core, transitions: Transitions, prober: Prober) -> None:
+        self._core = core
+        self._transitions = transitions
+        self._prober = prober
+        self._tokens = float(core.config.early_push_pulls)
+        self._tokens_at = 0.0
+        self._early: Timer | None = None
+        self._lost: OrderedDict[str, tuple[Address, int, float]] = OrderedDict()  # address, incarnation, since
+        self._reconnecting = False
+
+    def start(self, now: float) -> None:
+        """Begin the periodic work."""
+        config, rng = self._core.config, self._core.rng
+        self._tokens_at = now
+        if config.push_pull_interval > 0:
+            first = rng.random() * config.push_pull_interval + config.push_pull_interval
+            self._core.timers.call_at(now + first, self._periodic)
+
+    # -- joining ----------------------------------------------------------------------
+
+    def join(self, address: Address, now: float, *, name: str = "") -> int:
+        """Push/pull with a seed; ``OperationDone`` carries its error, if any."""
+        operation = self._core.new_operation()
+
+        def end(error: Exception | None, then: float) -> None:
+            self._core.finish(operation, error=error)
+            if error is None:
+                self._tokens = float(self._core.config.early_push_pulls)
+                self._arm_early(then, _EARLY_FIRST)
+
+        self._push_pull(address, name, True, now, end)
+        return operation
+
+    def _push_pull(
+        self,
+        address: Address,
+        name: str,
+        join: bool,
+        now: float,
+        end: Callable[[Exception | None, float], None] | None = None,
+    ) -> None:
+        core = self._core
+
+        def done(answer: Message | None, error: Exception | None, then: float) -> None:
+            if error is None:
+                error = self._take_answer(answer, address, join, then)
+            if error is not None:
+                core.count("push_pulls_failed")
+                logger.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)
+            if end is not None:
+                end(error, then)
+
+        core.count("push_pulls")
+        core.request_exchange(self._local_table(join), address, name, now + core.config.tcp_timeout, done)
+
+    def _take_answer(self, answer: Message | None, address: Address, join: bool, now: float) -> Exception | None:
+        where = f"{address[0]}:{address[1]}"
+        if isinstance(answer, Err):
+            return RemoteError(f"{where} refused: {answer.error}", node=where, hint=_ERR_HINT)
+        if not isinstance(answer, PushPull):
+            what = "nothing" if answer is None else f"a message of type {answer.TYPE.name}"
+            return RemoteProtocolError(f"{where} answered a push/pull with {what}", node=where)
+        try:
+            self._merge(answer, join, now)
+        except MycorrizalError as exc:
+            return exc
+        return None
+
+    def answer(self, request: PushPull, address: Address, now: float) -> PushPull:
+        """Merge what somebody pushed to us; return our table as it was before."""
+        answer = self._local_table(request.join)
+        try:
+            self._merge(request, request.join, now)
+        except MergeRefused as exc:
+            self._core.count("merges_refused")
+            logger.warning("! %s: state from %s:%d refused: %s", self._core.name, *address, exc)
+            self._core.emit(MergeRejected(address, exc))
+        return answer
+
+    def _local_table(self, join: bool) -> PushPull:
+        nodes = tuple(member.push_state() for member in self._core.table)
+        return PushPull(nodes, self._core.local_state(join), join)
+
+    def _merge(self, remote: PushPull, join: bool, now: float) -> None:
+        self._transitions.verify(remote.nodes)
+        delegate = self._core.merge_delegate
+        if join and delegate is not None:
+            try:
+                delegate.notify_merge(_as_nodes(remote))
+            except Exception as exc:
+                raise MergeRefused(f"notify_merge refused: {exc}", operation="join") from exc
+        self._transitions.merge(remote.nodes, now)
+        if remote.user_state and self._core.delegate is not None:
+            self._core.emit(RemoteState(remote.user_state, join))
+
+    # -- at intervals ---------------------------------------------------------------------
+
+    def _periodic(self, now: float) -> None:
+        interval = self._core.config.push_pull_interval * push_pull_scale(len(self._core.table))
+        self._core.timers.call_at(now + interval, self._periodic)
+        self._with_anyone(now)
+
+    def _with_anyone(self, now: float) -> None:
+        core = self._core
+        for member in core.table.sample(1, lambda m: m.state == NodeState.ALIVE and not core.is_self(m)):
+            self._push_pull(member.address, member.name, False, now)
+
+    # -- early ------------------------------------------------------------------------------
+
+    def saw_join(self, member: Member, now: float) -> None:
+        """Somebody joined: soon compare tables with one node, if a token is left."""
+        self._lost.pop(member.name, None)
+        share = _EARLY_EVERYBODY / max(1, len(self._core.table))
+        if share >= 1 or self._core.rng.random() < share:
+            self._arm_early(now, _EARLY_NEXT)
+
+    def hasten(self, now: float) -> None:
+        """Compare tables soon, for we may have missed something (a stall)."""
+        self._tokens = max(self._tokens, 1.0)
+        self._arm_early(now, _EARLY_NEXT)
+
+    def _arm_early(self, now: float, window: tuple[float, float]) -> None:
+        config = self._core.config
+        if self._early is not None or not config.early_push_pulls or config.push_pull_interval <= 0:
+            return
+        # Tokens come back at such a rate that a cluster in constant change at most doubles its push/pulls.
+        refill = (now - self._tokens_at) / config.push_pull_interval
+        self._tokens = min(float(config.early_push_pulls), self._tokens + refill)
+        self._tokens_at = now
+        if self._tokens < 1:
+            return
+        self._tokens -= 1
+        self._early = self._core.timers.call_at(now + self._core.rng.uniform(*window), self._early_due)
+
+    def _early_due(self, now: float) -> None:
+        self._early = None
+        self._core.count("push_pulls_early")
+        self._with_anyone(now)
+        self._arm_early(now, _EARLY_NEXT)
+
+    # -- members lost in a partition ------------------------------------------------------------
+
+    @property
+    def lost(self) -> int:
+        """How many lost members are remembered."""
+        return len(self._lost)
+
+    def saw_death(self, member: Member, now: float) -> None:
+        """Somebody is gone: remember it if it did not leave by itself."""
+        config = self._core.config
+        self._lost.pop(member.name, None)
+        if member.state != NodeState.DEAD or not config.reconnect_interval or not config.reconnect_max:
+            return
+        self._lost[member.name] = (member.address, member.incarnation, now)
+        if len(self._lost) > config.reconnect_max:
+            self._lost.popitem(last=False)
+            self._core.count("lost_members_forgotten")
+        if not self._reconnecting:
+            self._reconnecting = True
+            delay = config.reconnect_interval * self._core.rng.uniform(0.5, 1.5)
+            self._core.timers.call_at(now + delay, self._reconnect)
+
+    def _reconnect(self, now: float) -> None:
+        core, config = self._core, self._core.config
+        while self._lost:
+            name, (_, _, since) = next(iter(self._lost.items()))
+            if now - since <= config.reconnect_timeout:
+                break
+            del self._lost[name]
+            core.count("lost_members_forgotten")
+        self._reconnecting = bool(self._lost)
+        if not self._lost or core.has_left:
+            return
+        core.timers.call_at(now + config.reconnect_interval * core.rng.uniform(0.5, 1.5), self._reconnect)
+        name = core.rng.choice(list(self._lost))
+        address, incarnation, _ = self._lost[name]
+        core.count("reconnect_pings")
+        # The suspicion in the same packet makes it refute, so that its answer beats our record of its death.
+        self._prober.check(
+            name, address, now + config.probe_timeout,
+            lambda then: self._found(name, address, 0, then), lambda then: None,
+            Suspect(incarnation, name, core.name),
+        )  # fmt: skip
+
+    def _found(self, name: str, address: Address, attempt: int, now: float) -> None:
+        """A lost member answers: push/pull, and again until both sides hold each other for alive."""
+        core = self._core
+        if core.has_left or (name not in self._lost and attempt == 0):
+            return
+        if attempt == 0:
+            core.count("reconnects")
+            logger.warning("= %s: lost member %s answers again", core.name, name)
+        self._push_pull(address, name, False, now)
+        if attempt < len(_FOLLOW_UPS):
+            core.timers.call_at(now + _FOLLOW_UPS[attempt], lambda then: self._found(name, address, attempt + 1, then))
+
+
+_ERR_HINT = "compare the encryption keys, the label and wire= of both sides"
+
+
+def _as_nodes(remote: PushPull) -> tuple[Node, ...]:
+    states = {int(state): state for state in NodeState}
+    return tuple(
+        Node(
+            n.name, n.addr or b"", n.port, (n.meta or b"")[:META_MAX_SIZE], states[n.state], n.incarnation,
+            Versions(*n.vsn[:6]) if n.vsn is not None and len(n.vsn) >= 6 else Versions(),
+        )
+        for n in remote.nodes
+        if n.state in states
+    )  # fmt: skip

@@ -1,0 +1,311 @@
+"""The rules by which a record changes: alive, suspect, dead, refute, merge.
+
+Theory of operation. Every claim about a node carries the node's incarnation, a
+number that only the node itself raises. A claim is stale unless it is newer
+than the record: *alive* needs a greater incarnation, *suspect* and *dead* are
+content with an equal one, so between two claims of one incarnation the worse
+wins, and only the node itself can answer, with a greater one (``refute``).
+A claim that is taken is queued for gossip once; what is stale is not, and so
+an epidemic ends. *Left* is dead said by the node itself.
+
+Nothing here waits: a suspicion that has run out comes back as a timer.
+
+From SWIM §4.2 and memberlist ``state.go`` (memberlist-protocol §6.3 to §6.8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from .._wire.messages import Alive, Dead, PushNodeState, Suspect
+from ..config import META_MAX_SIZE
+from ..types import Node, NodeState, Versions, host_of
+from .core import Core
+from .events import NodeConflict, NodeJoined, NodeLeft, NodeUpdated
+from .members import NO_VERSIONS, Member, verify_protocol
+from .scaling import suspicion_timeout
+from .suspicion import Suspicion
+
+__all__ = ["Transitions"]
+
+logger = logging.getLogger("mycorrizal.swim")
+
+# An incarnation this near the end of u32 leaves its node no room to refute. Differs from memberlist:
+# such claims are dropped (there the counter wraps to 0 and the node can never answer again).
+_INCARNATION_MAX = 0xFFFFFFFF - 0xFFFF
+
+
+class Transitions:
+    """Applies claims to the table of a ``Core``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._table = core.table
+        # Set by the machine: asked when a name turns up at another address (module claims).
+        self.on_conflict: Callable[[Member, Alive, float], None] = self.report_conflict
+        self.on_dead: Callable[[Member, float], None] = lambda member, now: None
+        self.on_alive: Callable[[Member, float], None] = lambda member, now: None
+
+    # -- claims -----------------------------------------------------------------------
+
+    def alive(
+        self,
+        claim: Alive,
+        now: float,
+        *,
+        bootstrap: bool = False,
+        takeover: bool = False,
+        finished: Callable[[], None] | None = None,
+    ) -> None:
+        """Apply an alive claim (memberlist-protocol §6.3).
+
+        Args:
+            bootstrap: the claim is our own.
+            takeover: the claimant was found to be the only one that answers to the name.
+            finished: called when the claim has been gossiped out.
+        """
+        core = self._core
+        ours = claim.node == core.name
+        if (core.has_left and ours) or not self._admitted(claim, ours):
+            return
+        member = self._table.get(claim.node)
+        replacing = takeover
+        if member is None:
+            if not core.address_allowed(host_of(claim.addr or b"")):
+                core.count("alive.address_refused")
+                return
+            member = self._insert(claim)
+            if member is None:
+                return
+        elif claim.addr != member.addr or claim.port != member.port:
+            if not core.address_allowed(host_of(claim.addr or b"")):
+                core.count("alive.address_refused")
+                return
+            replacing = replacing or self._name_is_free(member, now)
+            if not replacing:
+                self.on_conflict(member, claim, now)
+                return
+        if ours and claim.incarnation < member.incarnation:
+            return
+        if not ours and not replacing and claim.incarnation <= member.incarnation:
+            return
+        self._drop_suspicion(member)
+        if ours and not bootstrap:
+            if claim.incarnation != member.incarnation or not self._same(claim, member):
+                self.refute(member, claim.incarnation, now)
+            return
+        self._take(member, claim, now, finished)
+
+    def suspect(self, claim: Suspect, now: float) -> None:
+        """Apply a suspicion (memberlist-protocol §6.5)."""
+        member = self._table.get(claim.node)
+        if member is None or claim.incarnation < member.incarnation or self._absurd(claim.incarnation):
+            return
+        if member.suspicion is not None:
+            if member.suspicion.confirm(claim.sender):
+                self._arm(member, member.suspicion)
+                self._core.queue_broadcast(claim, member.name)
+            return
+        if member.state != NodeState.ALIVE:
+            return
+        if self._core.is_self(member):
+            self.refute(member, claim.incarnation, now)
+            logger.warning("= %s refutes being suspected by %s", self._core.name, claim.sender)
+            return
+        self._core.queue_broadcast(claim, member.name)
+        member.incarnation = claim.incarnation
+        member.state = NodeState.SUSPECT
+        member.changed = now
+        self._table.touch(member)
+        self._start_suspicion(member, claim.sender, now)
+        logger.debug("= %s suspects %s (from %s)", self._core.name, member.name, claim.sender)
+
+    def dead(self, claim: Dead, now: float, *, finished: Callable[[], None] | None = None) -> None:
+        """Apply a death or a leave (memberlist-protocol §6.6)."""
+        core = self._core
+        member = self._table.get(claim.node)
+        if member is None or claim.incarnation < member.incarnation or self._absurd(claim.incarnation):
+            return
+        self._drop_suspicion(member)
+        if member.gone:
+            return
+        if core.is_self(member) and not core.has_left:
+            self.refute(member, claim.incarnation, now)
+            logger.warning("= %s refutes being declared dead by %s", core.name, claim.sender)
+            return
+        core.queue_broadcast(claim, member.name, finished)
+        member.incarnation = claim.incarnation
+        self.mark_gone(member, NodeState.LEFT if claim.sender == claim.node else NodeState.DEAD, now)
+
+    def mark_gone(self, member: Member, state: NodeState, now: float) -> None:
+        """Set a record dead or left and tell the owner."""
+        member.state = state
+        member.changed = now
+        self._table.touch(member)
+        self._core.emit(NodeLeft(member.node()))
+        if not self._core.is_self(member):
+            self.on_dead(member, now)
+
+    def refute(self, member: Member, accused: int, now: float) -> None:
+        """Answer a claim about ourselves with a greater incarnation (memberlist-protocol §6.4)."""
+        core = self._core
+        if self._absurd(accused):
+            return
+        core.incarnation = max(core.incarnation + 1, accused + 1)
+        core.count("refutations")
+        core.awareness.apply(1)
+        self.announce(member)
+
+    def announce(self, member: Member) -> None:
+        """Queue our own record with our present incarnation."""
+        core = self._core
+        member.incarnation = core.incarnation
+        self._table.touch(member)
+        # Keyed by the address, as memberlist does: it must not replace a queued update of ours.
+        core.queue_broadcast(
+            Alive(core.incarnation, core.name, member.addr, member.port, member.meta, member.vsn), member.address[0]
+        )
+
+    # -- merging ----------------------------------------------------------------------
+
+    def verify(self, remote: Sequence[PushNodeState]) -> None:
+        """Check versions before a merge; raises ``MergeRefused``."""
+        verify_protocol(
+            ((n.name, n.state, n.vsn or b"") for n in remote),
+            ((m.name, m.state, m.vsn) for m in self._table),
+        )
+
+    def merge(self, remote: Sequence[PushNodeState], now: float) -> None:
+        """Apply a peer's table (memberlist-protocol §3.6): its dead are only suspects to us."""
+        core = self._core
+        for node in remote:
+            if node.state == NodeState.ALIVE:
+                port = node.port if node.port and core.config.protocol_version > 1 else core.port
+                self.alive(Alive(node.incarnation, node.name, node.addr, port, node.meta, node.vsn), now)
+            elif node.state == NodeState.LEFT:
+                self.dead(Dead(node.incarnation, node.name, node.name), now)
+            elif node.state in (NodeState.DEAD, NodeState.SUSPECT):
+                self.suspect(Suspect(node.incarnation, node.name, self._core.name), now)
+
+    def report_conflict(self, member: Member, claim: Alive, now: float) -> None:
+        """Tell the owner that a live node's name is claimed from elsewhere."""
+        other = Node(claim.node, claim.addr or b"", claim.port, claim.meta or b"", versions=Versions())
+        logger.error(
+            "! %s: name %r is taken by %s:%d, and claimed by %s:%d",
+            self._core.name, member.name, *member.address, other.host, other.port,
+        )  # fmt: skip
+        self._core.count("conflicts")
+        self._core.emit(NodeConflict(member.node(), other))
+
+    # -- a stall of our own ---------------------------------------------------------------
+
+    def extend_suspicions(self, now: float) -> None:
+        """Give every suspect its shortest window again, for what it said meanwhile we may not have read."""
+        for member in self._table:
+            suspicion = member.suspicion
+            if suspicion is not None and suspicion.deadline < now + suspicion.minimum:
+                suspicion.started += now + suspicion.minimum - suspicion.deadline
+                self._arm(member, suspicion)
+
+    # -- private ----------------------------------------------------------------------
+
+    def _admitted(self, claim: Alive, ours: bool) -> bool:
+        core, vsn = self._core, claim.vsn or b""
+        if self._absurd(claim.incarnation):
+            return False
+        if len(vsn) >= 3 and (vsn[0] == 0 or vsn[1] == 0 or vsn[0] > vsn[1]):
+            core.count("alive.version_refused")
+            return False
+        if len(claim.meta or b"") > META_MAX_SIZE:
+            core.count("alive.meta_refused")
+            return False
+        if core.alive_delegate is None:
+            return True
+        if len(vsn) < 6:
+            core.count("alive.version_refused")
+            return False
+        node = Node(
+            claim.node, claim.addr or b"", claim.port, claim.meta or b"", NodeState.ALIVE, claim.incarnation,
+            Versions(*vsn[:6]),
+        )  # fmt: skip
+        try:
+            core.alive_delegate.notify_alive(node)
+        except Exception as exc:
+            core.count("alive.delegate_refused")
+            logger.warning("= %s: notify_alive refused %r: %s", core.name, claim.node, exc)
+            return False
+        return True
+
+    def _insert(self, claim: Alive) -> Member | None:
+        if len(self._table) >= self._core.config.max_nodes:
+            self._core.count("alive.table_full")
+            return None
+        vsn = claim.vsn or b""
+        member = Member(claim.node, claim.addr, claim.port, claim.meta, vsn[:6] if len(vsn) >= 6 else NO_VERSIONS)
+        self._table.add(member)
+        return member
+
+    def _name_is_free(self, member: Member, now: float) -> bool:
+        reclaim = self._core.config.dead_node_reclaim_time
+        return member.state == NodeState.LEFT or (
+            member.state == NodeState.DEAD and reclaim > 0 and now - member.changed > reclaim
+        )
+
+    def _same(self, claim: Alive, member: Member) -> bool:
+        return (claim.meta or b"") == (member.meta or b"") and (claim.vsn or b"") == self._core.vsn
+
+    def _take(self, member: Member, claim: Alive, now: float, finished: Callable[[], None] | None) -> None:
+        core = self._core
+        was_gone, old_meta = member.gone, member.meta or b""
+        core.queue_broadcast(claim, member.name, finished)
+        if claim.vsn is not None and len(claim.vsn) >= 6:
+            member.vsn = claim.vsn[:6]
+        member.incarnation = claim.incarnation
+        member.meta = claim.meta
+        member.move(claim.addr, claim.port)
+        if member.state != NodeState.ALIVE:
+            member.state = NodeState.ALIVE
+            member.changed = now
+        self._table.touch(member)
+        if was_gone:
+            core.emit(NodeJoined(member.node()))
+            if not core.is_self(member):
+                self.on_alive(member, now)
+        elif (member.meta or b"") != old_meta:
+            core.emit(NodeUpdated(member.node()))
+
+    def _start_suspicion(self, member: Member, sender: str, now: float) -> None:
+        config, nodes = self._core.config, len(self._table)
+        expected = config.suspicion_mult - 2
+        if nodes - 2 < expected:
+            expected = 0
+        minimum = suspicion_timeout(config.suspicion_mult, nodes, config.probe_interval)
+        maximum = config.suspicion_max_timeout_mult * minimum
+        member.suspicion = Suspicion(sender, expected, minimum, maximum, now)
+        self._arm(member, member.suspicion)
+
+    def _arm(self, member: Member, suspicion: Suspicion) -> None:
+        if member.suspicion_timer is not None:
+            member.suspicion_timer.cancel()
+        member.suspicion_timer = self._core.timers.call_at(
+            suspicion.deadline, lambda now: self._suspicion_over(member, suspicion, now)
+        )
+
+    def _suspicion_over(self, member: Member, suspicion: Suspicion, now: float) -> None:
+        if member.suspicion is not suspicion or member.state != NodeState.SUSPECT:
+            return
+        self._core.count("suspicions_expired")
+        logger.info("= %s declares %s dead", self._core.name, member.name)
+        self.dead(Dead(member.incarnation, member.name, self._core.name), now)
+
+    def _drop_suspicion(self, member: Member) -> None:
+        if member.suspicion_timer is not None:
+            member.suspicion_timer.cancel()
+        member.suspicion = member.suspicion_timer = None
+
+    def _absurd(self, incarnation: int) -> bool:
+        if incarnation > _INCARNATION_MAX:
+            self._core.count("incarnation_refused")
+            return True
+        return False
