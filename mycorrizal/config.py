@@ -104,6 +104,8 @@ class Config:
     """How many lost members are remembered; the oldest is forgotten first."""
     name_takeover: bool = True
     """On a name conflict ask the old address first; if it is silent, the new one is taken."""
+    verify_suspicions: bool = True
+    """Correct accusers who are behind, and ping a suspect a few times before it is declared dead."""
     stall_threshold: float = 1.0
     """A thread that wakes this late treats it as a stall of its own; 0 disables."""
     early_push_pulls: int = 3

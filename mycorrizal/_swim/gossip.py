@@ -22,7 +22,6 @@ class Gossiper:
         self._phase = 0.0
         self._armed = False
         self._running = False
-        self._now = 0.0
 
     def start(self, now: float) -> None:
         """Begin, with a random phase."""
@@ -39,6 +38,8 @@ class Gossiper:
         if len(self._core.queue) or self._core.delegate is not None:
             interval = self._core.config.gossip_interval
             ticks = max(0, int((now - self._phase) / interval) + 1)
+            if self._phase + ticks * interval <= now:  # the division was rounded down
+                ticks += 1
             self._armed = True
             self._core.timers.call_at(self._phase + ticks * interval, self._tick)
 

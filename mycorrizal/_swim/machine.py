@@ -14,8 +14,8 @@ wake-up the owner drains its sockets first and calls ``handle_timer`` then, so
 that an answer that has arrived is never taken for one that has not.
 
 The rules are in ``transitions`` (what a claim does to a record), ``probe``
-(failure detection), ``gossip`` (dissemination), ``sync`` (push/pull) and
-``claims`` (a name at two addresses); this module is the door. One thread owns a
+(failure detection), ``gossip`` (dissemination), ``sync`` (push/pull),
+``appeals`` (suspects are heard) and ``claims`` (a name at two addresses); this module is the door. One thread owns a
 machine; nothing in it is thread-safe but the immutable values it hands out.
 
 Same configuration, same ``rng`` seed, same inputs: the same bytes.
@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from .._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, PushPull, Suspect, User
 from .._wire.packet import PacketCodec
@@ -33,6 +34,7 @@ from ..config import Config
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, RemoteProtocolError
 from ..types import Address, Node, NodeState
+from .appeals import Appeals
 from .claims import Claims
 from .core import Core
 from .events import Event, ExchangeRequested, PacketRejected, Stalled, UserMessage
@@ -80,6 +82,9 @@ class Swim:
         self._prober = Prober(core, self._transitions, buddy=self.buddy)
         self._gossiper = Gossiper(core)
         self._sync = Sync(core, self._transitions, self._prober)
+        self._appeals = Appeals(core, self._transitions, self._prober) if config.verify_suspicions else None
+        if self._appeals is not None:
+            self._transitions.on_suspicion = self._appeals.hear
         if config.name_takeover:
             self._transitions.on_conflict = Claims(core, self._transitions, self._prober).contest
         self._transitions.on_dead = self._sync.saw_death
@@ -208,7 +213,7 @@ class Swim:
         """Take the conversations to hold; deadlines are in the owner's time."""
         core = self._core
         taken, core.exchanges = core.exchanges, []
-        return taken
+        return [replace(request, deadline=request.deadline + self._stalled) for request in taken]
 
     def next_event(self) -> Event | None:
         """Take the next event, or ``None``."""
@@ -288,13 +293,17 @@ class Swim:
         it is alive, for others have probably begun to doubt it.
         """
         own = now - self._stalled
-        threshold = self._core.config.stall_threshold
-        if threshold > 0:
-            due = self._core.timers.next_deadline()
-            if due is not None and own - due > threshold:
-                self._stalled += own - due
-                self._after_stall(own - due, due)
-                own = due
+        due = self._core.timers.next_deadline()
+        if due is not None:
+            late = now - (due + self._stalled)  # the very sum that get_timer() gave
+            threshold = self._core.config.stall_threshold
+            if late > threshold > 0:
+                self._stalled += late
+                own = self._core.timers.now = due
+                self._after_stall(late, own)
+            elif late >= 0:
+                own = max(own, due)
+        self._core.timers.now = own
         return own
 
     def _after_stall(self, seconds: float, now: float) -> None:
@@ -331,9 +340,13 @@ class Swim:
             case Suspect():
                 core.count("msg.suspect")
                 self._transitions.suspect(message, now)
+                if self._appeals is not None:
+                    self._appeals.correct(message, addr, now)
             case Dead():
                 core.count("msg.dead")
                 self._transitions.dead(message, now)
+                if self._appeals is not None:
+                    self._appeals.correct(message, addr, now)
             case User():
                 self._user(message, addr)
             case _:

@@ -15,7 +15,7 @@ from ..types import Address, Node, NodeState, Versions, host_of
 from .suspicion import Suspicion
 from .timers import Timer
 
-__all__ = ["Member", "MemberTable", "NO_VERSIONS", "verify_protocol"]
+__all__ = ["NO_VERSIONS", "Member", "MemberTable", "verify_protocol"]
 
 NO_VERSIONS = bytes(6)
 """What a record holds when its node announced no versions."""

@@ -19,7 +19,7 @@ class Suspicion:
         minimum, maximum: the window in seconds.
     """
 
-    __slots__ = ("_from", "confirmations", "expected", "maximum", "minimum", "started")
+    __slots__ = ("_from", "confirmations", "expected", "maximum", "minimum", "not_before", "started")
 
     def __init__(self, originator: str, expected: int, minimum: float, maximum: float, now: float) -> None:
         self._from = {originator}
@@ -28,6 +28,7 @@ class Suspicion:
         self.minimum = minimum
         self.maximum = maximum
         self.started = now
+        self.not_before = now  # no verdict before this, whatever is confirmed (module appeals)
 
     def confirm(self, sender: str) -> bool:
         """Count `sender`'s word; return whether it was new and still wanted."""
@@ -40,9 +41,13 @@ class Suspicion:
     @property
     def deadline(self) -> float:
         """When the node is to be declared dead."""
+        return max(self.not_before, self.started + self._window())
+
+    def _window(self) -> float:
         if self.expected < 1:
-            return self.started + self.minimum
+            return self.minimum
         if self.confirmations == 0:
-            return self.started + self.maximum
-        window_ms = remaining_suspicion_ms(self.confirmations, self.expected, self.minimum * 1000, self.maximum * 1000)
-        return self.started + window_ms / 1000
+            return self.maximum
+        return remaining_suspicion_ms(
+            self.confirmations, self.expected, self.minimum * 1000, self.maximum * 1000
+        ) / 1000

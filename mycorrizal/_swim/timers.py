@@ -27,16 +27,21 @@ class Timer:
 
 
 class Timers:
-    """The heap of pending timers."""
+    """The heap of pending timers.
+
+    Attributes:
+        now: the time of the present input; a deadline before it is taken for it.
+    """
 
     def __init__(self) -> None:
+        self.now = float("-inf")
         self._heap: list[Timer] = []
         self._sequence = 0
 
     def call_at(self, deadline: float, callback: Callable[[float], None]) -> Timer:
         """Arrange ``callback(now)`` at `deadline`."""
         self._sequence += 1
-        timer = Timer(deadline, self._sequence, callback)
+        timer = Timer(max(deadline, self.now), self._sequence, callback)
         heapq.heappush(self._heap, timer)
         return timer
 

@@ -44,6 +44,7 @@ class Transitions:
         self._table = core.table
         # Set by the machine: asked when a name turns up at another address (module claims).
         self.on_conflict: Callable[[Member, Alive, float], None] = self.report_conflict
+        self.on_suspicion: Callable[[Member, Suspicion, float], None] = lambda member, suspicion, now: None
         self.on_dead: Callable[[Member, float], None] = lambda member, now: None
         self.on_alive: Callable[[Member, float], None] = lambda member, now: None
 
@@ -104,7 +105,7 @@ class Transitions:
             return
         if member.suspicion is not None:
             if member.suspicion.confirm(claim.sender):
-                self._arm(member, member.suspicion)
+                self.arm(member, member.suspicion, now)
                 self._core.queue_broadcast(claim, member.name)
             return
         if member.state != NodeState.ALIVE:
@@ -203,10 +204,25 @@ class Transitions:
     def extend_suspicions(self, now: float) -> None:
         """Give every suspect its shortest window again, for what it said meanwhile we may not have read."""
         for member in self._table:
-            suspicion = member.suspicion
-            if suspicion is not None and suspicion.deadline < now + suspicion.minimum:
-                suspicion.started += now + suspicion.minimum - suspicion.deadline
-                self._arm(member, suspicion)
+            if member.suspicion is not None:
+                self.put_off(member, member.suspicion, now)
+
+    def put_off(self, member: Member, suspicion: Suspicion, now: float) -> None:
+        """Let a suspicion run for its shortest window from now at least."""
+        missing = now + suspicion.minimum - suspicion.deadline
+        if missing > 0:
+            suspicion.started += missing
+            suspicion.not_before = suspicion.started
+            self.arm(member, suspicion, now)
+
+    def arm(self, member: Member, suspicion: Suspicion, now: float) -> None:
+        """Set the timer of a suspicion to its deadline."""
+        if member.suspicion_timer is not None:
+            member.suspicion_timer.cancel()
+        member.suspicion_timer = self._core.timers.call_at(
+            suspicion.deadline, lambda then: self._suspicion_over(member, suspicion, then)
+        )
+        self.on_suspicion(member, suspicion, now)
 
     # -- private ----------------------------------------------------------------------
 
@@ -283,14 +299,7 @@ class Transitions:
         minimum = suspicion_timeout(config.suspicion_mult, nodes, config.probe_interval)
         maximum = config.suspicion_max_timeout_mult * minimum
         member.suspicion = Suspicion(sender, expected, minimum, maximum, now)
-        self._arm(member, member.suspicion)
-
-    def _arm(self, member: Member, suspicion: Suspicion) -> None:
-        if member.suspicion_timer is not None:
-            member.suspicion_timer.cancel()
-        member.suspicion_timer = self._core.timers.call_at(
-            suspicion.deadline, lambda now: self._suspicion_over(member, suspicion, now)
-        )
+        self.arm(member, member.suspicion, now)
 
     def _suspicion_over(self, member: Member, suspicion: Suspicion, now: float) -> None:
         if member.suspicion is not suspicion or member.state != NodeState.SUSPECT:

@@ -272,8 +272,9 @@ class PushPull:
 
 
 Body = Union[
-    Ping, IndirectPing, AckResp, NackResp, Err, Suspect, Dead, Alive, Compress, PushPullHeader, PushNodeState, UserMsgHeader
-]
+    Ping, IndirectPing, AckResp, NackResp, Err, Suspect, Dead, Alive,
+    Compress, PushPullHeader, PushNodeState, UserMsgHeader,
+]  # fmt: skip
 """What a body codec reads and writes: one map."""
 
 Message = Union[Ping, IndirectPing, AckResp, NackResp, Err, Suspect, Dead, Alive, User, PushPull]

@@ -28,6 +28,7 @@ FAITHFUL: dict[str, Any] = {
     "name_takeover": False,
     "stall_threshold": 0,
     "early_push_pulls": 0,
+    "verify_suspicions": False,
 }
 """Everything beyond memberlist switched off."""
 

@@ -1,0 +1,188 @@
+"""The keyring, and AES-GCM in memberlist's two payload versions.
+
+A payload is a version byte, a 12-byte nonce, the ciphertext and a 16-byte tag.
+Version 0 pads the plaintext to whole blocks first, version 1 does not. What is
+authenticated beside it (label, stream header) is the caller's matter, and so
+is the nonce: nothing here draws random numbers. ``cryptography`` is imported
+when the first key is used, so that a cluster without keys never loads it.
+
+From: memberlist-protocol §2.6, §9.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..exceptions import ConfigError, DecryptError, LocalProtocolError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = [
+    "ENCRYPTION_VERSION_MAX",
+    "NONCE_BYTES",
+    "Keyring",
+    "decrypt_payload",
+    "encrypt_payload",
+    "encrypted_length",
+    "encryption_overhead",
+    "encryption_version",
+]
+
+NONCE_BYTES = 12
+ENCRYPTION_VERSION_MAX = 1
+
+_TAG_BYTES = 16
+_BLOCK_BYTES = 16
+_FRAME_BYTES = 1 + NONCE_BYTES + _TAG_BYTES
+_KEY_SIZES = (16, 24, 32)  # AES-128, AES-192, AES-256
+
+
+class Keyring:
+    """Installed keys in order; the first one encrypts, all of them decrypt.
+
+    Readers of any thread see one whole state at a time, because a change
+    replaces one tuple. Changes must come one after the other.
+    """
+
+    def __init__(self, keys: Iterable[bytes] = (), primary: bytes | None = None) -> None:
+        """Install `primary` first, then `keys`; duplicates count once.
+
+        Raises:
+            ConfigError: a key of a wrong length, or keys without a primary.
+        """
+        others = tuple(keys)
+        if others and not primary:
+            raise ConfigError("keys", "given without secret_key", hint="secret_key is the one that encrypts")
+        ring = (primary, *others) if primary else ()
+        self._keys = tuple(dict.fromkeys(_checked(key) for key in ring))
+
+    def __bool__(self) -> bool:
+        """Whether encryption is on: it is as soon as there is a key."""
+        return bool(self._keys)
+
+    @property
+    def primary(self) -> bytes | None:
+        """The key that encrypts."""
+        keys = self._keys
+        return keys[0] if keys else None
+
+    def keys(self) -> tuple[bytes, ...]:
+        """Return all keys, the primary first."""
+        return self._keys
+
+    def add(self, key: bytes) -> None:
+        """Install `key`; the first key of an empty ring becomes primary. A known key is no error."""
+        key = _checked(key)
+        if key not in self._keys:
+            self._keys = (*self._keys, key)
+
+    def use(self, key: bytes) -> None:
+        """Make an installed `key` the primary.
+
+        Raises:
+            ConfigError: it is not installed.
+        """
+        keys = self._keys
+        if key not in keys:
+            raise ConfigError("keyring", "this key is not installed", hint="add it on every node before you use it")
+        self._keys = (bytes(key), *(other for other in keys if other != key))
+
+    def remove(self, key: bytes) -> None:
+        """Remove `key`; an absent key is no error.
+
+        Raises:
+            ConfigError: it is the primary.
+        """
+        keys = self._keys
+        if keys and key == keys[0]:
+            raise ConfigError("keyring", "the primary key cannot be removed", hint="use another key first")
+        self._keys = tuple(other for other in keys if other != key)
+
+    def __repr__(self) -> str:
+        return f"<Keyring of {len(self._keys)}>"  # never a key
+
+
+def encryption_version(protocol_version: int) -> int:
+    """Return the payload version that a node of `protocol_version` writes; it reads both."""
+    return 0 if protocol_version == 1 else 1
+
+
+def encryption_overhead(version: int) -> int:
+    """Return how many bytes encryption adds at most."""
+    return _FRAME_BYTES + (_BLOCK_BYTES if version == 0 else 0)
+
+
+def encrypted_length(version: int, size: int) -> int:
+    """Return the payload length of a plaintext of `size` bytes."""
+    padding = _BLOCK_BYTES - size % _BLOCK_BYTES if version == 0 else 0
+    return size + padding + _FRAME_BYTES
+
+
+def encrypt_payload(version: int, key: bytes, plaintext: bytes, aad: bytes, nonce: bytes) -> bytes:
+    """Return the payload for `plaintext`."""
+    if not 0 <= version <= ENCRYPTION_VERSION_MAX or len(nonce) != NONCE_BYTES:
+        raise LocalProtocolError("an unknown encryption version, or a nonce that is not 12 bytes")
+    if version == 0:
+        padding = _BLOCK_BYTES - len(plaintext) % _BLOCK_BYTES
+        plaintext += bytes((padding,)) * padding
+    return bytes((version,)) + nonce + _cipher(key).encrypt(nonce, plaintext, aad)
+
+
+def decrypt_payload(keys: Iterable[bytes], payload: bytes, aad: bytes) -> bytes:
+    """Return the plaintext of `payload`, trying `keys` in order.
+
+    Raises:
+        DecryptError: it is none, or no key opens it. The texts are memberlist's,
+            because a stream tells them to the other side.
+    """
+    if not payload:
+        raise DecryptError("cannot decrypt empty payload")
+    version = payload[0]
+    if version > ENCRYPTION_VERSION_MAX:
+        raise DecryptError(f"unsupported encryption version {version}")
+    # An empty plaintext of version 0 is one block of padding.
+    if len(payload) < encryption_overhead(version):
+        raise DecryptError(f"payload is too small to decrypt: {len(payload)}")
+    nonce, sealed = payload[1 : 1 + NONCE_BYTES], payload[1 + NONCE_BYTES :]
+    for key in keys:
+        plaintext = _opened(key, nonce, sealed, aad)
+        if plaintext is not None:
+            return _unpadded(plaintext) if version == 0 else plaintext
+    raise DecryptError(
+        "no installed keys could decrypt the message", hint="all nodes need the same secret_key and label"
+    )
+
+
+def _opened(key: bytes, nonce: bytes, sealed: bytes, aad: bytes) -> bytes | None:
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        return _cipher(key).decrypt(nonce, sealed, aad)
+    except InvalidTag:
+        return None
+
+
+def _unpadded(plaintext: bytes) -> bytes:
+    # Differs from memberlist: the padding is checked. Go trusts the last byte and would crash on a bad one.
+    padding = plaintext[-1] if plaintext else 0
+    if not 1 <= padding <= _BLOCK_BYTES or not plaintext.endswith(bytes((padding,)) * padding):
+        raise DecryptError("the padding of an encrypted message is wrong")
+    return plaintext[:-padding]
+
+
+@lru_cache(maxsize=16)
+def _cipher(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
+
+
+def _checked(key: bytes) -> bytes:
+    if not isinstance(key, (bytes, bytearray)):
+        raise ConfigError("secret_key", f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
+    if len(key) not in _KEY_SIZES:
+        raise ConfigError("secret_key", f"is {len(key)} bytes long", hint="use 16, 24 or 32 random bytes")
+    return bytes(key)
