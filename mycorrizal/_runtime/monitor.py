@@ -1,0 +1,43 @@
+"""A lock that can be waited on, for a facade whose machine is called from more than one thread.
+
+Most machines here are owned by one thread and need none. ``SerfDelegate`` is
+the exception: memberlist's delegate interface calls it on two threads, the
+user on any. Re-entrant, because a signal handler may call in while the
+interrupted thread is inside.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .deadline import Deadline
+
+__all__ = ["Monitor"]
+
+_SLICE = 0.1  # seconds; so that Ctrl-C is seen on every platform
+
+
+class Monitor:
+    """``with monitor:`` excludes all other threads. Any thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+
+    def __enter__(self) -> None:
+        self._condition.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._condition.release()
+
+    def wait_for(self, predicate: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait, inside ``with``, until `predicate()`; False if the deadline passed first. Lets others in meanwhile."""
+        while not predicate():
+            if deadline.passed:
+                return False
+            self._condition.wait(deadline.capped(_SLICE))
+        return True
+
+    def notify(self) -> None:
+        """Let every waiting thread look again. Call it inside ``with``."""
+        self._condition.notify_all()

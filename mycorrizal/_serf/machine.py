@@ -1,0 +1,391 @@
+"""Serf's rules: who is a member by intent, which user events are new, what is passed on.
+
+On top of memberlist, Serf keeps three Lamport clocks (members, user events,
+queries) and for each member the time of the last intent about it. A *join
+intent* makes a member alive, a *leave intent* makes its later disappearance a
+leave instead of a failure; of two intents the one with the later time holds.
+User events are gossiped by everybody who has not seen them yet and remembered
+for 512 ticks of their clock, so that each is delivered once.
+
+The machine knows no thread and takes no lock: its owner calls one input at a
+time and then pulls the outputs. Bytes from peers never raise out of it; what
+is refused is counted in ``counters``.
+
+The rules are those of Serf's gossip protocol (serf.io/docs/internals), checked
+against Debian's ``serf agent``. Differs from Serf: intents about unknown nodes
+and departed members are bounded by number instead of by age, there are no
+queries, and a Lamport time beyond 2**62 is refused, as no cluster counts so
+far and taking it would end the clock for everyone.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from ..exceptions import ConfigError, RemoteProtocolError
+from .messages import (
+    EventsAt,
+    JoinIntent,
+    LeaveIntent,
+    State,
+    UserEvent,
+    decode,
+    encode,
+)
+
+__all__ = ["EVENT_BUFFER", "Member", "Outgoing", "Received", "SerfMachine", "SerfStatus"]
+
+EVENT_BUFFER = 512
+"""Ticks of the event clock that user events are remembered for (Serf's default)."""
+MAX_EVENTS_PER_TICK = 64
+"""Different events of one Lamport time; further ones are refused."""
+MAX_EVENT_BYTES = 4 << 20
+"""All remembered events together; they travel in every push/pull. The oldest are forgotten first.
+
+More than one full tick, so that the newest tick is always kept."""
+MAX_RECENT_INTENTS = 1024
+"""Intents about nodes we do not know yet; the oldest is forgotten first."""
+MAX_DEPARTED = 4096
+"""Left and failed members that are remembered; the oldest is forgotten first."""
+MAX_RECEIVED = 65536
+"""Events not pulled yet; further ones are dropped. The owner pulls after every input."""
+
+
+class SerfStatus(enum.Enum):
+    """A member as ``serf members`` would show it."""
+
+    ALIVE = "alive"
+    LEAVING = "leaving"
+    LEFT = "left"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What intents say about one member, as of Lamport time `ltime`."""
+
+    name: str
+    status: SerfStatus
+    ltime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to gossip; intents go before user events."""
+
+    message: bytes
+    is_event: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A user event, seen for the first time."""
+
+    ltime: int
+    name: str
+    payload: bytes
+    coalesce: bool
+
+
+class _Clock:
+    """A Lamport clock; ``time`` is the time that the next message gets."""
+
+    __slots__ = ("time",)
+
+    def __init__(self) -> None:
+        self.time = 1  # 0 is "never", the time of a member that no intent was seen of
+
+    def tick(self) -> int:
+        now, self.time = self.time, self.time + 1
+        return now
+
+    def witness(self, seen: int) -> None:
+        if seen >= self.time:
+            self.time = seen + 1
+
+
+class SerfMachine:
+    """One node's Serf layer.
+
+    Args:
+        name: this node's name.
+        replay: deliver the events that the cluster remembers from before we joined.
+    """
+
+    def __init__(self, name: str, *, replay: bool = False) -> None:
+        self.name = name
+        self.counters = dict.fromkeys(
+            ("refused", "unknown_type", "duplicates", "old_events", "events", "refuted_leaves", "overflowed"), 0
+        )
+        self._replay = replay
+        self._clock = _Clock()
+        self._event_clock = _Clock()
+        self._query_clock = _Clock()
+        self._members: dict[str, Member] = {name: Member(name, SerfStatus.ALIVE, 0)}
+        self._departed: OrderedDict[str, None] = OrderedDict()  # names in _members, oldest first
+        self._pruned: set[str] = set()  # members to forget as soon as they are gone
+        self._intents: OrderedDict[str, JoinIntent | LeaveIntent] = OrderedDict()
+        self._events: dict[int, list[UserEvent]] = {}
+        self._event_bytes = 0
+        self._event_min = 0  # events before this time are not delivered
+        self._joined = False
+        self._leaving = False
+        self._out: list[Outgoing] = []
+        self._received: deque[Received] = deque()
+
+    # -- inputs: from the network ---------------------------------------------------
+
+    def receive_message(self, data: bytes) -> None:
+        """Take one user message of memberlist."""
+        try:
+            message = decode(data)
+        except RemoteProtocolError:
+            self.counters["refused"] += 1
+            return
+        if message is None:
+            self.counters["unknown_type"] += 1
+        elif self._handle(message):
+            # As it came: a later version's extra fields survive.
+            self._out.append(Outgoing(data, isinstance(message, UserEvent)))
+
+    def merge_state(self, state: State, join: bool) -> None:
+        """Take a peer's part of a push/pull."""
+        # The peer has sent no message of its present time yet, hence the 1.
+        behind = state.ltime > self._clock.time
+        self._clock.witness(state.ltime - 1)
+        self._event_clock.witness(state.event_ltime - 1)
+        self._query_clock.witness(state.query_ltime - 1)
+        self._merge_intents(state)
+        if join and not self._joined and not self._replay:
+            # What happened before we came is history. Our first join only: a
+            # healed partition must deliver what the other side missed.
+            self._event_min = max(self._event_min, state.event_ltime)
+        for tick in state.events:
+            for event in tick.events:
+                self._handle_event(event)
+        if join and not self._leaving and (behind or not self._joined):
+            # memberlist does not tell who joined whom. Whoever is behind in time is
+            # the newcomer, and says so: this beats older leave intents about it.
+            self._announce()
+        self._joined = self._joined or join
+
+    def _merge_intents(self, state: State) -> None:
+        left = frozenset(state.left_members)
+        times = dict(state.status_ltimes)
+        for name in state.left_members:
+            # The time of the leave itself is not in the state; it was later than the member's status time.
+            self._handle_leave(LeaveIntent(times.get(name, 0) + 1, name))
+        for name, ltime in state.status_ltimes:
+            if name not in left:
+                self._handle_join(JoinIntent(ltime, name))
+
+    # -- inputs: from memberlist ------------------------------------------------------
+
+    def node_joined(self, name: str) -> None:
+        """memberlist has `name` alive, for the first time or again."""
+        known = self._members.get(name)
+        self._departed.pop(name, None)
+        self._pruned.discard(name)
+        if known is not None:
+            self._members[name] = Member(name, SerfStatus.ALIVE, known.ltime)
+            return
+        intent = self._intents.pop(name, None)
+        ltime = 0 if intent is None else intent.ltime
+        status = SerfStatus.LEAVING if isinstance(intent, LeaveIntent) else SerfStatus.ALIVE
+        self._members[name] = Member(name, status, ltime)
+
+    def node_left(self, name: str) -> None:
+        """memberlist has `name` left or dead."""
+        known = self._members.get(name)
+        if known is None or name == self.name:
+            return
+        if name in self._pruned:
+            self._forget(name)
+        elif known.status is SerfStatus.LEAVING:
+            self._depart(known, SerfStatus.LEFT, known.ltime)
+        elif known.status is SerfStatus.ALIVE:
+            self._depart(known, SerfStatus.FAILED, known.ltime)
+
+    # -- inputs: from this node --------------------------------------------------------
+
+    def user_event(self, name: str, payload: bytes, coalesce: bool, limit: int) -> Received:
+        """Send a user event to everybody; this node has it at once.
+
+        Raises:
+            ConfigError: encoded it takes more than `limit` bytes.
+        """
+        event = UserEvent(self._event_clock.time, name, payload, coalesce)
+        message = encode(event)
+        if len(message) > limit:
+            raise ConfigError(
+                "payload",
+                f"event {name!r:.40} takes {len(message)} bytes, the limit is {limit}",
+                hint="send a reference to the data, or raise event_size_limit",
+            )
+        self._event_clock.tick()
+        self._remember(event)
+        self._out.append(Outgoing(message, True))
+        return Received(event.ltime, name, payload, coalesce)
+
+    def leave(self) -> bool:
+        """Announce that this node leaves; False if it has done so before."""
+        if self._leaving:
+            return False
+        self._leaving = True
+        intent = LeaveIntent(self._clock.tick(), self.name)
+        self._members[self.name] = Member(self.name, SerfStatus.LEAVING, intent.ltime)
+        self._out.append(Outgoing(encode(intent), False))
+        return True
+
+    # -- outputs -------------------------------------------------------------------------
+
+    def messages_to_send(self) -> list[Outgoing]:
+        """Take the messages to gossip."""
+        out, self._out = self._out, []
+        return out
+
+    def next_event(self) -> Received | None:
+        """Take the next user event, in the order of arrival."""
+        return self._received.popleft() if self._received else None
+
+    # -- views ---------------------------------------------------------------------------
+
+    def local_state(self) -> bytes:
+        """Return our part of a push/pull."""
+        return encode(
+            State(
+                ltime=self._clock.time,
+                status_ltimes=tuple((m.name, m.ltime) for m in self._members.values()),
+                left_members=tuple(m.name for m in self._members.values() if m.status is SerfStatus.LEFT),
+                event_ltime=self._event_clock.time,
+                events=tuple(EventsAt(ltime, tuple(self._events[ltime])) for ltime in sorted(self._events)),
+                query_ltime=self._query_clock.time,
+            )
+        )
+
+    def members(self) -> tuple[Member, ...]:
+        """Return all members, also departed ones that are remembered."""
+        return tuple(self._members.values())
+
+    @property
+    def size(self) -> int:
+        """How many members there are that may be gossiped to."""
+        return len(self._members) - len(self._departed)
+
+    @property
+    def clocks(self) -> tuple[int, int, int]:
+        """The member, event and query clocks."""
+        return (self._clock.time, self._event_clock.time, self._query_clock.time)
+
+    # -- intents -------------------------------------------------------------------------
+
+    def _handle(self, message: LeaveIntent | JoinIntent | UserEvent) -> bool:
+        """Take a message in; tell whether it is to be passed on."""
+        if isinstance(message, LeaveIntent):
+            return self._handle_leave(message)
+        if isinstance(message, JoinIntent):
+            return self._handle_join(message)
+        return self._handle_event(message)
+
+    def _handle_leave(self, intent: LeaveIntent) -> bool:
+        self._clock.witness(intent.ltime)
+        known = self._members.get(intent.node)
+        if known is None:
+            return self._note_intent(intent)
+        if intent.ltime <= known.ltime:
+            self.counters["duplicates"] += 1
+            return False
+        if intent.node == self.name and not self._leaving:
+            # An old one from an earlier life, or somebody's force-leave.
+            self.counters["refuted_leaves"] += 1
+            self._announce()
+            return False
+        if known.status is SerfStatus.ALIVE:
+            self._members[intent.node] = Member(intent.node, SerfStatus.LEAVING, intent.ltime)
+            if intent.prune:
+                self._pruned.add(intent.node)
+            return True
+        if known.status is SerfStatus.FAILED:
+            self._depart(known, SerfStatus.LEFT, intent.ltime)
+            if intent.prune:
+                self._forget(intent.node)
+            return True
+        if intent.prune and known.status is SerfStatus.LEFT:
+            self._forget(intent.node)
+            return True
+        return False
+
+    def _handle_join(self, intent: JoinIntent) -> bool:
+        self._clock.witness(intent.ltime)
+        known = self._members.get(intent.node)
+        if known is None:
+            return self._note_intent(intent)
+        if intent.ltime <= known.ltime:
+            self.counters["duplicates"] += 1
+            return False
+        # The leave was of an earlier time, so the member is not leaving now.
+        status = known.status
+        if status is SerfStatus.LEAVING and not (intent.node == self.name and self._leaving):
+            status = SerfStatus.ALIVE
+        self._members[intent.node] = Member(intent.node, status, intent.ltime)
+        self._pruned.discard(intent.node)
+        return True
+
+    def _note_intent(self, intent: JoinIntent | LeaveIntent) -> bool:
+        earlier = self._intents.get(intent.node)
+        if earlier is not None and intent.ltime <= earlier.ltime:
+            self.counters["duplicates"] += 1
+            return False
+        self._intents[intent.node] = intent
+        self._intents.move_to_end(intent.node)
+        if len(self._intents) > MAX_RECENT_INTENTS:
+            self._intents.popitem(last=False)
+        return True
+
+    def _announce(self) -> None:
+        intent = JoinIntent(self._clock.tick(), self.name)
+        self._members[self.name] = Member(self.name, SerfStatus.ALIVE, intent.ltime)
+        self._out.append(Outgoing(encode(intent), False))
+
+    def _depart(self, member: Member, status: SerfStatus, ltime: int) -> None:
+        self._members[member.name] = Member(member.name, status, ltime)
+        self._departed[member.name] = None
+        self._departed.move_to_end(member.name)
+        while len(self._departed) > MAX_DEPARTED:
+            self._forget(next(iter(self._departed)))
+
+    def _forget(self, name: str) -> None:
+        self._members.pop(name, None)
+        self._departed.pop(name, None)
+        self._pruned.discard(name)
+
+    # -- user events ---------------------------------------------------------------------
+
+    def _handle_event(self, event: UserEvent) -> bool:
+        self._event_clock.witness(event.ltime)
+        if event.ltime < self._event_min or event.ltime + EVENT_BUFFER < self._event_clock.time:
+            self.counters["old_events"] += 1
+            return False
+        seen = self._events.get(event.ltime, [])
+        if any(event.name == other.name and event.payload == other.payload for other in seen):
+            self.counters["duplicates"] += 1
+            return False
+        if len(seen) >= MAX_EVENTS_PER_TICK or len(self._received) >= MAX_RECEIVED:
+            self.counters["overflowed"] += 1
+            return False
+        self._remember(event)
+        self.counters["events"] += 1
+        self._received.append(Received(event.ltime, event.name, event.payload, event.coalesce))
+        return True
+
+    def _remember(self, event: UserEvent) -> None:
+        self._events.setdefault(event.ltime, []).append(event)
+        self._event_bytes += event.size
+        oldest = min(self._events)
+        while oldest + EVENT_BUFFER < self._event_clock.time or self._event_bytes > MAX_EVENT_BYTES:
+            self._event_bytes -= sum(e.size for e in self._events.pop(oldest))
+            # Forgotten events must not come in again as new.
+            self._event_min = max(self._event_min, oldest + 1)
+            oldest = min(self._events)

@@ -1,0 +1,359 @@
+"""Serf's messages and rules, against bytes that Debian's ``serf agent`` sent (SEEN)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mycorrizal._serf import machine as rules
+from mycorrizal._serf import messages
+from mycorrizal._serf.machine import SerfMachine, SerfStatus
+from mycorrizal._serf.messages import (
+    EventsAt,
+    JoinIntent,
+    LeaveIntent,
+    State,
+    UserEvent,
+    decode,
+    decode_state,
+    decode_tags,
+    encode,
+    encode_tags,
+)
+from mycorrizal._wire import msgpack
+from mycorrizal.exceptions import RemoteProtocolError
+from tests._serf.seen import SEEN_EMPTY_EVENT, SEEN_EVENT, SEEN_LEAVE, SEEN_META, SEEN_QUERY, SEEN_STATE
+
+
+def outgoing(machine: SerfMachine) -> list[bytes]:
+    return [out.message for out in machine.messages_to_send()]
+
+
+def received(machine: SerfMachine) -> list[tuple[int, str, bytes]]:
+    events = []
+    while (event := machine.next_event()) is not None:
+        events.append((event.ltime, event.name, event.payload))
+    return events
+
+
+def status(machine: SerfMachine, name: str) -> SerfStatus:
+    return {member.name: member.status for member in machine.members()}[name]
+
+
+class TestMessages:
+    def test_seen_bytes_decode(self) -> None:
+        assert decode(SEEN_EVENT) == UserEvent(1, "deploy", b"v1.2", True)
+        assert decode(SEEN_EMPTY_EVENT) == UserEvent(1, "nopayload", b"", False)
+        assert decode(SEEN_LEAVE) == LeaveIntent(2, "s2", False)
+        assert decode(SEEN_QUERY) is None
+        events = (UserEvent(1, "nopayload"), UserEvent(1, "deploy", b"v1.2"))
+        assert decode_state(SEEN_STATE) == State(
+            3, (("s2", 2), ("g1", 0), ("s1", 0)), ("s2",), 2, (EventsAt(1, events),), 2
+        )
+
+    @pytest.mark.parametrize("seen", [SEEN_EVENT, SEEN_EMPTY_EVENT, SEEN_LEAVE])
+    def test_seen_bytes_encode(self, seen: bytes) -> None:
+        message = decode(seen)
+        assert message is not None
+        assert encode(message) == seen
+
+    def test_seen_state_encodes_but_for_empty_places_and_order(self) -> None:
+        assert decode_state(encode(decode_state(SEEN_STATE))) == State(
+            3,
+            (("g1", 0), ("s1", 0), ("s2", 2)),
+            ("s2",),
+            2,
+            decode_state(SEEN_STATE).events,
+            2,
+        )
+
+    def test_tags(self) -> None:
+        assert decode_tags(SEEN_META) == {"dc": "x", "role": "web"}
+        assert encode_tags({"role": "web", "dc": "x"}, 512) == SEEN_META
+        assert encode_tags({}, 512) == b"\xff\x80"
+        assert decode_tags(b"web") == {"role": "web"}  # as Serf shows foreign metadata
+        assert decode_tags(b"") == {"role": ""}
+        assert decode_tags(b"\xff\x05") == decode_tags(b"\xff") == decode_tags(b"\xff\x81\xa1a\x05") == {}
+
+    def test_names_need_not_be_utf8(self) -> None:
+        intent = decode(SEEN_LEAVE.replace(b"s2", b"\xfe\xff"))
+        assert intent == LeaveIntent(2, "\udcfe\udcff", False)
+        assert encode(intent) == SEEN_LEAVE.replace(b"s2", b"\xfe\xff")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\x00",
+            b"\x00\x05",
+            b"\x02\x80",  # a state outside of a push/pull
+            b"\x00" + msgpack.pack({"LTime": -1, "Node": "a"}),
+            b"\x00" + msgpack.pack({"LTime": 1 << 63, "Node": "a"}),
+            b"\x00" + msgpack.pack({"LTime": 1, "Node": "a" * 256}),
+            b"\x00" + msgpack.pack({"LTime": 1, "Node": ""}),
+            b"\x00" + msgpack.pack({"LTime": 1, "Node": "a", "Prune": 7}),
+            b"\x03" + msgpack.pack({"LTime": 1, "Name": "a", "Payload": "x" * 10_000}),
+            b"\x03" + msgpack.pack({"LTime": 1, "Name": 5}),
+            SEEN_EVENT + bytes(64 << 10),
+            b"\x03" + msgpack.pack({"LTime": "now", "Name": "a"}),
+        ],
+    )
+    def test_refused(self, data: bytes) -> None:
+        with pytest.raises(RemoteProtocolError):
+            decode(data)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"LTime": 1, "Events": 5},
+            {"LTime": 1, "Events": [5]},
+            {"LTime": 1, "Events": [None] * 5000},
+            {"LTime": 1, "StatusLTimes": [1]},
+            {"LTime": 1, "StatusLTimes": {"a": "x"}},
+            {"LTime": 1, "LeftMembers": [None]},
+            {"LTime": True},
+        ],
+    )
+    def test_refused_states(self, body: dict[str, object]) -> None:
+        with pytest.raises(RemoteProtocolError):
+            decode_state(b"\x02" + msgpack.pack(body))
+
+    def test_refused_as_a_state_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(messages, "MAX_STATE", len(SEEN_STATE) - 1)
+        for data in (SEEN_EVENT, SEEN_STATE, b""):
+            with pytest.raises(RemoteProtocolError):
+                decode_state(data)
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.binary(max_size=200),
+        st.sampled_from([SEEN_EVENT, SEEN_LEAVE, SEEN_STATE, SEEN_QUERY]),
+        st.data(),
+    )
+    def test_any_bytes_are_taken_or_refused(self, noise: bytes, seen: bytes, data: st.DataObject) -> None:
+        at = data.draw(st.integers(0, len(seen)))
+        machine = SerfMachine("py")
+        for sample in (
+            noise,
+            seen[:at] + noise,
+            seen[:at] + noise[:1] + seen[at + 1 :],
+        ):
+            machine.receive_message(sample)
+            decode_tags(sample)
+            try:
+                machine.merge_state(decode_state(sample), True)
+            except RemoteProtocolError:
+                pass
+        decode_state(machine.local_state())
+
+
+class TestIntents:
+    def test_a_leave_intent_makes_the_end_a_leave(self) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("s2")
+        machine.receive_message(SEEN_LEAVE)
+        assert status(machine, "s2") is SerfStatus.LEAVING
+        assert outgoing(machine) == [SEEN_LEAVE]
+        machine.node_left("s2")
+        assert status(machine, "s2") is SerfStatus.LEFT
+        assert machine.size == 1
+
+    def test_an_end_without_intent_is_a_failure(self) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("s2")
+        machine.node_left("s2")
+        assert status(machine, "s2") is SerfStatus.FAILED
+        machine.receive_message(SEEN_LEAVE)  # serf force-leave
+        assert status(machine, "s2") is SerfStatus.LEFT
+        assert outgoing(machine) == [SEEN_LEAVE]
+
+    def test_each_intent_is_passed_on_once(self) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("s2")
+        for _ in range(3):
+            machine.receive_message(SEEN_LEAVE)
+        assert outgoing(machine) == [SEEN_LEAVE]
+        assert machine.counters["duplicates"] == 2
+
+    def test_intents_of_nodes_to_come_are_kept_and_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine = SerfMachine("py")
+        machine.receive_message(SEEN_LEAVE)
+        machine.receive_message(SEEN_LEAVE)
+        assert outgoing(machine) == [SEEN_LEAVE]
+        machine.node_joined("s2")
+        assert status(machine, "s2") is SerfStatus.LEAVING
+        monkeypatch.setattr(rules, "MAX_RECENT_INTENTS", 2)
+        for name in ("a", "b", "c"):
+            machine.receive_message(encode(LeaveIntent(9, name)))
+        for name in ("a", "b", "c"):
+            machine.node_joined(name)
+        assert [status(machine, name) for name in ("a", "b")] == [
+            SerfStatus.ALIVE,
+            SerfStatus.LEAVING,
+        ]
+
+    def test_a_later_join_intent_revokes_the_leave(self) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("s2")
+        machine.receive_message(SEEN_LEAVE)
+        machine.receive_message(encode(JoinIntent(2, "s2")))  # not later
+        assert status(machine, "s2") is SerfStatus.LEAVING
+        machine.receive_message(encode(JoinIntent(3, "s2")))
+        assert status(machine, "s2") is SerfStatus.ALIVE
+
+    def test_a_leave_intent_about_us_is_refuted(self) -> None:
+        machine = SerfMachine("py")
+        machine.receive_message(encode(LeaveIntent(41, "py")))
+        assert outgoing(machine) == [encode(JoinIntent(42, "py"))]
+        assert status(machine, "py") is SerfStatus.ALIVE
+        assert machine.counters["refuted_leaves"] == 1
+
+    def test_leaving_announces_once_and_stands(self) -> None:
+        machine = SerfMachine("py")
+        assert machine.leave()
+        assert not machine.leave()
+        (message,) = outgoing(machine)
+        assert message == encode(LeaveIntent(1, "py"))
+        machine.receive_message(message)
+        machine.receive_message(encode(JoinIntent(7, "py")))
+        assert status(machine, "py") is SerfStatus.LEAVING
+        machine.receive_message(encode(LeaveIntent(9, "py")))
+        assert machine.counters["refuted_leaves"] == 0
+
+    def test_prune_forgets(self) -> None:
+        machine = SerfMachine("py")
+        for name in ("a", "b", "c"):
+            machine.node_joined(name)
+        machine.node_left("b")
+        machine.receive_message(encode(LeaveIntent(1, "c")))
+        machine.node_left("c")
+        for name in ("a", "b", "c"):
+            machine.receive_message(encode(LeaveIntent(5, name, True)))
+        assert [member.name for member in machine.members()] == ["py", "a"]
+        machine.node_left("a")
+        assert [member.name for member in machine.members()] == ["py"]
+
+    def test_departed_members_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MAX_DEPARTED", 2)
+        machine = SerfMachine("py")
+        for name in ("a", "b", "c"):
+            machine.node_joined(name)
+            machine.node_left(name)
+        assert [member.name for member in machine.members()] == ["py", "b", "c"]
+        machine.node_joined("b")
+        assert (status(machine, "b"), machine.size) == (SerfStatus.ALIVE, 2)
+        machine.node_left("nobody")
+        machine.node_left("py")
+        assert status(machine, "py") is SerfStatus.ALIVE
+
+
+class TestEvents:
+    def test_an_event_is_delivered_and_passed_on_once(self) -> None:
+        machine = SerfMachine("py")
+        for _ in range(3):
+            machine.receive_message(SEEN_EVENT)
+        assert received(machine) == [(1, "deploy", b"v1.2")]
+        assert outgoing(machine) == [SEEN_EVENT]
+        machine.receive_message(SEEN_EMPTY_EVENT)  # same time, another event
+        assert received(machine) == [(1, "nopayload", b"")]
+
+    def test_our_own_event_is_not_delivered_again(self) -> None:
+        machine = SerfMachine("py")
+        own = machine.user_event("go", b"now", False, 512)
+        assert (own.ltime, machine.clocks[1]) == (1, 2)
+        (message,) = outgoing(machine)
+        machine.receive_message(message)
+        assert received(machine) == []
+
+    def test_old_events_are_refused(self) -> None:
+        machine = SerfMachine("py")
+        machine.receive_message(encode(UserEvent(600, "new")))
+        machine.receive_message(encode(UserEvent(601 - 512, "just")))
+        machine.receive_message(encode(UserEvent(601 - 513, "old")))
+        assert received(machine) == [(600, "new", b""), (89, "just", b"")]
+        assert machine.counters["old_events"] == 1
+
+    def test_the_buffer_forgets_what_is_too_old_to_come_again(self) -> None:
+        machine = SerfMachine("py")
+        for ltime in range(1, 1200):
+            machine.receive_message(encode(UserEvent(ltime, "tick")))
+        state = decode_state(machine.local_state())
+        assert len(state.events) == 512
+        assert state.events[0].ltime == 1200 - 512
+        assert len(received(machine)) == 1199
+
+    def test_buffer_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MAX_EVENT_BYTES", 3000)
+        monkeypatch.setattr(rules, "MAX_EVENTS_PER_TICK", 2)
+        machine = SerfMachine("py")
+        for ltime in range(1, 6):
+            machine.receive_message(encode(UserEvent(ltime, "big", bytes(1000))))
+        assert [tick.ltime for tick in decode_state(machine.local_state()).events] == [
+            4,
+            5,
+        ]
+        machine.receive_message(encode(UserEvent(2, "big", bytes(1000))))  # forgotten, but not new
+        assert len(received(machine)) == 5
+        for name in ("a", "b", "c"):
+            machine.receive_message(encode(UserEvent(6, name)))
+        assert [event[1] for event in received(machine)] == ["a", "b"]
+        assert machine.counters["overflowed"] == 1
+
+
+class TestState:
+    def test_round_trip(self) -> None:
+        ours, theirs = SerfMachine("py"), SerfMachine("s1")
+        theirs.node_joined("s2")
+        theirs.receive_message(SEEN_LEAVE)
+        theirs.node_left("s2")
+        theirs.user_event("go", b"", False, 512)
+        ours.node_joined("s2")
+        ours.merge_state(decode_state(theirs.local_state()), False)
+        assert status(ours, "s2") is SerfStatus.LEAVING
+        assert received(ours) == [(1, "go", b"")]
+        assert outgoing(ours) == []  # a push/pull is passed on by push/pulls
+        assert ours.clocks == (
+            4,
+            2,
+            1,
+        )  # the leave's time is taken as one after the last known
+
+    def test_a_newcomer_announces_itself_and_skips_history(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(decode_state(SEEN_STATE), True)
+        assert received(machine) == []
+        (intent,) = [decode(message) for message in outgoing(machine)]
+        assert intent == JoinIntent(4, "py")
+        machine.receive_message(SEEN_EVENT)  # the same history by gossip
+        assert received(machine) == []
+        machine.receive_message(encode(UserEvent(2, "fresh")))
+        assert received(machine) == [(2, "fresh", b"")]
+
+    def test_replay(self) -> None:
+        machine = SerfMachine("py", replay=True)
+        machine.merge_state(decode_state(SEEN_STATE), True)
+        assert received(machine) == [(1, "nopayload", b""), (1, "deploy", b"v1.2")]
+
+    def test_later_joins_of_others_cause_no_announcement(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(decode_state(SEEN_STATE), True)
+        outgoing(machine)
+        machine.merge_state(State(ltime=1, event_ltime=1, query_ltime=1), True)
+        machine.merge_state(State(ltime=0), False)
+        assert outgoing(machine) == []
+
+    def test_who_is_behind_at_a_later_join_announces_again(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(State(ltime=1), True)
+        outgoing(machine)
+        machine.merge_state(State(ltime=90), True)
+        assert outgoing(machine) == [encode(JoinIntent(90, "py"))]
+
+    def test_we_return_after_a_leave_that_others_remember(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(State(ltime=9, status_ltimes=(("py", 7),), left_members=("py",)), True)
+        sent = [decode(message) for message in outgoing(machine)]
+        assert sent
+        assert all(isinstance(intent, JoinIntent) and intent.ltime > 8 for intent in sent)
+        assert status(machine, "py") is SerfStatus.ALIVE

@@ -1,0 +1,237 @@
+"""Python nodes in a cluster with Debian's ``serf agent``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from mycorrizal import (
+    Config,
+    DecryptError,
+    JoinError,
+    MemberFailed,
+    MemberLeft,
+    Memberlist,
+    NodeState,
+    SerfDelegate,
+    SerfEvent,
+    SerfStatus,
+)
+
+from .peers import PythonNode, SerfAgent, wait_until
+
+SerfMaker = Callable[..., SerfAgent]
+MemberMaker = Callable[..., Memberlist]
+NodeMaker = Callable[..., PythonNode]
+
+LOOPBACK = Config.local(bind_addr="127.0.0.1", bind_port=0)
+PLAIN = SerfDelegate().config(LOOPBACK)
+"""Serf's delegate versions, but no Serf delegate: all that a node needs to be let in."""
+
+
+def address(members: Memberlist) -> str:
+    return f"127.0.0.1:{members.local_node.port}"
+
+
+def states(members: Memberlist) -> dict[str, NodeState]:
+    return {node.name: node.state for node in members.members()}
+
+
+def serf_member(member: MemberMaker, name: str, serf: SerfDelegate, **settings: object) -> Memberlist:
+    return member(name, config=serf.config(LOOPBACK, name=name), delegate=serf, events=serf, **settings)
+
+
+def status_of(serf: SerfDelegate, name: str) -> SerfStatus | None:
+    return next((member.status for member in serf.members() if member.name == name), None)
+
+
+@pytest.mark.parametrize("key", [None, os.urandom(32)], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("joiner", ["python", "serf"])
+def test_one_cluster_whoever_joins(serf_agent: SerfMaker, member: MemberMaker, joiner: str, key: bytes | None) -> None:
+    agent, other = serf_agent("s1", key=key), serf_agent("s2", key=key)
+    other.join(agent.address)
+    node = member("py", config=PLAIN, secret_key=key)
+    if joiner == "python":
+        assert node.join([agent.address]).reached == 1
+    else:
+        agent.join(address(node))
+    everybody = {"py", "s1", "s2"}
+    wait_until(lambda: states(node) == dict.fromkeys(everybody, NodeState.ALIVE), "Python sees all")
+    wait_until(
+        lambda: all(one.statuses() == dict.fromkeys(everybody, "alive") for one in (agent, other)),
+        "both agents see all",
+    )
+    assert agent.members()["py"]["addr"] == address(node)
+
+
+def test_wrong_key_is_refused_with_a_clear_error(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1", key=os.urandom(32))
+    for key in (os.urandom(32), None):
+        node = member(f"py-{key is None}", config=PLAIN, secret_key=key)
+        with pytest.raises(JoinError, match="key") as caught:
+            node.join([agent.address], timeout=5)
+        assert [(text, type(error)) for text, error in caught.value.failures.items()] == [(agent.address, DecryptError)]
+        assert node.num_members() == 1
+    assert list(agent.statuses()) == ["s1"]
+
+
+def test_an_agent_with_the_wrong_key_is_refused(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    node = member("py", config=PLAIN, secret_key=os.urandom(32))
+    agent = serf_agent("s1", key=os.urandom(32))
+    with pytest.raises(AssertionError, match="127"):
+        agent.join(address(node))
+    assert node.num_members() == 1
+    wait_until(lambda: node.metrics()["tcp.rejected"] > 0, "counted")
+
+
+def test_wrong_delegate_versions_are_refused(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1")
+    node = member("py", config=LOOPBACK, wire="msgpack")
+    with pytest.raises(JoinError, match="version"):
+        node.join([agent.address], timeout=5)
+    assert list(agent.statuses()) == ["s1"]
+
+
+def test_a_killed_python_node_is_failed(serf_agent: SerfMaker, python_node: NodeMaker) -> None:
+    # Two agents, as with a witness the suspicion is confirmed, hence short.
+    agent, witness = serf_agent("s1"), serf_agent("s2")
+    witness.join(agent.address)
+    node = python_node("py", agent.address)
+    wait_until(lambda: len(agent.statuses()) == len(witness.statuses()) == 3, "all are members")
+    node.kill()
+    wait_until(lambda: agent.statuses()["py"] == witness.statuses()["py"] == "failed", "failed")
+
+
+def test_a_leaving_python_node_is_left(serf_agent: SerfMaker, python_node: NodeMaker) -> None:
+    agent = serf_agent("s1")
+    node = python_node("py", agent.address, serf=True)
+    wait_until(lambda: agent.statuses().get("py") == "alive", "a member")
+    node.leave()
+    wait_until(lambda: agent.statuses()["py"] == "left", "left")
+    assert agent.logged("EventMemberFailed: py") == 0  # the intent was there first
+
+
+@pytest.mark.parametrize("end", ["leave", "kill"])
+def test_the_end_of_an_agent(serf_agent: SerfMaker, member: MemberMaker, end: str) -> None:
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf)
+    agent, witness = serf_agent("s1"), serf_agent("s2")
+    with node.events() as events:
+        node.join([agent.address, witness.address])
+        wait_until(lambda: set(agent.statuses()) == set(witness.statuses()) == {"py", "s1", "s2"}, "all see all")
+        getattr(agent, end)()
+        wait_until(lambda: set(states(node)) == {"py", "s2"}, "gone")
+        ended = next(event for event in events if isinstance(event, (MemberLeft, MemberFailed)))
+    assert (ended.node.name, ended.kind, ended.node.state) == (
+        ("s1", "leave", NodeState.LEFT) if end == "leave" else ("s1", "fail", NodeState.DEAD)
+    )
+    expected = SerfStatus.LEFT if end == "leave" else SerfStatus.FAILED
+    wait_until(lambda: status_of(serf, "s1") is expected, f"{expected} by Serf's rules")
+
+
+def test_tags_both_ways(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1", tags={"role": "web", "dc": "east"})
+    serf = SerfDelegate(tags={"role": "worker", "lang": "pythön"})
+    node = serf_member(member, "py", serf)
+    node.join([agent.address])
+    wait_until(lambda: "py" in agent.members(), "a member")
+    assert agent.members()["py"]["tags"] == {"role": "worker", "lang": "pythön"}
+    of_agent = next(m for m in node.members() if m.name == "s1")
+    assert serf.tags_of(of_agent) == {"role": "web", "dc": "east"}
+    serf.tags = {"role": "boss"}
+    node.update_node(timeout=5)
+    wait_until(lambda: agent.members()["py"]["tags"] == {"role": "boss"}, "our new tags")
+    agent.set_tag("dc", "west")
+    wait_until(
+        lambda: next(m.tags for m in serf.members() if m.name == "s1") == {"role": "web", "dc": "west"}, "its new tags"
+    )
+
+
+def test_plain_leave_of_a_serf_member_shows_as_left(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1")
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf)
+    node.join([agent.address])
+    wait_until(lambda: agent.statuses().get("py") == "alive", "a member")
+    node.leave(timeout=10)
+    wait_until(lambda: agent.statuses()["py"] == "left", "left")
+
+
+def test_a_returning_node_and_a_force_leave(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent, other = serf_agent("s1"), serf_agent("s2")
+    other.join(agent.address)
+    first = SerfDelegate()
+    node = serf_member(member, "py", first)
+    node.join([agent.address])
+    wait_until(lambda: other.statuses().get("py") == "alive", "a member")
+    first.leave(node)
+    node.shutdown()
+    wait_until(lambda: all(one.statuses()["py"] == "left" for one in (agent, other)), "left at both agents")
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf)
+    node.join([agent.address])
+    wait_until(lambda: all(one.statuses()["py"] == "alive" for one in (agent, other)), "back at both agents")
+    agent.force_leave("py")  # of a live node: it refutes
+    wait_until(lambda: serf.metrics()["refuted_leaves"] > 0, "refuted")
+    wait_until(lambda: all(one.statuses()["py"] == "alive" for one in (agent, other)), "still at both agents")
+
+
+def test_user_events_both_ways_once_each(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent, other = serf_agent("s1"), serf_agent("s2")
+    other.join(agent.address)
+    agent.event("before", "history")
+    seen: list[SerfEvent] = []
+    serf, second = SerfDelegate(on_event=seen.append), SerfDelegate()
+    node, late = serf_member(member, "py", serf), serf_member(member, "py2", second)
+    node.join([agent.address])
+    late.join([address(node)])
+    wait_until(lambda: len(agent.statuses()) == len(other.statuses()) == 4, "four members")
+    agent.event("deploy", "v1.2")
+    other.event("empty", coalesce=False)
+    wait_until(lambda: len(seen) == 2, "both events")
+    assert sorted((e.name, e.payload, e.coalesce) for e in seen) == [("deploy", b"v1.2", True), ("empty", b"", False)]
+    assert {second.next_event(10).name for _ in seen} == {"deploy", "empty"}
+    serf.user_event("from-python", b"hello", coalesce=False)
+    wait_until(
+        lambda: all(one.logged("Received event: user-event: from-python") == 1 for one in (agent, other)),
+        "at both agents",
+    )
+    assert second.next_event(10).payload == b"hello"
+    assert [event.name for event in seen[2:]] == ["from-python"]  # our own, once
+    # By now everything was gossiped several times over.
+    wait_until(lambda: serf.metrics()["queued_events"] == second.metrics()["queued_events"] == 0, "gossip ends")
+    assert len(seen) == 3
+    assert serf.metrics()["duplicates"] > 0
+    for one in (agent, other):
+        assert one.logged("Received event: user-event: from-python") == 1
+
+
+def test_history_on_request(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1")
+    agent.event("before", "history")
+    serf = SerfDelegate(replay_events=True)
+    serf_member(member, "py", serf).join([agent.address])
+    event = serf.next_event(10)
+    assert (event.name, event.payload) == ("before", b"history")
+
+
+def test_an_agent_that_joins_us_gets_what_we_remember(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf)
+    serf.user_event("early", b"x", coalesce=False)
+    agent = serf_agent("s1")
+    agent.join(address(node), replay=True)
+    wait_until(lambda: agent.logged("Received event: user-event: early") == 1, "replayed")
+
+
+def test_queries_are_left_alone(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1")
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf)
+    node.join([agent.address])
+    wait_until(lambda: agent.statuses().get("py") == "alive", "a member")
+    agent.query("anybody", timeout="200ms")
+    wait_until(lambda: serf.metrics()["unknown_type"] > 0, "counted")
+    assert node.num_members() == 2

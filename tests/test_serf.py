@@ -1,0 +1,245 @@
+"""``SerfDelegate`` as a ``Memberlist`` and a user call it; its rules are tested in _serf/."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mycorrizal import serf as serf_module
+from mycorrizal._serf.machine import SerfStatus
+from mycorrizal._serf.messages import LeaveIntent, UserEvent, decode_state, encode
+from mycorrizal.config import Config
+from mycorrizal.exceptions import ConfigError, MetaTooLarge, NotRunningError, OperationTimeout
+from mycorrizal.serf import SerfDelegate, SerfEvent
+from mycorrizal.types import Node, NodeState
+from tests._serf.seen import SEEN_EVENT, SEEN_META, SEEN_QUERY, SEEN_STATE
+
+
+def a_node(name: str, meta: bytes = b"\xff\x80", state: NodeState = NodeState.ALIVE) -> Node:
+    return Node(name, bytes((127, 0, 0, 1)), 7946, meta, state, 1)
+
+
+class TestDelegate:
+    def start(self, **options: object) -> SerfDelegate:
+        serf = SerfDelegate(**options)  # type: ignore[arg-type]
+        serf.config(Config.local(name="py"))
+        serf.notify_join(a_node("py"))
+        return serf
+
+    def test_config(self) -> None:
+        serf = SerfDelegate()
+        config = serf.config(Config.local(name="py", bind_port=0), bind_addr="127.0.0.1")
+        assert (config.wire, config.bind_addr, config.gossip_interval) == (
+            "msgpack",
+            "127.0.0.1",
+            0.1,
+        )
+        versions = (
+            config.delegate_protocol_min,
+            config.delegate_protocol_max,
+            config.delegate_protocol_version,
+        )
+        assert versions == (2, 5, 5)
+
+    @pytest.mark.parametrize(
+        ("settings", "field"),
+        [
+            ({}, "wire"),
+            ({"wire": "msgpack"}, "delegate_protocol_version"),
+            (
+                {
+                    "wire": "msgpack",
+                    "delegate_protocol_min": 2,
+                    "delegate_protocol_max": 4,
+                    "delegate_protocol_version": 4,
+                },
+                "delegate_protocol_version",
+            ),
+        ],
+    )
+    def test_settings_that_serf_refuses(self, settings: dict[str, object], field: str) -> None:
+        with pytest.raises(ConfigError, match=r"SerfDelegate\.config") as caught:
+            SerfDelegate().starting(Config.lan(name="py", **settings))
+        assert caught.value.field == field
+
+    def test_tags_beyond_the_limit(self) -> None:
+        with pytest.raises(MetaTooLarge, match="512"):
+            SerfDelegate(tags={"a": "x" * 512})
+        serf = SerfDelegate(tags={"a": "b"})
+        with pytest.raises(MetaTooLarge):
+            serf.tags = {"a": "x" * 512}
+        assert serf.tags == {"a": "b"}
+        serf.tags = {"c": "d"}
+        assert serf.node_meta(512) == b"\xff\x81\xa1c\xa1d"
+        with pytest.raises(ConfigError, match="not text"):
+            serf.tags = {"a": 5}  # type: ignore[dict-item]
+
+    def test_members(self) -> None:
+        serf = self.start(tags={"a": "b"})
+        serf.notify_join(a_node("s1"))
+        serf.notify_update(a_node("s1", SEEN_META))
+        serf.notify_join(a_node("s2"))
+        serf.notify_leave(a_node("s2", state=NodeState.DEAD))
+        found = {member.name: member for member in serf.members()}
+        assert found["s1"].tags == {"dc": "x", "role": "web"}
+        assert found["s1"].node is not None
+        assert serf.tags_of(found["s1"].node) == found["s1"].tags
+        assert (found["s1"].status, found["s2"].status) == (
+            SerfStatus.ALIVE,
+            SerfStatus.FAILED,
+        )
+
+    def test_events_both_ways(self) -> None:
+        serf = self.start()
+        serf.notify_msg(SEEN_EVENT)
+        serf.notify_msg(SEEN_EVENT)
+        assert serf.next_event(1) == SerfEvent(1, "deploy", b"v1.2", True)
+        serf.user_event("hello", b"there", coalesce=False)
+        assert serf.next_event(1) == SerfEvent(2, "hello", b"there", False)
+        messages = list(serf.get_broadcasts(3, 1400))
+        assert sorted(messages) == sorted([SEEN_EVENT, encode(UserEvent(2, "hello", b"there", False))])
+        with pytest.raises(OperationTimeout):
+            serf.next_event(0)
+
+    def test_intents_go_before_events_within_the_budget(self) -> None:
+        serf = self.start()
+        serf.user_event("hello")
+        serf.leaving()
+        serf.leaving()
+        intent = encode(LeaveIntent(1, "py"))
+        assert list(serf.get_broadcasts(3, len(intent) + 3)) == [intent]
+        assert next(iter(serf.get_broadcasts(3, 1400))) == intent
+
+    def test_callback_runs_without_the_lock(self) -> None:
+        seen: list[SerfEvent] = []
+        done = threading.Event()
+
+        def look() -> None:
+            serf.members()
+            done.set()
+
+        def on_event(event: SerfEvent) -> None:
+            seen.append(event)
+            other = threading.Thread(target=look)
+            other.start()
+            assert done.wait(5)
+            other.join()
+
+        serf = self.start(on_event=on_event)
+        serf.notify_msg(SEEN_EVENT)
+        assert [event.name for event in seen] == ["deploy"]
+
+    def test_a_callback_that_raises_loses_no_event(self) -> None:
+        seen: list[str] = []
+
+        def on_event(event: SerfEvent) -> None:
+            seen.append(event.name)
+            raise RuntimeError(event.name)
+
+        serf = self.start(on_event=on_event, replay_events=True)
+        with pytest.raises(RuntimeError, match="nopayload"):
+            serf.merge_remote_state(SEEN_STATE, True)
+        assert seen == ["nopayload", "deploy"]
+
+    def test_a_second_memberlist_starts_afresh(self) -> None:
+        serf = self.start()
+        config = serf.config(Config.local(name="py"))
+        serf.node_meta(512)
+        serf.leaving()
+        serf.notify_join(a_node("s1"))
+        serf.starting(config)
+        assert [(member.name, member.status) for member in serf.members()] == [("py", SerfStatus.ALIVE)]
+        assert list(serf.get_broadcasts(3, 1400)) == []
+
+    def test_state_both_ways(self) -> None:
+        serf = self.start(replay_events=True)
+        serf.merge_remote_state(SEEN_STATE, True)
+        assert serf.next_event(1).name == "nopayload"
+        assert decode_state(serf.local_state(False)).events == decode_state(SEEN_STATE).events
+        serf.merge_remote_state(b"\x02\xc1", True)
+        serf.merge_remote_state(b"something else", False)
+        assert serf.metrics()["bad_states"] == 2
+
+    def test_what_we_do_not_take_is_counted(self) -> None:
+        serf = self.start()
+        for data in (SEEN_QUERY, b"\x09junk", b"\xff", b"", b"\x00junk"):
+            serf.notify_msg(data)
+        metrics = serf.metrics()
+        assert (metrics["unknown_type"], metrics["refused"]) == (3, 2)
+        assert list(serf.get_broadcasts(3, 1400)) == []
+
+    def test_too_large_events(self) -> None:
+        serf = self.start()
+        with pytest.raises(ConfigError, match="512"):
+            serf.user_event("big", bytes(512))
+        serf.notify_msg(encode(UserEvent(1, "big", bytes(8000))))
+        assert serf.next_event(1).name == "big"
+        assert serf.metrics()["too_large_to_gossip"] == 1
+
+    def test_what_waits_to_be_gossiped_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(serf_module, "MAX_QUEUED", 2)
+        serf = self.start()
+        for name in ("a", "b", "c"):
+            serf.user_event(name)
+        assert (serf.metrics()["queued_events"], serf.metrics()["queue_full"]) == (2, 1)
+
+    def test_an_intent_that_fits_no_packet_holds_up_no_leave(self) -> None:
+        serf = SerfDelegate()
+        serf.config(Config.local(name="p" * 250, udp_buffer_size=300))
+        serf.notify_join(a_node("s1"))
+        left: list[float | None] = []
+
+        class Members:
+            def leave(self, timeout: float | None = None) -> None:
+                left.append(timeout)
+
+        serf.leave(Members(), timeout=None)
+        assert left == [None]
+        assert serf.metrics()["too_large_to_gossip"] == 1
+
+    def test_misuse(self) -> None:
+        serf = self.start()
+        for name, payload in (("a", "text"), (b"a", b""), ("a", 5)):
+            with pytest.raises(TypeError, match="text and bytes"):
+                serf.user_event(name, payload)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="event_queue_depth"):
+            SerfDelegate(event_queue_depth=0)
+
+    def test_unread_events_are_bounded(self) -> None:
+        serf = self.start(event_queue_depth=2)
+        for ltime in (1, 2, 3):
+            serf.notify_msg(encode(UserEvent(ltime, f"e{ltime}")))
+        assert serf.next_event().name == "e2"
+        assert serf.metrics()["events_unread"] == 1
+
+    def test_leave_waits_for_the_intent(self) -> None:
+        serf = self.start()
+        serf.notify_join(a_node("s1"))
+        left: list[float | None] = []
+
+        class Members:
+            def leave(self, timeout: float | None = None) -> None:
+                left.append(timeout)
+
+        leaver = threading.Thread(target=lambda: serf.leave(Members(), timeout=10))
+        leaver.start()
+        sent: list[bytes] = []
+        while leaver.is_alive():
+            sent += serf.get_broadcasts(3, 1400)
+            leaver.join(0.001)
+        assert sent == [encode(LeaveIntent(1, "py"))] * 2  # retransmit_mult of the local profile
+        assert left
+        serf.leave(Members(), timeout=0.1)
+
+    def test_without_a_node(self) -> None:
+        serf = SerfDelegate()
+        assert (
+            serf.members(),
+            serf.local_state(True),
+            list(serf.get_broadcasts(3, 1400)),
+        ) == ((), b"", [])
+        serf.leaving()
+        assert serf.metrics()["bad_states"] == 0
+        with pytest.raises(NotRunningError, match="config"):
+            serf.user_event("x")
