@@ -53,9 +53,7 @@ class Appeals:
         member = self._core.table.get(claim.node)
         if member is None or member.state != NodeState.ALIVE or claim.incarnation >= member.incarnation:
             return
-        self._tokens = min(
-            _CORRECTIONS_PER_SECOND, self._tokens + (now - self._tokens_at) * _CORRECTIONS_PER_SECOND
-        )
+        self._tokens = min(_CORRECTIONS_PER_SECOND, self._tokens + (now - self._tokens_at) * _CORRECTIONS_PER_SECOND)
         self._tokens_at = now
         if self._tokens < 1:
             return

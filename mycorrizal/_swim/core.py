@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .._wire.limits import USER_BYTES_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
 from ..config import META_MAX_SIZE, Config
@@ -37,7 +38,7 @@ _COMPOUND_ENTRY = 2  # length of each part
 _PIGGYBACK_MAX = 254  # parts behind the leading message: a compound counts to 255
 _PROTOCOL_MIN, _PROTOCOL_MAX = 1, 5
 _PROTOCOL_MAX_CRC = 5
-_USER_STATE_MAX = 20 * 1024 * 1024
+_ACK_BYTES = 64  # of an acknowledgement beside its payload, at most
 
 
 class Core:
@@ -147,30 +148,28 @@ class Core:
         self.count("delegate.faults")
         self.emit(DelegateFault(call, message))
 
-    def node_meta(self) -> bytes | None:
-        """Ask for this node's metadata.
+    def node_meta(self, old: bytes | None = None) -> bytes | None:
+        """Ask for this node's metadata; if the delegate fails, `old` stays.
 
         Raises:
             MetaTooLarge: the delegate gave more than 512 bytes.
         """
         if self.delegate is None:
             return None
-        meta = self.ask("node_meta", self.delegate.node_meta, None, META_MAX_SIZE)
-        if meta is None:
-            return None
-        if len(meta) > META_MAX_SIZE:
+        meta = self._ask_bytes("node_meta", self.delegate.node_meta, old, META_MAX_SIZE)
+        if meta is not None and len(meta) > META_MAX_SIZE:
             message = f"returned {len(meta)} bytes, the limit is {META_MAX_SIZE}"
             self.fault("node_meta", message)
             raise MetaTooLarge("node_meta", message, hint="advertise less; send the rest by other means")
-        return bytes(meta)
+        return meta
 
     def local_state(self, join: bool) -> bytes:
         """Ask for the user's state to push."""
         if self.delegate is None:
             return b""
-        state = bytes(self.ask("local_state", self.delegate.local_state, b"", join) or b"")
-        if len(state) > _USER_STATE_MAX:
-            self.fault("local_state", f"returned {len(state)} bytes, the limit is {_USER_STATE_MAX}; nothing was sent")
+        state = self._ask_bytes("local_state", self.delegate.local_state, None, join) or b""
+        if len(state) > USER_BYTES_MAX:
+            self.fault("local_state", f"returned {len(state)} bytes, the limit is {USER_BYTES_MAX}; nothing was sent")
             return b""
         return state
 
@@ -178,7 +177,21 @@ class Core:
         """Ask for bytes to put into an acknowledgement."""
         if self.ping_delegate is None:
             return None
-        return bytes(self.ask("ack_payload", self.ping_delegate.ack_payload, b""))
+        payload = self._ask_bytes("ack_payload", self.ping_delegate.ack_payload, None) or b""
+        limit = self.config.udp_buffer_size - _ACK_BYTES - self.codec.overhead(gossip=False)
+        if len(payload) > limit:
+            self.fault("ack_payload", f"returned {len(payload)} bytes, the limit is {limit}; nothing was sent")
+            return b""
+        return payload
+
+    def _ask_bytes(
+        self, call: str, method: Callable[..., bytes | None], default: bytes | None, *args: Any
+    ) -> bytes | None:
+        def ask() -> bytes | None:
+            answer = method(*args)
+            return None if answer is None else bytes(memoryview(answer))  # refuses text and numbers
+
+        return self.ask(call, ask, default)
 
     # -- packets ------------------------------------------------------------------------
 
@@ -199,7 +212,7 @@ class Core:
 
     def _offered(self, overhead: int, left: int) -> list[bytes]:
         assert self.delegate is not None
-        return [bytes(data) for data in self.delegate.get_broadcasts(overhead, left) or ()]
+        return [bytes(memoryview(data)) for data in self.delegate.get_broadcasts(overhead, left) or ()]
 
     def _fitting(self, offered: list[bytes], overhead: int, left: int) -> list[bytes]:
         taken: list[bytes] = []

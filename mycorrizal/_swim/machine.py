@@ -392,7 +392,7 @@ class Swim:
         member = core.table.get(core.name)
         if member is None or member.state != NodeState.ALIVE:
             raise LocalProtocolError("a node that has left cannot update its metadata")
-        meta = core.node_meta()
+        meta = core.node_meta(member.meta)
         wait = self._others_alive()
         claim = Alive(core.next_incarnation(), core.name, member.addr, member.port, meta, core.vsn)
         finished = (lambda: core.finish(operation)) if wait else None

@@ -26,6 +26,7 @@ logger = logging.getLogger("mycorrizal.swim")
 
 _PROTOCOL_MAX_TCP_PING = 3
 _PROTOCOL_MAX_NACK = 4
+_BLOCKED_PROBES = 3  # probes in a row that only TCP answers: fewer can be plain loss
 _BLOCKED_REPORT_INTERVAL = 30.0  # seconds between two reports about one node
 _HEARD_PERIODS = 30  # a UDP ping of this many probe intervals ago still shows that a direction is open
 
@@ -178,8 +179,12 @@ class Prober:
     def _acked(self, probe: _Probe, payload: bytes, now: float) -> None:
         if self._active is not probe:
             return
-        if not probe.indirect and self._core.ping_delegate is not None:
-            self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
+        if not probe.indirect:
+            member = self._core.table.get(probe.node.name)
+            if member is not None:
+                member.tcp_only = 0
+            if self._core.ping_delegate is not None:
+                self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
         self._end(probe, probe.delta, now)
 
     def _nacked(self, probe: _Probe) -> None:
@@ -208,7 +213,7 @@ class Prober:
         if self._active is not probe:
             return
         if probe.answered_tcp:
-            self._report_blocked(probe.node.name, now)
+            self._only_tcp(probe.node.name, now)
             self._end(probe, probe.delta, now)
             return
         self._core.count("probes_failed")
@@ -229,20 +234,37 @@ class Prober:
 
     # -- UDP that does not get through -----------------------------------------------------
 
-    def _report_blocked(self, name: str, now: float, direction: Direction | None = None) -> None:
-        """Tell the owner that `name` answers over TCP only, at most every 30 s."""
+    def _only_tcp(self, name: str, now: float) -> None:
+        """Our probe of `name` was answered over TCP, not over UDP, directly or through others."""
+        member = self._core.table.get(name)
+        if member is None:
+            return
+        member.tcp_only += 1
+        if member.tcp_only >= _BLOCKED_PROBES:
+            # Its own pings still come: then it is our packets that do not reach it.
+            recent = now - member.heard < _HEARD_PERIODS * self._core.config.probe_interval
+            self._report_blocked(member, "outbound" if recent else "unknown", now)
+
+    def _fell_back(self, member: Member, sequence: int, now: float) -> None:
+        """`member` pings us over TCP, so its probe over UDP has failed."""
+        member.fallbacks += 1
+        member.fallback_seq = sequence
+        if member.fallbacks >= _BLOCKED_PROBES:
+            # If the same ping came over UDP as well, it is our acks that are lost.
+            self._report_blocked(member, "outbound" if member.heard_seq == sequence else "inbound", now)
+
+    def _report_blocked(self, member: Member, direction: Direction, now: float) -> None:
+        """Tell the owner that UDP with `member` does not work, at most every 30 s."""
         core = self._core
-        member = core.table.get(name)
-        if member is None or now - member.reported < _BLOCKED_REPORT_INTERVAL:
+        if now - member.reported < _BLOCKED_REPORT_INTERVAL:
             return
         member.reported = now
         core.count("udp_blocked")
-        if direction is None:
-            recent = now - member.heard < _HEARD_PERIODS * core.config.probe_interval
-            direction = "outbound" if recent else "unknown"
         port = core.port if direction == "inbound" else member.port
-        logger.warning("! %s: %s (%s:%d) answers over TCP but not over UDP (%s, port %d)",
-                       core.name, name, *member.address, direction, port)  # fmt: skip
+        logger.warning(
+            "! %s: %s (%s:%d) answers over TCP but not over UDP (%s, port %d)",
+            core.name, member.name, *member.address, direction, port,
+        )  # fmt: skip
         core.emit(UdpBlocked(member.node(), port, direction))
 
     # -- answering --------------------------------------------------------------------------
@@ -255,6 +277,8 @@ class Prober:
             return
         member = core.table.get(ping.source_node)
         if member is not None:
+            if member.heard_seq != member.fallback_seq:
+                member.fallbacks = 0  # the ping before this one was answered
             member.heard = now
             member.heard_seq = ping.seq_no
         ack = AckResp(ping.seq_no, core.ack_payload())
@@ -267,9 +291,7 @@ class Prober:
             return None
         member = self._core.table.get(ping.source_node)
         if member is not None:
-            # The same ping came over UDP before: then it is our ack that was lost.
-            arrived = member.heard_seq == ping.seq_no
-            self._report_blocked(member.name, now, "outbound" if arrived else "inbound")
+            self._fell_back(member, ping.seq_no, now)
         return AckResp(ping.seq_no, None)
 
     def handle_indirect_ping(self, request: IndirectPing, sender: Address, now: float) -> None:

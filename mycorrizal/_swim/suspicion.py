@@ -48,6 +48,6 @@ class Suspicion:
             return self.minimum
         if self.confirmations == 0:
             return self.maximum
-        return remaining_suspicion_ms(
-            self.confirmations, self.expected, self.minimum * 1000, self.maximum * 1000
-        ) / 1000
+        return (
+            remaining_suspicion_ms(self.confirmations, self.expected, self.minimum * 1000, self.maximum * 1000) / 1000
+        )

@@ -34,6 +34,7 @@ logger = logging.getLogger("mycorrizal.swim")
 # An incarnation this near the end of u32 leaves its node no room to refute. Differs from memberlist:
 # such claims are dropped (there the counter wraps to 0 and the node can never answer again).
 _INCARNATION_MAX = 0xFFFFFFFF - 0xFFFF
+_REFUTATION_ROOM = 0x7FFF  # an alive may be this much above: the answer to the last accusation that is taken
 
 
 class Transitions:
@@ -228,7 +229,7 @@ class Transitions:
 
     def _admitted(self, claim: Alive, ours: bool) -> bool:
         core, vsn = self._core, claim.vsn or b""
-        if self._absurd(claim.incarnation):
+        if self._absurd(claim.incarnation - _REFUTATION_ROOM):
             return False
         if len(vsn) >= 3 and (vsn[0] == 0 or vsn[1] == 0 or vsn[0] > vsn[1]):
             core.count("alive.version_refused")

@@ -58,7 +58,9 @@ def make(
     return swim
 
 
-def alive(name: str, host: str = "", incarnation: int = 1, *, port: int = 7946, meta: bytes = b"", vsn: bytes = VSN) -> Alive:
+def alive(
+    name: str, host: str = "", incarnation: int = 1, *, port: int = 7946, meta: bytes = b"", vsn: bytes = VSN
+) -> Alive:
     """Return an alive message."""
     return Alive(incarnation, name, pack_host(host or host_for(name)), port, meta, vsn)
 

@@ -14,12 +14,11 @@ from mycorrizal._swim.broadcasts import TransmitLimitedQueue
 from mycorrizal._swim.events import NodeConflict, NodeJoined, NodeLeft, NodeUpdated
 from mycorrizal._swim.members import Member, verify_protocol
 from mycorrizal._swim.scaling import push_pull_scale, remaining_suspicion_ms, retransmit_limit, suspicion_timeout
-from mycorrizal._wire.codec import decode_message
 from mycorrizal._wire.messages import Alive, Dead, IndirectPing, Message, Ping, PushNodeState, PushPull, Suspect
 from mycorrizal.types import NodeState, host_of
 
 from . import harness
-from .harness import FAITHFUL, VSN, drain, events, make, sent
+from .harness import FAITHFUL, drain, events, make, sent
 
 Case = dict[str, Any]
 
@@ -79,7 +78,10 @@ def run_queue_script(case: Case) -> Iterator[tuple[dict[str, Any], dict[str, Any
             }
             label = f"{tag}/{op['msg_hex']}"
             queue.queue_broadcast(
-                bytes.fromhex(op["msg_hex"]), tag=tag, finished=lambda label=label: finished.append(label), **kinds[op["kind"]]
+                bytes.fromhex(op["msg_hex"]),
+                tag=tag,
+                finished=lambda label=label: finished.append(label),
+                **kinds[op["kind"]],
             )
         elif op["op"] == "get":
             did["out_hex"] = [m.hex() for m in queue.get_broadcasts(op["overhead"], op["limit"])]
@@ -200,7 +202,13 @@ def _picture(swim: Swim, happened: list[Any]) -> dict[str, Any]:
     def brief(node: Node) -> dict[str, Any]:
         v = node.versions
         vsn = bytes((v.protocol_min, v.protocol_max, v.protocol, v.delegate_min, v.delegate_max, v.delegate))
-        return {"addr_hex": node.addr.hex(), "meta_hex": node.meta.hex(), "name": node.name, "port": node.port, "vsn_hex": vsn.hex()}
+        return {
+            "addr_hex": node.addr.hex(),
+            "meta_hex": node.meta.hex(),
+            "name": node.name,
+            "port": node.port,
+            "vsn_hex": vsn.hex(),
+        }
 
     def doubt(member: Member) -> dict[str, Any]:
         s = member.suspicion
