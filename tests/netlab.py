@@ -137,8 +137,8 @@ class Lab:
             done = subprocess.run(command.split(), check=False, capture_output=True, text=True)
             if done.returncode and not command.startswith("sysctl"):
                 raise RuntimeError(f"{command}: {done.stderr.strip()}")
-        code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import netlab; netlab.no_offload({inside!r})"
-        subprocess.run(["ip", "netns", "exec", name, sys.executable, "-c", code], check=True)
+        offload = [sys.executable, __file__, "no-offload", inside]
+        subprocess.run(["ip", "netns", "exec", name, *offload], check=True)
 
     def _tell(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._switch is not None and self._switch.stdin is not None and self._switch.stdout is not None
@@ -265,4 +265,7 @@ class Switch:
 
 
 if __name__ == "__main__":
-    Switch(int(sys.argv[1]), sys.argv[2:]).run()
+    if sys.argv[1] == "no-offload":
+        no_offload(sys.argv[2])
+    else:
+        Switch(int(sys.argv[1]), sys.argv[2:]).run()

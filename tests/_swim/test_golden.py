@@ -386,7 +386,8 @@ def check_budget(case: Case) -> None:
     swim = make(
         udp_buffer_size=given["udp_buffer_size"], protocol_version=given["protocol_version"],
         secret_key=bytes(range(16)) if given["key"] else None, label="x" * given["label_len"],
-        gossip_verify_outgoing=given["gossip_verify_outgoing"], gossip_verify_incoming=False, delegates={"delegate": Asks(b"")}, **FAITHFUL,
+        gossip_verify_outgoing=given["gossip_verify_outgoing"], gossip_verify_incoming=False,
+        delegates={"delegate": Asks(b"")}, **FAITHFUL,
     )  # fmt: skip
     core = swim._core
     harness.tell(swim, harness.alive("peer"))
