@@ -1,0 +1,28 @@
+"""The one clock. Seconds that never go back and, where the system offers it, go on while it sleeps.
+
+A laptop that wakes has to notice that it slept: its peers went on without it.
+``CLOCK_MONOTONIC`` stands still during a suspend on Linux, ``CLOCK_BOOTTIME`` does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["now"]
+
+
+def _choose() -> Callable[[], float]:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    if clock is None:
+        return time.monotonic
+    try:
+        time.clock_gettime(clock)
+    except OSError:
+        return time.monotonic
+    read = time.clock_gettime
+    return lambda: read(clock)
+
+
+now = _choose()
+"""Return the time in seconds since an arbitrary moment. Any thread."""

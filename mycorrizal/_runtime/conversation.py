@@ -1,0 +1,238 @@
+"""One TCP conversation from end to end: dial or be dialled, one message, at most one answer.
+
+Runs on an exchange thread, under a deadline, and knows no rule of the protocol
+beyond the order of bytes (memberlist-protocol §3): what is said is the
+machine's business, how it looks in bytes is ``StreamCodec``'s.
+
+Differs from memberlist: writing user messages has a deadline too, and after an
+error answer the connection is drained for a moment, since closing it with
+unread bytes would make the kernel discard the answer on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from .._wire.messages import Message, Ping, PushPull, User
+from .._wire.stream import StreamCodec, StreamReader
+from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
+from ..types import Address
+from .counters import Counters, QuietLog
+from .deadline import Deadline
+from .exchanges import ExchangePool
+
+__all__ = ["Conversations"]
+
+log = logging.getLogger("mycorrizal.exchanges")
+
+_CHUNK = 65536
+_LINGER_SECONDS = 0.5
+_LINGER_BYTES = 1 << 20
+_SILENT = "closed the connection without a word"
+_SILENT_HINT = "compare wire=, the encryption key and the label of both sides"
+
+Answerer = Callable[[Message, Address], "Future[Message | None]"]
+"""Asks the machine what to answer; on whose thread that happens is its affair."""
+
+
+class Conversations:
+    """Holds conversations on the calling thread, which must be one of the pool's.
+
+    Args:
+        codec: seals and reads; holds no state between conversations.
+        pool: whose ``close`` interrupts us.
+        tcp_timeout: seconds for each direction of an accepted conversation.
+        answerer: gives the machine's answer.
+    """
+
+    def __init__(
+        self,
+        codec: StreamCodec,
+        pool: ExchangePool,
+        counters: Counters,
+        node: str,
+        tcp_timeout: float,
+        answerer: Answerer,
+    ) -> None:
+        self._codec = codec
+        self._pool = pool
+        self._counters = counters
+        self._node = node
+        self._tcp_timeout = tcp_timeout
+        self._answerer = answerer
+        self._quiet = QuietLog(log, node)
+
+    # -- we dial ------------------------------------------------------------------------
+
+    def hold(self, address: Address, message: Message, expects_reply: bool, deadline: Deadline) -> Message | None:
+        """Dial `address`, send `message`, return the answer, or None if none is expected.
+
+        An answer may be an ``Err``: what to think of it is the machine's business.
+
+        Raises:
+            PeerUnreachable: refused, broken off, or closed without a word.
+            OperationTimeout: the deadline passed.
+            RemoteProtocolError: the answer is not one.
+            NotRunningError: the pool was closed meanwhile.
+        """
+        where = _text(address)
+        data = self._codec.seal(message, answer=False)
+        sock = self._connect(address, where, deadline)
+        try:
+            self._counters.add("tcp.connect")
+            self._send(sock, data, deadline)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("> %s: %s to %s, %d bytes over TCP", self._node, type(message).__name__, where, len(data))
+            if not expects_reply:
+                sock.shutdown(socket.SHUT_WR)
+                return None
+            answer = self._read(sock, self._codec.reader(answer=True), deadline)
+            if answer is None:
+                raise PeerUnreachable(f"{where} {_SILENT}", node=where, hint=_SILENT_HINT)
+            return answer
+        except (MycorrizalError, OSError) as exc:
+            if self._pool.closed:
+                raise NotRunningError(f"{self._node}: this Memberlist was shut down") from exc
+            if isinstance(exc, RemoteProtocolError):
+                exc.node = exc.node or where
+            if isinstance(exc, MycorrizalError):
+                raise
+            raise _broken(where, exc) from exc
+        finally:
+            self._pool.release(sock)
+
+    def _connect(self, address: Address, where: str, deadline: Deadline) -> socket.socket:
+        host, port = address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._pool.adopt(sock)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Through getaddrinfo for the zone of a link-local address; numeric, so it never waits for a server.
+            info = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            _arm(sock, deadline)
+            sock.connect(info[0][4])
+            return sock
+        except TimeoutError as exc:
+            self._pool.release(sock)
+            raise OperationTimeout(
+                f"cannot connect to {where}: no answer", node=where, operation="connect",
+                hint="check the address, and a firewall for TCP",
+            ) from exc  # fmt: skip
+        except OSError as exc:
+            self._pool.release(sock)
+            raise PeerUnreachable(
+                f"cannot connect to {where}: {exc.strerror or exc}", node=where, operation="connect",
+                hint="check that a node runs there and listens on this port",
+            ) from exc  # fmt: skip
+        except BaseException:
+            self._pool.release(sock)
+            raise
+
+    # -- we are dialled -----------------------------------------------------------------
+
+    def answer(self, sock: socket.socket, address: Address) -> None:
+        """Read what the dialler of `sock` says, and answer it. Closes `sock`; raises nothing."""
+        try:
+            self._pool.adopt(sock)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._answer(sock, address)
+        except RemoteProtocolError as exc:
+            self._rejected(address, exc)
+        except (TimeoutError, PeerUnreachable):
+            self._counters.add("tcp.timeouts")
+            log.debug("- %s: conversation with %s ran out of time", self._node, _text(address))
+        except (MycorrizalError, OSError) as exc:
+            self._counters.add("tcp.broken")
+            log.debug("! %s: conversation with %s broke off: %s", self._node, _text(address), exc)
+        finally:
+            self._pool.release(sock)
+
+    def _answer(self, sock: socket.socket, address: Address) -> None:
+        deadline = Deadline(self._tcp_timeout)
+        reader = self._codec.reader(answer=False)
+        try:
+            message = self._read(sock, reader, deadline)
+        except RemoteProtocolError as exc:
+            if reader.reply is not None:
+                self._refuse(sock, reader.reply)
+            self._rejected(address, exc)
+            return
+        if message is None:
+            return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("< %s: %s from %s over TCP", self._node, type(message).__name__, _text(address))
+        if not isinstance(message, (PushPull, Ping, User)):
+            self._rejected(address, RemoteProtocolError(f"message of type {message.TYPE.name} opens a stream"))
+            return
+        reply = self._answerer(message, address).result(deadline.remaining())
+        if reply is not None:
+            # Renewed, as upstream does just before it sends its state (§3.4 step 1).
+            self._send(sock, self._codec.seal(reply, answer=True), Deadline(self._tcp_timeout))
+
+    def _refuse(self, sock: socket.socket, reply: bytes) -> None:
+        """Send an error answer, and let it arrive before the close."""
+        deadline = Deadline(min(_LINGER_SECONDS, self._tcp_timeout))
+        try:
+            self._send(sock, reply, deadline)
+            sock.shutdown(socket.SHUT_WR)
+            left = _LINGER_BYTES
+            while left > 0:
+                _arm(sock, deadline)
+                data = sock.recv(_CHUNK)
+                if not data:
+                    return
+                left -= len(data)
+        except OSError:
+            return
+
+    def _rejected(self, address: Address, exc: RemoteProtocolError) -> None:
+        self._counters.add("tcp.rejected")
+        self._quiet.warning(f"rejected {type(exc).__name__}", "stream from %s refused: %s", _text(address), exc)
+
+    # -- bytes --------------------------------------------------------------------------
+
+    def _send(self, sock: socket.socket, data: bytes, deadline: Deadline) -> None:
+        _arm(sock, deadline)
+        sock.sendall(data)  # its timeout is for the whole, not for each piece
+        self._counters.add("tcp.sent", len(data))
+
+    def _read(self, sock: socket.socket, reader: StreamReader, deadline: Deadline) -> Message | None:
+        """Return the message, or None where the protocol has the end of the stream pass in silence."""
+        while True:
+            _arm(sock, deadline)
+            data = sock.recv(_CHUNK)
+            if not data:
+                reader.feed_eof()
+                return None
+            self._counters.add("tcp.received", len(data))
+            message = reader.feed(data)
+            if message is not None:
+                return message
+
+
+def _arm(sock: socket.socket, deadline: Deadline) -> None:
+    """Give the next call on `sock` what is left of the time."""
+    left = deadline.remaining()
+    if left is not None and left <= 0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left)
+
+
+def _broken(where: str, exc: OSError) -> MycorrizalError:
+    """Return what became of a conversation, in our words."""
+    if isinstance(exc, TimeoutError):
+        text = f"{where} did not answer in time"
+        return OperationTimeout(text, node=where, operation="exchange", hint="see tcp_timeout")
+    # A peer that dislikes our first bytes closes with ours unread, which shows here as a reset.
+    if isinstance(exc, (ConnectionResetError, BrokenPipeError)):
+        return PeerUnreachable(f"{where} {_SILENT}", node=where, hint=_SILENT_HINT)
+    return PeerUnreachable(f"{where} broke off: {exc.strerror or exc}", node=where)
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

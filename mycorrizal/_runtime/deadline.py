@@ -1,0 +1,47 @@
+"""The moment until which a blocking call may wait; all timeout arithmetic is here."""
+
+from __future__ import annotations
+
+import math
+
+from . import clock
+
+__all__ = ["Deadline"]
+
+_LONGEST = 3600.0 * 24 * 365  # threads and sockets refuse timeouts of centuries
+
+
+class Deadline:
+    """A point in time `timeout` seconds ahead; ``None`` never comes. Immutable, any thread.
+
+    Raises:
+        ValueError: `timeout` is not a number.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self, timeout: float | None) -> None:
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("timeout: must be a number of seconds or None, not nan")
+        self._at = None if timeout is None or timeout > _LONGEST else clock.now() + timeout
+
+    @classmethod
+    def at(cls, moment: float) -> Deadline:
+        """Return the deadline at clock time `moment`."""
+        deadline = cls(None)
+        deadline._at = moment
+        return deadline
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, never below 0; None if there is no end."""
+        return None if self._at is None else max(0.0, self._at - clock.now())
+
+    def capped(self, seconds: float) -> float:
+        """Return the seconds left, at most `seconds`."""
+        left = self.remaining()
+        return seconds if left is None else min(left, seconds)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the moment has come."""
+        return self._at is not None and clock.now() >= self._at

@@ -1,0 +1,212 @@
+"""A bounded pool of threads, each of which carries one TCP conversation at a time.
+
+Two lanes, what we dial and what we accept; neither may take the last quarter of
+the threads, so that strangers who connect and say nothing cannot keep us from
+dialling, nor two nodes that dial each other from answering. Threads come on
+demand, named ``mycorrizal-exchange-k``, and go after some idle seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..exceptions import NotRunningError, QueueFull
+from .deadline import Deadline
+
+__all__ = ["ExchangePool", "Lane"]
+
+log = logging.getLogger("mycorrizal.exchanges")
+
+T = TypeVar("T")
+
+_IDLE_SECONDS = 10.0
+"""A thread without work ends after this long."""
+
+
+class Lane(enum.IntEnum):
+    """What a job is for."""
+
+    DIALLED = 0
+    ACCEPTED = 1
+
+
+@dataclass(slots=True)
+class _Job:
+    lane: Lane
+    run: Callable[[], Any]
+    done: Callable[[Any, Exception | None], None]
+
+
+class ExchangePool:
+    """Runs jobs on at most `threads` threads. Every method may be called on any thread.
+
+    Args:
+        threads: most threads at a time, at least 2.
+        waiting: most jobs of one lane that may wait for a thread.
+        node: the node's name, for logs.
+    """
+
+    def __init__(self, threads: int, waiting: int, node: str) -> None:
+        self._threads_max = threads
+        self._lane_max = max(1, threads - max(1, threads // 4))
+        self._waiting_max = waiting
+        self._node = node
+        self._changed = threading.Condition()
+        self._waiting: tuple[deque[_Job], deque[_Job]] = (deque(), deque())
+        self._running = [0, 0]
+        self._idle = 0
+        self._spawned = 0
+        self._threads: set[threading.Thread] = set()
+        self._sockets: set[socket.socket] = set()
+        self._closed = False
+
+    def submit(self, lane: Lane, run: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
+        """Run `run` on a thread of the pool, then call ``done(result, error)`` there, exactly once.
+
+        Raises:
+            QueueFull: too many jobs of this lane are waiting; `done` will not be called.
+            NotRunningError: the pool was closed; `done` will not be called.
+        """
+        with self._changed:
+            if self._closed:
+                raise NotRunningError(f"{self._node}: this Memberlist was shut down", hint="create a new one")
+            queue = self._waiting[lane]
+            if len(queue) >= self._waiting_max:
+                raise QueueFull(f"{len(queue)} conversations are waiting for a thread", hint="raise exchange_threads")
+            queue.append(_Job(lane, run, done))
+            if self._runnable() > self._idle and len(self._threads) < self._threads_max:
+                self._spawn()
+            else:
+                self._changed.notify()
+
+    def _runnable(self) -> int:
+        """Return how many waiting jobs could start now, as far as their lanes go."""
+        return sum(min(len(self._waiting[lane]), self._lane_max - self._running[lane]) for lane in Lane)
+
+    def _spawn(self) -> None:
+        self._spawned += 1
+        thread = threading.Thread(target=self._work, name=f"mycorrizal-exchange-{self._spawned}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The interpreter is ending, or the system has no thread left: those that run must do.
+            if not self._threads:
+                raise
+        else:
+            self._threads.add(thread)
+
+    # -- sockets that close() must wake --------------------------------------------------
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Let ``close`` interrupt what is done on `sock`.
+
+        Raises:
+            NotRunningError: the pool was closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise NotRunningError(f"{self._node}: this Memberlist was shut down")
+            self._sockets.add(sock)
+
+    def release(self, sock: socket.socket) -> None:
+        """Forget `sock` and close it."""
+        with self._changed:
+            self._sockets.discard(sock)
+        sock.close()
+
+    # -- views ------------------------------------------------------------------------------
+
+    def busy(self, lane: Lane) -> int:
+        """Return how many jobs of `lane` run or wait."""
+        return self._running[lane] + len(self._waiting[lane])
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def threads(self) -> int:
+        """Return how many threads there are now."""
+        return len(self._threads)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Break off what runs, fail what waits, end the threads; does not wait for them. Idempotent."""
+        with self._changed:
+            self._closed = True
+            jobs = [job for queue in self._waiting for job in queue]
+            for queue in self._waiting:
+                queue.clear()
+            for sock in self._sockets:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads, writes or connects
+                except OSError:
+                    pass
+            self._changed.notify_all()
+        for job in jobs:
+            self._finish(job, None, NotRunningError(f"{self._node}: this Memberlist was shut down"))
+
+    def abandon_sockets(self) -> None:
+        """Close inherited descriptors in a forked child. Takes no lock: its holder may not exist here."""
+        for sock in list(self._sockets):
+            sock.close()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the threads to end; False if some still run at the deadline."""
+        current = threading.current_thread()
+        threads = [thread for thread in list(self._threads) if thread is not current]
+        for thread in threads:
+            thread.join(deadline.remaining())
+        return not any(thread.is_alive() for thread in threads)
+
+    # -- the threads ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (job := self._take()) is not None:
+                result: Any = None
+                error: Exception | None = None
+                try:
+                    result = job.run()
+                except Exception as exc:
+                    error = exc
+                finally:
+                    with self._changed:
+                        self._running[job.lane] -= 1
+                self._finish(job, result, error)
+                del job, result, error  # an idle thread must not keep a peer's 20 MiB alive
+        finally:
+            with self._changed:
+                if not self._closed:  # else join() still wants to see it end
+                    self._threads.discard(threading.current_thread())
+
+    def _take(self) -> _Job | None:
+        with self._changed:
+            while True:
+                for lane in Lane:
+                    if self._waiting[lane] and self._running[lane] < self._lane_max:
+                        self._running[lane] += 1
+                        return self._waiting[lane].popleft()
+                if self._closed:
+                    return None
+                self._idle += 1
+                woken = self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not woken and not self._runnable():
+                    # Leave the set before anybody can count on this thread.
+                    self._threads.discard(threading.current_thread())
+                    return None
+
+    def _finish(self, job: _Job, result: Any, error: Exception | None) -> None:
+        try:
+            job.done(result, error)
+        except Exception:
+            log.exception("! %s: an exchange ended, and its owner could not take the result", self._node)

@@ -1,0 +1,392 @@
+"""The thread ``mycorrizal-gossip``: owns one machine, its two sockets and its mailbox.
+
+It adds no rule. One ``select`` until the machine's timer, a socket, or the
+mailbox; then, in this order, because an answer that has arrived must not be
+taken for one that has not: datagrams, connections, commands and the results of
+exchanges, and only then the timer. Observation callbacks, dialling, and
+anything that blocks happen on other threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import selectors
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from .. import events as public
+from .._swim import events as swim
+from .._swim.machine import Swim
+from .._wire.messages import Message
+from ..config import Config
+from ..types import Address, Node, NodeState
+from . import clock
+from .conversation import Conversations
+from .counters import Counters, QuietLog
+from .deadline import Deadline
+from .dispatch import Dispatcher
+from .exchanges import ExchangePool, Lane
+from .mailbox import Mailbox
+from .service import Service
+from .sockets import BoundSockets, from_sockaddr, to_sockaddr
+from .subscribers import Subscribers
+
+__all__ = ["ACCEPTED_MAX", "Gossip", "View"]
+
+log = logging.getLogger("mycorrizal.gossip")
+
+ACCEPTED_MAX = 127
+"""Accepted conversations at a time; memberlist refuses the 128th push/pull, we any 128th connection."""
+
+_DATAGRAM_MAX = 65536
+_BATCH = 512  # datagrams between two looks at the timer
+_BATCH_AFTER_STALL = 16384  # all that 2 MiB of receive buffer can hold: see it before acting on stale timers
+_FLUSH_EVERY = 16  # datagrams read before our answers go out: acks are what others wait for
+_ACCEPT_BATCH = 64
+_BACKOFF_FIRST, _BACKOFF_MAX = 0.005, 1.0  # of a failing accept, doubling (memberlist-protocol §10.4)
+_OPERATIONS_SWEEP = 1024  # from here on abandoned operations are swept out
+
+_LOCALLY_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+_UDP, _TCP, _MAILBOX = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What readers on other threads see: replaced as a whole, never changed."""
+
+    members: tuple[Node, ...]
+    local_node: Node
+
+
+class Gossip:
+    """Drives one ``Swim``. Methods say which thread may call them."""
+
+    def __init__(
+        self,
+        config: Config,
+        machine: Swim,
+        sockets: BoundSockets,
+        mailbox: Mailbox,
+        pool: ExchangePool,
+        conversations: Conversations,
+        dispatcher: Dispatcher | None,
+        subscribers: Subscribers,
+        counters: Counters,
+    ) -> None:
+        self._machine = machine
+        self._sockets = sockets
+        self._mailbox = mailbox
+        self._pool = pool
+        self._conversations = conversations
+        self._dispatcher = dispatcher
+        self._subscribers = subscribers
+        self._counters = counters
+        self._node = config.name
+        self._networks = config.networks
+        self._stall = config.stall_threshold or 1.0
+        self._family = sockets.udp.family
+        self._buffer = bytearray(_DATAGRAM_MAX)
+        self._operations: dict[int, Future[Any]] = {}
+        self._accept_delay = 0.0
+        self._accept_at: float | None = None  # when a failing accept is tried again
+        self._stopping = False
+        self._quiet = QuietLog(log, config.name)
+        self._version: int | None = None
+        # Published for other threads; each is replaced as a whole.
+        self.view: View | None = None
+        self.health_score = 0
+        self.machine_metrics: dict[str, int] = {}
+        self.started: Future[None] = Future()
+        self.service = Service("mycorrizal-gossip", config.name, self._run, self._ended)
+        # Not epoll: its descriptor would be shared with a forked child, which must be able to close its copies.
+        self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        self._selector.register(sockets.udp, selectors.EVENT_READ, _UDP)
+        self._selector.register(sockets.tcp, selectors.EVENT_READ, _TCP)
+        self._selector.register(mailbox, selectors.EVENT_READ, _MAILBOX)
+
+    # -- any thread -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Make the thread end soon; does not wait."""
+        self._stopping = True
+        self._mailbox.wake()
+
+    def operation(self, begin: Callable[[float], int]) -> Future[Any]:
+        """Run `begin` on the machine; the future ends with the operation whose id it returned.
+
+        Raises:
+            QueueFull: too many calls are waiting.
+            NotRunningError, ServiceCrashed: the thread has ended.
+        """
+        result: Future[Any] = Future()
+
+        def command(now: float) -> None:
+            if not result.cancelled():
+                operation_id = begin(now)
+                self._sweep()
+                self._operations[operation_id] = result
+
+        def refused(ticket: Future[None]) -> None:
+            error = ticket.exception()
+            if error is not None and result.set_running_or_notify_cancel():
+                result.set_exception(error)
+
+        self._mailbox.post(command).add_done_callback(refused)
+        return result
+
+    def answer(self, message: Message, address: Address) -> Future[Message | None]:
+        """Ask the machine what to say to somebody who dialled us."""
+        return self._mailbox.post(lambda now: self._machine.answer_exchange(message, address, now))
+
+    # -- the thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._machine.start(clock.now())
+            self._pump()
+        except Exception as exc:
+            self._stopping = True
+            self.started.set_exception(exc)
+            return
+        self.started.set_result(None)
+        log.info("= %s: listening on %s port %d", self._node, self._sockets.host, self._sockets.port)
+        while not self._stopping:
+            self._turn()
+
+    def _turn(self) -> None:
+        now = clock.now()
+        due = self._machine.get_timer()
+        ready = 0
+        for key, _ in self._selector.select(self._timeout(due, now)):
+            ready |= key.data
+        now = clock.now()
+        if ready & _UDP:
+            late = due is not None and now - due > self._stall
+            self._receive(_BATCH_AFTER_STALL if late else _BATCH)
+        if ready & _TCP:
+            self._accept()
+        elif self._accept_at is not None and now >= self._accept_at:
+            self._accept_at = None
+            self._selector.register(self._sockets.tcp, selectors.EVENT_READ, _TCP)
+        if ready & _MAILBOX or len(self._mailbox):
+            self._mailbox.run()
+        now = clock.now()
+        due = self._machine.get_timer()
+        if due is not None and due <= now:
+            self._machine.handle_timer(now)
+        self._pump()
+
+    def _timeout(self, due: float | None, now: float) -> float | None:
+        if len(self._mailbox):
+            return 0
+        if self._accept_at is not None and (due is None or self._accept_at < due):
+            due = self._accept_at
+        return None if due is None else max(0.0, due - now)
+
+    def _receive(self, batch: int) -> None:
+        """Take up to `batch` datagrams; what remains makes the next ``select`` return at once."""
+        machine, buffer = self._machine, self._buffer
+        receive = self._sockets.udp.recvfrom_into
+        view = memoryview(buffer)
+        packets = size = 0
+        for turn in range(1, batch + 1):
+            try:
+                length, sockaddr = receive(buffer)
+            except BlockingIOError:
+                break
+            except OSError:
+                # An ICMP error for an earlier packet (§11.40): the probe finds out by itself.
+                self._counters.add("udp.read_errors")
+                continue
+            packets += 1
+            size += length
+            if length:
+                machine.receive_datagram(bytes(view[:length]), from_sockaddr(sockaddr), clock.now())
+            if not turn % _FLUSH_EVERY:
+                self._flush()
+        self._counters.add("udp.packets_received", packets)
+        self._counters.add("udp.received", size)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                sock, sockaddr = self._sockets.tcp.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno != errno.ECONNABORTED:
+                    self._back_off(exc)
+                    return
+                continue
+            self._accept_delay = 0.0
+            self._take_connection(sock, from_sockaddr(sockaddr))
+
+    def _back_off(self, exc: OSError) -> None:
+        self._accept_delay = min(_BACKOFF_MAX, self._accept_delay * 2 or _BACKOFF_FIRST)
+        self._accept_at = clock.now() + self._accept_delay
+        self._selector.unregister(self._sockets.tcp)
+        self._counters.add("tcp.accept_errors")
+        self._quiet.warning("accept", "cannot accept connections: %s", exc.strerror or exc)
+
+    def _take_connection(self, sock: socket.socket, address: Address) -> None:
+        self._counters.add("tcp.accept")
+        if not self._allowed(address[0]):
+            # Differs from memberlist: there cidrs_allowed is applied to announced addresses only.
+            self._counters.add("tcp.address_refused")
+            self._quiet.warning("cidr", "connection from %s refused: not in cidrs_allowed", address[0])
+        elif self._pool.busy(Lane.ACCEPTED) >= ACCEPTED_MAX:
+            self._counters.add("tcp.crowded")
+            self._quiet.warning("crowded", "connection from %s refused: %d are in progress", address[0], ACCEPTED_MAX)
+        else:
+            try:
+                self._pool.submit(
+                    Lane.ACCEPTED, lambda: self._conversations.answer(sock, address), lambda result, error: sock.close()
+                )
+                return
+            except RuntimeError as exc:  # QueueFull, NotRunningError, or no more threads
+                self._counters.add("tcp.crowded")
+                log.debug("! %s: connection from %s dropped: %s", self._node, address[0], exc)
+        sock.close()
+
+    def _allowed(self, host: str) -> bool:
+        if not self._networks:
+            return True
+        ip = ipaddress.ip_address(host.partition("%")[0])
+        return any(ip.version == network.version and ip in network for network in self._networks)
+
+    # -- outputs ------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Pull everything the machine has to send and to say."""
+        while True:
+            sent = self._flush()
+            requests = self._machine.exchanges_to_start()
+            for request in requests:
+                self._dial(request)
+            if not sent and not requests:
+                break
+        self._publish()
+        while (event := self._machine.next_event()) is not None:
+            self._announce(event)
+
+    def _flush(self) -> int:
+        datagrams = self._machine.datagrams_to_send()
+        if not datagrams:
+            return 0
+        send, family = self._sockets.udp.sendto, self._family
+        size = 0
+        failed: list[Address] = []
+        for data, address in datagrams:
+            try:
+                if family == socket.AF_INET and ":" in address[0]:
+                    raise OSError(errno.EAFNOSUPPORT, "bound to IPv4 only")
+                send(data, to_sockaddr(family, address))
+                size += len(data)
+            except OSError as exc:
+                if exc.errno in _LOCALLY_FULL:
+                    self._counters.add("udp.send_dropped")  # as good as lost on the way
+                else:
+                    failed.append(address)
+                    self._quiet.warning("send", "cannot send to %s port %d: %s", *address, exc.strerror or exc)
+        self._counters.add("udp.packets_sent", len(datagrams) - len(failed))
+        self._counters.add("udp.sent", size)
+        for address in failed:
+            self._machine.write_failed(address, clock.now())
+        return len(datagrams)
+
+    def _dial(self, request: swim.ExchangeRequested) -> None:
+        deadline = Deadline.at(request.deadline)
+
+        def run() -> Message | None:
+            return self._conversations.hold(request.address, request.message, request.expects_reply, deadline)
+
+        def done(answer: Message | None, error: Exception | None) -> None:
+            if error is None:
+                self._mailbox.tell(lambda now: self._machine.exchange_answered(request.exchange_id, answer, now))
+            else:
+                self._mailbox.tell(lambda now: self._machine.exchange_failed(request.exchange_id, error, now))
+
+        try:
+            self._pool.submit(Lane.DIALLED, run, done)
+        except RuntimeError as exc:  # QueueFull, NotRunningError, or no more threads
+            self._counters.add("tcp.dials_dropped")
+            done(None, exc)
+
+    def _publish(self) -> None:
+        machine = self._machine
+        version = machine.node_version
+        if version != self._version:
+            self._version = version
+            self.view = View(machine.members(), machine.local_node)
+        self.health_score = machine.health_score
+        self.machine_metrics = {**machine.counters, **machine.gauges}
+
+    def _announce(self, event: swim.Event) -> None:
+        if isinstance(event, swim.OperationDone):
+            self._finish(event)
+            return
+        if self._dispatcher is not None:
+            self._dispatcher.put(event)
+        match event:
+            case swim.NodeJoined(node=node):
+                log.info("= %s: %s joined (%s port %d)", self._node, node.name, *node.address)
+                self._subscribers.publish(public.MemberJoined(node))
+            case swim.NodeLeft(node=node):
+                failed = node.state == NodeState.DEAD
+                log.info("= %s: %s %s", self._node, node.name, "failed" if failed else "left")
+                self._subscribers.publish(public.MemberFailed(node) if failed else public.MemberLeft(node))
+            case swim.NodeUpdated(node=node):
+                self._subscribers.publish(public.MemberUpdated(node))
+            case swim.NodeConflict(existing=existing, other=other):
+                self._subscribers.publish(public.NameConflict(existing, other))
+            case swim.Stalled(seconds=seconds):
+                self._subscribers.publish(public.Stalled(seconds))
+            case swim.UdpBlocked(node=node, port=port, direction=direction):
+                self._subscribers.publish(public.UdpBlocked(node, port, direction))
+            case swim.PacketRejected(address=address, reason=reason):
+                self._quiet.warning(
+                    f"rejected {type(reason).__name__}", "packet from %s port %d refused: %s", *address, reason
+                )
+            case swim.DelegateFault(call=call, message=message):
+                self._quiet.warning(f"fault {call}", "delegate method %s: %s", call, message)
+
+    def _finish(self, event: swim.OperationDone) -> None:
+        result = self._operations.pop(event.operation_id, None)
+        if result is None or not result.set_running_or_notify_cancel():
+            return  # its caller gave up
+        if event.error is not None:
+            result.set_exception(event.error)
+        else:
+            result.set_result(event.result)
+
+    def _sweep(self) -> None:
+        if len(self._operations) >= _OPERATIONS_SWEEP:
+            self._operations = {key: value for key, value in self._operations.items() if not value.cancelled()}
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _ended(self) -> None:
+        """Leave nobody waiting. Runs on the thread, whatever ended it."""
+        if not self.started.done():
+            self.started.set_exception(self.service.refusal())
+        self._mailbox.refuse(self.service.refusal)
+        operations, self._operations = self._operations, {}
+        for result in operations.values():
+            if result.set_running_or_notify_cancel():
+                result.set_exception(self.service.refusal())
+        self._subscribers.end()
+        self._pool.close()
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Close what is open to the system. Takes no lock, so a forked child may call it for its copies."""
+        self._selector.close()
+        self._sockets.close()
+        self._mailbox.close()

@@ -1,0 +1,341 @@
+"""Puts the threads, the sockets and the machine of one ``Memberlist`` together, and takes them apart.
+
+The facade (``mycorrizal.memberlist``) holds one of these and no thread, socket
+or lock of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .._swim.machine import Swim
+from .._wire.messages import Message
+from .._wire.packet import PacketCodec
+from .._wire.security import Keyring
+from .._wire.stream import StreamCodec
+from ..config import Config
+from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
+from ..exceptions import NotRunningError, OperationTimeout, ReentrantCallError
+from ..types import Address, host_of
+from . import addresses, lifecycle, sockets
+from .conversation import Conversations
+from .counters import Counters
+from .deadline import Deadline
+from .dispatch import Dispatcher, Observers
+from .exchanges import ExchangePool, Lane
+from .gossip import Gossip, View
+from .mailbox import Mailbox
+from .subscribers import EventStream, Subscribers
+from .supply import AliveGate, MergeGate, PingSupply, Supply, Timed
+
+__all__ = ["Delegates", "Membership"]
+
+log = logging.getLogger("mycorrizal.memberlist")
+
+T = TypeVar("T")
+
+_DATAGRAM_MAX = 65507  # largest UDP payload over IPv4
+_USER_OVERHEAD = 6  # type byte and checksum
+_WAITING_MAX = 1024  # conversations that wait for a thread, each way
+
+
+@dataclass(frozen=True, slots=True)
+class Delegates:
+    """A user's hooks; each may be missing."""
+
+    delegate: Delegate | None = None
+    events: EventDelegate | None = None
+    conflict: ConflictDelegate | None = None
+    merge: MergeDelegate | None = None
+    ping: PingDelegate | None = None
+    alive: AliveDelegate | None = None
+
+
+class SharedKeyring(Keyring):
+    """A keyring that several threads may change at once."""
+
+    def __init__(self, keys: tuple[bytes, ...], primary: bytes | None) -> None:
+        self._changing = threading.RLock()
+        super().__init__(keys, primary)
+
+    def add(self, key: bytes) -> None:
+        with self._changing:
+            super().add(key)
+
+    def use(self, key: bytes) -> None:
+        with self._changing:
+            super().use(key)
+
+    def remove(self, key: bytes) -> None:
+        with self._changing:
+            super().remove(key)
+
+
+class Membership:
+    """One running node: threads, sockets, machine. Every method may be called on any thread.
+
+    Raises:
+        BindError: the address or port cannot be had.
+        ConfigError: no address to advertise, or the node's own is refused.
+        MetaTooLarge: ``node_meta`` returned more than 512 bytes.
+    """
+
+    def __init__(self, config: Config, delegates: Delegates) -> None:
+        self._fork = lifecycle.ForkGuard()
+        self._stopped = False
+        self.counters = Counters()
+        self.keyring = SharedKeyring(config.keys, config.secret_key or None)
+        starting = getattr(delegates.delegate, "starting", None)
+        if starting is not None:
+            starting(config)
+        bound = sockets.bind(config.bind_addr, config.bind_port)
+        try:
+            self.config = config.replace(bind_port=bound.port)
+            self.advertised = sockets.advertised(config, bound.port)
+            self._assemble(bound, delegates)
+        except BaseException:
+            bound.close()
+            raise
+        self._start()
+        self._warn_if_open()
+
+    def _assemble(self, bound: sockets.BoundSockets, delegates: Delegates) -> None:
+        config, node = self.config, self.config.name
+        observers = Observers(delegates.delegate, delegates.events, delegates.conflict, delegates.ping)
+        self.dispatcher = Dispatcher(observers, config.handoff_queue_depth, node, self.counters) if observers else None
+        self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node)
+        self.subscribers = Subscribers(self._new_stream)
+        self.conversations = Conversations(
+            StreamCodec(config, self.keyring, _nonce), self.pool, self.counters, node, config.tcp_timeout, self._answer
+        )
+        self.machine = self._machine(delegates)
+        self.mailbox = Mailbox()
+        self.gossip = Gossip(
+            config, self.machine, bound, self.mailbox, self.pool, self.conversations, self.dispatcher, self.subscribers,
+            self.counters,
+        )  # fmt: skip
+
+    def _machine(self, delegates: Delegates) -> Swim:
+        timed = Timed(self.config.name, self.counters)
+        addr, port = self.advertised
+        self.codec = PacketCodec(self.config, self.keyring, _nonce)
+        return Swim(
+            self.config,
+            addr=addr,
+            port=port,
+            codec=self.codec,
+            rng=random.Random(int.from_bytes(os.urandom(16))),
+            delegate=Supply(delegates.delegate, timed) if delegates.delegate is not None else None,
+            alive=AliveGate(delegates.alive, timed) if delegates.alive is not None else None,
+            merge=MergeGate(delegates.merge, timed) if delegates.merge is not None else None,
+            ping=PingSupply(delegates.ping, timed) if delegates.ping is not None else None,
+        )
+
+    def _answer(self, message: Message, address: Address) -> Future[Message | None]:
+        return self.gossip.answer(message, address)
+
+    def _start(self) -> None:
+        try:
+            if self.dispatcher is not None:
+                self.dispatcher.service.start()
+            self.gossip.service.start()
+        except BaseException:
+            self.gossip.close_descriptors()
+            if self.dispatcher is not None:
+                self.dispatcher.stop()
+            raise
+        lifecycle.remember(self)
+        try:
+            self.gossip.started.result()
+        except BaseException:  # also Ctrl-C while a delegate's node_meta takes its time
+            self.stop()
+            self.join(Deadline(1.0))
+            raise
+
+    def _warn_if_open(self) -> None:
+        host = self.config.bind_addr
+        if not self.keyring and not host.startswith("127.") and host != "::1":
+            log.warning(
+                "! %s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
+                "set secret_key, or bind_addr='127.0.0.1'",
+                self.config.name,
+                host,
+                self.config.bind_port,
+                host_of(self.advertised[0]),
+            )
+
+    def _new_stream(self) -> EventStream:
+        depth, refusal = self.config.event_queue_depth, self.gossip.service.refusal
+        return EventStream(depth, lambda: self.view().members, self.guard, refusal, self.counters)
+
+    # -- may this thread call? ----------------------------------------------------------------
+
+    def check_process(self) -> None:
+        """Raise ``ForkedProcessError`` in a forked child."""
+        self._fork.check("Memberlist")
+
+    def guard(self, operation: str) -> None:
+        """Check that the calling thread may block here.
+
+        Raises:
+            ForkedProcessError: in a forked child.
+            ReentrantCallError: on the gossip thread, whose progress every blocking call needs.
+        """
+        self._fork.check("Memberlist")
+        if self.gossip.service.is_current():
+            raise ReentrantCallError(
+                f"{operation}() would wait for the thread it was called on",
+                operation=operation,
+                hint="supply and admission delegates must return at once; call it from another thread",
+            )
+
+    def view(self) -> View:
+        """Return what readers see.
+
+        Raises:
+            ServiceCrashed: the gossip thread died, so the view is not kept up any more.
+        """
+        self._fork.check("Memberlist")
+        if self.gossip.service.crashed is not None:
+            raise self.gossip.service.refusal()
+        view = self.gossip.view
+        if view is None:
+            hint = "the first node_meta is asked before there are members"
+            raise NotRunningError("the node is still starting", hint=hint)
+        return view
+
+    # -- waiting --------------------------------------------------------------------------------
+
+    def wait(self, future: Future[T], deadline: Deadline, operation: str) -> T:
+        """Return the future's result.
+
+        Raises:
+            OperationTimeout: the deadline passed first; the operation may still have its effect.
+        """
+        try:
+            return future.result(deadline.remaining())
+        except TimeoutError:
+            if future.done():
+                return future.result()  # its own error, or it ended in the last moment
+            future.cancel()
+            error = OperationTimeout(f"{operation}() was not done within its timeout", operation=operation)
+            error.indeterminate = True
+            raise error from None
+        except BaseException:
+            future.cancel()  # Ctrl-C: nobody will look at it any more
+            raise
+
+    def run(self, job: Callable[[], T]) -> Future[T]:
+        """Run something that blocks, such as the system's resolver, on an exchange thread."""
+        future: Future[T] = Future()
+        self.pool.submit(Lane.DIALLED, job, lambda result, error: _settle(future, result, error))
+        return future
+
+    def converse(self, address: Address, message: Message, deadline: Deadline) -> Future[Message | None]:
+        """Dial `address` and say `message`, without an answer."""
+        return self.run(lambda: self.conversations.hold(address, message, False, deadline))
+
+    def datagram_room(self) -> int:
+        """Return the size of the largest user message that one datagram carries."""
+        return _DATAGRAM_MAX - _USER_OVERHEAD - self.codec.overhead(gossip=True)
+
+    def resolve(self, host: str, port: int) -> Future[list[Address]]:
+        """Return the addresses of a name, asked for on an exchange thread."""
+        return self.run(lambda: addresses.resolve(host, port))
+
+    # -- views --------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, int]:
+        """Return all counters and gauges."""
+        gossip, dispatcher = self.gossip, self.dispatcher
+        merged = dict(_ZERO)
+        for source in (gossip.machine_metrics, self.counters.snapshot()):
+            for name, value in source.items():
+                merged[name] = merged.get(name, 0) + value
+        view = gossip.view
+        merged |= {
+            "members": len(view.members) if view is not None else 0,
+            "health.score": gossip.health_score,
+            "queue.delegates": len(dispatcher) if dispatcher is not None else 0,
+            "queue.commands": len(self.mailbox),
+            "queue.events": self.subscribers.waiting(),
+            "subscribers": len(self.subscribers),
+            "exchanges.dialled": self.pool.busy(Lane.DIALLED),
+            "exchanges.accepted": self.pool.busy(Lane.ACCEPTED),
+            "exchanges.threads": self.pool.threads(),
+        }
+        return merged
+
+    # -- the end ------------------------------------------------------------------------------
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process inherited the object through ``fork``."""
+        return self._fork.forked
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Begin to stop everything; does not wait. Idempotent."""
+        if self._fork.forked:
+            return
+        self._stopped = True
+        self.gossip.stop()
+        self.pool.close()
+        self.subscribers.end()
+        if self.dispatcher is not None:
+            self.dispatcher.stop()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the threads; False if one still runs at the deadline, or is the caller's own."""
+        if self._fork.forked:
+            return True
+        if self.gossip.service.is_current():
+            return False  # the others may be waiting for us
+        done = self.gossip.service.join(deadline)
+        done = self.pool.join(deadline) and done
+        if self.dispatcher is not None:
+            done = self.dispatcher.join(deadline) and done
+        if done:
+            lifecycle.forget(self)
+        return done
+
+    def abandon(self) -> None:
+        """Close this process's copies of the descriptors, in a forked child."""
+        self.gossip.close_descriptors()
+        self.pool.abandon_sockets()
+
+
+def _nonce() -> bytes:
+    return os.urandom(12)
+
+
+def _settle(future: Future[Any], result: Any, error: Exception | None) -> None:
+    if future.set_running_or_notify_cancel():
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+_ZERO = dict.fromkeys(
+    (
+        "delegate.faults", "delegate.slow", "dropped.notify_msg", "dropped.merge_remote_state", "events.lost",
+        "events.folded", "stalls", "packets_rejected", "tcp.accept", "tcp.accept_errors", "tcp.address_refused",
+        "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.received", "tcp.rejected", "tcp.sent",
+        "tcp.timeouts", "udp.packets_received", "udp.packets_sent", "udp.read_errors", "udp.received",
+        "udp.send_dropped", "udp.sent", "udp.write_errors",
+    ),
+    0,
+)  # fmt: skip
+"""Counters that are there before anything happened, so that a reader need not ask."""

@@ -1,0 +1,76 @@
+"""A thread that is never silent about its end: it is stopped, or it crashed and says of what."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ..exceptions import NotRunningError, ServiceCrashed
+from .deadline import Deadline
+
+__all__ = ["Service"]
+
+log = logging.getLogger("mycorrizal.service")
+
+
+class Service:
+    """One named daemon thread that runs `body` once.
+
+    A daemon, because a thread that waits for ever must not hold up the end of
+    the interpreter; ``lifecycle`` stops it in order before it comes to that.
+
+    Attributes:
+        crashed: the exception that ended the thread, if one did.
+    """
+
+    def __init__(self, name: str, node: str, body: Callable[[], None], on_end: Callable[[], None]) -> None:
+        self._name = name
+        self._node = node
+        self._body = body
+        self._on_end = on_end
+        self.crashed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system, or an interpreter that is ending, refuses a new thread.
+        """
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._body()
+        except BaseException as exc:
+            self.crashed = exc
+            log.critical("! %s: thread %s died: %r", self._node, self._name, exc, exc_info=exc)
+        finally:
+            self._on_end()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.current_thread() is self._thread
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the thread has ended; False if the deadline passed, or it is the caller's own."""
+        if self._thread.ident is None:
+            return True
+        if self.is_current():
+            return False
+        self._thread.join(deadline.remaining())
+        return not self._thread.is_alive()
+
+    def refusal(self) -> Exception:
+        """Return the error for a call that needs this thread, once it has ended."""
+        if self.crashed is None:
+            return NotRunningError(f"{self._node}: this Memberlist was shut down", hint="create a new one")
+        error = ServiceCrashed(f"{self._node}: thread {self._name} died: {self.crashed!r}", hint="create a new one")
+        error.__cause__ = self.crashed
+        return error

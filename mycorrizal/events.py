@@ -1,0 +1,110 @@
+"""What ``Memberlist.events()`` yields: one frozen value for each change a subscriber can see.
+
+Whether a node said goodbye or was given up is told apart here (``MemberLeft``
+and ``MemberFailed``); memberlist's ``notify_leave`` delegate covers both. Every
+class carries its ``kind`` as a short text for logs, JSON and command lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Union
+
+from .types import Node
+
+__all__ = [
+    "EventsLost",
+    "MemberEvent",
+    "MemberFailed",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberUpdated",
+    "NameConflict",
+    "Stalled",
+    "UdpBlocked",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """`node` became a member, or came back."""
+
+    kind: ClassVar[str] = "join"
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    """`node` announced that it leaves; ``node.state`` is LEFT."""
+
+    kind: ClassVar[str] = "leave"
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFailed:
+    """`node` stopped answering and was declared dead; ``node.state`` is DEAD."""
+
+    kind: ClassVar[str] = "fail"
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUpdated:
+    """The metadata of `node` changed."""
+
+    kind: ClassVar[str] = "update"
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class NameConflict:
+    """Two live nodes claim one name; `existing` stays, `other` is ignored."""
+
+    kind: ClassVar[str] = "conflict"
+    existing: Node
+    other: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """This process did not run for `seconds`: it was stopped, swapped out, slept, or its GIL was held."""
+
+    kind: ClassVar[str] = "stall"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UdpBlocked:
+    """`node` answers over TCP but not over UDP.
+
+    Attributes:
+        node: the peer.
+        port: the UDP port that seems closed: the peer's for ``"outbound"``
+            (our packets do not reach it), ours for ``"inbound"``.
+        direction: ``"outbound"``, ``"inbound"`` or ``"unknown"``.
+    """
+
+    kind: ClassVar[str] = "udp_blocked"
+    node: Node
+    port: int
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """The subscriber was too slow and lost its `count` oldest events.
+
+    `members` is the member list at the moment of reading, to start over from;
+    events that follow may describe changes it already contains.
+    """
+
+    kind: ClassVar[str] = "lost"
+    count: int
+    members: tuple[Node, ...]
+
+
+MemberEvent = Union[
+    MemberJoined, MemberLeft, MemberFailed, MemberUpdated, NameConflict, Stalled, UdpBlocked, EventsLost
+]
+"""Everything ``Memberlist.events()`` yields."""

@@ -1,0 +1,391 @@
+"""``Memberlist``: membership of a cluster for plain, blocking Python.
+
+The verbs are memberlist's. What each does on the wire and to the member table
+is in ``_swim``; threads and sockets are in ``_runtime``; this module is the
+door::
+
+    config = Config.lan(name="alice", bind_addr="10.0.0.4")
+    with Memberlist(config) as alice:
+        alice.join(["10.0.0.5"])
+        alice.members()
+
+*Threads.* Every method may be called on any thread, also inside delegates.
+Reads (``members``, ``num_members``, ``local_node``, ``health_score``,
+``metrics``) and best-effort sends never block. Calls that block take
+``timeout`` in seconds, where None waits; they raise ``ReentrantCallError`` inside
+supply and admission delegates, which run on the thread that would have to
+answer. Ctrl-C interrupts them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+
+from ._runtime import addresses, joining
+from ._runtime.deadline import Deadline
+from ._runtime.membership import Delegates, Membership
+from ._runtime.subscribers import EventStream
+from ._wire.limits import USER_BYTES_MAX
+from ._wire.messages import User
+from ._wire.security import Keyring
+from .config import Config
+from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
+from .exceptions import ConfigError, MycorrizalError, NotRunningError, PeerUnreachable
+from .types import Address, JoinResult, Node
+
+__all__ = ["Memberlist"]
+
+_EXIT_LEAVE_SECONDS = 2.0
+_SHUTDOWN_SECONDS = 5.0
+
+
+class Memberlist:
+    """One node of a cluster: listening, probing and gossiping from construction to ``shutdown``.
+
+    As a context manager it leaves (for at most 2 s) and shuts down at the end
+    of the block. One that was never shut down is stopped at interpreter exit,
+    or when it is garbage collected (with a ``ResourceWarning``); to the others
+    it has then failed. After ``fork`` the child's copy refuses every call.
+
+    Args:
+        config: settings; ``Config.lan()`` and its siblings make them.
+        delegate: metadata, user messages, broadcasts, state sync. Two further
+            methods are called if it has them: ``starting(config)`` before
+            anything else, where it may raise, and ``leaving()`` on the gossip
+            thread when a leave begins.
+        events: joins, leaves, updates.
+        conflict: two nodes of one name.
+        merge: may refuse a join's members.
+        ping: payloads and round trips of probes.
+        alive: may refuse a member.
+
+    Raises:
+        BindError: the address or port cannot be listened on.
+        ConfigError: there is no address to advertise, or ``cidrs_allowed`` or
+            the alive delegate refuses the node itself.
+        MetaTooLarge: ``node_meta`` returned more than 512 bytes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        delegate: Delegate | None = None,
+        events: EventDelegate | None = None,
+        conflict: ConflictDelegate | None = None,
+        merge: MergeDelegate | None = None,
+        ping: PingDelegate | None = None,
+        alive: AliveDelegate | None = None,
+    ) -> None:
+        self._membership: Membership | None = None
+        if not isinstance(config, Config):
+            raise TypeError(f"config must be a mycorrizal.Config, not {type(config).__name__}")
+        self._membership = Membership(config, Delegates(delegate, events, conflict, merge, ping, alive))
+
+    # -- joining and leaving --------------------------------------------------------------
+
+    def join(self, addresses: Iterable[str], timeout: float | None = 30.0) -> JoinResult:
+        """Join the cluster that any of `addresses` belongs to, by exchanging member tables with each.
+
+        When it returns, the members that the seeds knew are in ``members()``;
+        everybody else learns of this node by gossip. Blocks.
+
+        Args:
+            addresses: entries ``host``, ``host:port`` or ``name/host:port``;
+                the port defaults to our own, a name stands for all its addresses.
+            timeout: seconds for all of it; each seed also has ``tcp_timeout``.
+
+        Returns:
+            How many addresses were reached, and the error of each entry that
+            was not. An empty list gives ``JoinResult(0, {})``.
+
+        Raises:
+            JoinError: no address was reached; text and ``failures`` say why, seed by seed.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        membership = self._blocking("join")
+        return joining.join(membership, addresses, Deadline(timeout))
+
+    def leave(self, timeout: float | None = 10.0) -> None:
+        """Tell the others that this node goes, and wait until that was gossiped out. Blocks; idempotent.
+
+        The node still answers afterwards, as one that has left, until ``shutdown``.
+
+        Raises:
+            OperationTimeout: not gossiped out within `timeout` seconds; this node counts as left all the same.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        membership = self._blocking("leave")
+        membership.wait(membership.gossip.operation(membership.machine.leave), Deadline(timeout), "leave")
+
+    def shutdown(self, timeout: float | None = _SHUTDOWN_SECONDS) -> None:
+        """Stop without a word to the others, who will find this node failed; call ``leave`` first to say goodbye.
+
+        Idempotent, and allowed everywhere: a delegate may call it too, and
+        then it does not wait for the thread it runs on. Delegate callbacks
+        that are queued still run; a callback that takes longer than `timeout`
+        seconds is left behind to end by itself. Afterwards blocking calls raise
+        ``NotRunningError``, and reads give the last state.
+        """
+        membership = self._membership
+        if membership is not None:
+            membership.check_process()
+            membership.stop()
+            membership.join(Deadline(timeout))
+
+    def __enter__(self) -> Memberlist:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        membership = self._membership
+        if membership is None or membership.forked:
+            return  # a child of fork runs out of the parent's block
+        try:
+            if not membership.stopped:
+                self.leave(_EXIT_LEAVE_SECONDS)
+        except MycorrizalError:
+            pass  # nobody left to hear it, or shut down meanwhile: we are going anyway
+        finally:
+            self.shutdown()
+
+    def __del__(self) -> None:
+        membership: Membership | None = getattr(self, "_membership", None)
+        if membership is not None and not membership.stopped and not membership.forked:
+            membership.stop()
+            warnings.warn(f"unclosed {self!r}; call shutdown()", ResourceWarning, source=self, stacklevel=2)
+
+    # -- reading ------------------------------------------------------------------------
+
+    def members(self) -> tuple[Node, ...]:
+        """Return the members, alive and suspect, this node included, by name. Never blocks, any thread.
+
+        Raises:
+            ServiceCrashed: the gossip thread died, so the list would be stale.
+        """
+        return self._running.view().members
+
+    def num_members(self) -> int:
+        """Return how many ``members()`` there are."""
+        return len(self._running.view().members)
+
+    @property
+    def local_node(self) -> Node:
+        """This node's own record."""
+        return self._running.view().local_node
+
+    @property
+    def health_score(self) -> int:
+        """How unwell this node thinks it is: 0 is healthy, at most ``awareness_max_multiplier`` - 1."""
+        membership = self._running
+        membership.view()
+        return membership.gossip.health_score
+
+    @property
+    def protocol_version(self) -> int:
+        """The configured memberlist protocol."""
+        return self._running.config.protocol_version
+
+    @property
+    def config(self) -> Config:
+        """The settings, with the port that was really bound."""
+        return self._running.config
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys: ``add``, ``use``, ``remove``, ``keys``. Changes take effect at once; any thread."""
+        return self._running.keyring
+
+    def events(self) -> EventStream:
+        """Return a new iterator of what happens from now on (``mycorrizal.events``); any thread.
+
+        It ends when this ``Memberlist`` shuts down. A reader that falls
+        ``event_queue_depth`` events behind loses the oldest and gets one
+        ``EventsLost``. ``get(timeout=)`` waits for one event, ``close()`` ends it.
+        """
+        membership = self._running
+        membership.check_process()
+        return membership.subscribers.subscribe()
+
+    def metrics(self) -> dict[str, int]:
+        """Return counters and gauges. Never blocks, any thread.
+
+        Counters, since the start (memberlist's names where it has one):
+
+        * ``udp.sent``, ``udp.received``, ``tcp.sent``, ``tcp.received``: bytes;
+          ``udp.packets_sent``, ``udp.packets_received``: datagrams.
+        * ``tcp.connect``, ``tcp.accept``: conversations we dialled, others dialled.
+        * ``udp.send_dropped`` (send buffer full), ``udp.write_errors``, ``udp.read_errors``,
+          ``tcp.accept_errors``, ``tcp.broken``, ``tcp.timeouts``: trouble with sockets.
+        * ``packets_rejected``, ``tcp.rejected``: what peers sent and we refused;
+          ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.crowded`` (too many at once),
+          ``tcp.dials_dropped`` (no thread for ours).
+        * ``delegate.slow``, ``delegate.faults``, and the same with ``.<method>`` behind: supply and admission
+          calls over 10 ms, delegate methods that raised or gave too much.
+        * ``dropped.<method>``: callbacks dropped because delegates were too slow.
+        * ``events.lost``: by slow ``events()`` readers; ``events.folded``: for slow event delegates.
+        * ``stalls``: times this process did not run; ``msg.alive``, ``msg.suspect``, ``msg.dead``, ``msg.user``
+          and further counters of the protocol.
+
+        Gauges: ``members``, ``nodes`` (all states), ``health.score``, ``queue.broadcasts``,
+        ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
+        ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``.
+        """
+        membership = self._running
+        membership.check_process()
+        return membership.metrics()
+
+    # -- telling and asking ------------------------------------------------------------------
+
+    def update_node(self, timeout: float | None = 10.0) -> None:
+        """Ask the delegate's ``node_meta`` again and wait until the answer was gossiped out. Blocks.
+
+        Raises:
+            MetaTooLarge: more than 512 bytes; the old metadata stays.
+            OperationTimeout: not gossiped out within `timeout` seconds; the new metadata holds all the same.
+            LocalProtocolError: this node has left.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        membership = self._blocking("update_node")
+        membership.wait(membership.gossip.operation(membership.machine.update_meta), Deadline(timeout), "update_node")
+
+    def ping(self, node: Node | str, timeout: float | None = 10.0) -> float:
+        """Ping a member once over UDP and return the round trip in seconds. Blocks.
+
+        Args:
+            node: a member, or its name.
+            timeout: seconds; ``probe_timeout`` ends the wait in any case.
+
+        Raises:
+            NoPingResponse: no answer within ``probe_timeout``.
+            PeerUnreachable: no member has this name.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        membership = self._blocking("ping")
+        target = self._member(node, "ping")
+        future = membership.gossip.operation(lambda now: membership.machine.ping(target.name, target.address, now))
+        return float(membership.wait(future, Deadline(timeout), "ping"))
+
+    def send_reliable(self, node: Node | str, data: bytes, timeout: float | None = 10.0) -> None:
+        """Send a user message over TCP; it reaches the peer's ``notify_msg``. Blocks.
+
+        Success means that the peer's system has taken the bytes, not that the peer has
+        looked at them: memberlist's messages are not acknowledged. On failure it may have arrived.
+
+        Args:
+            node: a member, or its name.
+            data: 1 byte to 20 MiB.
+            timeout: seconds to dial and write.
+
+        Raises:
+            ConfigError: `data` is empty (memberlist does not deliver that) or too large.
+            PeerUnreachable: no such member, refused, or broken off.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        membership = self._blocking("send_reliable")
+        payload = _payload(data)
+        if not payload:
+            raise ConfigError("data", "is empty", hint="receivers do not deliver empty messages over TCP")
+        if len(payload) > USER_BYTES_MAX:
+            hint = f"receivers take at most {USER_BYTES_MAX} (20 MiB); split it"
+            raise ConfigError("data", f"is {len(payload)} bytes long", hint=hint)
+        target = self._member(node, "send_reliable")
+        deadline = Deadline(timeout)
+        membership.wait(membership.converse(target.address, User(payload), deadline), deadline, "send_reliable")
+
+    def send_best_effort(self, node: Node | str, data: bytes) -> None:
+        """Send a user message in one UDP packet, which may be lost. Never blocks, any thread.
+
+        Over about 1,400 bytes the network has to fragment it, and loss is likelier.
+
+        Args:
+            node: a member, or its name.
+            data: what one datagram carries, a little under 64 KiB.
+
+        Raises:
+            ConfigError: `data` does not fit into a datagram.
+            PeerUnreachable: no member has this name.
+            QueueFull: thousands of sends wait already; nothing was sent.
+            NotRunningError, ServiceCrashed, ForkedProcessError
+        """
+        target = self._member(node, "send_best_effort")
+        self._send_packet(target.address, data, target.name)
+
+    def send_to_address(self, address: str | Address, data: bytes, *, name: str = "") -> None:
+        """Send a user message in one UDP packet to an address, member or not. Never blocks, any thread.
+
+        Args:
+            address: ``"10.0.0.5:7946"``, ``"name/10.0.0.5"`` or ``("10.0.0.5", 7946)``; names are not resolved.
+            data: as in ``send_best_effort``.
+            name: the node's name; needed with ``require_node_names``.
+
+        Raises:
+            ConfigError: a bad address, or too much data.
+            QueueFull, NotRunningError, ServiceCrashed, ForkedProcessError
+        """
+        config = self._running.config
+        entry = addresses.parse_address(address, config.bind_port)
+        name = name or entry.name
+        if config.require_node_names and not name:
+            raise ConfigError("name", "is missing", hint="require_node_names wants the node's name with every address")
+        self._send_packet((entry.host, entry.port), data, name)
+
+    # -- private ------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> Membership:
+        if self._membership is None:
+            raise NotRunningError("this Memberlist was never started")
+        return self._membership
+
+    def _blocking(self, operation: str) -> Membership:
+        membership = self._running
+        membership.guard(operation)
+        if membership.stopped or membership.gossip.service.crashed is not None:
+            raise membership.gossip.service.refusal()
+        return membership
+
+    def _member(self, node: Node | str, operation: str) -> Node:
+        if isinstance(node, Node):
+            return node
+        if not isinstance(node, str):
+            raise TypeError(f"node must be a Node or a name, not {type(node).__name__}")
+        for member in self._running.view().members:
+            if member.name == node:
+                return member
+        raise PeerUnreachable(
+            f"no member is named {node!r}", node=node, operation=operation, hint="members() lists who is there"
+        )
+
+    def _send_packet(self, address: Address, data: bytes, name: str) -> None:
+        membership = self._running
+        membership.check_process()
+        payload = _payload(data)
+        room = membership.datagram_room()
+        if len(payload) > room:
+            raise ConfigError(
+                "data", f"is {len(payload)} bytes long", hint=f"one datagram carries {room}; use send_reliable()"
+            )
+        machine = membership.machine
+        sent = membership.mailbox.tell(lambda now: machine.send_user(payload, address, now, name=name), bounded=True)
+        if membership.stopped or not sent:
+            raise membership.gossip.service.refusal()
+
+    def __repr__(self) -> str:
+        membership = self._membership
+        if membership is None:
+            return "<Memberlist (not started)>"
+        view = membership.gossip.view
+        state = "stopped" if membership.stopped else f"{len(view.members)} members" if view else "starting"
+        config = membership.config
+        return f"<Memberlist {config.name!r} on {config.bind_addr} port {config.bind_port}, {state}>"
+
+
+def _payload(data: bytes) -> bytes:
+    """Return `data` as bytes that nobody else can change."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"data must be bytes, not {type(data).__name__}")

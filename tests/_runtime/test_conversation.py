@@ -1,0 +1,215 @@
+"""TCP conversations over real loopback sockets, without a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from mycorrizal import (
+    Config,
+    DecryptError,
+    LabelMismatch,
+    NotRunningError,
+    OperationTimeout,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
+from mycorrizal._runtime.conversation import Conversations
+from mycorrizal._runtime.counters import Counters
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.exchanges import ExchangePool
+from mycorrizal._wire.messages import AckResp, Err, Message, Ping, PushNodeState, PushPull, User
+from mycorrizal._wire.security import Keyring
+from mycorrizal._wire.stream import StreamCodec
+from mycorrizal.types import Address
+
+VSN = bytes((1, 5, 2, 0, 0, 0))
+STATE = PushPull(tuple(PushNodeState(f"n{index}", b"\x7f\0\0\1", 1, None, 1, 0, VSN) for index in range(500)))
+
+
+class Party:
+    """One side: a codec, a pool that nobody runs on, and what it was told."""
+
+    def __init__(self, answer: Message | None = None, tcp_timeout: float = 5.0, **settings: object) -> None:
+        config = Config.local(name="alice", **settings)
+        keyring = Keyring(config.keys, config.secret_key)
+        self.pool = ExchangePool(2, 2, "alice")
+        self.counters = Counters()
+        self.heard: list[Message] = []
+        self.answer = answer
+        codec = StreamCodec(config, keyring, lambda: os.urandom(12))
+        self.talk = Conversations(codec, self.pool, self.counters, "alice", tcp_timeout, self._reply)
+
+    def _reply(self, message: Message, address: Address) -> Future[Message | None]:
+        self.heard.append(message)
+        future: Future[Message | None] = Future()
+        future.set_result(self.answer)
+        return future
+
+
+@contextlib.contextmanager
+def listening(serve: Callable[[socket.socket, Address], None]) -> Iterator[Address]:
+    """Accept one connection and hand it to `serve`, on a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                sock, address = listener.accept()
+                serve(sock, address)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield listener.getsockname()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def hold(
+    party: Party, address: Address, message: Message, *, reply: bool = True, timeout: float = 5.0
+) -> Message | None:
+    return party.talk.hold(address, message, reply, Deadline(timeout))
+
+
+@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
+@pytest.mark.parametrize("key", [None, bytes(range(32))])
+def test_question_and_answer(wire: str, key: bytes | None) -> None:
+    dialler, other = (Party(answer=STATE, wire=wire, secret_key=key, label="blue") for _ in range(2))
+    with listening(other.talk.answer) as address:
+        assert hold(dialler, address, STATE) == STATE
+    assert other.heard == [STATE]
+    assert dialler.counters["tcp.connect"] == 1
+    assert dialler.counters["tcp.received"] == other.counters["tcp.sent"] > 0
+
+
+def test_user_message_wants_no_answer() -> None:
+    dialler, other = Party(), Party()
+    with listening(other.talk.answer) as address:
+        assert hold(dialler, address, User(b"x" * 300000), reply=False) is None
+    assert other.heard == [User(b"x" * 300000)]
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    with pytest.raises(PeerUnreachable, match=r"cannot connect to 127\.0\.0\.1:\d+: Connection refused"):
+        hold(Party(), address, Ping())
+
+
+def test_silent_listener_ends_with_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(OperationTimeout, match="did not answer in time") as caught:
+            hold(Party(), listener.getsockname(), Ping(), timeout=0.05)
+        with pytest.raises(OperationTimeout):
+            hold(Party(), listener.getsockname(), Ping(), timeout=0)
+    assert isinstance(caught.value.__cause__, TimeoutError)
+
+
+def reset(sock: socket.socket, address: Address) -> None:
+    sock.recv(1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def drained(sock: socket.socket, address: Address) -> None:
+    sock.recv(65536)
+    sock.close()
+
+
+@pytest.mark.parametrize("serve", [reset, drained])
+def test_peer_that_closes_without_a_word_hints_at_the_settings(serve: Callable[..., None]) -> None:
+    with listening(serve) as address, pytest.raises(PeerUnreachable, match=r"without a word.*wire=.*key.*label"):
+        hold(Party(), address, Ping())
+
+
+def test_answer_that_is_none_names_the_peer() -> None:
+    def serve(sock: socket.socket, address: Address) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        sock.close()
+
+    with listening(serve) as address, pytest.raises(RemoteProtocolError) as caught:
+        hold(Party(), address, Ping())
+    assert caught.value.node == f"127.0.0.1:{address[1]}"
+
+
+def test_wrong_key_is_answered_with_an_error() -> None:
+    dialler, other = Party(secret_key=bytes(16)), Party(secret_key=bytes(range(16)))
+    with listening(other.talk.answer) as address, pytest.raises(DecryptError):
+        hold(dialler, address, STATE)  # the error message comes under the other's key
+    assert other.heard == []
+    assert other.counters["tcp.rejected"] == 1
+
+
+def test_key_on_one_side_only_is_answered_in_clear(caplog: pytest.LogCaptureFixture) -> None:
+    dialler, other = Party(secret_key=bytes(16), gossip_verify_incoming=False), Party()
+    with listening(other.talk.answer) as address:
+        answer = hold(dialler, address, STATE)
+    assert isinstance(answer, Err)
+    assert "encryption is not configured" in answer.error
+    assert "stream from 127.0.0.1" in caplog.text
+
+
+def test_wrong_label_is_closed_in_silence() -> None:
+    dialler, other = Party(label="blue"), Party(label="green")
+    with listening(other.talk.answer) as address, pytest.raises((PeerUnreachable, LabelMismatch), match="label"):
+        hold(dialler, address, STATE)
+    assert other.counters["tcp.rejected"] == 1
+
+
+def test_what_does_not_open_a_stream_is_refused() -> None:
+    other = Party()
+    with listening(other.talk.answer) as address, socket.create_connection(address) as sock:
+        sock.sendall(StreamCodec(Config.local(name="b"), Keyring(), lambda: b"").seal(AckResp(1, None), answer=True))
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1000):
+            pass
+    assert other.heard == []
+    assert other.counters["tcp.rejected"] == 1
+
+
+def test_dialler_that_says_nothing_or_half_is_given_up() -> None:
+    other = Party(tcp_timeout=0.05)
+    with listening(other.talk.answer) as address, socket.create_connection(address) as sock:
+        assert sock.recv(10) == b""
+    assert other.counters["tcp.timeouts"] == 1
+    with listening(other.talk.answer) as address, socket.create_connection(address):
+        pass
+    assert other.counters["tcp.rejected"] == other.counters["tcp.broken"] == 0
+
+
+def test_closing_the_pool_ends_it_as_not_running() -> None:
+    dialler = Party()
+
+    def serve(sock: socket.socket, address: Address) -> None:
+        dialler.pool.close()
+        sock.recv(10)
+        sock.close()
+
+    with listening(serve) as address:
+        with pytest.raises(NotRunningError):
+            hold(dialler, address, Ping(), timeout=10)
+        with pytest.raises(NotRunningError):
+            hold(dialler, address, Ping())
+
+
+def test_address_that_cannot_be_one() -> None:
+    with pytest.raises(PeerUnreachable, match="cannot connect"):
+        hold(Party(), ("not-a-literal", 1), Ping())
+
+
+def test_broken_off_answering_is_counted() -> None:
+    other = Party(answer=STATE)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(StreamCodec(Config.local(name="b"), Keyring(), lambda: b"").seal(STATE, answer=False))
+    other.pool.close()
+    other.talk.answer(ours, ("127.0.0.1", 1))
+    assert other.counters["tcp.broken"] == 1
+    assert ours.fileno() == -1
+    theirs.close()

@@ -1,0 +1,156 @@
+"""The pool of conversation threads."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mycorrizal import NotRunningError, QueueFull
+from mycorrizal._runtime import exchanges
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.exchanges import ExchangePool, Lane
+
+
+@pytest.fixture
+def pool() -> Iterator[ExchangePool]:
+    one = ExchangePool(4, 2, "alice")
+    yield one
+    one.close()
+    assert one.join(Deadline(10))
+
+
+class Outcome:
+    """Collects what a job ended with."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.result: object = None
+        self.error: Exception | None = None
+
+    def __call__(self, result: object, error: Exception | None) -> None:
+        self.result, self.error = result, error
+        self.ended.set()
+
+    def wait(self) -> Outcome:
+        assert self.ended.wait(10)
+        return self
+
+
+def test_results_and_errors_come_back(pool: ExchangePool) -> None:
+    good, bad = Outcome(), Outcome()
+    pool.submit(Lane.DIALLED, lambda: 42, good)
+    pool.submit(Lane.ACCEPTED, lambda: 1 // 0, bad)
+    assert good.wait().result == 42
+    assert isinstance(bad.wait().error, ZeroDivisionError)
+
+
+def test_thread_is_named_and_used_again(pool: ExchangePool) -> None:
+    names = []
+    for _ in range(5):
+        outcome = Outcome()
+        pool.submit(Lane.DIALLED, lambda: threading.current_thread().name, outcome)
+        names.append(outcome.wait().result)
+    assert set(names) <= {"mycorrizal-exchange-1", "mycorrizal-exchange-2"}
+    assert pool.threads() <= 2
+
+
+def test_a_lane_leaves_a_thread_to_the_other_and_its_queue_is_bounded(pool: ExchangePool) -> None:
+    release = threading.Event()
+    held = [Outcome() for _ in range(5)]
+    try:
+        for outcome in held:  # 3 run, 2 wait
+            pool.submit(Lane.ACCEPTED, lambda: release.wait(10), outcome)
+            while len(pool._waiting[Lane.ACCEPTED]) and pool._running[Lane.ACCEPTED] < 3:
+                threading.Event().wait(0.001)
+        assert pool.busy(Lane.ACCEPTED) == 5
+        with pytest.raises(QueueFull):
+            pool.submit(Lane.ACCEPTED, lambda: None, Outcome())
+        free = Outcome()
+        pool.submit(Lane.DIALLED, lambda: "dialled", free)
+        assert free.wait().result == "dialled"
+    finally:
+        release.set()
+    assert all(outcome.wait().result for outcome in held)
+
+
+def test_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "_IDLE_SECONDS", 0.01)
+    pool = ExchangePool(4, 2, "alice")
+    outcome = Outcome()
+    pool.submit(Lane.DIALLED, threading.current_thread, outcome)
+    thread = outcome.wait().result
+    assert isinstance(thread, threading.Thread)
+    thread.join(10)
+    assert pool.threads() == 0
+    again = Outcome()
+    pool.submit(Lane.DIALLED, lambda: 1, again)
+    assert again.wait().result == 1
+    pool.close()
+    pool.join(Deadline(10))
+
+
+def test_close_fails_what_waits_and_interrupts_what_reads() -> None:
+    pool = ExchangePool(2, 5, "alice")
+    ours, theirs = socket.socketpair()
+    reading, waiting = Outcome(), Outcome()
+    started = threading.Event()
+
+    def read() -> bytes:
+        pool.adopt(ours)
+        started.set()
+        return ours.recv(10)
+
+    pool.submit(Lane.DIALLED, read, reading)
+    pool.submit(Lane.DIALLED, lambda: 1, waiting)
+    assert started.wait(10)
+    pool.close()
+    pool.close()
+    assert isinstance(waiting.wait().error, NotRunningError)
+    assert reading.wait().result == b""
+    with pytest.raises(NotRunningError):
+        pool.submit(Lane.DIALLED, lambda: 1, Outcome())
+    with pytest.raises(NotRunningError):
+        pool.adopt(theirs)
+    assert pool.closed
+    assert pool.join(Deadline(10))
+    pool.release(ours)
+    theirs.close()
+
+
+def test_owner_that_cannot_take_the_result_is_logged(pool: ExchangePool, caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+
+    def done(result: object, error: Exception | None) -> None:
+        ended.set()
+        raise KeyError("owner")
+
+    pool.submit(Lane.DIALLED, lambda: 1, done)
+    assert ended.wait(10)
+    after = Outcome()
+    pool.submit(Lane.DIALLED, lambda: 2, after)
+    assert after.wait().result == 2
+    pool.close()
+    assert pool.join(Deadline(10))
+    assert "could not take the result" in caplog.text
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = ExchangePool(2, 2, "alice")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        pool.submit(Lane.DIALLED, lambda: 1, Outcome())
+    pool.close()
+
+
+def test_forked_child_closes_its_copies(pool: ExchangePool) -> None:
+    ours, theirs = socket.socketpair()
+    pool.adopt(ours)
+    pool.abandon_sockets()
+    assert ours.fileno() == -1
+    theirs.close()

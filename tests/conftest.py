@@ -1,0 +1,63 @@
+"""What all tests share: the programs of other people, and a little randomness that can be repeated.
+
+``need_peer("serf")`` gives the path of a program that ``tools/peers``
+installs. Where it is missing the test is skipped; with ``CI=true`` it fails,
+so that a machine meant to judge never passes by leaving out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+MEMBERLIST_GO = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist/memberlist.go")
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+def find_peer(name: str) -> str | None:
+    """Return the path of peer `name`, None if it is not installed.
+
+    Names: ``serf``, ``go`` (the compiler), ``memberlist`` (the compiler, with
+    Debian's Go sources of memberlist), ``ip`` and ``tc``.
+    """
+    if name == "memberlist":
+        return shutil.which("go") if MEMBERLIST_GO.exists() else None
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+@pytest.fixture(scope="session")
+def need_peer() -> Callable[[str], str]:
+    """Return a function that gives the path of a peer, or skips (with ``CI=true``: fails) the test."""
+
+    def need(name: str) -> str:
+        path = find_peer(name)
+        if path is not None:
+            return path
+        text = f"{name} is not installed; run tools/peers"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def need_network_namespace(need_peer: Callable[[str], str]) -> str:
+    """Return the path of ``ip``; skip where the kernel does not let this user make network namespaces."""
+    ip = need_peer("ip")
+    need_peer("tc")
+    name = f"mycorrizal-probe-{os.getpid()}"
+    made = subprocess.run([ip, "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no permission to make a network namespace: {made.stderr.strip()}")
+    subprocess.run([ip, "netns", "delete", name], check=True)
+    return ip

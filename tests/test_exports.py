@@ -1,0 +1,75 @@
+"""What a module offers is what its ``__all__`` says: complete, unique, importable."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import mycorrizal
+
+SHELLS = {"mycorrizal.__main__"}
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(mycorrizal.__path__, "mycorrizal.") if module.name not in SHELLS
+)
+PUBLIC = [name for name in MODULES if not any(part.startswith("_") for part in name.split("."))]
+
+
+def exported(module: ModuleType) -> list[str]:
+    """Return a module's ``__all__``; internal modules need not have one."""
+    return list(getattr(module, "__all__", ()))
+
+
+@pytest.mark.parametrize("name", ["mycorrizal", *MODULES])
+def test_every_name_in_all_exists_and_stands_once(name: str) -> None:
+    module = importlib.import_module(name)
+    names = exported(module)
+    assert len(names) == len(set(names))
+    missing = [entry for entry in names if not hasattr(module, entry)]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_module_names_all_that_it_defines(name: str) -> None:
+    module = importlib.import_module(name)
+    assert set(_defined(module)) <= set(exported(module))
+
+
+def test_package_exports_each_public_error_type_and_delegate() -> None:
+    for name in ("exceptions", "delegates"):
+        module = importlib.import_module(f"mycorrizal.{name}")
+        assert set(exported(module)) <= set(mycorrizal.__all__)
+    assert {"Memberlist", "Config", "Node", "NodeState", "JoinResult"} <= set(mycorrizal.__all__)
+
+
+def test_package_exports_nothing_without_saying_so() -> None:
+    found = {name for name, value in vars(mycorrizal).items() if not isinstance(value, ModuleType)}
+    public = {name for name in found if not name.startswith("_")} - {"annotations"}
+    assert public <= set(mycorrizal.__all__)
+
+
+def test_version_stands_in_one_place() -> None:
+    root = Path(__file__).resolve().parent.parent
+    assert "version = attr: mycorrizal.__version__" in (root / "setup.cfg").read_text()
+    assert mycorrizal.__version__ in (root / "CHANGELOG.md").read_text()
+
+
+def test_import_is_lean() -> None:
+    """A process that is only a member pays for no QUIC, no ZeroMQ, no event loop, no cipher."""
+    code = "import sys, mycorrizal; mycorrizal.Memberlist, mycorrizal.Config.lan(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"aioquic", "zmq", "asyncio", "cryptography", "OpenSSL", "matplotlib"}
+    assert heavy & set(done.stdout.split()) == set()
+
+
+def _defined(module: ModuleType) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]

@@ -1,0 +1,96 @@
+"""The size of things: a file is one noun, a function fits on a screen."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_LINES = 550
+MOST_LINES_OF_FUNCTION = 60
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "docs", "mycorrizal"),
+    *("setup.cfg", "setup.py", "tests", "tools"),
+}
+
+SOURCES = sorted(
+    path
+    for folder in ("mycorrizal", "tests", "tools")
+    for path in (ROOT / folder).rglob("*")
+    if path.is_file()
+    and "__pycache__" not in path.parts
+    and (path.suffix == ".py" or (not path.suffix and path.read_bytes().startswith(b"#!/usr/bin/env python3")))
+)
+
+
+def too_long(source: str) -> list[str]:
+    """Return the functions of `source` that have more lines than one may have; docstrings do not count."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            if lines > MOST_LINES_OF_FUNCTION:
+                found.append(f"{node.name}: {lines} lines")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_and_functions_are_short(path: Path) -> None:
+    source = path.read_text("utf-8")
+    assert source.count("\n") <= MOST_LINES
+    assert too_long(source) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_says_what_it_is(path: Path) -> None:
+    source = path.read_text("utf-8")
+    assert not source.strip() or ast.get_docstring(ast.parse(source)), "no docstring"
+
+
+def test_long_function_is_caught() -> None:
+    assert too_long("def f():\n    '''Doc.'''\n" + "    x = 1\n" * 61) == ["f: 61 lines"]
+    assert too_long("def f():\n    '''Doc.'''\n" + "    x = 1\n" * 60) == []
+
+
+def test_no_sleep_outside_integration() -> None:
+    """Time in tests is virtual; what needs real processes and real time lives in two folders."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if {"integration", "interop"} & set(path.relative_to(ROOT / "tests").parts) or path == Path(__file__):
+            continue
+        if re.search(r"\b(time\.sleep|asyncio\.sleep)\(", path.read_text("utf-8")):
+            found.append(str(path.relative_to(ROOT)))
+    assert found == []
+
+
+def test_top_level_holds_what_it_should() -> None:
+    ignored = {line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    present = {path.name for path in ROOT.iterdir()} - ignored - {".git"}
+    present = {name for name in present if not name.endswith(".egg-info") and not name.startswith(".coverage")}
+    assert present == TOP_LEVEL
+
+
+def test_differences_from_memberlist_are_listed() -> None:
+    """Each ``Differs from memberlist:`` in the code has its place in docs/wire.md."""
+    listed = (ROOT / "docs" / "wire.md").read_text("utf-8")
+    missing = []
+    for path in sorted((ROOT / "mycorrizal").rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        if "Differs from memberlist:" in path.read_text("utf-8") and f"`{name}`" not in listed:
+            missing.append(name)
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/design.md", "docs/wire.md", "CHANGELOG.md"])
+def test_links_and_names_of_files_in_documents_exist(name: str) -> None:
+    document = ROOT / name
+    text = document.read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    missing = [link for link in links if not (document.parent / link).exists()]
+    named = re.findall(r"`((?:mycorrizal|tests|tools|docs)/[\w./]+)`", text)
+    missing += [path for path in named if not (ROOT / path).exists()]
+    assert missing == []

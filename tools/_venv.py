@@ -1,0 +1,160 @@
+"""The project's own virtual environment: made, reused and entered by the tools.
+
+``python = ensure("dev")`` returns the interpreter of ``.venv`` in the
+repository's root with mycorrizal (editable) and the named extra installed. It
+installs only when setup.cfg, setup.py, the interpreter or the place of the tree
+has changed since; a stamp in ``.venv`` remembers. Two tools that start together
+take turns. Standard library only, and old enough in syntax that a Python that
+is too old gets a sentence instead of a SyntaxError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "mycorrizal-stamp.json"
+OLDEST = (3, 11)
+COVERS = {"": {""}, "test": {"", "test"}, "plot": {"", "plot"}, "dev": {"", "test", "plot", "dev"}}
+
+
+def start() -> None:
+    """Make the calling script independent of how it was started.
+
+    Re-executes it under a newer Python if this one is too old, opens a closed
+    stdin (a file opened later would become file descriptor 0) and writes lines
+    as they come.
+    """
+    if sys.version_info < OLDEST:
+        _newer_python()
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - stays open like any stdin
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def ensure(extra: str = "") -> str:
+    """Return the path of ``.venv``'s Python, with mycorrizal and `extra` installed; exits on failure."""
+    with _turn():
+        stamp = _read_stamp()
+        inputs = _inputs()
+        extras = stamp.extras if stamp.inputs == inputs else set()
+        if COVERS[extra] <= extras and PYTHON.exists():
+            return str(PYTHON)
+        if stamp.python != _interpreter() or not PYTHON.exists():
+            _say(f"making {VENV.name} with Python {sys.version.split()[0]}")
+            _make()
+        STAMP.unlink(missing_ok=True)
+        target = f".[{extra}]" if extra else "."
+        _say(f"installing {target} (a minute on a slow line)")
+        _pip("install", "--editable", target)
+        extras = extras | COVERS[extra]
+        STAMP.write_text(json.dumps({"inputs": inputs, "python": _interpreter(), "extras": sorted(extras)}))
+        return str(PYTHON)
+
+
+def run(*command: str, env: dict[str, str] | None = None) -> int:
+    """Run a command in the repository's root with no stdin; return its exit code."""
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=env, check=False).returncode
+
+
+def reexec(extra: str = "") -> None:
+    """Continue the calling script under ``.venv``'s Python; returns once that is the case."""
+    start()
+    python = ensure(extra)
+    if os.path.realpath(sys.prefix) != os.path.realpath(VENV):
+        os.execv(python, [python, *sys.argv])
+
+
+# -- private ------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    print(f"[setup] {text}", file=sys.stderr, flush=True)
+
+
+def _interpreter() -> str:
+    return f"{sys.version_info[0]}.{sys.version_info[1]} {os.path.realpath(sys.base_prefix)}"
+
+
+def _inputs() -> str:
+    digest = hashlib.sha256(f"{ROOT}\0{_interpreter()}".encode())
+    for name in ("setup.cfg", "setup.py", "tools/_venv.py"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+class _Stamp(NamedTuple):
+    inputs: str = ""
+    python: str = ""
+    extras: set[str] = set()  # noqa: RUF012 - replaced, never changed
+
+
+def _read_stamp() -> _Stamp:
+    try:
+        stamp = json.loads(STAMP.read_text())
+        return _Stamp(stamp["inputs"], stamp["python"], set(stamp["extras"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return _Stamp()
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    with open(__file__, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _say("waiting for another tool that is installing")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make() -> None:
+    shutil.rmtree(VENV, ignore_errors=True)
+    # -I: what PYTHONPATH or a user site holds must not leak into how the environment is made.
+    command = [sys.executable, "-I", "-m", "venv", str(VENV)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.stderr.write(done.stdout + done.stderr)
+        sys.exit("[setup] Python cannot make a virtual environment; on Debian: apt-get install python3-venv")
+
+
+def _pip(*arguments: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    # As environment, because a pip that does not know a setting ignores it there. Without PEP 517 an old pip
+    # runs setup.py itself, with a deprecation warning. stderr is shown only when pip fails: its warnings
+    # (old version, running as root) are not news to someone who only wants to see the demo.
+    env |= {"PIP_USE_PEP517": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    done = subprocess.run(
+        [str(PYTHON), "-m", "pip", "--quiet", *arguments],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.stderr.write(done.stdout + done.stderr)
+        sys.exit(f"[setup] pip {' '.join(arguments)} failed (above); is the package index reachable?")
+
+
+def _newer_python() -> None:
+    for minor in range(20, OLDEST[1] - 1, -1):
+        path = shutil.which(f"python3.{minor}")
+        if path and os.path.exists(sys.argv[0]):
+            os.execv(path, [path, *sys.argv])
+    sys.exit(f"[setup] this needs Python {OLDEST[0]}.{OLDEST[1]} or newer; this one is {sys.version.split()[0]}")
