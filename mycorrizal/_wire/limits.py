@@ -48,12 +48,12 @@ COMPOUND_PARTS_MAX = 255
 PACKET_DEPTH_MAX = 16
 """How deep compounds and compressed messages may nest in one datagram; honest senders use 2."""
 
-PACKET_DECOMPRESSED_MAX = 4 << 20
+PACKET_DECOMPRESSED_MAX = 1 << 20
 """Bytes that all compressed messages of one datagram may become together.
 
 A datagram of 64 KiB that 255 parts blow up to 40 MiB each would be 10 GB; what
 an honest sender compresses came from a packet buffer of at most 64 KiB, or is
-a user message that shrank 64-fold.
+a user message that shrank 16-fold; and unpacking holds the gossip thread.
 """
 
 PACKET_PARTS_MAX = 4096

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from ..config import META_MAX_SIZE, Config
 from ..exceptions import DecryptError, LocalProtocolError, RemoteProtocolError
-from . import limits, lzw
+from . import limits
 from .codec import BodyCodec, body_codec, decode_message, encode_message
+from .compression import decompress_message, shrunk
 from .label import add_label, check_label, label_bytes, label_overhead, peel_label
 from .messages import Alive, Compress, Err, Message, MessageType
 from .security import Keyring, decrypt_payload, encrypt_payload, encryption_overhead, encryption_version
@@ -24,22 +25,12 @@ from .security import Keyring, decrypt_payload, encrypt_payload, encryption_over
 __all__ = [
     "Opened",
     "PacketCodec",
-    "compress_message",
-    "decompress_message",
     "join_compound",
-    "may_shrink",
     "split_compound",
 ]
 
 _CRC_HEADER = struct.Struct(">BI")
 _PART_BYTES_MAX = 0xFFFF  # a part's length travels in two bytes
-_LZW_ALGORITHM = 0
-_COMPRESS = bytes((MessageType.COMPRESS,))
-_COMPRESS_OVERHEAD_MIN = 13
-"""Bytes of a compress message beside its codes: type, map, two keys, a number, a length of one byte or more."""
-
-_GUESS_BYTES_MAX = 512
-"""Longer messages nearly always shrink: there ``may_shrink`` costs more than it saves."""
 
 
 @dataclass(slots=True)
@@ -98,7 +89,7 @@ class PacketCodec:
 
     def _seal(self, message: bytes, *, crc: bool) -> bytes:
         if self._compress:
-            message = _shrunk(self.body, message)
+            message = shrunk(self.body, message)
         if crc:
             message = _CRC_HEADER.pack(MessageType.HAS_CRC, zlib.crc32(message)) + message
         if self._verify_outgoing and (key := self.keyring.primary) is not None:
@@ -159,7 +150,7 @@ class _Unpacking:
         elif kind == MessageType.COMPRESS:
             self._check_depth(depth)
             compressed, _ = self._body.decode(Compress, message, 1)
-            plain = decompress_message(compressed, self._bytes_left)
+            plain = decompress_message(self._body, compressed, self._bytes_left)
             self._bytes_left -= len(plain)
             self.take(plain, depth + 1)
         else:
@@ -233,49 +224,3 @@ def _compounds(parts: Sequence[bytes]) -> list[bytes]:
         return [*out, rest[0]]
     step = limits.COMPOUND_PARTS_MAX
     return [*out, *(join_compound(rest[i : i + step]) for i in range(0, len(rest), step))]
-
-
-# -- compression --------------------------------------------------------------------------
-
-
-def compress_message(body: BodyCodec, message: bytes) -> bytes:
-    """Return `message` inside a compress message, whether that is shorter or not."""
-    return _COMPRESS + body.encode(Compress(_LZW_ALGORITHM, lzw.compress(message)))
-
-
-def decompress_message(compressed: Compress, limit: int) -> bytes:
-    """Return the message inside; it may be empty.
-
-    Raises:
-        RemoteProtocolError: another algorithm, broken codes, or longer than `limit`.
-    """
-    if compressed.algo != _LZW_ALGORITHM:
-        raise RemoteProtocolError(f"cannot decompress unknown algorithm {compressed.algo}")
-    return lzw.decompress(compressed.buf or b"", min(limit, limits.DECOMPRESSED_MAX))
-
-
-def _shrunk(body: BodyCodec, message: bytes) -> bytes:
-    """Return `message` compressed if that is strictly shorter, else as it is."""
-    if not may_shrink(message):
-        return message
-    codes = lzw.compress_below(message, len(message) - _COMPRESS_OVERHEAD_MIN)
-    if codes is None:
-        return message
-    compressed = _COMPRESS + body.encode(Compress(_LZW_ALGORITHM, codes))
-    return compressed if len(compressed) < len(message) else message
-
-
-def may_shrink(message: bytes) -> bool:
-    """Return False if compressing `message` cannot make it shorter, without trying.
-
-    A code of LZW repeats earlier bytes, so the first occurrence of each pair of
-    neighbours lies across two codes: there are more codes than different pairs,
-    of 9 bits at least, beside clear and end. This spares a ping, whose pairs
-    mostly differ, the greater part of the time; the outcome is the same.
-    """
-    size = len(message)
-    if size > _GUESS_BYTES_MAX or size < 2:
-        return size > 2
-    pairs = set(struct.unpack_from(f"{size // 2}H", message))
-    pairs.update(struct.unpack_from(f"{(size - 1) // 2}H", message, 1))
-    return ((len(pairs) + 3) * 9 + 7) // 8 + _COMPRESS_OVERHEAD_MIN < size

@@ -18,6 +18,7 @@ from ..config import META_MAX_SIZE, Config
 from ..exceptions import DecryptError, LocalProtocolError, RemoteProtocolError, WireMismatch
 from . import limits
 from .codec import B, BodyCodec, IncompleteError, body_codec, encode_message
+from .compression import compress_message, decompress_message
 from .label import add_label, check_label, label_bytes, peel_label
 from .messages import (
     AckResp,
@@ -32,7 +33,6 @@ from .messages import (
     User,
     UserMsgHeader,
 )
-from .packet import compress_message, decompress_message
 from .security import Keyring, decrypt_payload, encrypt_payload, encrypted_length, encryption_version
 
 __all__ = ["StreamCodec", "StreamReader"]
@@ -247,7 +247,8 @@ class StreamReader:
         if self._buffer[0] == MessageType.COMPRESS:
             del self._buffer[:1]
             compressed = yield from self._read_body(Compress, limits.COMPRESSED_BUF_MAX)
-            self._replace(decompress_message(compressed, limits.DECOMPRESSED_MAX), "decompressed message is empty")
+            plain = decompress_message(self._codec.body, compressed, limits.DECOMPRESSED_MAX)
+            self._replace(plain, "decompressed message is empty")
 
     def _read_encrypted(self, keys: tuple[bytes, ...]) -> _Steps:
         yield from self._need(_ENCRYPTED_HEADER_BYTES)

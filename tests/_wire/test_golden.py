@@ -13,8 +13,9 @@ from mycorrizal import RemoteProtocolError
 from mycorrizal._wire import limits, lzw
 from mycorrizal._wire import messages as m
 from mycorrizal._wire.codec import body_codec, decode_message, encode_message
+from mycorrizal._wire.compression import compress_message, decompress_message
 from mycorrizal._wire.label import add_label, peel_label
-from mycorrizal._wire.packet import PacketCodec, compress_message, decompress_message, join_compound, split_compound
+from mycorrizal._wire.packet import PacketCodec, join_compound, split_compound
 from mycorrizal._wire.security import (
     decrypt_payload,
     encrypt_payload,
@@ -145,7 +146,7 @@ def check_compress_decode(case: Case) -> None:
     body, output = bytes.fromhex(case["input"]["hex"]), case["output"]
 
     def read() -> bytes:
-        return decompress_message(GO.decode(m.Compress, body)[0], limits.DECOMPRESSED_MAX)
+        return decompress_message(GO, GO.decode(m.Compress, body)[0], limits.DECOMPRESSED_MAX)
 
     if output["ok"]:
         assert read().hex() == output["payload_hex"]

@@ -20,7 +20,7 @@ from mycorrizal import (
 )
 from mycorrizal._wire import limits
 from mycorrizal._wire import messages as m
-from mycorrizal._wire.packet import compress_message
+from mycorrizal._wire.compression import compress_message
 from mycorrizal._wire.security import Keyring, encrypt_payload
 from mycorrizal._wire.stream import StreamCodec, StreamReader
 
