@@ -257,7 +257,7 @@ def _check_name(name: str) -> None:
     if size > _NAME_MAX_BYTES:
         raise ConfigError("name", f"is {size} bytes long", hint=f"at most {_NAME_MAX_BYTES} bytes of UTF-8")
     if "/" in name or any(ord(c) < 0x20 or ord(c) == 0x7F for c in name):
-        raise ConfigError("name", f"{name!r} holds '/' or a control character", hint="letters, digits, '-', '.' are safe")
+        raise ConfigError("name", f"{name!r} holds '/' or a control character", hint="use letters, digits, '-' or '.'")
 
 
 def _check_address(field_name: str, value: str) -> None:

@@ -160,7 +160,8 @@ class Swim:
         elif isinstance(message, Ping):
             answer = self._prober.handle_tcp_ping(message, now)
         elif isinstance(message, User):
-            self._user(message, addr)
+            if message.data:  # an empty one is not delivered over TCP (memberlist-protocol §3.4)
+                self._user(message, addr)
         else:
             self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} on a stream"))
         self._gossiper.rearm(now)

@@ -290,7 +290,7 @@ class Prober:
             self._core.count("pings_misdirected")
             return None
         member = self._core.table.get(ping.source_node)
-        if member is not None:
+        if member is not None and not self._core.is_self(member):
             self._fell_back(member, ping.seq_no, now)
         return AckResp(ping.seq_no, None)
 

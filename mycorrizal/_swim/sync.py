@@ -39,6 +39,7 @@ logger = logging.getLogger("mycorrizal.swim")
 
 _EARLY_FIRST = (0.4, 1.0)  # seconds after a join of our own, jittered
 _EARLY_NEXT = (0.6, 1.2)  # after each further cause
+_EARLY_PER_INTERVAL = 6
 _EARLY_EVERYBODY = 64  # in larger clusters only this many nodes, on average, react to somebody's join
 _FOLLOW_UPS = (1.0, 2.5, 5.0)  # seconds after a reconnect, until the other side has refuted
 
@@ -171,8 +172,8 @@ class Sync:
         config = self._core.config
         if self._early is not None or not config.early_push_pulls or config.push_pull_interval <= 0:
             return
-        # Tokens come back at such a rate that a cluster in constant change at most doubles its push/pulls.
-        refill = (now - self._tokens_at) / config.push_pull_interval
+        # Tokens come back a few times in a push/pull interval, which bounds the cost of constant change.
+        refill = (now - self._tokens_at) * _EARLY_PER_INTERVAL / config.push_pull_interval
         self._tokens = min(float(config.early_push_pulls), self._tokens + refill)
         self._tokens_at = now
         if self._tokens < 1:

@@ -34,6 +34,7 @@ logger = logging.getLogger("mycorrizal.swim")
 # An incarnation this near the end of u32 leaves its node no room to refute. Differs from memberlist:
 # such claims are dropped (there the counter wraps to 0 and the node can never answer again).
 _INCARNATION_MAX = 0xFFFFFFFF - 0xFFFF
+_ADDRESS_BYTES = (4, 16)  # Differs from memberlist: an address of another length, which nobody can dial, is refused
 _REFUTATION_ROOM = 0x7FFF  # an alive may be this much above: the answer to the last accusation that is taken
 
 
@@ -236,6 +237,9 @@ class Transitions:
             return False
         if len(claim.meta or b"") > META_MAX_SIZE:
             core.count("alive.meta_refused")
+            return False
+        if len(claim.addr or b"") not in _ADDRESS_BYTES:
+            core.count("alive.address_refused")
             return False
         if core.alive_delegate is None:
             return True

@@ -18,6 +18,7 @@ __all__ = [
     "PACKET_DECOMPRESSED_MAX",
     "PACKET_DEPTH_MAX",
     "PACKET_PARTS_MAX",
+    "PUSH_PULL_NODES_FLOOR",
     "PUSH_PULL_NODES_MAX",
     "STATE_BYTES_MAX",
     "STREAM_BODY_MAX",
@@ -36,6 +37,9 @@ ENCRYPTED_FRAME_MAX = 20 << 20
 
 PUSH_PULL_NODES_MAX = 1 << 20
 """Most members one push/pull may declare (memberlist)."""
+
+PUSH_PULL_NODES_FLOOR = 1 << 12
+"""Members a push/pull may always declare, however small ``max_nodes`` is: the sender's table may be larger."""
 
 USER_BYTES_MAX = 20 << 20
 """Longest user state or user message on a stream (memberlist)."""

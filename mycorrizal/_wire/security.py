@@ -41,10 +41,10 @@ _KEY_SIZES = (16, 24, 32)  # AES-128, AES-192, AES-256
 
 
 class Keyring:
-    """Installed keys in order; the first one encrypts, all of them decrypt.
+    """Installed keys in order; the first one encrypts, all of them decrypt. Any thread.
 
-    Readers of any thread see one whole state at a time, because a change
-    replaces one tuple. Changes must come one after the other.
+    It needs no lock: each change is one operation on a dict or one assignment,
+    so changes made at once on two threads are both kept.
     """
 
     def __init__(self, keys: Iterable[bytes] = (), primary: bytes | None = None) -> None:
@@ -57,27 +57,31 @@ class Keyring:
         if others and not primary:
             raise ConfigError("keys", "given without secret_key", hint="secret_key is the one that encrypts")
         ring = (primary, *others) if primary else ()
-        self._keys = tuple(dict.fromkeys(_checked(key) for key in ring))
+        self._keys = dict.fromkeys(_checked(key) for key in ring)
+        self._primary = next(iter(self._keys), None)
 
     def __bool__(self) -> bool:
         """Whether encryption is on: it is as soon as there is a key."""
-        return bool(self._keys)
+        return self._primary is not None
 
     @property
     def primary(self) -> bytes | None:
         """The key that encrypts."""
-        keys = self._keys
-        return keys[0] if keys else None
+        return self._primary
 
     def keys(self) -> tuple[bytes, ...]:
         """Return all keys, the primary first."""
-        return self._keys
+        primary = self._primary
+        if primary is None:
+            return ()
+        return (primary, *(key for key in tuple(self._keys) if key != primary))
 
     def add(self, key: bytes) -> None:
         """Install `key`; the first key of an empty ring becomes primary. A known key is no error."""
         key = _checked(key)
-        if key not in self._keys:
-            self._keys = (*self._keys, key)
+        self._keys.setdefault(key)
+        if self._primary is None:
+            self._primary = key
 
     def use(self, key: bytes) -> None:
         """Make an installed `key` the primary.
@@ -85,10 +89,9 @@ class Keyring:
         Raises:
             ConfigError: it is not installed.
         """
-        keys = self._keys
-        if key not in keys:
+        if key not in self._keys:
             raise ConfigError("keyring", "this key is not installed", hint="add it on every node before you use it")
-        self._keys = (bytes(key), *(other for other in keys if other != key))
+        self._primary = bytes(key)
 
     def remove(self, key: bytes) -> None:
         """Remove `key`; an absent key is no error.
@@ -96,10 +99,9 @@ class Keyring:
         Raises:
             ConfigError: it is the primary.
         """
-        keys = self._keys
-        if keys and key == keys[0]:
+        if key == self._primary:
             raise ConfigError("keyring", "the primary key cannot be removed", hint="use another key first")
-        self._keys = tuple(other for other in keys if other != key)
+        self._keys.pop(key, None)
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self._keys)}>"  # never a key

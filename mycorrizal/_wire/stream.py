@@ -59,6 +59,8 @@ class StreamCodec:
         self.verify_incoming = config.gossip_verify_incoming
         self._verify_outgoing = config.gossip_verify_outgoing
         self._compress = config.enable_compression
+        # Differs from memberlist: twice what our own table may hold is refused too, before it is decoded.
+        self.nodes_max = min(limits.PUSH_PULL_NODES_MAX, max(2 * config.max_nodes, limits.PUSH_PULL_NODES_FLOOR))
         self._version = encryption_version(config.protocol_version)
         self._nonce = nonce
 
@@ -293,7 +295,7 @@ class StreamReader:
 
     def _read_push_pull(self) -> _Steps:
         header = yield from self._read_body(PushPullHeader)
-        _bounded(header.nodes, limits.PUSH_PULL_NODES_MAX, "nodes", RemoteProtocolError)
+        _bounded(header.nodes, self._codec.nodes_max, "nodes", RemoteProtocolError)
         nodes = yield from self._read_nodes(header.nodes)
         # Differs from memberlist: receivers there do not check the length that senders must keep. One
         # such member costs itself its place, not everybody their exchange.
