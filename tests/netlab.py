@@ -106,6 +106,8 @@ class Lab:
         for child in self._children:
             child.kill()
         for child in self._children:
+            for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
+                pipe.close()
             child.wait()
         if self._switch is not None:
             self._switch.kill()

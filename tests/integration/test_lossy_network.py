@@ -1,0 +1,35 @@
+"""Eight processes on eight hosts, a third of all frames lost, some repeated, many out of order: nobody is given up.
+
+``tools/chaos`` runs the same for three minutes; docs/performance.md has its figures.
+"""
+
+from __future__ import annotations
+
+import pytest
+from chaos_lossy import run
+
+from tests.netlab import Lab
+
+
+@pytest.mark.slow
+def test_a_bad_network_does_not_tear_the_cluster(need_network_namespace: None) -> None:
+    faults = {"loss": 0.3, "duplicate": 0.05, "reorder": 0.25}
+    found = run(8, 30.0, 1, faults, {})
+    assert found["lost"] == []
+    assert found["members"] == [8] * 8
+    assert found["frames"]["lost"] > 500, "the switch did lose frames"
+    assert found["frames"]["repeated"] > 50
+    assert found["frames"]["held"] > 300
+    assert found["probes_failed"] > 0, "and probes did fail for it"
+
+
+def test_a_lab_leaves_nothing_behind(need_network_namespace: None) -> None:
+    import subprocess
+
+    def namespaces() -> list[str]:
+        return subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout.split()
+
+    before = namespaces()
+    with Lab(2):
+        assert len(namespaces()) > len(before)
+    assert namespaces() == before
