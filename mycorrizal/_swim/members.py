@@ -6,6 +6,7 @@ Knows nothing of why a record changes (``transitions`` does). From memberlist
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 
@@ -189,13 +190,16 @@ def verify_protocol(remote: Iterable[tuple[str, int, bytes]], local: Iterable[tu
     Raises:
         MergeRefused: names the node and the range.
     """
-    remote, local = tuple(remote), tuple(local)
+    # A large table holds few different versions: look at each once.
+    distinct: dict[tuple[bool, bytes], str] = {}
+    for name, state, vsn in itertools.chain(remote, local):
+        distinct.setdefault((state == NodeState.ALIVE, vsn), name)
     low, high, delegate_low, delegate_high = 0, 255, 0, 255
-    for _, state, vsn in (*remote, *local):
-        if state == NodeState.ALIVE and len(vsn) >= 5:
+    for alive, vsn in distinct:
+        if alive and len(vsn) >= 5:
             low, high = max(low, vsn[0]), min(high, vsn[1])
             delegate_low, delegate_high = max(delegate_low, vsn[3]), min(delegate_high, vsn[4])
-    for name, _, vsn in (*remote, *local):
+    for (_, vsn), name in distinct.items():
         protocol, delegate = (vsn[2], vsn[5]) if len(vsn) >= 6 else (0, 0)
         if not low <= protocol <= high:
             raise MergeRefused(

@@ -40,7 +40,7 @@ logger = logging.getLogger("mycorrizal.swim")
 _EARLY_FIRST = (0.4, 1.0)  # seconds after a join of our own, jittered
 _EARLY_NEXT = (0.6, 1.2)  # after each further cause
 _EARLY_PER_INTERVAL = 6
-_EARLY_EVERYBODY = 64  # in larger clusters only this many nodes, on average, react to somebody's join
+_EARLY_EVERYBODY = 64  # up to this size everybody reacts to somebody's join; of n, on average 64 * 64 / n
 _FOLLOW_UPS = (1.0, 2.5, 5.0)  # seconds after a reconnect, until the other side has refuted
 
 
@@ -62,8 +62,9 @@ class Sync:
         config, rng = self._core.config, self._core.rng
         self._tokens_at = now
         if config.push_pull_interval > 0:
-            first = rng.random() * config.push_pull_interval + config.push_pull_interval
-            self._core.timers.call_at(now + first, self._periodic)
+            # The scale is that of the cluster as it is known by then.
+            stagger = rng.random() * config.push_pull_interval
+            self._core.timers.call_at(now + stagger, self._schedule_periodic)
 
     # -- joining ----------------------------------------------------------------------
 
@@ -145,9 +146,12 @@ class Sync:
     # -- at intervals ---------------------------------------------------------------------
 
     def _periodic(self, now: float) -> None:
+        self._schedule_periodic(now)
+        self._with_anyone(now)
+
+    def _schedule_periodic(self, now: float) -> None:
         interval = self._core.config.push_pull_interval * push_pull_scale(len(self._core.table))
         self._core.timers.call_at(now + interval, self._periodic)
-        self._with_anyone(now)
 
     def _with_anyone(self, now: float) -> None:
         core = self._core
@@ -159,7 +163,8 @@ class Sync:
     def saw_join(self, member: Member, now: float) -> None:
         """Somebody joined: soon compare tables with one node, if a token is left."""
         self._lost.pop(member.name, None)
-        share = _EARLY_EVERYBODY / max(1, len(self._core.table))
+        # A larger cluster sends each broadcast more often, and its tables cost more: there few react.
+        share = (_EARLY_EVERYBODY / len(self._core.table)) ** 2
         if share >= 1 or self._core.rng.random() < share:
             self._arm_early(now, _EARLY_NEXT)
 

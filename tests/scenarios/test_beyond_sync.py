@@ -145,7 +145,7 @@ def test_early_push_pulls_are_bounded_in_constant_change() -> None:
         tell(swim, alive(name), now=network.now)
     network.flush()
     assert network.now > 299
-    assert 3 + 48 <= swim.counters["push_pulls_early"] <= 3 + 60
+    assert 3 + 24 <= swim.counters["push_pulls_early"] <= 3 + 60
     assert swim.counters["push_pulls"] <= 7 * 11 + 3, "six early ones to a periodic one at most"
     joined = {e.node.name for e in network.events(swim, NodeJoined)}
     assert len(joined) == 601
