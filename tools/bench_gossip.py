@@ -111,7 +111,7 @@ def converge(nodes: list[Process], run: int, **config: Any) -> float:
     start = time.monotonic() + 0.2
     for node in nodes[1:]:
         node.tell(do="join", seed=f"127.0.0.1:{nodes[0].port}", at=start)
-    return max(node.take("event", "whole", 120)["t"] for node in nodes) - start
+    return max(float(node.take("event", "whole", 120)["t"]) for node in nodes) - start
 
 
 def close(nodes: list[Process]) -> None:
@@ -334,7 +334,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
             axes[1].step(values, [(n + 1) / len(values) for n in range(len(values))], label=who)
     axes[1].set(xlabel="seconds from kill to the median survivor's notice")
     for axis in axes:
-        axis.legend()
+        if axis.lines:
+            axis.legend()
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -356,7 +357,8 @@ def main() -> None:
     if options.quick:
         options.nodes, options.runs, options.kills, options.idle_nodes, options.idle = "16", 3, 2, 16, 10.0
     options.out.mkdir(parents=True, exist_ok=True)
-    binary, config, found = build_go(), {"wire": options.wire}, {}
+    binary, config = build_go(), {"wire": options.wire}
+    found: dict[str, Any] = {}
     parts = options.only.split(",")
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, wire={options.wire}")
     if "rate" in parts:
@@ -368,7 +370,10 @@ def main() -> None:
         found["kills"] = measure_kills(options.kills, options.kill_nodes, binary, config)
     if "idle" in parts:
         found["idle"] = measure_idle(options.idle_nodes, options.idle, binary, config)
-    (options.out / "gossip.json").write_text(json.dumps(found, indent=1))
+    store = options.out / "gossip.json"
+    if store.exists():  # parts that were measured before
+        found = {**json.loads(store.read_text()), **found}
+    store.write_text(json.dumps(found, indent=1))
     plot(found, options.out / "gossip.png")
     print(f"figures and plot in {options.out}")
 

@@ -13,8 +13,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.netlab import Lab, missing  # noqa: E402
 from bench_gossip import Process  # noqa: E402
+
+from tests.netlab import Lab, missing  # noqa: E402
 
 PORT = 7946
 JOIN_SECONDS = 60

@@ -10,7 +10,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 def test_the_guide_runs() -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 7
     names: dict[str, Any] = {}
     try:
