@@ -22,6 +22,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
+from typing import NoReturn
 
 from ._runtime import addresses, joining
 from ._runtime.deadline import Deadline
@@ -32,8 +33,8 @@ from ._wire.messages import User
 from ._wire.security import Keyring
 from .config import Config
 from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
-from .exceptions import ConfigError, MycorrizalError, NotRunningError, PeerUnreachable
-from .types import Address, JoinResult, Node
+from .exceptions import ConfigError, LocalProtocolError, MycorrizalError, NotRunningError, PeerUnreachable
+from .types import Address, JoinResult, Node, NodeState
 
 __all__ = ["Memberlist"]
 
@@ -103,10 +104,16 @@ class Memberlist:
 
         Raises:
             JoinError: no address was reached; text and ``failures`` say why, seed by seed.
+            LocalProtocolError: this node has left.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         membership = self._blocking("join")
-        return joining.join(membership, addresses, Deadline(timeout))
+        deadline = Deadline(timeout)
+        if membership.view().local_node.state == NodeState.LEFT:
+            raise LocalProtocolError(
+                "a node that has left cannot join again", operation="join", hint="shut it down and create a new one"
+            )
+        return joining.join(membership, addresses, deadline)
 
     def leave(self, timeout: float | None = 10.0) -> None:
         """Tell the others that this node goes, and wait until that was gossiped out. Blocks; idempotent.
@@ -118,7 +125,8 @@ class Memberlist:
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         membership = self._blocking("leave")
-        membership.wait(membership.gossip.operation(membership.machine.leave), Deadline(timeout), "leave")
+        deadline = Deadline(timeout)
+        membership.wait(membership.gossip.operation(membership.machine.leave), deadline, "leave")
 
     def shutdown(self, timeout: float | None = _SHUTDOWN_SECONDS) -> None:
         """Stop without a word to the others, who will find this node failed; call ``leave`` first to say goodbye.
@@ -151,6 +159,9 @@ class Memberlist:
             pass  # nobody left to hear it, or shut down meanwhile: we are going anyway
         finally:
             self.shutdown()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Memberlist cannot be copied or pickled; what members() returns can, and so can its config")
 
     def __del__(self) -> None:
         membership: Membership | None = getattr(self, "_membership", None)
@@ -250,7 +261,8 @@ class Memberlist:
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         membership = self._blocking("update_node")
-        membership.wait(membership.gossip.operation(membership.machine.update_meta), Deadline(timeout), "update_node")
+        deadline = Deadline(timeout)
+        membership.wait(membership.gossip.operation(membership.machine.update_meta), deadline, "update_node")
 
     def ping(self, node: Node | str, timeout: float | None = 10.0) -> float:
         """Ping a member once over UDP and return the round trip in seconds. Blocks.
@@ -265,9 +277,10 @@ class Memberlist:
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         membership = self._blocking("ping")
+        deadline = Deadline(timeout)
         target = self._member(node, "ping")
         future = membership.gossip.operation(lambda now: membership.machine.ping(target.name, target.address, now))
-        return float(membership.wait(future, Deadline(timeout), "ping"))
+        return float(membership.wait(future, deadline, "ping"))
 
     def send_reliable(self, node: Node | str, data: bytes, timeout: float | None = 10.0) -> None:
         """Send a user message over TCP; it reaches the peer's ``notify_msg``. Blocks.
@@ -311,6 +324,10 @@ class Memberlist:
             QueueFull: thousands of sends wait already; nothing was sent.
             NotRunningError, ServiceCrashed, ForkedProcessError
         """
+        membership = self._running
+        membership.check_process()
+        if membership.stopped:
+            raise membership.gossip.service.refusal()
         target = self._member(node, "send_best_effort")
         self._send_packet(target.address, data, target.name)
 
@@ -379,7 +396,8 @@ class Memberlist:
         if membership is None:
             return "<Memberlist (not started)>"
         view = membership.gossip.view
-        state = "stopped" if membership.stopped else f"{len(view.members)} members" if view else "starting"
+        count = len(view.members) if view is not None else 0
+        state = "stopped" if membership.stopped else "starting" if view is None else f"{count} member{'s'[count == 1 :]}"
         config = membership.config
         return f"<Memberlist {config.name!r} on {config.bind_addr} port {config.bind_port}, {state}>"
 

@@ -15,14 +15,17 @@ class Deadline:
     """A point in time `timeout` seconds ahead; ``None`` never comes. Immutable, any thread.
 
     Raises:
-        ValueError: `timeout` is not a number.
+        TypeError, ValueError: `timeout` is neither a number nor None.
     """
 
     __slots__ = ("_at",)
 
     def __init__(self, timeout: float | None) -> None:
-        if timeout is not None and math.isnan(timeout):
-            raise ValueError("timeout: must be a number of seconds or None, not nan")
+        if timeout is not None:
+            if not isinstance(timeout, (int, float)):
+                raise TypeError(f"timeout: must be a number of seconds or None, not {timeout!r}")
+            if math.isnan(timeout):
+                raise ValueError("timeout: must be a number of seconds or None, not nan")
         self._at = None if timeout is None or timeout > _LONGEST else clock.now() + timeout
 
     @classmethod

@@ -141,7 +141,9 @@ class _Unpacking:
         try:
             self._take(message, depth)
         except RemoteProtocolError as error:
-            self._opened.rejected.append(error)
+            # Without its traceback, which would keep alive what was being decompressed.
+            error.__cause__ = error.__context__ = None
+            self._opened.rejected.append(error.with_traceback(None))
 
     def _take(self, message: bytes, depth: int) -> None:
         kind = message[0] if message else None
@@ -149,9 +151,12 @@ class _Unpacking:
             self._take_compound(message, depth)
         elif kind == MessageType.COMPRESS:
             self._check_depth(depth)
+            if self._bytes_left <= 0:
+                raise RemoteProtocolError(f"more than {limits.PACKET_DECOMPRESSED_MAX} decompressed bytes in a packet")
             compressed, _ = self._body.decode(Compress, message, 1)
-            plain = decompress_message(self._body, compressed, self._bytes_left)
-            self._bytes_left -= len(plain)
+            left, self._bytes_left = self._bytes_left, 0  # after one failure no further try: each costs time
+            plain = decompress_message(self._body, compressed, left)
+            self._bytes_left = left - len(plain)
             self.take(plain, depth + 1)
         else:
             self._opened.messages.append(_checked(decode_message(self._body, message)))

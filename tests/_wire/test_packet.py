@@ -206,7 +206,17 @@ def test_decompressed_bytes_are_bounded_for_the_packet_together() -> None:
     quarter = compress_message(codec.body, b"\x08" + bytes(limits.PACKET_DECOMPRESSED_MAX // 4 - 1))
     opened = codec.open(join_compound([quarter] * 5))
     assert len(opened.messages) == 4
-    assert "larger than the limit" in str(opened.rejected[0])
+    assert "decompressed bytes in a packet" in str(opened.rejected[0])
+
+
+def test_a_part_that_cannot_be_decompressed_ends_decompressing() -> None:
+    """Each try costs time, and a kept traceback would keep what was being decompressed."""
+    codec = packets("msgpack")
+    bomb = compress_message(codec.body, b"\x08" + bytes(limits.PACKET_DECOMPRESSED_MAX))
+    opened = codec.open(join_compound([bomb, bomb, compress_message(codec.body, b"\x08x"), b"\x08y"]))
+    assert opened.messages == [m.User(b"y")]
+    assert ["larger than the limit" in str(error) for error in opened.rejected] == [True, False, False]
+    assert [error.__traceback__ for error in opened.rejected] == [None] * 3
 
 
 def test_the_number_of_messages_is_bounded() -> None:
