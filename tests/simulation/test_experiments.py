@@ -13,6 +13,7 @@ from mycorrizal.simulation.experiments import (
     first_detection,
     infection,
     lifeguard,
+    lossy,
     message_load,
     speed,
 )
@@ -46,6 +47,10 @@ def test_s5_lifeguard() -> None:
 
 def test_s7_convergence() -> None:
     passed(convergence(1, sizes=(30, 100), samples=1000, target=0.99))
+
+
+def test_lossy() -> None:
+    passed(lossy(1, losses=(0.3,), runs=2))
 
 
 def test_formulas_against_published_figures() -> None:

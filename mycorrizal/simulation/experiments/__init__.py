@@ -1,4 +1,4 @@
-"""Published experiments on SWIM, Lifeguard and Serf, replayed on the real machine.
+"""Published experiments on SWIM, Lifeguard and Serf, and ablations of our own, on the real machine.
 
 Each function returns a ``Report``: a table, figures with the bands they must
 fall into, and a plot. ``tools/simulate`` prints and draws them.
@@ -6,6 +6,7 @@ fall into, and a plot. ``tools/simulate`` prints and draws them.
 
 from __future__ import annotations
 
+from .lossy import lossy
 from .report import Band, Plot, Report, Series
 from .s1_load import message_load
 from .s2_detection import first_detection
@@ -23,6 +24,7 @@ __all__ = [
     "first_detection",
     "infection",
     "lifeguard",
+    "lossy",
     "message_load",
     "speed",
 ]
