@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -25,6 +26,7 @@ META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
 
 _NAME_MAX_BYTES = 255
+_UNPRINTABLE = ("Cc", "Zl", "Zp")  # Unicode's controls, line and paragraph separators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Config:
 
     # -- who we are ---------------------------------------------------------------
     name: str = field(default_factory=socket.gethostname)
-    """Unique in the cluster; 1 to 255 bytes of UTF-8 without control characters and ``/``."""
+    """Unique in the cluster; 1 to 255 bytes of UTF-8 without control characters, ``/`` and spaces around it."""
     bind_addr: str = "0.0.0.0"
     """IP literal to listen on, UDP and TCP."""
     bind_port: int = 7946
@@ -106,6 +108,8 @@ class Config:
     """On a name conflict ask the old address first; if it is silent, the new one is taken."""
     verify_suspicions: bool = True
     """Correct accusers who are behind, and ping a suspect a few times before it is declared dead."""
+    leave_fanout: int = 64
+    """How many members are told of a leave directly, besides gossip; 0: by gossip alone."""
     stall_threshold: float = 1.0
     """A thread that wakes this late treats it as a stall of its own; 0 disables."""
     early_push_pulls: int = 3
@@ -123,20 +127,32 @@ class Config:
         _check_range("bind_port", self.bind_port, 0, 65535)
         if self.advertise_addr is not None:
             _check_address("advertise_addr", self.advertise_addr)
+            if ipaddress.ip_address(self.advertise_addr.partition("%")[0]).is_unspecified:
+                hint = "name the address that others reach this host at, or leave it out"
+                raise ConfigError("advertise_addr", f"nobody can dial {self.advertise_addr}", hint=hint)
         if self.advertise_port is not None:
-            _check_range("advertise_port", self.advertise_port, 0, 65535)
+            _check_range("advertise_port", self.advertise_port, 1, 65535)
+            if self.advertise_addr is None:
+                raise ConfigError("advertise_port", "given without advertise_addr", hint="set both, or neither")
         _check_range("protocol_version", self.protocol_version, 1, 5)
         for name in ("delegate_protocol_version", "delegate_protocol_min", "delegate_protocol_max"):
             _check_range(name, getattr(self, name), 0, 255)
         if self.wire not in ("cbor", "msgpack"):
             raise ConfigError("wire", f"{self.wire!r} is no codec", hint="use 'cbor', or 'msgpack' with Go peers")
-        if len(self.label.encode("utf-8", "surrogateescape")) > 255:
-            raise ConfigError("label", "longer than 255 bytes")
+        _check_label(self.label)
         self._check_keys()
         self._check_numbers()
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, f"must be True or False, not {getattr(self, name)!r}")
+        if self.disable_tcp_pings_for_node is not None and not callable(self.disable_tcp_pings_for_node):
+            hint = "a function of a node's name; disable_tcp_pings=True is for all nodes"
+            raise ConfigError("disable_tcp_pings_for_node", "must be callable", hint=hint)
         _parse_cidrs(self.cidrs_allowed or ())
 
     def _check_keys(self) -> None:
+        if not isinstance(self.keys, (tuple, list)):
+            raise ConfigError("keys", f"must be a tuple of keys, not {type(self.keys).__name__}")
         for name, key in [("secret_key", self.secret_key), *(("keys", key) for key in self.keys)]:
             if key is None or (name == "secret_key" and key == b""):
                 continue
@@ -216,6 +232,16 @@ _SECONDS_OR_ZERO = (
     "reconnect_interval",
     "stall_threshold",
 )
+_SWITCHES = (
+    "skip_inbound_label_check",
+    "gossip_verify_incoming",
+    "gossip_verify_outgoing",
+    "enable_compression",
+    "require_node_names",
+    "disable_tcp_pings",
+    "name_takeover",
+    "verify_suspicions",
+)
 _COUNTS = {
     "indirect_checks": (0, 255),
     "awareness_max_multiplier": (1, 255),
@@ -223,6 +249,7 @@ _COUNTS = {
     "suspicion_max_timeout_mult": (1, 255),
     "retransmit_mult": (0, 255),
     "gossip_nodes": (0, 255),
+    "leave_fanout": (0, 255),
     "udp_buffer_size": (256, 65507),
     "handoff_queue_depth": (1, 1 << 20),
     "reconnect_max": (0, 1 << 20),
@@ -256,14 +283,27 @@ def _check_name(name: str) -> None:
         raise ConfigError("name", f"{name!r} cannot be written as UTF-8", hint="use plain text") from None
     if size > _NAME_MAX_BYTES:
         raise ConfigError("name", f"is {size} bytes long", hint=f"at most {_NAME_MAX_BYTES} bytes of UTF-8")
-    if "/" in name or any(ord(c) < 0x20 or ord(c) == 0x7F for c in name):
-        raise ConfigError("name", f"{name!r} holds '/' or a control character", hint="use letters, digits, '-' or '.'")
+    if "/" in name or any(unicodedata.category(c) in _UNPRINTABLE for c in name):
+        raise ConfigError("name", f"{name!a} holds '/' or a control character", hint="use letters, digits, '-' or '.'")
+    if name != name.strip():
+        raise ConfigError("name", f"{name!a} begins or ends with a space", hint="use letters, digits, '-' or '.'")
+
+
+def _check_label(label: str) -> None:
+    if not isinstance(label, str):
+        raise ConfigError("label", f"must be text, not {type(label).__name__}")
+    try:
+        size = len(label.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise ConfigError("label", f"{label!r} cannot be written as UTF-8", hint="use plain text") from None
+    if size > 255:
+        raise ConfigError("label", f"is {size} bytes long", hint="at most 255 bytes of UTF-8")
 
 
 def _check_address(field_name: str, value: str) -> None:
     try:
         ipaddress.ip_address(value.partition("%")[0])
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ConfigError(
             field_name, f"{value!r} is not an IP literal", hint="write an address like 127.0.0.1 or ::1, no brackets"
         ) from None

@@ -397,7 +397,8 @@ class Memberlist:
             return "<Memberlist (not started)>"
         view = membership.gossip.view
         count = len(view.members) if view is not None else 0
-        state = "stopped" if membership.stopped else "starting" if view is None else f"{count} member{'s'[count == 1 :]}"
+        seen = "1 member" if count == 1 else f"{count} members"
+        state = "stopped" if membership.stopped else "starting" if view is None else seen
         config = membership.config
         return f"<Memberlist {config.name!r} on {config.bind_addr} port {config.bind_port}, {state}>"
 

@@ -49,7 +49,7 @@ def test_a_new_node_is_its_own_only_member(alice: Memberlist) -> None:
     assert alice.health_score == 0
     assert alice.protocol_version == 2
     assert alice.keyring.keys() == ()
-    assert repr(alice) == f"<Memberlist 'alice' on 127.0.0.1 port {alice.config.bind_port}, 1 members>"
+    assert repr(alice) == f"<Memberlist 'alice' on 127.0.0.1 port {alice.config.bind_port}, 1 member>"
 
 
 def test_metrics_are_there_from_the_start(alice: Memberlist) -> None:
@@ -231,3 +231,32 @@ def test_keys_never_show(caplog: pytest.LogCaptureFixture) -> None:
     assert "0123456789abcdef" not in shown
     assert key.hex() not in shown
     assert "payload that is private" not in shown
+
+
+def test_wrong_timeout_has_no_effect(alice: Memberlist) -> None:
+    for call in (alice.leave, alice.update_node):
+        with pytest.raises(ValueError, match="timeout"):
+            call(timeout=float("nan"))
+        with pytest.raises(TypeError, match="timeout"):
+            call(timeout="3")  # type: ignore[arg-type]
+    assert alice.local_node.state == NodeState.ALIVE
+    assert alice.num_members() == 1
+
+
+def test_who_has_left_is_told_to_start_anew(alice: Memberlist) -> None:
+    alice.leave()
+    with pytest.raises(LocalProtocolError, match=r"has left.*create a new one"):
+        alice.join(["127.0.0.1:1"])
+    alice.shutdown()
+    with pytest.raises(NotRunningError, match="shut down"):
+        alice.send_best_effort("alice", b"x")
+
+
+def test_a_node_is_not_copied(alice: Memberlist) -> None:
+    import copy
+    import pickle
+
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            make(alice)
+    assert pickle.loads(pickle.dumps(alice.members())) == alice.members()

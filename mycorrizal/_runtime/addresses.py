@@ -108,6 +108,9 @@ def parse_entry(text: str, default_port: int) -> JoinEntry:
     except ValueError as exc:
         hint = "write 'host', 'host:port' or 'name/host:port'"
         raise ConfigError("addresses", f"{text!r}: {exc}", hint=hint) from None
+    if "/" in host or port == 0:
+        why = "nobody listens on port 0" if port == 0 else f"{host!r} is neither a name nor an address"
+        raise ConfigError("addresses", f"{text!r}: {why}", hint="write 'host', 'host:port' or 'name/host:port'")
     return JoinEntry(text, name, host, port)
 
 

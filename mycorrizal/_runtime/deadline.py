@@ -22,9 +22,11 @@ class Deadline:
 
     def __init__(self, timeout: float | None) -> None:
         if timeout is not None:
-            if not isinstance(timeout, (int, float)):
-                raise TypeError(f"timeout: must be a number of seconds or None, not {timeout!r}")
-            if math.isnan(timeout):
+            try:
+                nan = math.isnan(timeout)
+            except TypeError:
+                raise TypeError(f"timeout: must be a number of seconds or None, not {timeout!r}") from None
+            if nan:
                 raise ValueError("timeout: must be a number of seconds or None, not nan")
         self._at = None if timeout is None or timeout > _LONGEST else clock.now() + timeout
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -57,25 +56,24 @@ class Delegates:
     ping: PingDelegate | None = None
     alive: AliveDelegate | None = None
 
+    def __post_init__(self) -> None:
+        for role, methods in _METHODS.items():
+            hook = getattr(self, role)
+            if isinstance(hook, type):
+                raise TypeError(f"{role} must be an instance: {hook.__name__}(), not the class {hook.__name__}")
+            if hook is not None and not any(hasattr(hook, method) for method in methods):
+                raise TypeError(f"{role}: {type(hook).__name__} has none of the methods {', '.join(methods)}")
 
-class SharedKeyring(Keyring):
-    """A keyring that several threads may change at once."""
 
-    def __init__(self, keys: tuple[bytes, ...], primary: bytes | None) -> None:
-        self._changing = threading.RLock()
-        super().__init__(keys, primary)
-
-    def add(self, key: bytes) -> None:
-        with self._changing:
-            super().add(key)
-
-    def use(self, key: bytes) -> None:
-        with self._changing:
-            super().use(key)
-
-    def remove(self, key: bytes) -> None:
-        with self._changing:
-            super().remove(key)
+_METHODS = {
+    "delegate": ("node_meta", "notify_msg", "get_broadcasts", "local_state", "merge_remote_state"),
+    "events": ("notify_join", "notify_leave", "notify_update"),
+    "conflict": ("notify_conflict",),
+    "merge": ("notify_merge",),
+    "ping": ("ack_payload", "notify_ping_complete"),
+    "alive": ("notify_alive",),
+}
+"""What each hook is asked or told; one that has none of it is a mistake that nobody would notice."""
 
 
 class Membership:
@@ -91,7 +89,7 @@ class Membership:
         self._fork = lifecycle.ForkGuard()
         self._stopped = False
         self.counters = Counters()
-        self.keyring = SharedKeyring(config.keys, config.secret_key or None)
+        self.keyring = Keyring(config.keys, config.secret_key or None)
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None:
             starting(config)

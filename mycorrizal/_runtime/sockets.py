@@ -92,7 +92,8 @@ def _bind_socket(sock: socket.socket, host: str, port: int) -> None:
 
 def _bind_error(host: str, port: int, exc: OSError) -> BindError:
     hints = {
-        errno.EADDRINUSE: "another process, or another Memberlist here, has this port: choose another bind_port, or 0",
+        errno.EADDRINUSE: "another process has this port, or a Memberlist here that was not shut down: "
+        "choose another bind_port, or 0",
         errno.EADDRNOTAVAIL: "bind_addr is not an address of this host",
         errno.EACCES: "ports below 1024 need privileges: choose another bind_port",
     }

@@ -43,6 +43,7 @@ class EventStream:
         self._refusal = refusal
         self._counters = counters
         self._lost = 0
+        self._told = False  # the last thing read was an EventsLost
         self._closed = False
         self._ended = False
         self._changed = threading.Condition()  # its lock is re-entrant: a signal handler may close the stream
@@ -68,6 +69,13 @@ class EventStream:
     def __len__(self) -> int:
         """Return how many events wait unread."""
         return len(self._queue)
+
+    def __bool__(self) -> bool:
+        return True  # a stream without events is still a stream
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._ended else "open"
+        return f"<EventStream, {state}, {len(self._queue)} unread>"
 
     def get(self, timeout: float | None = None) -> MemberEvent:
         """Return the next event. Any thread but the gossip thread.
@@ -100,10 +108,12 @@ class EventStream:
             while True:
                 if self._closed:
                     return None
-                if self._lost:
-                    lost, self._lost = self._lost, 0
+                # Never twice in a row: a reader that stays slow still gets every other event.
+                if self._lost and not self._told:
+                    lost, self._lost, self._told = self._lost, 0, True
                     return EventsLost(lost, self._members())
                 if self._queue:
+                    self._told = False
                     return self._queue.popleft()
                 if self._ended:
                     return None

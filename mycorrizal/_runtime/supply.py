@@ -85,7 +85,7 @@ def _bytes(value: object, name: str) -> bytes:
 
 
 class Supply(BaseDelegate):
-    """``node_meta``, ``get_broadcasts`` and ``local_state`` of a ``Delegate``; it observes nothing.
+    """``node_meta``, ``get_broadcasts`` and ``local_state`` of a ``Delegate``, who may lack any; it observes nothing.
 
     Also ``leaving``, which the machine calls, if it is there, before it announces that we leave.
     """
@@ -100,7 +100,9 @@ class Supply(BaseDelegate):
 
     def node_meta(self, limit: int) -> bytes:
         """Return the node's metadata; when the delegate raises, what it gave last."""
-        ask = self._delegate.node_meta
+        ask = getattr(self._delegate, "node_meta", None)
+        if ask is None:
+            return b""
         meta = self._timed.supply("node_meta", lambda: _bytes(ask(limit), "node_meta"), self._meta)
         if len(meta) <= limit:
             self._meta = meta
@@ -108,7 +110,9 @@ class Supply(BaseDelegate):
 
     def get_broadcasts(self, overhead: int, limit: int) -> Sequence[bytes]:
         """Return the user's broadcasts, or none when the delegate raises."""
-        ask = self._delegate.get_broadcasts
+        ask = getattr(self._delegate, "get_broadcasts", None)
+        if ask is None:
+            return ()
 
         def collect() -> Sequence[bytes]:
             given: Iterable[bytes] | None = ask(overhead, limit)
@@ -118,7 +122,9 @@ class Supply(BaseDelegate):
 
     def local_state(self, join: bool) -> bytes:
         """Return the user's state, or none when the delegate raises."""
-        ask = self._delegate.local_state
+        ask = getattr(self._delegate, "local_state", None)
+        if ask is None:
+            return b""
         return self._timed.supply("local_state", lambda: _bytes(ask(join), "local_state"), b"")
 
 
@@ -131,7 +137,9 @@ class PingSupply(BasePingDelegate):
 
     def ack_payload(self) -> bytes:
         """Return the payload of an acknowledgement, or none when the delegate raises."""
-        ask = self._delegate.ack_payload
+        ask = getattr(self._delegate, "ack_payload", None)
+        if ask is None:
+            return b""
         return self._timed.supply("ack_payload", lambda: _bytes(ask(), "ack_payload"), b"")
 
 

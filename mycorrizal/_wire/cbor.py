@@ -67,7 +67,10 @@ def _measure_long_map(data: bytes, at: int) -> tuple[int, int]:
         return count, _measure(data, at, BODY_ITEMS_MAX)
     if 0x80 <= head <= 0x9F or head == 0xC0 or 0xDC <= head <= 0xDF:
         raise wire_mismatch("msgpack", "cbor")
-    raise RemoteProtocolError(f"byte {head:#04x} where a CBOR map should start")
+    raise RemoteProtocolError(
+        f"byte {head:#04x} where a CBOR map should start",
+        hint="if the sender is a member, compare secret_key and wire= of both sides",
+    )
 
 
 def _measure(data: bytes, at: int, allowed: int, *, key: bool = False) -> int:

@@ -57,9 +57,13 @@ def check_label(received: bytes, configured: bytes, *, skip: bool) -> None:
             raise LabelMismatch("a label header, although skip_inbound_label_check is set")
     elif received != configured:
         raise LabelMismatch(
-            f"label {received[:32]!r} is not ours, {configured[:32]!r}",
+            f"label {_text(received)} is not ours, {_text(configured)}",
             hint="nodes of one cluster need the same label= setting",
         )
+
+
+def _text(label: bytes) -> str:
+    return repr(label[:32].decode("utf-8", "backslashreplace"))
 
 
 def label_overhead(label: bytes) -> int:

@@ -144,7 +144,9 @@ def decrypt_payload(keys: Iterable[bytes], payload: bytes, aad: bytes) -> bytes:
         raise DecryptError("cannot decrypt empty payload")
     version = payload[0]
     if version > ENCRYPTION_VERSION_MAX:
-        raise DecryptError(f"unsupported encryption version {version}")
+        raise DecryptError(
+            f"unsupported encryption version {version}", hint="the sender seems not to encrypt: compare secret_key"
+        )
     # An empty plaintext of version 0 is one block of padding.
     if len(payload) < encryption_overhead(version):
         raise DecryptError(f"payload is too small to decrypt: {len(payload)}")

@@ -51,7 +51,10 @@ def test_entries(prefix: str, text: str, host: str, port: int) -> None:
     assert entry == JoinEntry(prefix + text, prefix.rstrip("/"), host, port)
 
 
-@pytest.mark.parametrize("text", [":80", "127.0.0.1:80000", "", "[::1]:x", "host:-1", "a/", "h:1٣"])
+@pytest.mark.parametrize(
+    "text",
+    [":80", "127.0.0.1:80000", "", "[::1]:x", "host:-1", "a/", "h:1٣", "host:0", "http://host:80", "a/b/c"],
+)
 def test_what_is_no_entry(text: str) -> None:
     with pytest.raises(ConfigError, match="addresses"):
         parse_entry(text, 7946)

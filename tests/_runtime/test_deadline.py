@@ -47,3 +47,9 @@ def test_clock_without_boottime(broken: str, monkeypatch: pytest.MonkeyPatch) ->
     else:
         monkeypatch.setattr(time, "CLOCK_BOOTTIME", -12345, raising=False)
     assert clock._choose() is time.monotonic
+
+
+@pytest.mark.parametrize("wrong", ["3", [1], b"x"])
+def test_what_is_no_number_is_said(wrong: object) -> None:
+    with pytest.raises(TypeError, match="timeout: must be a number of seconds or None"):
+        Deadline(wrong)  # type: ignore[arg-type]

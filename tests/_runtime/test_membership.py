@@ -13,8 +13,9 @@ import pytest
 from mycorrizal import Config, JoinError, JoinResult, NotRunningError, OperationTimeout, PeerUnreachable
 from mycorrizal._runtime import addresses, joining
 from mycorrizal._runtime.deadline import Deadline
-from mycorrizal._runtime.membership import Delegates, Membership, SharedKeyring
-from mycorrizal.delegates import BaseEventDelegate
+from mycorrizal._runtime.membership import Delegates, Membership
+from mycorrizal._wire.security import Keyring
+from mycorrizal.delegates import BaseDelegate, BaseEventDelegate
 from mycorrizal.types import Address
 
 
@@ -98,7 +99,7 @@ def test_thread_that_cannot_start_leaves_nothing_open(failing: str, monkeypatch:
 
 
 def test_keyring_may_be_changed_by_several_threads() -> None:
-    ring = SharedKeyring((), bytes(16))
+    ring = Keyring((), bytes(16))
     threads = [threading.Thread(target=ring.add, args=(bytes([index]) * 16,)) for index in range(1, 30)]
     for thread in threads:
         thread.start()
@@ -159,3 +160,11 @@ def _failed(error: Exception) -> Future[list[Address]]:
     future: Future[list[Address]] = Future()
     future.set_exception(error)
     return future
+
+
+def test_a_hook_that_nobody_would_call_is_refused() -> None:
+    for role in ("delegate", "events", "conflict", "merge", "ping", "alive"):
+        with pytest.raises(TypeError, match=f"{role}: object has none of the methods"):
+            Delegates(**dict[str, Any]({role: object()}))
+        with pytest.raises(TypeError, match=rf"{role} must be an instance: BaseDelegate\(\)"):
+            Delegates(**dict[str, Any]({role: BaseDelegate}))

@@ -55,6 +55,18 @@ def test_slow_reader_loses_the_oldest_and_is_told_once() -> None:
         stream.get(0)
 
 
+def test_reader_that_stays_slow_gets_every_other_event() -> None:
+    all_, _ = subscribers()
+    stream = all_.subscribe()
+    kinds = []
+    for _ in range(6):
+        for event in EVENTS:
+            all_.publish(event)
+        kinds.append(stream.get(0).kind)
+    assert kinds[0::2] == ["lost"] * 3
+    assert "lost" not in kinds[1::2]
+
+
 def test_end_lets_readers_finish() -> None:
     all_, _ = subscribers()
     stream = all_.subscribe()
@@ -125,3 +137,14 @@ def test_gossip_thread_may_not_wait() -> None:
     all_, _ = subscribers(guard=guard)
     with pytest.raises(ReentrantCallError):
         all_.subscribe().get(0)
+
+
+def test_stream_without_events_is_a_stream() -> None:
+    all_, _ = subscribers()
+    stream = all_.subscribe()
+    assert stream
+    assert repr(stream) == "<EventStream, open, 0 unread>"
+    stream.end()
+    assert "ended" in repr(stream)
+    stream.close()
+    assert "closed" in repr(stream)

@@ -139,3 +139,14 @@ def test_leaving_is_there_only_if_the_user_has_it(timed: Timed, counters: Counte
     assert not hasattr(Supply(User(), timed), "leaving")
     getattr(Supply(Leaver(), timed), "leaving")()  # noqa: B009
     assert counters["delegate.faults.leaving"] == 1
+
+
+def test_methods_may_be_missing(timed: Timed, counters: Counters) -> None:
+    class Hears:
+        def notify_msg(self, data: bytes) -> None: ...
+
+    supply = Supply(Hears(), timed)  # type: ignore[arg-type]
+    assert supply.node_meta(512) == supply.local_state(True) == b""
+    assert supply.get_broadcasts(3, 100) == ()
+    assert PingSupply(Hears(), timed).ack_payload() == b""  # type: ignore[arg-type]
+    assert counters["delegate.faults"] == 0

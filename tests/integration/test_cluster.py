@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from typing import Any
 
@@ -16,12 +18,14 @@ from mycorrizal import (
     MemberUpdated,
     MergeRefused,
     MetaTooLarge,
+    NameConflict,
     Node,
     NodeState,
     NoPingResponse,
     OperationTimeout,
     PeerUnreachable,
     RemoteProtocolError,
+    UdpBlocked,
 )
 
 from .conftest import Recorder, Start, address_of, names, until
@@ -165,8 +169,6 @@ def test_unreachable_seeds_name_each(start: Start) -> None:
 
 
 def test_silent_seed_ends_with_the_timeout(start: Start) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         seed = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(JoinError) as caught:
@@ -279,10 +281,36 @@ def test_encryption_is_rolled_out_and_the_key_rotated_in_place(start: Start) -> 
         start("late", secret_key=KEY, seed=a)
 
 
+def test_the_key_of_three_nodes_is_rotated_while_they_talk(start: Start) -> None:
+    new = bytes(reversed(KEY))
+    heard = [Recorder() for _ in range(3)]
+    nodes = [start("n0", delegate=heard[0], secret_key=KEY)]
+    nodes += [start(f"n{i}", delegate=heard[i], secret_key=KEY, seed=nodes[0]) for i in (1, 2)]
+    until(lambda: all(node.num_members() == 3 for node in nodes))
+    streams = [node.events() for node in nodes]
+    sent = 0
+
+    def talk() -> None:
+        nonlocal sent
+        for node in nodes:
+            for other in ("n0", "n1", "n2"):
+                node.send_reliable(other, b"%d" % sent)
+                assert node.ping(other) > 0
+            sent += 1
+
+    for step, key in (("add", new), ("use", new), ("remove", KEY)):
+        for node in nodes:  # one by one: each step leaves the cluster mixed for a while
+            getattr(node.keyring, step)(key)
+            talk()
+    expected = {b"%d" % number for number in range(sent)}
+    until(lambda: all(set(one.messages) == expected for one in heard))
+    assert [node.keyring.keys() for node in nodes] == [(new,)] * 3
+    assert [node.metrics()["packets_rejected"] for node in nodes] == [0, 0, 0]
+    assert [len(stream) for stream in streams] == [0, 0, 0], "nobody was failed, updated or taken for another"
+
+
 def test_garbage_on_the_sockets_is_counted_and_harmless(start: Start) -> None:
     import random
-    import socket
-
     a = start("a")
     b = start("b", seed=a)
     rng = random.Random(1)
@@ -295,3 +323,86 @@ def test_garbage_on_the_sockets_is_counted_and_harmless(start: Start) -> None:
     until(lambda: a.metrics()["packets_rejected"] > 100 and a.metrics()["tcp.rejected"] > 0)
     assert b.ping("a") > 0
     assert issubclass(RemoteProtocolError, ValueError)
+
+
+def test_host_names_join(start: Start) -> None:
+    a, b = start("a"), start("b")
+    assert b.join([f"localhost:{a.config.bind_port}"]).reached >= 1
+    assert names(a) == names(b) == {"a", "b"}
+
+
+def test_a_name_that_a_living_node_has_is_refused_and_told(start: Start) -> None:
+    seed, first, second = start("seed"), start("same"), start("same")
+    first.join([address_of(seed)])
+    streams = {"seed": seed.events(), "second": second.events()}
+    second.join([address_of(seed)])
+    for name, stream in streams.items():
+        event = stream.get(10)
+        while not isinstance(event, NameConflict):
+            event = stream.get(10)
+        ports = [event.existing.port, event.other.port]
+        ours, theirs = first.config.bind_port, second.config.bind_port
+        assert ports == ([ours, theirs] if name == "seed" else [theirs, ours])
+    assert {node.port for node in seed.members()} == {seed.config.bind_port, first.config.bind_port}
+
+
+def test_a_node_published_over_tcp_only_is_named(start: Start) -> None:
+    """As with a container whose TCP port was published and whose UDP port was forgotten."""
+    with TcpOnly() as front:
+        b = start("b", advertise_addr="127.0.0.1", advertise_port=front.port)
+        front.target = b.local_node.host, b.config.bind_port
+        a = start("a")
+        heard = {"a": a.events(), "b": b.events()}
+        assert a.join([f"127.0.0.1:{front.port}"]).reached == 1
+        found = {}
+        for name, stream in heard.items():
+            event = stream.get(10)
+            while not isinstance(event, UdpBlocked):
+                event = stream.get(10)
+            found[name] = event.node.name, event.port, event.direction
+        assert found["a"] == ("b", front.port, "outbound")
+        assert found["b"][0] == "a"
+        assert names(a) == names(b) == {"a", "b"}, "TCP pings keep both alive"
+
+
+class TcpOnly:
+    """A port that passes TCP on to `target` and hears no UDP."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        self.target = ("127.0.0.1", 0)
+        self.threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    def __enter__(self) -> TcpOnly:
+        self.threads[0].start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            self.threads.append(threading.Thread(target=self._carry, args=(near, far), daemon=True))
+            self.threads[-1].start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far:
+            ends = {near: far, far: near}
+            while ready := select.select(list(ends), [], [], 5)[0]:
+                for end in ready:
+                    try:
+                        data = end.recv(65536)
+                        ends[end].sendall(data)
+                    except OSError:
+                        return
+                    if not data:
+                        return

@@ -59,7 +59,7 @@ def test_stopped_process_accuses_nobody_and_comes_back(start: Start, spawn: Spaw
     time.sleep(1.5)  # what stale timers would do, they would have done by now
     events = child.ask("events").split()
     assert "stall:" in events
-    assert [event for event in events if event.startswith("fail")] == []
+    assert [event for event in events if event.startswith(("fail", "udp_blocked"))] == []
     assert set(child.ask("members").split()) == {"a", "b", "child"}
     for stream in (stream_a, stream_b):
         told = [(event.kind, event.node.name) for event in (stream.get(0) for _ in range(len(stream)))]  # type: ignore[union-attr]
@@ -82,24 +82,35 @@ def test_process_whose_gil_was_held_accuses_nobody(start: Start, spawn: Spawn) -
     time.sleep(1.5)
     events = child.ask("events").split()
     assert "stall:" in events
-    assert [event for event in events if event.startswith("fail")] == []
+    assert [event for event in events if event.startswith(("fail", "udp_blocked"))] == []
     assert names(a) == names(b) == {"a", "b", "child"}
     told = [event for event in (stream.get(0) for _ in range(len(stream))) if isinstance(event, MemberFailed)]
     assert [event.node.name for event in told] in ([], ["child"])
     assert int(child.ask("metrics stalls")) >= 1
 
 
-def test_restart_at_another_port_is_taken_back(start: Start, spawn: Spawn) -> None:
-    a = start("a")
-    first = spawn("child", a)
-    until(lambda: "child" in names(a))
-    stream = a.events()
+def test_restart_at_another_address_is_taken_back_within_seconds(start: Start, spawn: Spawn) -> None:
+    # On the LAN profile's timing nobody has noticed the crash when the new one is there: its name is still taken.
+    slow = {"probe_interval": 1.0, "probe_timeout": 0.5, "gossip_interval": 0.2, "suspicion_max_timeout_mult": 6}
+    a = start("a", **slow)
+    b = start("b", seed=a, **slow)
+    c = start("c", seed=a, **slow)
+    first = spawn("child", a, **slow)
+    everyone = (a, b, c)
+    until(lambda: all(names(one) == {"a", "b", "c", "child"} for one in everyone))
+    old = {member.name: member.address for member in a.members()}["child"]
+    streams = [one.events() for one in everyone]
     first.process.kill()
-    spawn("child", a)
-    seen = stream.get(10)
-    while not isinstance(seen, MemberJoined):
-        seen = stream.get(10)
-    assert seen.node.name == "child"
+    second = spawn("child", b, **slow)
+    for stream in streams:
+        seen = stream.get(5)
+        while not isinstance(seen, MemberJoined):
+            seen = stream.get(5)
+        assert seen.node.name == "child"
+        assert seen.node.address != old
+    time.sleep(1.5)  # and it stays
+    assert all(names(one) == {"a", "b", "c", "child"} for one in everyone)
+    assert set(second.ask("members").split()) == {"a", "b", "c", "child"}
 
 
 def run_script(body: str, *, seconds: float = 20) -> tuple[int, str, str]:
@@ -107,6 +118,7 @@ def run_script(body: str, *, seconds: float = 20) -> tuple[int, str, str]:
     head = """
         import os, signal, sys, threading, time
         from mycorrizal import *
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who started the tests may ignore it
         def node(name="a", **hooks):
             return Memberlist(Config.local(name=name, bind_addr="127.0.0.1", bind_port=0), **hooks)
     """

@@ -1,0 +1,86 @@
+"""Every wrong setting is one error that names the field and says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mycorrizal import Config, ConfigError
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("name", "", "empty"),
+    ("name", b"x", "bytes"),
+    ("name", None, "NoneType"),
+    ("name", "é" * 128, "256 bytes"),
+    ("name", "a/b", "'/'"),
+    ("name", "a\nb", "control"),
+    ("name", "a\x7f", "control"),
+    ("name", "a\x9b31m", "control"),
+    ("name", "a\u2028b", "control"),
+    ("name", "a\udc80", "UTF-8"),
+    ("name", " a", "space"),
+    ("name", " ", "space"),
+    ("bind_addr", "localhost", "IP literal"),
+    ("bind_addr", "127.0.0.1:7946", "IP literal"),
+    ("bind_addr", "", "IP literal"),
+    ("bind_addr", None, "IP literal"),
+    ("bind_addr", b"1234", "IP literal"),
+    ("bind_port", "7946", "whole number"),
+    ("bind_port", 65536, "0..65535"),
+    ("advertise_addr", "my.host", "IP literal"),
+    ("advertise_addr", "0.0.0.0", "nobody can dial"),
+    ("advertise_addr", "::", "nobody can dial"),
+    ("advertise_port", -1, "1..65535"),
+    ("advertise_port", 80, "without advertise_addr"),
+    ("protocol_version", 6, "1..5"),
+    ("delegate_protocol_max", 256, "0..255"),
+    ("wire", "json", "msgpack"),
+    ("label", "x" * 256, "255 bytes"),
+    ("label", b"x", "bytes"),
+    ("label", None, "NoneType"),
+    ("label", "\ud800", "UTF-8"),
+    ("secret_key", "x" * 16, "base64"),
+    ("secret_key", b"short", "16, 24 or 32"),
+    ("keys", (bytes(16),), "secret_key"),
+    ("keys", None, "tuple"),
+    ("keys", bytes(16), "tuple"),
+    ("cidrs_allowed", "10.0.0.0/8", "tuple"),
+    ("cidrs_allowed", ("10/x",), "10/x"),
+    ("enable_compression", "no", "True or False"),
+    ("disable_tcp_pings_for_node", True, "callable"),
+    ("probe_interval", "1s", "seconds"),
+    ("probe_interval", -1, "0 disables"),
+    ("probe_interval", True, "seconds"),
+    ("tcp_timeout", 0, "above 0"),
+    ("tcp_timeout", float("nan"), "seconds"),
+    ("gossip_nodes", 2.5, "whole number"),
+    ("udp_buffer_size", 100, "256"),
+    ("probe_intervall", 1, "no such setting"),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"), WRONG, ids=[f"{field}={value!a:.20}" for field, value, _ in WRONG]
+)
+def test_what_is_wrong_is_named(field: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.lan(**{"name": "x", field: value})
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a", "käse 🧀", "node-1.example.org", "x" * 255, "a:b", "名前"])
+def test_names_may_be_any_readable_text(name: str) -> None:
+    assert Config.lan(name=name).name == name
+
+
+def test_a_key_is_never_shown() -> None:
+    config = Config.lan(name="x", secret_key=b"0123456789abcdef", keys=(b"fedcba9876543210",))
+    assert "0123" not in repr(config)
+    assert "fedc" not in repr(config)
+    with pytest.raises(ConfigError) as caught:
+        Config.lan(name="x", secret_key="supersecret")
+    assert "supersecret" not in str(caught.value)
