@@ -250,7 +250,7 @@ _COUNTS = {
     "retransmit_mult": (0, 255),
     "gossip_nodes": (0, 255),
     "leave_fanout": (0, 255),
-    "udp_buffer_size": (256, 65507),
+    "udp_buffer_size": (1024, 65507),
     "handoff_queue_depth": (1, 1 << 20),
     "reconnect_max": (0, 1 << 20),
     "early_push_pulls": (0, 16),

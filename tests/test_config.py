@@ -55,7 +55,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("tcp_timeout", 0, "above 0"),
     ("tcp_timeout", float("nan"), "seconds"),
     ("gossip_nodes", 2.5, "whole number"),
-    ("udp_buffer_size", 100, "256"),
+    ("udp_buffer_size", 100, "1024"),
     ("probe_intervall", 1, "no such setting"),
 ]
 

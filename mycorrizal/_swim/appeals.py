@@ -44,7 +44,7 @@ class Appeals:
         self._lead = core.config.probe_timeout
         self._next: dict[str, Timer] = {}  # by node, while it is suspect
         self._tokens = _CORRECTIONS_PER_SECOND
-        self._tokens_at = 0.0
+        self._tokens_at = float("-inf")
 
     # -- accusers ---------------------------------------------------------------------
 

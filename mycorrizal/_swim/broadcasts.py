@@ -79,21 +79,19 @@ class TransmitLimitedQueue:
             invalidates: without name and not unique, tells which plain broadcasts this one replaces.
             finished: called once when the message is sent out or dropped.
         """
+        replaced: list[Broadcast] = []
         if name:
-            old = self._named.get(name)
-            if old is not None:
-                old._finish()
-                self._remove(old)
+            replaced = [self._named[name]] if name in self._named else []
         elif not unique and invalidates is not None:
             replaced = [b for b in self.broadcasts() if b.name is None and not b.unique and invalidates(b)]
-            for old in replaced:
-                old._finish()
-            for old in replaced:
-                self._remove(old)
+        for old in replaced:
+            self._remove(old)
         self._last_id += 1
         entry = Broadcast(message, name or None, unique, tag, finished)
         entry.key = (-len(message), -self._last_id)
         self._insert(entry)
+        for old in replaced:
+            old._finish()  # last, for it may queue something itself
 
     def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
         """Take messages for one packet; each costs its length plus `overhead`, together at most `limit` bytes."""
@@ -104,7 +102,7 @@ class TransmitLimitedQueue:
         again: list[Broadcast] = []
         used = 0
         for transmits in sorted(self._tiers):
-            tier = self._tiers[transmits]
+            tier = self._tiers.get(transmits, [])  # a callback may have emptied it
             while tier:
                 free = limit - used - overhead
                 if free <= 0:
@@ -136,8 +134,8 @@ class TransmitLimitedQueue:
         """Drop broadcasts, the most transmitted first, until at most `keep` are left."""
         while self._size > keep:
             entry = self._tiers[max(self._tiers)][-1]
-            entry._finish()
             self._remove(entry)
+            entry._finish()
 
     def reset(self) -> None:
         """Drop all."""

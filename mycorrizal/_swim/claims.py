@@ -25,6 +25,7 @@ logger = logging.getLogger("mycorrizal.swim")
 
 _PINGS = 2  # one probe timeout each
 _CLAIMS_MAX = 256  # a flood of made-up claims must not become a flood of pings
+_OUTBIDS_MAX = 8  # of one address: old records of ours come in few versions, a live namesake raises for ever
 
 
 class Claims:
@@ -35,6 +36,7 @@ class Claims:
         self._transitions = transitions
         self._prober = prober
         self._open: dict[str, Alive] = {}
+        self._outbids: dict[Address, int] = {}
 
     def contest(self, member: Member, claim: Alive, now: float) -> None:
         """Look into `claim`, which names `member` but another address."""
@@ -93,8 +95,15 @@ class Claims:
             self._transitions.alive(claim, now, takeover=True)
 
     def _outbid(self, member: Member, claim: Alive, now: float) -> None:
-        if claim.incarnation >= member.incarnation and not self._core.has_left:
-            self._transitions.refute(member, claim.incarnation, now)
+        if claim.incarnation < member.incarnation or self._core.has_left:
+            return
+        address = _address(claim)
+        bids = self._outbids.get(address, 0)
+        if bids >= _OUTBIDS_MAX or len(self._outbids) > _CLAIMS_MAX:
+            self._transitions.report_conflict(member, claim, now)
+            return
+        self._outbids[address] = bids + 1
+        self._transitions.refute(member, claim.incarnation, now)
 
 
 def _address(claim: Alive) -> Address:

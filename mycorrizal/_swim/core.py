@@ -146,6 +146,7 @@ class Core:
     def fault(self, call: str, message: str) -> None:
         """Report a delegate's mistake; the node goes on."""
         self.count("delegate.faults")
+        self.count(f"delegate.faults.{call}")
         self.emit(DelegateFault(call, message))
 
     def node_meta(self, old: bytes | None = None) -> bytes | None:
@@ -198,6 +199,8 @@ class Core:
     def queue_broadcast(self, message: Message, name: str, finished: Callable[[], None] | None = None) -> None:
         """Queue a message for gossip; it replaces a queued one of the same `name`."""
         self.queue.queue_broadcast(self.codec.encode(message), name=name, finished=finished)
+        # Names come and go faster than they can be gossiped only if somebody makes them up.
+        self.queue.prune(2 * self.config.max_nodes)
 
     def fetch(self, overhead: int, limit: int) -> list[bytes]:
         """Take broadcasts for one packet, ours first, then the user's (memberlist-protocol §8.4)."""
@@ -237,17 +240,24 @@ class Core:
             protocol_max: the destination's newest protocol, 0 if its record is not at hand.
             name: the destination's node name, where it is known.
         """
-        if self.config.require_node_names and not name:
-            self.count("udp.unnamed_dropped")
-            return
-        if not _dialable(address):
-            self.count("udp.undialable_dropped")
+        if not self._deliverable(address, name):
             return
         for datagram in self.codec.seal(parts, crc=protocol_max >= _PROTOCOL_MAX_CRC):
             self.datagrams.append((datagram, address))
 
+    def _deliverable(self, address: Address, name: str) -> bool:
+        if self.config.require_node_names and not name:
+            self.count("udp.unnamed_dropped")
+            return False
+        if not _dialable(address):
+            self.count("udp.undialable_dropped")
+            return False
+        return True
+
     def send_with_piggyback(self, message: Message, address: Address, *, name: str) -> None:
         """Send one message, with as many broadcasts behind it as fit."""
+        if not self._deliverable(address, name):
+            return  # before any broadcast counts as sent
         encoded = self.codec.encode(message)
         limit = self.config.udp_buffer_size - len(encoded) - _COMPOUND_HEADER - self.codec.overhead(gossip=False)
         parts = [encoded, *self.fetch(_COMPOUND_ENTRY, limit)[:_PIGGYBACK_MAX]]

@@ -39,6 +39,7 @@ from .claims import Claims
 from .core import Core
 from .events import Event, ExchangeRequested, PacketRejected, Stalled, UserMessage
 from .gossip import Gossiper
+from .members import Member
 from .probe import Prober
 from .sync import Sync
 from .transitions import Transitions
@@ -87,8 +88,10 @@ class Swim:
             self._transitions.on_suspicion = self._appeals.hear
         if config.name_takeover:
             self._transitions.on_conflict = Claims(core, self._transitions, self._prober).contest
-        self._transitions.on_dead = self._sync.saw_death
+        self._transitions.on_dead = self._saw_death
         self._transitions.on_alive = self._sync.saw_join
+        self._untold: dict[int, None] = {}  # calls that end when their broadcast is out
+        self._own: Member | None = None
         self._stalled = 0.0  # seconds we did not run; the machine's own time stands still meanwhile
         self._started = False
 
@@ -109,7 +112,8 @@ class Swim:
         self._transitions.alive(
             Alive(core.next_incarnation(), core.name, core.addr, core.port, meta, core.vsn), now, bootstrap=True
         )
-        if core.table.get(core.name) is None:
+        self._own = core.table.get(core.name)
+        if self._own is None:
             raise ConfigError(
                 "cidrs_allowed" if core.alive_delegate is None else "alive",
                 "this node's own address or name is refused",
@@ -238,11 +242,10 @@ class Swim:
 
     @property
     def local_node(self) -> Node:
-        """Our own record."""
-        member = self._core.table.get(self._core.name)
-        if member is None:
+        """Our own record; also when we left so long ago that the table has forgotten it."""
+        if self._own is None:
             raise LocalProtocolError("start() was not called")
-        return member.node()
+        return self._own.node()
 
     @property
     def node_version(self) -> int:
@@ -293,36 +296,40 @@ class Swim:
         that was lost is taken out, and before anything else the node says that
         it is alive, for others have probably begun to doubt it.
         """
-        own = now - self._stalled
-        due = self._core.timers.next_deadline()
+        timers = self._core.timers
+        own = max(now - self._stalled, timers.now)  # a clock that slips back stands still
+        due = timers.next_deadline()
         if due is not None:
             late = now - (due + self._stalled)  # the very sum that get_timer() gave
             threshold = self._core.config.stall_threshold
             if late > threshold > 0:
-                self._stalled += late
-                own = self._core.timers.now = due
+                own = timers.now = max(due, timers.now)
+                self._stalled = now - own
                 self._after_stall(late, own)
             elif late >= 0:
                 own = max(own, due)
-        self._core.timers.now = own
+        timers.now = own
         return own
 
     def _after_stall(self, seconds: float, now: float) -> None:
         core = self._core
         core.count("stalls")
         logger.warning("! %s: this process did not run for %.1f s", core.name, seconds)
-        self._prober.abandon()
+        self._prober.abandon(now)
         self._transitions.extend_suspicions(now)
         member = core.table.get(core.name)
         if member is not None and not core.has_left:
             core.next_incarnation()
             self._transitions.announce(member)
             self._gossiper.round(now)
+            self._gossiper.rearm(now)
         self._sync.hasten(now)
         core.emit(Stalled(seconds))
 
     def _handle(self, message: Message, addr: Address, now: float) -> None:
         core = self._core
+        if core.has_left and isinstance(message, (Alive, Suspect, Dead)) and message.node == core.name:
+            core.incarnation = max(core.incarnation, message.incarnation)  # our word that we left must count
         match message:
             case Ping():
                 self._prober.handle_ping(message, addr, now)
@@ -367,8 +374,21 @@ class Swim:
         self._core.count("packets_rejected")
         self._core.emit(PacketRejected(addr, reason))
 
+    # -- calls that end when they were gossiped out ------------------------------------------
+
     def _others_alive(self) -> bool:
         return any(not m.gone and not self._core.is_self(m) for m in self._core.table)
+
+    def _saw_death(self, member: Member, now: float) -> None:
+        self._sync.saw_death(member, now)
+        if self._untold and not self._others_alive():
+            for operation in tuple(self._untold):
+                self._told(operation)
+
+    def _told(self, operation: int) -> None:
+        if operation in self._untold:
+            del self._untold[operation]
+            self._core.finish(operation)
 
     def _leave(self, now: float) -> int:
         core = self._core
@@ -380,12 +400,28 @@ class Swim:
         if leaving is not None:
             core.ask("leaving", leaving, None)
         core.has_left = True
-        wait = self._others_alive()
         claim = Dead(core.incarnation, core.name, core.name)
-        self._transitions.dead(claim, now, finished=(lambda: core.finish(operation)) if wait else None)
-        if not wait:
-            core.finish(operation)
+
+        def gossiped() -> None:
+            self._farewell(claim)
+            self._told(operation)
+
+        self._untold[operation] = None
+        self._transitions.dead(claim, now, finished=gossiped)
+        if not self._others_alive():
+            self._told(operation)
         return operation
+
+    def _farewell(self, claim: Dead) -> None:
+        """Say a leave that was gossiped out once more, to members directly.
+
+        Differs from memberlist: there it is gossiped a few times only, and each of them may have
+        gone to a node that was killed a moment ago; the others then take who left for failed.
+        """
+        core = self._core
+        encoded = core.codec.encode(claim)
+        for member in core.table.sample(core.config.leave_fanout, lambda m: not m.gone and not core.is_self(m)):
+            core.send([encoded], member.address, protocol_max=member.protocol_max, name=member.name)
 
     def _update_meta(self, now: float) -> int:
         core = self._core
@@ -394,10 +430,12 @@ class Swim:
         if member is None or member.state != NodeState.ALIVE:
             raise LocalProtocolError("a node that has left cannot update its metadata")
         meta = core.node_meta(member.meta)
-        wait = self._others_alive()
         claim = Alive(core.next_incarnation(), core.name, member.addr, member.port, meta, core.vsn)
-        finished = (lambda: core.finish(operation)) if wait else None
-        self._transitions.alive(claim, now, bootstrap=True, finished=finished)
-        if not wait:
-            core.finish(operation)
+        self._untold[operation] = None
+        self._transitions.alive(claim, now, bootstrap=True, finished=lambda: self._told(operation))
+        if member.incarnation != claim.incarnation:
+            del self._untold[operation]
+            raise LocalProtocolError("notify_alive refused this node's own update; the old metadata stays")
+        if not self._others_alive():
+            self._told(operation)
         return operation

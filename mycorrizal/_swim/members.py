@@ -29,8 +29,9 @@ class Member:
     """One node as this one knows it. Mutable; owned by the machine's thread."""
 
     __slots__ = (
-        "addr", "address", "changed", "fallback_seq", "fallbacks", "heard", "heard_seq", "incarnation", "meta",
-        "name", "node_cache", "port", "reported", "state", "suspicion", "suspicion_timer", "tcp_only", "vsn",
+        "addr", "address", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
+        "incarnation", "meta", "name", "node_cache", "port", "reported", "state", "suspicion", "suspicion_timer",
+        "tcp_only", "vsn",
     )  # fmt: skip
 
     def __init__(self, name: str, addr: bytes | None, port: int, meta: bytes | None, vsn: bytes) -> None:
@@ -46,6 +47,7 @@ class Member:
         self.heard_seq = -1  # and the number of that ping
         self.fallbacks = 0  # pings of it that came over TCP, one after the other without a good one between
         self.fallback_seq = -1  # number of the last of them
+        self.fallback_heard = False  # and whether it came over UDP too
         self.tcp_only = 0  # our probes of it that only TCP answered, one after the other
         self.reported = float("-inf")  # when UDP to it was last reported as blocked
         self.node_cache: Node | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from .._wire.messages import AckResp, IndirectPing, Message, NackResp, Ping, Suspect
+from .._wire.messages import AckResp, Dead, IndirectPing, Message, NackResp, Ping, Suspect
 from ..exceptions import NoPingResponse
 from ..types import Address, Node, NodeState, host_of
 from .acks import Acks
@@ -26,8 +26,9 @@ logger = logging.getLogger("mycorrizal.swim")
 
 _PROTOCOL_MAX_TCP_PING = 3
 _PROTOCOL_MAX_NACK = 4
-_BLOCKED_PROBES = 3  # probes in a row that only TCP answers: fewer can be plain loss
+_BLOCKED_PROBES = 4  # probes in a row that only TCP answers: fewer can be plain loss
 _BLOCKED_REPORT_INTERVAL = 30.0  # seconds between two reports about one node
+_FALLBACKS_LATE = 3  # probe intervals after a stall in which pings over TCP say nothing about UDP
 _HEARD_PERIODS = 30  # a UDP ping of this many probe intervals ago still shows that a direction is open
 
 
@@ -67,6 +68,7 @@ class Prober:
         self._active: _Probe | None = None
         self._missed_tick = False
         self._next_tick = 0.0
+        self._woke = float("-inf")  # when a stall of ours ended
 
     # -- scheduling -------------------------------------------------------------------
 
@@ -98,8 +100,11 @@ class Prober:
         keep = self._core.config.gossip_to_the_dead_time
         self._core.table.reap(lambda member: member.gone and now - member.changed > keep)
 
-    def abandon(self) -> None:
-        """Give the probe under way up, with no effect on anybody."""
+    def abandon(self, now: float) -> None:
+        """Give the probe under way up, with no effect on anybody, for we were not there to hear answers."""
+        self._woke = now
+        for member in self._core.table:
+            member.fallbacks = member.tcp_only = 0
         probe, self._active = self._active, None
         if probe is not None:
             self.acks.forget(probe.sequence)
@@ -179,12 +184,11 @@ class Prober:
     def _acked(self, probe: _Probe, payload: bytes, now: float) -> None:
         if self._active is not probe:
             return
-        if not probe.indirect:
-            member = self._core.table.get(probe.node.name)
-            if member is not None:
-                member.tcp_only = 0
-            if self._core.ping_delegate is not None:
-                self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
+        member = self._core.table.get(probe.node.name)
+        if member is not None:
+            member.tcp_only = 0
+        if not probe.indirect and self._core.ping_delegate is not None:
+            self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
         self._end(probe, probe.delta, now)
 
     def _nacked(self, probe: _Probe) -> None:
@@ -247,11 +251,16 @@ class Prober:
 
     def _fell_back(self, member: Member, sequence: int, now: float) -> None:
         """`member` pings us over TCP, so its probe over UDP has failed."""
-        member.fallbacks += 1
+        heard = member.heard_seq == sequence  # the same ping came over UDP as well: it is our acks that are lost
+        if heard != member.fallback_heard:
+            member.fallbacks = 0  # now the one way, now the other: that is plain loss
+        member.fallback_heard = heard
         member.fallback_seq = sequence
+        if now - self._woke < _FALLBACKS_LATE * self._core.config.probe_interval:
+            return  # sent while we did not run, and answered by nobody for that reason
+        member.fallbacks += 1
         if member.fallbacks >= _BLOCKED_PROBES:
-            # If the same ping came over UDP as well, it is our acks that are lost.
-            self._report_blocked(member, "outbound" if member.heard_seq == sequence else "inbound", now)
+            self._report_blocked(member, "outbound" if heard else "inbound", now)
 
     def _report_blocked(self, member: Member, direction: Direction, now: float) -> None:
         """Tell the owner that UDP with `member` does not work, at most every 30 s."""
@@ -282,6 +291,11 @@ class Prober:
             member.heard = now
             member.heard_seq = ping.seq_no
         ack = AckResp(ping.seq_no, core.ack_payload())
+        if core.has_left and core.config.leave_fanout:
+            # Differs from memberlist: who still pings a node that left has not heard of it, and is told.
+            parts = [core.codec.encode(message) for message in (ack, Dead(core.incarnation, core.name, core.name))]
+            core.send(parts, _reply_to(ping, sender), name=ping.source_node)
+            return
         core.send_with_piggyback(ack, _reply_to(ping, sender), name=ping.source_node)
 
     def handle_tcp_ping(self, ping: Ping, now: float) -> AckResp | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 __all__ = ["Timer", "Timers"]
 
+_SWEEP_AT = 1024  # timers in the heap, from where the cancelled ones are thrown out now and then
+
 
 class Timer:
     """One deadline. ``cancel()`` is O(1); the heap forgets it lazily."""
@@ -37,9 +39,14 @@ class Timers:
         self.now = float("-inf")
         self._heap: list[Timer] = []
         self._sequence = 0
+        self._sweep_at = _SWEEP_AT
 
     def call_at(self, deadline: float, callback: Callable[[float], None]) -> Timer:
         """Arrange ``callback(now)`` at `deadline`."""
+        if len(self._heap) >= self._sweep_at:
+            self._heap[:] = [timer for timer in self._heap if timer.callback is not None]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(_SWEEP_AT, 2 * len(self._heap))
         self._sequence += 1
         timer = Timer(max(deadline, self.now), self._sequence, callback)
         heapq.heappush(self._heap, timer)

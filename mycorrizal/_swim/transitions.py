@@ -35,7 +35,7 @@ logger = logging.getLogger("mycorrizal.swim")
 # such claims are dropped (there the counter wraps to 0 and the node can never answer again).
 _INCARNATION_MAX = 0xFFFFFFFF - 0xFFFF
 _ADDRESS_BYTES = (4, 16)  # Differs from memberlist: an address of another length, which nobody can dial, is refused
-_REFUTATION_ROOM = 0x7FFF  # an alive may be this much above: the answer to the last accusation that is taken
+_REFUTATION_ROOM = 0x7FFF  # an alive may be this much above: answers to the last accusations that are taken
 
 
 class Transitions:
@@ -75,15 +75,13 @@ class Transitions:
         member = self._table.get(claim.node)
         replacing = takeover
         if member is None:
-            if not core.address_allowed(host_of(claim.addr or b"")):
-                core.count("alive.address_refused")
+            if not self._address_allowed(claim):
                 return
             member = self._insert(claim)
             if member is None:
                 return
         elif claim.addr != member.addr or claim.port != member.port:
-            if not core.address_allowed(host_of(claim.addr or b"")):
-                core.count("alive.address_refused")
+            if not self._address_allowed(claim):
                 return
             replacing = replacing or self._name_is_free(member, now)
             if not replacing:
@@ -103,7 +101,7 @@ class Transitions:
     def suspect(self, claim: Suspect, now: float) -> None:
         """Apply a suspicion (memberlist-protocol §6.5)."""
         member = self._table.get(claim.node)
-        if member is None or claim.incarnation < member.incarnation or self._absurd(claim.incarnation):
+        if member is None or self._void(claim.incarnation, member):
             return
         if member.suspicion is not None:
             if member.suspicion.confirm(claim.sender):
@@ -128,7 +126,7 @@ class Transitions:
         """Apply a death or a leave (memberlist-protocol §6.6)."""
         core = self._core
         member = self._table.get(claim.node)
-        if member is None or claim.incarnation < member.incarnation or self._absurd(claim.incarnation):
+        if member is None or self._void(claim.incarnation, member):
             return
         self._drop_suspicion(member)
         if member.gone:
@@ -143,6 +141,7 @@ class Transitions:
 
     def mark_gone(self, member: Member, state: NodeState, now: float) -> None:
         """Set a record dead or left and tell the owner."""
+        self._drop_suspicion(member)
         member.state = state
         member.changed = now
         self._table.touch(member)
@@ -153,7 +152,7 @@ class Transitions:
     def refute(self, member: Member, accused: int, now: float) -> None:
         """Answer a claim about ourselves with a greater incarnation (memberlist-protocol §6.4)."""
         core = self._core
-        if self._absurd(accused):
+        if self._absurd(accused + 1 - _REFUTATION_ROOM):
             return
         core.incarnation = max(core.incarnation + 1, accused + 1)
         core.count("refutations")
@@ -258,6 +257,14 @@ class Transitions:
             return False
         return True
 
+    def _address_allowed(self, claim: Alive) -> bool:
+        host = host_of(claim.addr or b"")
+        if self._core.address_allowed(host):
+            return True
+        self._core.count("alive.address_refused")
+        logger.info("= %s: %s refused: %s is not in cidrs_allowed", self._core.name, claim.node, host)
+        return False
+
     def _insert(self, claim: Alive) -> Member | None:
         if len(self._table) >= self._core.config.max_nodes:
             self._core.count("alive.table_full")
@@ -317,6 +324,10 @@ class Transitions:
         if member.suspicion_timer is not None:
             member.suspicion_timer.cancel()
         member.suspicion = member.suspicion_timer = None
+
+    def _void(self, incarnation: int, member: Member) -> bool:
+        """Whether an accusation is stale, or absurd; never for what its node has really come to."""
+        return incarnation < member.incarnation or (incarnation > member.incarnation and self._absurd(incarnation))
 
     def _absurd(self, incarnation: int) -> bool:
         if incarnation > _INCARNATION_MAX:

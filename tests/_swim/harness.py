@@ -29,6 +29,7 @@ FAITHFUL: dict[str, Any] = {
     "stall_threshold": 0,
     "early_push_pulls": 0,
     "verify_suspicions": False,
+    "leave_fanout": 0,
 }
 """Everything beyond memberlist switched off."""
 

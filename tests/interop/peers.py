@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +109,7 @@ class _Process:
         return "".join(self.lines[-20:])
 
 
-class _Closing:
+class _Closing(ABC):
     """``with`` support for what has ``close()``."""
 
     def __enter__(self: T) -> T:
@@ -117,8 +118,9 @@ class _Closing:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Stop it, whatever state it is in."""
 
 
 class SerfAgent(_Closing):

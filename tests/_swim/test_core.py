@@ -1,0 +1,52 @@
+"""What the parts share: the budget of packets, the bounds of the queue, and who is not sent to."""
+
+from __future__ import annotations
+
+from mycorrizal._wire.messages import AckResp, Dead, Ping, Suspect
+from tests._swim.harness import alive, drain, make, sent, tell
+
+
+def test_the_queue_is_bounded_by_the_table() -> None:
+    swim = make(max_nodes=20)
+    for n in range(0, 1000, 10):
+        tell(swim, *(m for k in range(n, n + 10) for m in (alive(f"p{k}"), Dead(1, f"p{k}", "x"))), now=float(n))
+        swim._prober._reap(n + 31.0)
+        drain(swim)
+    assert len(swim._core.queue) <= 2 * 20
+
+
+def test_a_ping_that_cannot_be_answered_uses_no_broadcasts_up() -> None:
+    swim = make()
+    tell(swim, alive("peer"))
+    before = [b.transmits for b in swim._core.queue.broadcasts()]
+    for number in range(50):
+        tell(swim, Ping(number, "self", b"\x01\x02\x03", 7946, "x"))
+    assert sent(swim) == []
+    assert swim.counters["udp.undialable_dropped"] == 50
+    assert [b.transmits for b in swim._core.queue.broadcasts()] == before
+
+    swim = make(require_node_names=True)
+    tell(swim, alive("peer"), Ping(1, "self", b"\x0a\0\0\2", 7946, ""))
+    assert sent(swim) == []
+    assert swim.counters["udp.unnamed_dropped"] == 1
+    assert [b.transmits for b in swim._core.queue.broadcasts()] == before
+    tell(swim, Ping(1, "self", b"\x0a\0\0\2", 7946, "x"))
+    assert AckResp(1, None) in [m for m, _ in sent(swim)]
+
+
+def test_a_stranger_named_by_its_address_gets_a_checksum() -> None:
+    """memberlist looks the destination of an answer up by the text of its address."""
+    swim = make()
+    tell(swim, alive("10.0.0.9", "10.0.0.9"))
+    drain(swim)
+    tell(swim, Ping(1, "self"), sender=("10.0.0.9", 7946))
+    [(data, _)] = swim.datagrams_to_send()
+    assert data[0] == 12
+
+
+def test_an_accusation_is_gossiped_once_for_each_new_voice() -> None:
+    swim = make()
+    tell(swim, *(alive(f"peer{n}") for n in range(4)))
+    swim._core.queue.reset()
+    tell(swim, *(Suspect(1, "peer0", f"peer{n}") for n in (1, 1, 2, 2, 3)))
+    assert len(swim._core.queue) == 1
