@@ -36,11 +36,9 @@ def speed(
         seed: of the cluster.
         members: how many to begin with.
         wave: how many crash, and how many join.
-        config: settings; the default is the LAN profile without compression and without early push/pulls. A join
-            moves whole tables, and in the default profile dozens of them, each compressed in pure Python: that
-            measures LZW, not the protocol.
+        config: settings; the default is the LAN profile as it is.
     """
-    config = config or Config.lan(name="template", enable_compression=False, early_push_pulls=0)
+    config = config or Config.lan(name="template")
     report = Report(
         "speed",
         f"virtual time per time of one core, {members} members",
