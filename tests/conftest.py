@@ -54,7 +54,6 @@ def need_peer() -> Callable[[str], str]:
 def need_network_namespace(need_peer: Callable[[str], str]) -> str:
     """Return the path of ``ip``; skip where the kernel does not let this user make network namespaces."""
     ip = need_peer("ip")
-    need_peer("tc")
     name = f"mycorrizal-probe-{os.getpid()}"
     made = subprocess.run([ip, "netns", "add", name], capture_output=True, text=True, check=False)
     if made.returncode:
