@@ -2,8 +2,8 @@
 
 Which one is written follows the body codec: with ``wire="msgpack"`` LZW, byte
 for byte as Go does. Differs from memberlist: with ``wire="cbor"``, which no Go
-node reads, zlib's DEFLATE (algorithm 1), which is written in C: LZW in Python
-was half of what a node computes while a cluster forms.
+node reads, zlib's DEFLATE (algorithm 1), which is written in C: with LZW in
+Python a forming cluster of 64 needs 1.4 times the CPU (docs/performance.md).
 
 From: memberlist-protocol §2.5, §4; RFC 1951.
 """
