@@ -17,17 +17,26 @@ knowing this module, and each carries fields beside its text::
         NoPingResponse                    no acknowledgement to a ping
       PeerUnreachable (ConnectionError)   a peer could not be reached
         JoinError                         no seed could be joined; .failures says why
-        RemoteError                       the peer answered with an error message
+        PeerRefused                       the peer answered an exchange with an error message
+        PeerBusy                          the peer's handlers are all taken; nothing ran
+      RemoteError (RuntimeError)          the peer's handler raised; .type and .text say what
+        UnknownHandler (LookupError)      the peer has no handler of this name; nothing ran
       MergeRefused (RuntimeError)         a delegate or the version check refused a merge
+      ValueEncodeError (TypeError)        a value that cannot be sent; the text names the place in it
+      ValueTooLarge (ValueError)          a value above the limit of either side
+      OperationCancelled (CancelledError) the call was cancelled, here or by the peer
       RemoteProtocolError (ValueError)    a peer sent something we refuse
         WireMismatch                      the peer speaks the other ``wire=`` codec
         LabelMismatch                     the peer's label is not ours
         DecryptError                      encrypted with another key, or not at all
+        ProofError                        the peer did not prove the key, or its certificate
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from typing import Any
 
 __all__ = [
     "BindError",
@@ -42,13 +51,20 @@ __all__ = [
     "MycorrizalError",
     "NoPingResponse",
     "NotRunningError",
+    "OperationCancelled",
     "OperationTimeout",
+    "PeerBusy",
+    "PeerRefused",
     "PeerUnreachable",
+    "ProofError",
     "QueueFull",
     "ReentrantCallError",
     "RemoteError",
     "RemoteProtocolError",
     "ServiceCrashed",
+    "UnknownHandler",
+    "ValueEncodeError",
+    "ValueTooLarge",
     "WireMismatch",
 ]
 
@@ -74,11 +90,17 @@ class MycorrizalError(Exception):
         node: str | None = None,
         operation: str | None = None,
         hint: str | None = None,
+        indeterminate: bool | None = None,
+        retriable: bool | None = None,
     ) -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
         self.node = node
         self.operation = operation
         self.hint = hint
+        if indeterminate is not None:
+            self.indeterminate = indeterminate
+        if retriable is not None:
+            self.retriable = retriable
 
 
 class ConfigError(MycorrizalError, ValueError):
@@ -155,14 +177,48 @@ class JoinError(PeerUnreachable):
         self.failures = dict(failures)
 
 
-class RemoteError(PeerUnreachable):
+class PeerRefused(PeerUnreachable):
     """The peer answered an exchange with memberlist's error message."""
 
     retriable = False
 
 
+class PeerBusy(PeerUnreachable):
+    """All handlers of the peer are taken and its queue is full; the request did not run."""
+
+
+class RemoteError(MycorrizalError, RuntimeError):
+    """The peer's handler raised.
+
+    Attributes:
+        type: name of the exception's class at the peer.
+        text: its text; a traceback only if the peer's ``DataConfig.tracebacks`` is on.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", text: str = "", node: str | None = None, **more: Any) -> None:
+        super().__init__(message, node=node, **more)
+        self.type = kind
+        self.text = text
+
+
+class UnknownHandler(RemoteError, LookupError):
+    """The peer has no handler of this name; nothing ran."""
+
+
 class MergeRefused(MycorrizalError, RuntimeError):
     """A merge of remote state was refused, by a delegate or the version check."""
+
+
+class ValueEncodeError(MycorrizalError, TypeError):
+    """A value, or something in it, that cannot be sent."""
+
+
+class ValueTooLarge(MycorrizalError, ValueError):
+    """A value above the limit, ours or the peer's; nothing was delivered."""
+
+
+class OperationCancelled(MycorrizalError, CancelledError):
+    """The call was cancelled; whether it ran at the peer is unknown if ``indeterminate``."""
 
 
 class RemoteProtocolError(MycorrizalError, ValueError):
@@ -179,3 +235,7 @@ class LabelMismatch(RemoteProtocolError):
 
 class DecryptError(RemoteProtocolError):
     """No installed key opens what the peer sent, or it was not encrypted."""
+
+
+class ProofError(RemoteProtocolError):
+    """The peer did not prove the key, or its certificate, for this very session."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from .._wire.messages import Err, Message, PushPull, Suspect
 from ..config import META_MAX_SIZE
-from ..exceptions import MergeRefused, MycorrizalError, RemoteError, RemoteProtocolError
+from ..exceptions import MergeRefused, MycorrizalError, PeerRefused, RemoteProtocolError
 from ..types import Address, Node, NodeState, Versions
 from .core import Core
 from .events import MergeRejected, RemoteState
@@ -106,7 +106,7 @@ class Sync:
     def _take_answer(self, answer: Message | None, address: Address, join: bool, now: float) -> Exception | None:
         where = f"{address[0]}:{address[1]}"
         if isinstance(answer, Err):
-            return RemoteError(f"{where} refused: {answer.error}", node=where, hint=_ERR_HINT)
+            return PeerRefused(f"{where} refused: {answer.error}", node=where, hint=_ERR_HINT)
         if not isinstance(answer, PushPull):
             what = "nothing" if answer is None else f"a message of type {answer.TYPE.name}"
             return RemoteProtocolError(f"{where} answered a push/pull with {what}", node=where)

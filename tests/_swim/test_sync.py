@@ -9,7 +9,7 @@ import pytest
 from mycorrizal._swim.events import MergeRejected, OperationDone
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.messages import AckResp, Dead, Err, Message, Ping, PushNodeState, PushPull, Suspect
-from mycorrizal.exceptions import MergeRefused, RemoteError, RemoteProtocolError
+from mycorrizal.exceptions import MergeRefused, PeerRefused, RemoteProtocolError
 from mycorrizal.types import Address, NodeState, pack_host
 from tests._swim.harness import VSN, alive, drain, events, make, run_timers, sent, state, tell
 
@@ -36,7 +36,7 @@ def joined(swim: Swim, answer: Message | None) -> Exception | None:
     [
         (None, RemoteProtocolError, "with nothing"),
         (AckResp(1, None), RemoteProtocolError, "type ACK"),
-        (Err("no installed keys"), RemoteError, "no installed keys"),
+        (Err("no installed keys"), PeerRefused, "no installed keys"),
         (PushPull((entry("peer", bytes((1, 5, 9, 0, 0, 0))),), b"", True), MergeRefused, "version 9"),
     ],
     ids=["nothing", "another type", "an error", "other versions"],

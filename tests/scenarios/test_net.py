@@ -27,7 +27,7 @@ from mycorrizal._wire.security import Keyring, decrypt_payload
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.config import Config
 from mycorrizal.delegates import BaseDelegate
-from mycorrizal.exceptions import RemoteError, RemoteProtocolError
+from mycorrizal.exceptions import PeerRefused, RemoteProtocolError
 from mycorrizal.types import Address, NodeState
 from tests._swim.harness import alive, drain, events, nonces, queued, run_timers, sent, state, tell
 from tests.scenarios.network import Network, answer_bytes, faithful, named
@@ -257,7 +257,7 @@ def test_a_refusal_that_can_be_read_is_told() -> None:
     m2 = faithful("m2", "127.0.0.2")
     network = Network(m1, m2)
     error = network.join(m2, m1)
-    assert isinstance(error, RemoteError)
+    assert isinstance(error, PeerRefused)
     assert "encryption is configured but remote state is not encrypted" in str(error)
 
 

@@ -1,0 +1,1 @@
+"""The QUIC transport: one thread, one UDP socket, every aioquic object."""
