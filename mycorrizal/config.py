@@ -122,7 +122,7 @@ class Config:
     """Most threads that carry TCP conversations at a time."""
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         _check_address("bind_addr", self.bind_addr)
         _check_range("bind_port", self.bind_port, 0, 65535)
         if self.advertise_addr is not None:
@@ -272,7 +272,7 @@ def _known(cls: type[Config], names: dict[str, Any]) -> None:
             raise ConfigError(name, "no such setting", hint="see the fields of mycorrizal.Config")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not isinstance(name, str):
         raise ConfigError("name", f"must be text, not {type(name).__name__}")
     if not name:

@@ -6,8 +6,20 @@ import enum
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Address", "JoinResult", "Node", "NodeState", "Versions", "host_of", "pack_host"]
+__all__ = [
+    "Address",
+    "JoinResult",
+    "Message",
+    "Node",
+    "NodeState",
+    "PeerInfo",
+    "Request",
+    "Versions",
+    "host_of",
+    "pack_host",
+]
 
 Address = tuple[str, int]
 """A socket address as ``(IP literal, port)``."""
@@ -80,6 +92,61 @@ class JoinResult:
 
     reached: int
     failures: Mapping[str, Exception]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message out of the inbox; ``value`` is the reader's own."""
+
+    sender: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request handler is called with.
+
+    Attributes:
+        name: under which the handler is registered.
+        value: what the caller sent; the handler's own.
+        sender: name of the node that asks.
+        deadline: seconds that were left to the caller when the handler began, None without end. What the
+            handler itself requests is cut to it.
+    """
+
+    name: str
+    value: Any
+    sender: str
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What the data plane knows of one peer, at one moment.
+
+    Attributes:
+        name, address: who and where; the address is None if nobody has told it.
+        state: ``connected``, ``connecting``, ``idle`` (dialled at the next call) or ``failing`` (waits to redial).
+        dialled: whether we opened the connection.
+        connections: how many there are; 2 for a moment after both sides have dialled.
+        rtt: smoothed round trip in seconds, 0.0 while unknown.
+        mtu: bytes of the largest datagram we send to it.
+        calls, serving: requests of ours and of the peer's that are open.
+        messages: messages on their way, not accepted by its inbox yet.
+        path: further figures of the connection: bytes, datagrams, congestion window, losses.
+    """
+
+    name: str
+    address: Address | None
+    state: str
+    dialled: bool
+    connections: int
+    rtt: float
+    mtu: int
+    calls: int
+    serving: int
+    messages: int
+    path: Mapping[str, float]
 
 
 def host_of(addr: bytes) -> str:

@@ -27,7 +27,13 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "mycorrizal-stamp.json"
 OLDEST = (3, 11)
-COVERS = {"": {""}, "test": {"", "test"}, "plot": {"", "plot"}, "dev": {"", "test", "plot", "dev"}}
+COVERS = {
+    "": {""},
+    "test": {"", "test"},
+    "plot": {"", "plot"},
+    "bench": {"", "plot", "bench"},
+    "dev": {"", "test", "plot", "dev"},
+}
 
 
 def start() -> None:

@@ -47,6 +47,11 @@ class Deadline:
         return seconds if left is None else min(left, seconds)
 
     @property
+    def moment(self) -> float | None:
+        """Clock time of the end; None if there is none."""
+        return self._at
+
+    @property
     def passed(self) -> bool:
         """Whether the moment has come."""
         return self._at is not None and clock.now() >= self._at

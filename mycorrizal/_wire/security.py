@@ -11,7 +11,7 @@ From: memberlist-protocol §2.6, §9.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ class Keyring:
         ring = (primary, *others) if primary else ()
         self._keys = dict.fromkeys(_checked(key) for key in ring)
         self._primary = next(iter(self._keys), None)
+        self._watchers: dict[Callable[[], None], None] = {}
 
     def __bool__(self) -> bool:
         """Whether encryption is on: it is as soon as there is a key."""
@@ -79,9 +80,11 @@ class Keyring:
     def add(self, key: bytes) -> None:
         """Install `key`; the first key of an empty ring becomes primary. A known key is no error."""
         key = _checked(key)
+        before = self.keys()
         self._keys.setdefault(key)
         if self._primary is None:
             self._primary = key
+        self._tell(before)
 
     def use(self, key: bytes) -> None:
         """Make an installed `key` the primary.
@@ -91,7 +94,9 @@ class Keyring:
         """
         if key not in self._keys:
             raise ConfigError("keyring", "this key is not installed", hint="add it on every node before you use it")
+        before = self.keys()
         self._primary = bytes(key)
+        self._tell(before)
 
     def remove(self, key: bytes) -> None:
         """Remove `key`; an absent key is no error.
@@ -101,7 +106,22 @@ class Keyring:
         """
         if key == self._primary:
             raise ConfigError("keyring", "the primary key cannot be removed", hint="use another key first")
+        before = self.keys()
         self._keys.pop(key, None)
+        self._tell(before)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each change, on the thread that made it; it must be short and must not raise."""
+        self._watchers[callback] = None
+
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        """Call it no longer; one that does not watch is no error."""
+        self._watchers.pop(callback, None)
+
+    def _tell(self, before: tuple[bytes, ...]) -> None:
+        if self.keys() != before:
+            for callback in tuple(self._watchers):
+                callback()
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self._keys)}>"  # never a key

@@ -1,0 +1,158 @@
+"""What the data machine needs from the world, as protocols: a connection, trust, and its host.
+
+Everything here is called on the thread that owns the machine. Tests hand in
+fakes; ``_runtime/quic`` has the real ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._wire.values import Codecs, Encoded, decode_packed, decode_parts
+from ..exceptions import MycorrizalError
+from ..types import Address
+
+__all__ = ["Call", "Connection", "Host", "Received", "Served", "Sink", "Trust"]
+
+
+class Connection(Protocol):
+    """One QUIC connection."""
+
+    @property
+    def dialled(self) -> bool: ...
+    @property
+    def address(self) -> Address: ...
+    @property
+    def channel(self) -> bytes | None: ...
+    @property
+    def last_received(self) -> float: ...
+    @property
+    def created(self) -> float: ...
+
+    def open_stream(self, *, uni: bool) -> int: ...
+    def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None: ...
+    def backlog(self, stream: int) -> int: ...
+    def reset(self, stream: int, code: int) -> None: ...
+    def stop(self, stream: int, code: int) -> None: ...
+    def touch(self) -> None: ...
+    def ping(self) -> None: ...
+    def stats(self) -> dict[str, float | int]: ...
+    def mark_proved(self) -> None: ...
+    def close(self, code: int, reason: str, now: float) -> None: ...
+
+
+class Trust(Protocol):
+    """How two nodes prove themselves to each other; see ``_runtime/quic/trust.py``.
+
+    What a proof is bound to comes from ``Host.binding`` and is not looked into here.
+    """
+
+    def offer(self) -> bytes: ...
+    def prove(self, s: Any, offer: bytes) -> tuple[bytes, str]: ...
+    def verify(self, s: Any, proof: bytes) -> str: ...
+    def answer(self, s: Any, key_id: str) -> bytes: ...
+    def check_answer(self, s: Any, key_id: str, answer: bytes) -> None: ...
+    def holds(self, key_id: str) -> bool: ...
+
+
+class Ticket(Protocol):
+    """Where the outcome of a call goes; called once."""
+
+    def succeed(self, outcome: object) -> None: ...
+    def fail(self, error: MycorrizalError) -> None: ...
+
+
+class Sink(Protocol):
+    """The user's end of an open stream."""
+
+    def opened(self, pipe: object) -> None: ...
+    def feed(self, data: bytes, fin: bool) -> None: ...
+    def taken(self, size: int) -> None: ...
+    def broken(self, error: MycorrizalError) -> None: ...
+
+
+class Received:
+    """A value as it came: packed in one piece, or header and buffers. Decoded by whoever wants it, never on the loop."""
+
+    __slots__ = ("_buffers", "_header", "_packed", "size")
+
+    def __init__(self, packed: bytes, header: bytes = b"", buffers: list[bytes | bytearray] | None = None) -> None:
+        self._packed = packed
+        self._header = header
+        self._buffers = buffers
+        self.size = len(packed) if buffers is None else len(header) + sum(map(len, buffers))
+
+    def decode(self, codecs: Codecs) -> object:
+        """Return the value.
+
+        Raises:
+            RemoteProtocolError: it is not one that we accept.
+        """
+        if self._buffers is None:
+            return decode_packed(self._packed, codecs)
+        return decode_parts(self._header, self._buffers, codecs)
+
+
+class Call:
+    """One request of ours. Made by the caller, then owned by the machine."""
+
+    __slots__ = ("deadline", "done", "flow", "link", "name", "node", "number", "sent", "ticket", "value")
+
+    def __init__(self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket) -> None:
+        self.node = node
+        self.name = name  # as a name_field
+        self.value = value
+        self.deadline = deadline
+        self.ticket = ticket
+        self.number = 0
+        self.sent = False
+        self.done = False
+        self.link: object = None
+        self.flow: object = None
+
+
+class Answering(Protocol):
+    """Who takes the answer to a request."""
+
+    def respond(self, request: Served, status: int, value: Encoded | None, now: float) -> None: ...
+
+
+class Served:
+    """One request of a peer, while a handler has it."""
+
+    __slots__ = ("call", "cancelled", "deadline", "link", "name", "number", "sender", "value")
+
+    def __init__(
+        self, link: Answering, number: int, name: str, sender: str, deadline: float | None, value: Received
+    ) -> None:
+        self.link = link
+        self.number = number
+        self.name = name
+        self.sender = sender
+        self.deadline = deadline
+        self.value = value
+        self.cancelled = False
+        self.call: Call | None = None  # of a request to oneself
+
+
+class Host(Protocol):
+    """The runtime around the machine."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def boot(self) -> bytes: ...
+    def dial(self, address: Address, peer: str | None, now: float) -> Connection: ...
+    def resolve(self, node: str) -> Address | None: ...
+    def member(self, node: str) -> bool | None: ...
+    def offer(self, item: tuple[str, Received], size: int) -> bool: ...
+    def serve(self, request: Served) -> bool: ...
+    def has_handler(self, name: str) -> bool: ...
+    def accept_stream(self, name: str, sender: str) -> Sink | None: ...
+    def arm(self, delay: float) -> None: ...
+    def nonce(self) -> bytes: ...
+    def jitter(self) -> float: ...
+    def binding(self, channel: bytes, server_nonce: bytes, client_nonce: bytes, client: str, server: str) -> Any: ...
+    def count(self, name: str, amount: int = 1) -> None: ...
+    def warn(self, kind: str, message: str, *args: object) -> None: ...
+

@@ -1,0 +1,306 @@
+"""How a caller gets the outcome of a call: by waiting for it, or through a future.
+
+``Waiter`` is for calls that block: one lock, because a ``threading.Event`` or a
+``Future`` costs several times as much. ``PlaneFuture`` is for those that do
+not; ``Completions`` finishes them on a thread of its own, since a done-callback
+is user code and must not run on the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from ..exceptions import MycorrizalError, NotRunningError, OperationCancelled, OperationTimeout, ReentrantCallError
+from . import reentry
+from .counters import Counters
+from .deadline import Deadline
+from .service import Service
+
+__all__ = ["Completions", "PlaneFuture", "Waiter"]
+
+log = logging.getLogger("mycorrizal.futures")
+
+T = TypeVar("T")
+
+_UNSET: Any = object()
+
+
+class Waiter:
+    """Where one blocked call waits for its outcome. ``set`` on any thread, ``wait`` on one.
+
+    Attributes:
+        outcome: what was set; meaningless before ``wait`` returned True.
+    """
+
+    __slots__ = ("_gate", "_unset", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Any = _UNSET
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._unset = [None]
+
+    def set(self, outcome: object) -> bool:
+        """End the wait with `outcome`; False if there is one already. Never blocks."""
+        try:
+            self._unset.pop()  # one step, so that of two threads one is first
+        except IndexError:
+            return False
+        self.outcome = outcome
+        self._gate.release()
+        return True
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait for the outcome; False if the deadline passed first. Ctrl-C ends it at once."""
+        if self.outcome is _UNSET:
+            left = deadline.remaining()
+            if left is None:
+                self._gate.acquire()
+            else:
+                self._gate.acquire(timeout=left)
+        return self.outcome is not _UNSET
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self.outcome is not _UNSET
+
+
+class PlaneFuture(Future[T]):
+    """The outcome of a call that is under way. Works with ``concurrent.futures.wait`` and ``as_completed``.
+
+    Args:
+        on_cancel: called once, on the cancelling thread, if ``cancel`` was in time. Must not block.
+        waiting: a handler pool's, entered around each wait.
+    """
+
+    def __init__(
+        self,
+        on_cancel: Callable[[], object] | None = None,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        super().__init__()
+        self._on_cancel = on_cancel
+        self._waiting = waiting
+        self._claim = threading.Lock()  # whoever takes it ends this future; never released
+
+    def claim(self) -> bool:
+        """Return whether the caller is now the one that sets the outcome: nobody else was, or cancelled."""
+        return self._claim.acquire(blocking=False)
+
+    def cancel(self) -> bool:
+        """Give the call up here and at the peer; False if it is done. Any thread.
+
+        Whether it ran at the peer is unknown. Done-callbacks run on the calling thread.
+        """
+        if not self.claim():
+            return self.cancelled()
+        on_cancel, self._on_cancel = self._on_cancel, None
+        try:
+            if on_cancel is not None:
+                on_cancel()
+        except Exception as exc:  # the loop has ended: there is nothing to give up
+            log.debug("a cancelled call could not be told: %r", exc)
+        finally:
+            try:
+                super().cancel()
+            finally:
+                self.set_running_or_notify_cancel()  # for those in concurrent.futures.wait
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the outcome; wait up to `timeout` seconds for it, for ever if None.
+
+        Raises:
+            OperationTimeout: not done in time; the call goes on.
+            OperationCancelled: it was cancelled.
+            ReentrantCallError: not done, and this thread is needed to get it done.
+            Exception: what the call failed with.
+        """
+        self._await("result", timeout)
+        try:
+            return super().result(0)
+        except MycorrizalError:
+            raise  # an OperationCancelled that the peer sent is one of the next, too
+        except CancelledError:
+            raise OperationCancelled("the call was cancelled", indeterminate=True) from None
+        finally:
+            del self  # the error's traceback refers to this frame, and the future to the error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call failed with, None if it did not fail. Raises otherwise as ``result`` does."""
+        self._await("exception", timeout)
+        try:
+            return super().exception(0)
+        except MycorrizalError:
+            raise  # an OperationCancelled that the peer sent is one of the next, too
+        except CancelledError:
+            raise OperationCancelled("the call was cancelled", indeterminate=True) from None
+        finally:
+            del self
+
+    def _await(self, operation: str, timeout: float | None) -> None:
+        if self.done():
+            return
+        left = Deadline(timeout).remaining()
+        if left is None or left > 0:
+            reentry.refuse(operation)
+            if reentry.finishers.caller() is not None:
+                raise ReentrantCallError(
+                    f"{operation} would wait on mycorrizal-futures, the thread that finishes futures",
+                    operation=operation,
+                    hint="in a done-callback look only at the future that it was given",
+                )
+            with self._waiting():
+                try:
+                    super().exception(left)
+                except (TimeoutError, CancelledError):
+                    pass
+        if not self.done():
+            raise OperationTimeout(f"not done within {timeout} s; the call goes on", operation=operation)
+
+    def settle(self, finish: Callable[[], T]) -> bool:
+        """End it with what `finish` returns or raises; False, and `finish` not called, if it was cancelled.
+
+        Done-callbacks run on the calling thread.
+        """
+        if not self.claim():
+            return False
+        self._on_cancel = None  # it may refer to the call, and the call to us
+        self.set_running_or_notify_cancel()
+        try:
+            result = finish()
+        except BaseException as exc:
+            self.set_exception(exc)
+        else:
+            self.set_result(result)
+        finally:
+            del self, finish  # the error's traceback refers to this frame, and the future to the error
+        return True
+
+
+class Completions:
+    """Owns the thread ``mycorrizal-futures``. Unbounded: what waits is bounded by the calls that are under way.
+
+    Args:
+        counters: ``futures.faults`` counts done-callbacks that tried to end the thread.
+    """
+
+    def __init__(self, node: str, counters: Counters) -> None:
+        self._node = node
+        self._counters = counters
+        self._items: deque[tuple[PlaneFuture[Any], Callable[[], Any]]] = deque()
+        self._idle: list[threading.Lock] = []  # its gate, while the thread sleeps
+        self._lock = threading.RLock()
+        self._started = False
+        self._stopping = False
+        self._ended = False
+        self.service = Service("mycorrizal-futures", node, self._run, self._on_end)
+
+    def start(self) -> None:
+        """Start the thread unless it runs. Any thread; best a caller's, since the loop would wait for the start.
+
+        Raises:
+            RuntimeError: the system, or an interpreter that is ending, refuses a new thread.
+            NotRunningError, ServiceCrashed: it has ended.
+        """
+        if self._started and not self._ended:
+            return
+        with self._lock:
+            if self._stopping or self._ended:
+                raise self.service.refusal()
+            if not self._started:
+                self.service.start()
+                self._started = True
+
+    def post(self, future: PlaneFuture[T], finish: Callable[[], T]) -> None:
+        """Have `future` end with what ``finish()`` returns or raises. Any thread; never blocks, raises nothing.
+
+        After the end of the thread the future fails at once, on the calling thread.
+        """
+        self._items.append((future, finish))
+        if self._idle:
+            try:
+                self._idle.pop().release()
+            except IndexError:
+                pass  # somebody else woke it
+        elif self._ended:
+            self._drain(self.service.refusal)
+        elif not self._started:
+            self._start_late()
+
+    def _start_late(self) -> None:
+        try:
+            self.start()
+        except Exception as exc:
+            error = exc if isinstance(exc, MycorrizalError) else NotRunningError(f"no thread for futures: {exc}")
+            self._drain(lambda: error)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def stop(self) -> None:
+        """Let the thread finish what is queued and end. Call it when nothing is posted any more."""
+        with self._lock:
+            self._stopping = True
+            if not self._started:
+                self._ended = True
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            pass
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the end; False if the deadline passed, or this is the thread itself."""
+        return self.service.join(deadline)
+
+    # -- the thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        gate = threading.Lock()
+        gate.acquire()
+        with reentry.finishers.entered("mycorrizal-futures"):
+            while True:
+                self._drain()
+                # First idle, then a look at the queue; ``post`` does it the other way round: one sees the other.
+                self._idle.append(gate)
+                if not self._items and not self._stopping:
+                    gate.acquire()
+                    continue
+                try:
+                    self._idle.remove(gate)
+                except ValueError:
+                    gate.acquire()  # somebody woke us just now
+                if not self._items and self._stopping:
+                    return
+
+    def _on_end(self) -> None:
+        self._ended = True  # first this, then a last look; ``post`` does it the other way round
+        self._drain(self.service.refusal)
+
+    def _drain(self, refusal: Callable[[], Exception] | None = None) -> None:
+        """Finish what is queued; with `refusal`, fail it, on the ending thread or the one that posted too late."""
+        while True:
+            try:
+                future, finish = self._items.popleft()
+            except IndexError:
+                return
+            try:
+                future.settle(finish if refusal is None else _raiser(refusal))
+            except BaseException as exc:  # sys.exit() in a done-callback ends neither us nor the process
+                self._counters.add("futures.faults")
+                log.error("! %s: a done-callback raised %r; ignored", self._node, exc)
+            del future, finish  # an idle thread keeps nobody's values
+
+
+def _raiser(refusal: Callable[[], Exception]) -> Callable[[], Any]:
+    def refuse() -> Any:
+        raise refusal()
+
+    return refuse

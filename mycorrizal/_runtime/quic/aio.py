@@ -1,0 +1,277 @@
+"""The only module that touches private attributes of aioquic.
+
+``check_aioquic`` names every one of them, so that a future aioquic which
+lacks one is refused with its name, and not met by a wrong answer later.
+Written against aioquic 1.7.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aioquic
+from aioquic._buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnectionState
+from aioquic.quic.packet_builder import QuicSentPacket
+
+from ...exceptions import NotRunningError
+
+__all__ = ["ALPN", "LOCAL", "Buffer", "Quic", "check_aioquic"]
+
+ALPN = "mycorrizal/1"
+LOCAL = "mycorrizal-local"
+"""Name of the congestion control for peers on this host."""
+OLDEST = (1, 7, 2)
+
+_PRIVATE = {
+    "QuicConnection": """_ack_delay _close_at _close_event _close_pending _cryptos _events _handshake_complete
+        _handshake_confirmed _host_cids _host_cid_seq _is_client _local_active_connection_id_limit
+        _local_initial_source_connection_id _local_max_data _loss _max_datagram_size _network_paths _peer_cid
+        _ping_pending _remote_active_connection_id_limit _spaces _state _streams _replenish_connection_ids
+        _write_connection_limits _stream_can_receive _stream_can_send _stream_is_discarded""",
+    "QuicPacketRecovery": "_cc _pacer _pto_count _rtt_smoothed _rtt_min _rtt_initialized",
+    "QuicStreamSender": "_buffer_start _buffer_stop _buffer_fin _reset_error_code is_finished",
+}
+
+
+class LocalCongestion(QuicCongestionControl):
+    """For peers on this host: a window as large as the receiving socket bears, halved on loss and soon back.
+
+    Nothing is shared with others there but the receiver's socket buffer, and
+    probing for its size, as for a path, costs a third of the speed.
+    """
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.most = 1 << 20
+        self.least = 8 * max_datagram_size
+        self.congestion_window = self.most
+        self._reduced_at = -1.0
+
+    def limit(self, most: int) -> None:
+        """Set the largest window."""
+        self.most = max(most, self.least)
+        self.congestion_window = min(self.congestion_window, self.most)
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        self.bytes_in_flight -= packet.sent_bytes
+        if self.congestion_window < self.most:
+            self.congestion_window = min(self.most, self.congestion_window + packet.sent_bytes // 2)
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        self.bytes_in_flight += packet.sent_bytes
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        sent = 0.0
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+            sent = packet.sent_time or 0.0
+        if sent > self._reduced_at:  # once for all that was under way together
+            self._reduced_at = now
+            self.congestion_window = max(self.least, self.congestion_window // 2)
+
+    def on_persistent_congestion(self) -> None:
+        self.congestion_window = self.least
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        pass
+
+
+class _NoPacer:
+    """Lets every packet go at once: on this host pacing only adds timers."""
+
+    packet_time = None
+
+    def next_send_time(self, now: float) -> None:
+        return None
+
+    def update_after_send(self, now: float) -> None:
+        pass
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        pass
+
+
+def check_aioquic() -> None:
+    """Make sure that this aioquic is one that this module knows.
+
+    Raises:
+        NotRunningError: it is too old, or lacks an attribute, which is named.
+    """
+    version = str(aioquic.__version__)
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    hint = "install aioquic 1.7.2, or a newer mycorrizal"
+    if numbers < OLDEST:
+        raise NotRunningError(f"aioquic {version} is too old", hint=hint)
+    missing = list(_missing())
+    if missing:
+        raise NotRunningError(f"aioquic {version} lacks {', '.join(missing)}", hint=hint)
+
+
+def _missing() -> Iterable[str]:
+    quic = QuicConnection(configuration=QuicConfiguration())
+    found: dict[str, object] = {"QuicConnection": quic, "QuicPacketRecovery": getattr(quic, "_loss", None)}
+    make_stream = getattr(quic, "_get_or_create_stream_for_send", None)
+    found["QuicStreamSender"] = None if make_stream is None else make_stream(0).sender
+    for kind, names in _PRIVATE.items():
+        yield from (f"{kind}.{name}" for name in names.split() if not hasattr(found[kind], name))
+    quic.__dict__.clear()
+
+
+class Quic(QuicConnection):
+    """A QuicConnection with what its public interface lacks. Loop thread only.
+
+    `make_cid` gives connection ids that this node recognises later, `token`
+    the stateless reset token of one, None for none.
+    """
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        make_cid: Callable[[], bytes],
+        token: Callable[[bytes], bytes | None],
+        *,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self._make_cid = make_cid
+        self._make_token = token
+        self._packets_lost = 0
+        self.limits_held = False
+        """While true the peer's flow control limits stay as they began."""
+        own = self._host_cids[0]
+        own.cid = self.host_cid = self._local_initial_source_connection_id = make_cid()
+        if not self._is_client:
+            own.stateless_reset_token = token(own.cid) or own.stateless_reset_token
+        # We never migrate, so one spare id is enough; each costs a frame in the handshake.
+        self._local_active_connection_id_limit = 2
+
+    def be_local(self, window: int) -> None:
+        """Adapt to a peer on this host: no pacing, and at most `window` bytes in flight (with LOCAL congestion)."""
+        loss: Any = self._loss
+        loss._pacer = _NoPacer()
+        loss._cc.limit(window)
+
+    # -- what happened ----------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether it closes, or has closed."""
+        return self._close_event is not None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the peer closed it."""
+        return self._state is QuicConnectionState.DRAINING
+
+    @property
+    def close_reason(self) -> tuple[int, str]:
+        """Code and text of the end, once ``ended``."""
+        event = self._close_event
+        return (0, "") if event is None else (int(event.error_code), str(event.reason_phrase))
+
+    @property
+    def peer_cid(self) -> bytes:
+        """The id that our packets carry."""
+        return bytes(self._peer_cid.cid)
+
+    def closing_time(self) -> float:
+        """Return three probe timeouts in seconds: how long late packets may still come (RFC 9000 §10.2)."""
+        return 3 * float(self._loss.get_probe_timeout())
+
+    # -- streams -----------------------------------------------------------------------
+
+    def backlog(self, stream_id: int) -> int:
+        """Return the bytes written to a stream and not yet acknowledged."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sender._buffer_stop - stream.sender._buffer_start
+
+    def writable(self, stream_id: int) -> bool:
+        """Return whether bytes written to this stream would still be sent."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return not self._stream_is_discarded(stream_id) and self._stream_can_send(stream_id)
+        sender = stream.sender
+        return sender._buffer_fin is None and sender._reset_error_code is None and not sender.is_finished
+
+    def halt(self, stream_id: int, code: int) -> None:
+        """Ask the peer to stop sending; nothing for a stream that is gone."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.receiver.is_finished and self._stream_can_receive(stream_id):
+            stream.receiver.stop(code)
+
+    # -- limits and sizes ---------------------------------------------------------------
+
+    def raise_limit(self, max_data: int) -> None:
+        """Let the peer send `max_data` bytes in all, and more as it goes."""
+        self.limits_held = False
+        self._local_max_data.value = max(self._local_max_data.value, max_data)
+
+    def _write_connection_limits(self, builder: Any, space: Any) -> None:
+        if not self.limits_held:
+            super()._write_connection_limits(builder=builder, space=space)
+
+    @property
+    def datagram_size(self) -> int:
+        """Largest datagram it sends."""
+        return int(self._max_datagram_size)
+
+    def lower(self, size: int) -> None:
+        """Send no larger datagrams than `size` from now on."""
+        size = max(1200, size)
+        if size >= self._max_datagram_size:
+            return
+        self._max_datagram_size = size
+        loss = self._loss
+        for part in (loss._cc, loss._pacer):
+            if hasattr(part, "_max_datagram_size"):
+                part._max_datagram_size = size
+
+    def _replenish_connection_ids(self) -> None:
+        while len(self._host_cids) < min(2, self._remote_active_connection_id_limit):
+            cid = self._make_cid()
+            self._host_cids.append(
+                QuicConnectionId(
+                    cid=cid,
+                    sequence_number=self._host_cid_seq,
+                    stateless_reset_token=self._make_token(cid) or self._make_cid() + self._make_cid(),
+                )
+            )
+            self._host_cid_seq += 1
+
+    # -- figures, and the end --------------------------------------------------------------
+
+    def figures(self) -> dict[str, float | int]:
+        """Return round-trip time (s), window and bytes in flight, and how often a probe timeout is running."""
+        loss = self._loss
+        return {
+            "rtt": loss._rtt_smoothed,
+            "rtt_min": loss._rtt_min if loss._rtt_initialized else 0.0,
+            "mtu": self._max_datagram_size,
+            "cwnd": loss.congestion_window,
+            "in_flight": loss.bytes_in_flight,
+            "pto": loss._pto_count,
+        }
+
+    def free(self) -> None:
+        """Take it apart: it is full of reference cycles, which would wait for the collector."""
+        tls = self.__dict__.get("tls")
+        if tls is not None:
+            tls.__dict__.clear()
+        self.__dict__.clear()
+
+
+register_congestion_control(LOCAL, LocalCongestion)

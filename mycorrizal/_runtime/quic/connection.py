@@ -1,0 +1,414 @@
+"""One QUIC connection: streams in, streams out, and one word about its end. Everything on the loop thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aioquic.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    HandshakeCompleted,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+
+from ...types import Address
+from ..sockets import from_sockaddr
+from .aio import Quic
+from .loop import Timer
+from .path import Sockaddr
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+__all__ = ["Connection", "Owner"]
+
+log = logging.getLogger("mycorrizal.quic")
+
+UNPROVEN_BYTES = 64 << 10
+"""What a client may send before it has proved the key."""
+PROVEN_WINDOW = 16 << 20
+"""Flow control afterwards; the limits that count are the owner's credits."""
+
+
+class Owner(Protocol):
+    """Who the connections belong to. Every call comes on the loop thread; none may block or raise."""
+
+    def connected(self, conn: Connection, now: float) -> None:
+        """TLS is done: a client has verified the server; to a server the client has proved nothing yet."""
+
+    def stream_data(self, conn: Connection, stream: int, data: bytes, fin: bool, now: float) -> None:
+        """Bytes of a stream, in order; `fin` with the last, which may be empty."""
+
+    def stream_reset(self, conn: Connection, stream: int, code: int, now: float) -> None:
+        """The peer gave up sending on a stream."""
+
+    def stream_stopped(self, conn: Connection, stream: int, code: int, now: float) -> None:
+        """The peer wants no more of a stream; our side of it is reset already."""
+
+    def before_transmit(self, conn: Connection, now: float) -> None:
+        """Once a turn per connection with anything to do, before packets are built: the moment to feed bulk."""
+
+    def closed(self, conn: Connection, code: int, reason: str, by_peer: bool, kind: str, now: float) -> None:
+        """The end, exactly once per connection.
+
+        `kind` is "closed" (by a CLOSE frame, or for an error on an open connection), "local" (``close``),
+        "idle" (nothing came for the idle timeout), "silent" (a dial that nobody answered), "refused"
+        (ICMP, or our own system), "handshake" (TLS or the transport said no; text in `reason`), "reset"
+        (a stateless reset: the peer has forgotten us).
+        """
+
+
+class Connection:
+    """One connection. Loop thread only.
+
+    Attributes:
+        dialled: whether we opened it.
+        address: the peer, ``(host, port)``.
+        connected: the handshake is done and the connection has not ended.
+        closed: it has ended, or ends in this turn.
+        channel: bytes that only the two ends of this TLS session have; None before ``connected``.
+        proved: the peer has proved the key; the owner says so through ``mark_proved``.
+        local: the peer is on this host.
+        created, last_received: clock times.
+        context: free for the owner.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_ending",
+        "_endpoint",
+        "_errors_since",
+        "_quic",
+        "_timer",
+        "_touched",
+        "bytes_received",
+        "bytes_sent",
+        "channel",
+        "cids",
+        "closed",
+        "connected",
+        "context",
+        "counted",
+        "created",
+        "datagrams_received",
+        "datagrams_sent",
+        "dialled",
+        "knocked",
+        "last_received",
+        "local",
+        "proved",
+        "remake",
+        "reset_token",
+        "sockaddr",
+        "stream_bytes",
+        "take_binding",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, quic: Quic, sockaddr: Sockaddr, *, dialled: bool, local: bool, now: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._quic = quic
+        self.sockaddr = sockaddr
+        self.dialled = dialled
+        self.local = local
+        self.created = self.last_received = now
+        self.connected = self.closed = self.proved = False
+        self.knocked = self.counted = False  # for admission: as a key holder, as unproven
+        self.remake: Callable[[int], tuple[Quic, Callable[[], bytes | None]]] | None = None
+        self.channel: bytes | None = None
+        self.take_binding: Callable[[], bytes | None] | None = None
+        self.context: object = None
+        self.cids: list[bytes] = []
+        self.reset_token: bytes | None = None
+        self.datagrams_sent = self.datagrams_received = self.bytes_sent = self.bytes_received = self.stream_bytes = 0
+        self._touched = False
+        self._timer: Timer | None = None
+        self._armed = 0.0
+        self._ending: tuple[int, str, bool, str] | None = None
+        self._errors_since: float | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "connected" if self.connected else "connecting"
+        return f"<Connection {'to' if self.dialled else 'from'} {self.address[0]}:{self.address[1]} {state}>"
+
+    @property
+    def address(self) -> Address:
+        """The peer's address."""
+        return from_sockaddr(self.sockaddr)
+
+    @property
+    def mtu(self) -> int:
+        """Bytes in the largest datagram we send; 0 once closed."""
+        return 0 if self.closed else self._quic.datagram_size
+
+    # -- streams ------------------------------------------------------------------------
+
+    def open_stream(self, *, uni: bool) -> int:
+        """Return the id of a new stream. Never blocks: beyond about 100 at once the peer's limit holds data back."""
+        stream = self._quic.get_next_available_stream_id(is_unidirectional=uni)
+        self._quic.send_stream_data(stream, b"")  # takes the number
+        return stream
+
+    def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None:
+        """Write to a stream; nothing happens if it, or the connection, is gone."""
+        if self.closed or not self._quic.writable(stream):
+            return
+        self._quic.send_stream_data(stream, data, fin)  # type: ignore[arg-type]
+        if not self._touched:
+            self.touch()
+
+    def backlog(self, stream: int) -> int:
+        """Return the bytes of a stream that are written and not yet acknowledged."""
+        return 0 if self.closed else self._quic.backlog(stream)
+
+    def reset(self, stream: int, code: int) -> None:
+        """Give up sending on a stream."""
+        if not self.closed and self._quic.writable(stream):
+            self._quic.reset_stream(stream, code)
+            self.touch()
+
+    def stop(self, stream: int, code: int) -> None:
+        """Ask the peer to send no more on a stream."""
+        if not self.closed:
+            self._quic.halt(stream, code)
+            self.touch()
+
+    # -- the connection -------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Send something that the peer must acknowledge, so that ``last_received`` moves if it lives."""
+        if not self.closed:
+            self._quic.send_ping(0)
+            self.touch()
+
+    def mark_proved(self) -> None:
+        """The peer proved the key: lift the limits on strangers."""
+        if self.proved:
+            return
+        self.proved = True
+        if not self.dialled and not self.closed:
+            self._endpoint.settled(self)
+            self._quic.raise_limit(PROVEN_WINDOW)
+            self.touch()
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """Say goodbye at the end of this turn; ``Owner.closed`` follows with kind "local"."""
+        self.end(code, reason, by_peer=False, kind="local", now=now, tell=True)
+
+    def stats(self) -> dict[str, float | int]:
+        """Return figures: seconds, bytes, counts."""
+        counts: dict[str, float | int] = {
+            "datagrams_sent": self.datagrams_sent,
+            "datagrams_received": self.datagrams_received,
+            "bytes_sent": self.bytes_sent,
+            "bytes_received": self.bytes_received,
+        }
+        return counts if self.closed else {**self._quic.figures(), **counts}
+
+    # -- driven by the endpoint --------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Let this connection transmit at the end of the turn."""
+        if not self._touched:
+            self._touched = True
+            self._endpoint.touched.append(self)
+
+    def receive(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """Take a datagram that carries an id of ours."""
+        if self.closed:
+            return
+        self.datagrams_received += 1
+        self.bytes_received += len(data)
+        self.last_received = now
+        if not self._touched:
+            self.touch()
+        try:
+            self._quic.receive_datagram(data, sockaddr, now)
+        except Exception as exc:
+            self._failed(exc, now)
+            return
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Hand on what happened, and notice the end."""
+        quic = self._quic
+        owner = self._endpoint.owner
+        events = quic._events
+        while events and not self.closed:
+            event: Any = events.popleft()
+            kind = type(event)
+            if kind is StreamDataReceived:
+                if not self.proved and not self.dialled:
+                    self.stream_bytes += len(event.data)
+                    if self.stream_bytes > UNPROVEN_BYTES:
+                        self.end(2, "too much before the proof", by_peer=False, kind="closed", now=now, tell=True)
+                        return
+                owner.stream_data(self, event.stream_id, event.data, event.end_stream, now)
+            elif kind is StreamReset:
+                owner.stream_reset(self, event.stream_id, event.error_code, now)
+            elif kind is StopSendingReceived:
+                owner.stream_stopped(self, event.stream_id, event.error_code, now)
+            elif kind is ConnectionIdIssued:
+                self._endpoint.issued(self, event.connection_id)
+            elif kind is ConnectionIdRetired:
+                self._endpoint.retired(self, event.connection_id)
+            elif kind is HandshakeCompleted:
+                self._handshake_done(now)
+        if not self.closed and quic._close_event is not None:
+            self._ended_by_quic(now)
+
+    def _handshake_done(self, now: float) -> None:
+        take, self.take_binding = self.take_binding, None
+        self.channel = None if take is None else take()
+        self.connected = True
+        self._endpoint.established(self)
+        self._endpoint.owner.connected(self, now)
+
+    def _ended_by_quic(self, now: float) -> None:
+        code, reason = self._quic.close_reason
+        by_peer = self._quic.draining
+        if reason == "Idle timeout" and not by_peer:
+            kind = "idle" if self.connected else "silent"
+        else:
+            kind = "closed" if self.connected else "handshake"
+        self.end(code, reason, by_peer=by_peer, kind=kind, now=now, tell=not by_peer)
+
+    def _failed(self, exc: Exception, now: float) -> None:
+        self._endpoint.count("quic.errors")
+        log.debug("* %r: %r", self, exc, exc_info=exc)
+        kind = "closed" if self.connected else "handshake"
+        reason = f"{type(exc).__name__}: {exc}"
+        self.end(1, reason[:200], by_peer=False, kind=kind, now=now, tell=True)
+
+    def end(self, code: int, reason: str, *, by_peer: bool, kind: str, now: float, tell: bool) -> None:
+        """Begin the end: nothing goes to the owner any more but ``closed``, at the end of this turn."""
+        if self.closed:
+            return
+        self.closed = True
+        self._ending = (code, reason, by_peer, kind)
+        if tell and not self._quic.ended:
+            self._quic.close(error_code=code, reason_phrase=reason[:200])
+        self.touch()
+
+    def transmit(self, now: float) -> None:
+        """Once a turn: let the owner feed, then send what there is."""
+        if self.connected and not self.closed:
+            self._endpoint.owner.before_transmit(self, now)
+        self._touched = False
+        if not self.closed or self._ending is not None:
+            self._send_datagrams(now)
+        if self.closed and self._ending is not None:
+            self._finish(now)
+        elif not self.closed:
+            self._arm(now)
+
+    def _send_datagrams(self, now: float) -> None:
+        try:
+            datagrams = self._quic.datagrams_to_send(now) if self._quic._network_paths else []
+        except Exception as exc:
+            if not self.closed:
+                self._failed(exc, now)
+            return
+        if self._quic._events:
+            self.pump(now)
+        if datagrams:
+            self.datagrams_sent += len(datagrams)
+            for data, sockaddr in datagrams:
+                self.bytes_sent += len(data)
+                self._endpoint.send_datagram(self, data, sockaddr, now)
+            if self.closed:
+                self._endpoint.farewell(self, datagrams[-1][0])
+
+    def _finish(self, now: float) -> None:
+        ending, self._ending = self._ending, None
+        assert ending is not None
+        code, reason, by_peer, kind = ending
+        was_connected, self.connected = self.connected, False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._endpoint.forget(self, self._quic.closing_time() if was_connected else 1.0, now)
+        self._quic.free()
+        self.take_binding = None
+        self._endpoint.owner.closed(self, code, reason, by_peer, kind, now)
+
+    # -- timers -----------------------------------------------------------------------------
+
+    def _arm(self, now: float) -> None:
+        when = self._quic.get_timer()
+        if when is None:
+            return
+        if self._timer is None or when < self._timer.when:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._endpoint.loop.call_at(when, self._due)
+        self._armed = when
+
+    def _due(self, now: float) -> None:
+        self._timer = None
+        if self.closed:
+            return
+        if self._armed > now:  # it moved on meanwhile, as it does with every packet
+            self._timer = self._endpoint.loop.call_at(self._armed, self._due)
+            return
+        try:
+            self._quic.handle_timer(now)
+        except Exception as exc:
+            self._failed(exc, now)
+            return
+        self.touch()
+        self.pump(now)
+
+    def start(self, take_binding: Callable[[], bytes | None], now: float) -> None:
+        """Dial: the first packet goes out at the end of this turn."""
+        self.take_binding = take_binding
+        try:
+            self._quic.connect(self.sockaddr, now)
+        except Exception as exc:
+            self._failed(exc, now)
+        self.touch()
+
+    def replace(self, quic: Quic) -> None:
+        """Take another QuicConnection for the handshake: the path did not carry the first one's datagrams."""
+        self._quic.free()
+        self._quic = quic
+
+    @property
+    def host_cid(self) -> bytes:
+        """The id that the peer's packets carry at first."""
+        return bytes(self._quic.host_cid)
+
+    @property
+    def peer_cid(self) -> bytes:
+        """The id that our packets carry."""
+        return self._quic.peer_cid
+
+    def refused(self, reason: str, now: float) -> None:
+        """The system said that nobody is there: at once for a dial, at the second look otherwise."""
+        if self.closed:
+            return
+        if not self.connected:
+            if self.dialled:
+                self.end(0, reason, by_peer=False, kind="refused", now=now, tell=False)
+            return
+        since = self._errors_since
+        if since is None or now - since > 5.0 or self.last_received > since:
+            self._errors_since = now
+            self.ping()
+        elif now - since >= 0.05:
+            self.end(0, reason, by_peer=False, kind="refused", now=now, tell=False)
+
+    def oversize(self, size: int, now: float) -> None:
+        """A datagram did not fit; send none above `size` from now on."""
+        if self.closed:
+            return
+        if self.dialled and not self.connected:
+            self._endpoint.redial(self, size, now)
+        else:
+            self._quic.lower(size)
+            self.touch()

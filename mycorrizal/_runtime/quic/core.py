@@ -1,0 +1,331 @@
+"""The data plane's parts, put together: socket, loop, QUIC, machine, inbox, handlers, futures.
+
+``Core`` is the machine's host: what the machine asks for on the loop thread is
+answered here, and what callers want is handed to that thread. Values are
+encoded and decoded on callers' and handlers' threads only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..._data.machine import DataMachine
+from ..._data.ports import Received, Served, Sink
+from ..._wire.frames import Status
+from ..._wire.values import Codecs, Encoded, encode_value
+from ...dataconfig import DataConfig
+from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError
+from ...types import Address, Request
+from .. import clock, lifecycle, reentry
+from ..counters import Counters, QuietLog
+from ..deadline import Deadline
+from ..futures import Completions, Waiter
+from ..handlers import HandlerPool
+from ..inbox import Inbox
+from ..lifecycle import ForkGuard
+from .connection import Connection
+from .endpoint import Endpoint
+from .loop import Loop
+from .proof import Binding
+from .trust import Trust
+
+__all__ = ["Core"]
+
+log = logging.getLogger("mycorrizal.data")
+
+Handler = Callable[[Request], Any]
+StreamAcceptor = Callable[[str, str], "Sink | None"]
+
+_TEXT_MAX = 8192
+_local = threading.local()
+
+
+class Core:
+    """Everything behind one ``DataPlane``. Methods say which thread may call them."""
+
+    def __init__(
+        self,
+        name: str,
+        sock: socket.socket,
+        trust: Trust,
+        config: DataConfig,
+        codecs: Codecs,
+        resolve: Callable[[str], Address | None],
+        member: Callable[[str], bool | None],
+    ) -> None:
+        self.name = name
+        self.boot = os.urandom(8)
+        self.config = config
+        self.codecs = codecs
+        self.resolve = resolve
+        self.member = member
+        self.counters = Counters()
+        self.count = self.counters.add
+        self.guard = ForkGuard()
+        self.handlers: dict[str, Handler] = {}
+        self.accept_stream: StreamAcceptor = lambda name, sender: None
+        self.pool = HandlerPool(
+            name,
+            workers=config.handlers,
+            spares=config.handler_spares,
+            queue=config.handler_queue,
+            counters=self.counters,
+        )
+        self.completions = Completions(name, self.counters)
+        self.inbox: Inbox[tuple[str, Received]] = Inbox(config.inbox_messages, config.inbox_bytes, self._room)
+        self.machine = DataMachine(self, trust, config)
+        self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
+        self.loop.busy = self._busy
+        self.endpoint = Endpoint(self.loop, sock, trust, self.machine, config, self.counters)
+        self._sock = sock
+        self._trust = trust
+        self._quiet = QuietLog(log, name)
+        self._pool_timer = False
+        self._closed = threading.Lock()
+        self.stopped = False
+        trust.watch(self._keys_changed)
+        self.loop.submit(self._register)
+        self.loop.start()
+        lifecycle.remember(self)
+
+    def _register(self, now: float) -> None:
+        reentry.owner("mycorrizal-quic").__enter__()
+
+    # -- what the machine asks for (loop thread) ---------------------------------------------
+
+    def dial(self, address: Address, peer: str | None, now: float) -> Connection:
+        return self.endpoint.dial(address, peer, now)
+
+    def offer(self, item: tuple[str, Received], size: int) -> bool:
+        return self.inbox.offer(item, size)
+
+    def has_handler(self, name: str) -> bool:
+        return name in self.handlers
+
+    def serve(self, request: Served) -> bool:
+        if not self.pool.submit(partial(self._handle, request)):
+            return False
+        if not self._pool_timer:
+            self._pool_timer = True
+            self.loop.call_at(clock.now() + 0.001, self._pool_tick)
+        return True
+
+    def _pool_tick(self, now: float) -> None:
+        self._pool_timer = False
+        again = self.pool.tick(now)
+        if again is not None:
+            self._pool_timer = True
+            self.loop.call_at(again, self._pool_tick)
+
+    def nonce(self) -> bytes:
+        return os.urandom(32)
+
+    def jitter(self) -> float:
+        return random.random()
+
+    def binding(self, channel: bytes, server_nonce: bytes, client_nonce: bytes, client: str, server: str) -> Binding:
+        return Binding(channel, server_nonce, client_nonce, client, server)
+
+    def arm(self, delay: float) -> None:
+        self.loop.call_at(clock.now() + delay, self.machine.tick)
+
+    def warn(self, kind: str, message: str, *args: object) -> None:
+        self._quiet.warning(kind, message, *args)
+
+    def _busy(self) -> bool:
+        return bool(self.machine.links)
+
+    # -- handlers (their threads) --------------------------------------------------------------
+
+    def _handle(self, request: Served) -> None:
+        status, encoded = Status.EXPIRED, None
+        now = clock.now()
+        if (request.deadline is None or now < request.deadline) and not request.cancelled:
+            status, encoded = self._run_handler(request, now)
+        try:
+            self.loop.submit(partial(_respond, request, status, encoded))
+        except MycorrizalError:
+            pass  # closed meanwhile; the peer hears of that
+
+    def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
+        try:
+            value = request.value.decode(self.codecs)
+        except RemoteProtocolError as error:
+            self.submit(partial(self.machine.bad_value, request.sender, error))
+            return self._raised(error)
+        request.value = _NOTHING  # the value is the handler's alone
+        left = None if request.deadline is None else request.deadline - now
+        handler = self.handlers.get(request.name)
+        if handler is None:
+            return Status.UNKNOWN, None
+        before = getattr(_local, "deadline", None)
+        _local.deadline = request.deadline
+        try:
+            result = handler(Request(request.name, value, request.sender, left))
+            return Status.OK, encode_value(result, self.codecs, limit=self.config.max_value)
+        except BaseException as error:
+            self.counters.add("requests.raised")
+            if not isinstance(error, Exception):
+                log.error("! %s: handler %s raised %r", self.name, request.name, error)
+            else:
+                log.debug("= %s: handler %s raised", self.name, request.name, exc_info=error)
+            return self._raised(error)
+        finally:
+            _local.deadline = before
+
+    def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
+        try:
+            text = "".join(traceback.format_exception(error)) if self.config.tracebacks else str(error)
+        except Exception:
+            text = "an error whose text cannot be made"
+        return Status.RAISED, encode_value([type(error).__name__, _plain(text)[:_TEXT_MAX]])
+
+    # -- callers (any thread) -------------------------------------------------------------------
+
+    def check(self, operation: str) -> None:
+        """Raise unless the caller may wait here.
+
+        Raises:
+            ForkedProcessError, NotRunningError, ServiceCrashed, ReentrantCallError
+        """
+        self.check_running(operation)
+        reentry.refuse(operation)
+
+    def check_running(self, operation: str) -> None:
+        """Raise unless this plane can be used in this process."""
+        self.guard.check("DataPlane")
+        if self.stopped:
+            raise self.refusal()
+
+    def refusal(self) -> Exception:
+        """Return the error for a call that comes too late."""
+        if self.loop.service.crashed is not None:
+            return self.loop.service.refusal()
+        return NotRunningError(f"{self.name}: this DataPlane was closed", hint="create a new one")
+
+    def submit(self, command: Callable[[float], object]) -> None:
+        """Run `command` on the loop thread; nothing happens if that has ended."""
+        try:
+            self.loop.submit(command)
+        except MycorrizalError:
+            pass
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """Return the end of a call: inside a handler not after that of the request that it serves."""
+        own = Deadline(timeout)
+        outer = getattr(_local, "deadline", None)
+        if outer is None:
+            return own
+        left = own.remaining()
+        return Deadline.at(outer) if left is None or clock.now() + left > outer else own
+
+    def ask(self, question: Callable[[], Any], operation: str) -> Any:
+        """Return `question()`, asked on the loop thread."""
+        self.check(operation)
+        waiter = Waiter()
+
+        def command(now: float) -> None:
+            try:
+                waiter.set((question(), None))
+            except Exception as error:
+                waiter.set((None, error))
+
+        self.loop.submit(command)
+        while not waiter.wait(Deadline(0.5)):
+            if not self.loop.service.alive:
+                raise self.refusal()
+        result, error = waiter.outcome
+        if error is not None:
+            raise error
+        return result
+
+    def _room(self) -> None:
+        self.submit(lambda now: self.machine.room())
+
+    def _keys_changed(self) -> None:
+        self.submit(self.machine.keys_changed)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self, deadline: Deadline, grace: float) -> None:
+        """End it: running handlers may finish for `grace` seconds, then every open call fails. Any thread."""
+        if not self.stopped and not self.loop.is_current() and not self.pool.is_worker() and grace > 0:
+            self._drain(Deadline(deadline.capped(grace)))
+        self.stop()
+        self.join(deadline)
+
+    def _drain(self, deadline: Deadline) -> None:
+        quiet = Waiter()
+
+        def look(now: float) -> None:
+            self.machine.closing = True
+            if self.machine.serving == 0 or deadline.passed:
+                quiet.set(None)
+            else:
+                self.loop.call_at(now + 0.01, look)
+
+        self.submit(look)
+        quiet.wait(deadline)
+
+    def stop(self) -> None:
+        """Begin to stop; does not wait."""
+        with self._closed:
+            if self.stopped:
+                return
+            self.stopped = True
+        lifecycle.forget(self)
+        self.inbox.close(self.refusal)
+        self.submit(self._end)
+
+    def _end(self, now: float) -> None:
+        self.machine.close(NotRunningError(f"{self.name}: this DataPlane was closed"), now)
+        self.endpoint.close(now)
+        self.loop.stop()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the threads have ended."""
+        if self.loop.is_current():
+            return False
+        done = self.loop.join(deadline)
+        self.pool.stop()
+        self.completions.stop()
+        done = self.pool.join(deadline) and done
+        return self.completions.join(deadline) and done
+
+    def _loop_ended(self) -> None:
+        """Last act of the loop thread, of its own accord or not: nobody may go on waiting."""
+        crashed = self.loop.service.crashed
+        self.stopped = True
+        error = self.loop.service.refusal() if crashed else NotRunningError(f"{self.name}: this DataPlane was closed")
+        self.inbox.close(self.refusal)
+        now = clock.now()
+        if not self.machine.ended:
+            assert isinstance(error, MycorrizalError)
+            self.machine.close(error, now)
+        self.loop.drain_refused(now)
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """Close descriptors in a forked child, without a lock."""
+        self.stopped = True
+        self.loop.abandon()
+        self._sock.close()
+
+
+def _respond(request: Served, status: int, encoded: Encoded | None, now: float) -> None:
+    request.link.respond(request, status, encoded, now)
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+_NOTHING = Received(b"")

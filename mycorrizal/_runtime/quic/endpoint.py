@@ -1,0 +1,517 @@
+"""All connections of a node over one UDP socket, told apart by connection id."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import (
+    QuicHeader,
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from ...dataconfig import DataConfig
+from ...types import Address
+from .. import clock
+from ..counters import Counters
+from ..sockets import from_sockaddr
+from . import path
+from .admission import Admission, Bucket, Verdict
+from .aio import ALPN, LOCAL, Buffer, Quic
+from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
+from .loop import Loop, Timer
+from .path import SMALLEST, Sockaddr
+from .trust import SecretsTap, Trust
+
+__all__ = ["Endpoint"]
+
+log = logging.getLogger("mycorrizal.quic")
+
+CID_LENGTH = 8
+_MARK = 3
+"""Bytes of a connection id that say "made by this node": a reset is sent for no other node's ids,
+so that one holder of the key does not hand out the reset tokens of another (RFC 9000 §21.11)."""
+_READS_A_TURN = 64
+_UNPROVEN_SECONDS = 5.0
+_LATE_MAX = 4096
+_SECOND_TRY = 0.4
+_BLOCKED_MAX = 1024
+_RECEIVE_SIZE = 16384 + 64  # a larger datagram is none of ours; it is cut, and fails to decrypt
+_VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
+_NOT_NOW = (errno.EAGAIN, errno.ENOBUFS)
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL)
+
+
+class _Late:
+    """What is left of a closed connection: enough to repeat the goodbye to who did not hear it."""
+
+    __slots__ = ("_datagram", "_heard", "_send", "_sockaddr", "cids", "timer")
+
+    def __init__(
+        self, cids: list[bytes], sockaddr: Sockaddr, datagram: bytes, send: Callable[[bytes, Sockaddr, float], None]
+    ) -> None:
+        self.cids = cids
+        self.timer: Timer | None = None
+        self._sockaddr = sockaddr
+        self._datagram = datagram
+        self._send = send
+        self._heard = 0
+
+    def receive(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """Repeat the goodbye at the 1st, 2nd, 4th, 8th … late packet (RFC 9000 §10.2.1)."""
+        self._heard += 1
+        if self._datagram and self._sockaddr == sockaddr and self._heard & (self._heard - 1) == 0:
+            self._send(self._datagram, sockaddr, now)
+
+
+class Endpoint:
+    """Dials, accepts and demultiplexes. Everything on the loop thread, the constructor excepted.
+
+    Attributes:
+        address, port: where it listens.
+        connections: those that have not ended.
+    """
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, trust: Trust, owner: Owner, config: DataConfig, counters: Counters
+    ) -> None:
+        self.loop = loop
+        self.owner = owner
+        self.connections: set[Connection] = set()
+        self.touched: list[Connection] = []
+        self.count = counters.add
+        name = sock.getsockname()
+        self.address: Address = from_sockaddr(name)
+        self.port: int = self.address[1]
+        self._sock = sock
+        self._trust = trust
+        self._config = config
+        self._cids: dict[bytes, Connection | _Late] = {}
+        self._resets: dict[bytes, Connection] = {}
+        self._late: dict[_Late, None] = {}
+        self._farewells: dict[Connection, bytes] = {}
+        self._blocked: list[tuple[bytes, Sockaddr]] = []
+        self._closed = False
+        now = clock.now()
+        self._admission = Admission(config.max_unproven, config.retry_threshold, knocking=bool(trust.knock()), now=now)
+        self._retry = QuicRetryTokenHandler()
+        self._small_answers = Bucket(100.0, 100.0, now)
+        self._mark_key = trust.reset_token(b"mark " + loop.node.encode("utf-8", "surrogateescape")) or os.urandom(16)
+        self._window = path.receive_window(sock)
+        self._idle = config.idle_timeout + config.silence_timeout
+        loop.add_reader(sock, self._read)
+        loop.at_turn_end(self._transmit)
+
+    # -- for the owner ---------------------------------------------------------------------
+
+    def dial(self, address: Address, peer: str | None, now: float) -> Connection:
+        """Begin a connection to `address`, whose certificate must name `peer` (None: any member).
+
+        Raises nothing for trouble on the way: ``Owner.closed`` tells.
+
+        Raises:
+            ConfigError: the trust in use needs a name.
+        """
+        tls = self._trust.client_tls(peer)
+        info = path.inspect(address, self._config.max_datagram)
+
+        def make(size: int) -> tuple[Quic, Callable[[], bytes | None]]:
+            return self._client(tls.cadata, tls.server_name, info.local, size)
+
+        quic, take = make(info.mtu)
+        problem = None
+        sockaddr: Sockaddr = address
+        try:
+            sockaddr = path.sockaddr_of(self._sock, address)
+        except OSError as exc:
+            problem = str(exc.strerror or exc)
+        conn = Connection(self, quic, sockaddr, dialled=True, local=info.local, now=now)
+        self.connections.add(conn)
+        if problem is not None:
+            conn.end(0, problem, by_peer=False, kind="refused", now=now, tell=False)
+            return conn
+        conn.remake = make
+        self._begin(conn, take, now)
+        if info.mtu > SMALLEST and not info.local:
+            self.loop.call_at(now + _SECOND_TRY, lambda later: self._second_try(conn, later))
+        self.loop.call_at(now + self._config.connect_timeout, lambda later: self._give_up(conn, later))
+        return conn
+
+    def close(self, now: float) -> None:
+        """Say goodbye on every connection and stop listening. ``Owner.closed`` comes for each, in this call."""
+        if self._closed:
+            return
+        self._closed = True
+        for conn in list(self.connections):
+            conn.close(0, "shutting down", now)
+        self._transmit(now)
+        for late in list(self._late):
+            self._drop_late(late)
+        self.loop.remove_reader(self._sock)
+        self.loop.remove_turn_end(self._transmit)
+        self._sock.close()
+
+    # -- dialling ----------------------------------------------------------------------------
+
+    def _client(
+        self, cadata: bytes, server_name: str, local: bool, size: int
+    ) -> tuple[Quic, Callable[[], bytes | None]]:
+        tap = SecretsTap()
+        configuration = self._configuration(tap, local, size, is_client=True)
+        configuration.cadata = cadata
+        configuration.server_name = server_name
+        configuration.verify_mode = ssl.CERT_REQUIRED
+        configuration.token = self._trust.knock()
+        quic = Quic(configuration, self._make_cid, self._trust.reset_token)
+        if local:
+            quic.be_local(self._window)
+        return quic, tap.binding
+
+    def _configuration(self, tap: SecretsTap, local: bool, size: int, *, is_client: bool) -> QuicConfiguration:
+        return QuicConfiguration(
+            is_client=is_client,
+            alpn_protocols=[ALPN],
+            congestion_control_algorithm=LOCAL if local else "reno",
+            connection_id_length=CID_LENGTH,
+            idle_timeout=self._idle,
+            initial_rtt=0.025 if local else 0.1,
+            max_data=PROVEN_WINDOW if is_client else UNPROVEN_BYTES,
+            max_stream_data=PROVEN_WINDOW,
+            max_datagram_size=size,
+            secrets_log_file=tap,
+            # session_ticket stays unset: a resumed session would skip the certificate.
+        )
+
+    def _begin(self, conn: Connection, take: Callable[[], bytes | None], now: float) -> None:
+        for cid in conn.cids:
+            self._cids.pop(cid, None)
+        conn.cids.clear()
+        conn.start(take, now)
+        self.issued(conn, conn.host_cid)
+
+    def redial(self, conn: Connection, size: int, now: float) -> None:
+        """Begin the handshake over with datagrams of at most `size` bytes."""
+        if conn.closed or conn.connected or conn.remake is None:
+            return
+        self.count("quic.path_retries")
+        make = conn.remake
+        if size <= SMALLEST:
+            conn.remake = None
+        quic, take = make(max(SMALLEST, size))
+        conn.replace(quic)
+        self._begin(conn, take, now)
+
+    def _second_try(self, conn: Connection, now: float) -> None:
+        if not conn.closed and not conn.connected and not conn.datagrams_received:
+            self.redial(conn, SMALLEST, now)
+
+    def _give_up(self, conn: Connection, now: float) -> None:
+        if not conn.closed and not conn.connected:
+            conn.end(0, "no answer", by_peer=False, kind="silent", now=now, tell=True)
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def _read(self, now: float) -> None:
+        sock = self._sock
+        cids = self._cids
+        for _ in range(_READS_A_TURN):
+            try:
+                data, sockaddr = sock.recvfrom(_RECEIVE_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno == errno.EBADF:
+                    return
+                self._errors(now)
+                continue
+            if len(data) < 21:
+                continue
+            if data[0] & 0x80:
+                self._long_header(data, sockaddr, now)
+                continue
+            known = cids.get(data[1 : 1 + CID_LENGTH])
+            if known is None:
+                self._unknown(data, sockaddr, now)
+            else:
+                known.receive(data, sockaddr, now)
+
+    def _long_header(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        known = self._cids.get(data[6 : 6 + data[5]])
+        if known is not None:
+            known.receive(data, sockaddr, now)
+        elif not self._closed and len(data) >= SMALLEST:
+            self._first_datagram(data, sockaddr, now)
+
+    def _first_datagram(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """Decide on the first datagram of a handshake."""
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+        except ValueError:
+            return
+        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION or header.version is None:
+            return
+        if header.version not in _VERSIONS:
+            if self._small_answers.take(now):
+                answer = encode_quic_version_negotiation(header.destination_cid, header.source_cid, list(_VERSIONS))
+                self._sendto(answer, sockaddr, now)
+            return
+        if header.packet_type != QuicPacketType.INITIAL:
+            return
+        original = header.destination_cid
+        retried = None
+        knock = None
+        if header.token:
+            if self._trust.knows(header.token):
+                knock = header.token
+            else:
+                retried = self._retried(header, sockaddr, now)
+        if len(self.connections) >= self._config.max_connections:
+            self.count("quic.refused_connections")
+            return
+        verdict = self._admission.decide(
+            from_sockaddr(sockaddr)[0], knock=knock, validated=retried is not None, now=now
+        )
+        self.count(verdict.value)
+        if verdict is Verdict.RETRY:
+            self._send_retry(header, sockaddr, now)
+        elif verdict is Verdict.ACCEPT:
+            if retried is not None:
+                self._accept(data, sockaddr, retried, header.destination_cid, False, now)
+            else:
+                self._accept(data, sockaddr, original, None, knock is not None, now)
+
+    def _retried(self, header: QuicHeader, sockaddr: Sockaddr, now: float) -> bytes | None:
+        """Return the first destination id if the token is that of a Retry of ours, None if not."""
+        try:
+            return self._retry.validate_token(
+                address=_plain(sockaddr), destination_cid=header.destination_cid, token=header.token, now=now
+            )
+        except ValueError:
+            return None  # a token that is not ours is as good as none (RFC 9000 §8.1.3)
+
+    def _send_retry(self, header: QuicHeader, sockaddr: Sockaddr, now: float) -> None:
+        assert header.version is not None
+        source = self._make_cid()
+        token = self._retry.create_token(
+            address=_plain(sockaddr),
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source,
+            now=now,
+        )
+        answer = encode_quic_retry(header.version, source, header.source_cid, header.destination_cid, token)
+        self._sendto(answer, sockaddr, now)
+
+    def _accept(
+        self, data: bytes, sockaddr: Sockaddr, original: bytes, retried: bytes | None, member: bool, now: float
+    ) -> None:
+        info = path.inspect(from_sockaddr(sockaddr), self._config.max_datagram)
+        tls = self._trust.server_tls()
+        tap = SecretsTap()
+        # The client's first datagram is padded to the size that its path is thought to carry, and it arrived.
+        size = max(SMALLEST, min(info.mtu, len(data)))
+        configuration = self._configuration(tap, info.local, size, is_client=False)
+        configuration.certificate = tls.certificate
+        configuration.private_key = tls.private_key
+        configuration.certificate_chain = list(tls.chain)
+        quic = Quic(
+            configuration,
+            self._make_cid,
+            self._trust.reset_token,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retried,
+        )
+        quic.limits_held = True
+        if info.local:
+            quic.be_local(self._window)
+        conn = Connection(self, quic, sockaddr, dialled=False, local=info.local, now=now)
+        conn.take_binding = tap.binding
+        conn.knocked = member
+        conn.counted = True
+        self._admission.opened(member=member)
+        self.connections.add(conn)
+        self.issued(conn, retried or original)
+        self.issued(conn, quic.host_cid)
+        self.loop.call_at(now + _UNPROVEN_SECONDS, lambda later: self._unproven(conn, later))
+        conn.receive(data, sockaddr, now)
+
+    def _unproven(self, conn: Connection, now: float) -> None:
+        if not conn.closed and not conn.proved:
+            self.count("quic.unproven_timeouts")
+            conn.end(3, "no proof in time", by_peer=False, kind="silent", now=now, tell=True)
+
+    # -- datagrams that belong to no connection ------------------------------------------------
+
+    def _unknown(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """A short header with an id we do not know: a reset for us, or the reason for one of ours."""
+        conn = self._resets.get(data[-16:])
+        if conn is not None:
+            self.count("quic.resets_received")
+            conn.end(0, "the peer has forgotten this connection", by_peer=True, kind="reset", now=now, tell=False)
+            return
+        cid = data[1 : 1 + CID_LENGTH]
+        if self._closed or len(data) < 43 or not self._is_mine(cid):
+            self.count("quic.strays")
+            return
+        token = self._trust.reset_token(cid)
+        if token is None or not self._small_answers.take(now):
+            return
+        # Shorter than what came, so that two nodes never answer each other for ever (RFC 9000 §10.3.3).
+        size = min(41, len(data) - 1) - 17
+        noise = os.urandom(size + 1)
+        self.count("quic.resets_sent")
+        self._sendto(bytes([noise[0] & 0x3F | 0x40]) + noise[1:] + token, sockaddr, now)
+
+    def _make_cid(self) -> bytes:
+        head = os.urandom(CID_LENGTH - _MARK)
+        return head + self._mark(head)
+
+    def _mark(self, head: bytes) -> bytes:
+        return hmac.digest(self._mark_key, head, "sha256")[:_MARK]
+
+    def _is_mine(self, cid: bytes) -> bool:
+        return hmac.compare_digest(cid[-_MARK:], self._mark(cid[:-_MARK]))
+
+    # -- what connections report -----------------------------------------------------------------
+
+    def issued(self, conn: Connection, cid: bytes) -> None:
+        """From now on datagrams with `cid` belong to `conn`."""
+        self._cids[cid] = conn
+        conn.cids.append(cid)
+
+    def retired(self, conn: Connection, cid: bytes) -> None:
+        """The peer will not use `cid` any more."""
+        if self._cids.get(cid) is conn:
+            del self._cids[cid]
+            conn.cids.remove(cid)
+
+    def established(self, conn: Connection) -> None:
+        """The handshake is done: learn what a stateless reset from this peer would look like."""
+        token = self._trust.reset_token(conn.peer_cid)
+        if token is not None:
+            conn.reset_token = token
+            self._resets[token] = conn
+
+    def settled(self, conn: Connection) -> None:
+        """An accepted connection is proved, or has ended: it counts as unproven no longer."""
+        if conn.counted:
+            conn.counted = False
+            self._admission.settled(member=conn.knocked)
+
+    def farewell(self, conn: Connection, datagram: bytes) -> None:
+        """Keep the goodbye, to repeat it."""
+        self._farewells[conn] = datagram
+
+    def forget(self, conn: Connection, linger: float, now: float) -> None:
+        """Give up everything of a closed connection but a record that answers late packets for `linger` seconds."""
+        self.connections.discard(conn)
+        self.settled(conn)
+        if conn.reset_token is not None:
+            self._resets.pop(conn.reset_token, None)
+        cids = conn.cids
+        conn.cids = []
+        conn.remake = None
+        late = _Late(cids, conn.sockaddr, self._farewells.pop(conn, b""), self._sendto)
+        for cid in cids:
+            self._cids[cid] = late
+        if len(self._late) >= _LATE_MAX:
+            self._drop_late(next(iter(self._late)))
+        self._late[late] = None
+        late.timer = self.loop.call_at(now + linger, lambda _: self._drop_late(late))
+
+    def _drop_late(self, late: _Late) -> None:
+        if late.timer is not None:
+            late.timer.cancel()
+        for cid in late.cids:
+            if self._cids.get(cid) is late:
+                del self._cids[cid]
+        self._late.pop(late, None)
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _transmit(self, now: float) -> None:
+        """The end of a turn: every connection with something to do sends, once."""
+        if self._blocked:
+            self._retry_blocked(now)
+        while self.touched:
+            touched, self.touched = self.touched, []
+            for conn in touched:
+                conn.transmit(now)
+
+    def send_datagram(self, conn: Connection, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """Send one datagram of a connection, and deal with what the system says."""
+        try:
+            self._sock.sendto(data, sockaddr)
+        except OSError as exc:
+            self._send_failed(conn, data, sockaddr, exc, now)
+
+    def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> None:
+        if exc.errno in _NOT_NOW:
+            if len(self._blocked) < _BLOCKED_MAX:
+                if not self._blocked:
+                    self.loop.call_at(now + 0.001, lambda _: None)  # a turn, which tries again
+                self._blocked.append((data, sockaddr))
+            else:
+                self.count("quic.send_drops")
+            return
+        if exc.errno == errno.EBADF:
+            return
+        # Any call may bring the error of an earlier datagram, to anyone; this one was not sent then.
+        self._errors(now)
+        try:
+            self._sock.sendto(data, sockaddr)
+        except OSError as again:
+            self.count("quic.send_errors")
+            if conn is None or conn.closed:
+                return
+            if again.errno == errno.EMSGSIZE:
+                info = path.inspect(from_sockaddr(sockaddr), self._config.max_datagram)
+                conn.oversize(info.mtu if info.mtu < len(data) else SMALLEST, now)
+            elif again.errno in _NO_WAY:
+                conn.refused(path.strerror(again.errno or 0), now)
+
+    def _sendto(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+        """Send what belongs to no connection; lost is lost."""
+        try:
+            self._sock.sendto(data, sockaddr)
+        except OSError as exc:
+            if exc.errno not in _NOT_NOW and exc.errno != errno.EBADF:
+                self._send_failed(None, data, sockaddr, exc, now)
+
+    def _retry_blocked(self, now: float) -> None:
+        blocked, self._blocked = self._blocked, []
+        for data, sockaddr in blocked:
+            if self._blocked:
+                self._blocked.append((data, sockaddr))
+                continue
+            try:
+                self._sock.sendto(data, sockaddr)
+            except OSError as exc:
+                self._send_failed(None, data, sockaddr, exc, now)
+
+    def _errors(self, now: float) -> None:
+        """Read what ICMP, or our own system, said about earlier datagrams, and tell the connections it concerns."""
+        for error in path.pending_errors(self._sock):
+            concerned = [conn for conn in self.connections if conn.address == error.address]
+            for conn in concerned:
+                if error.errno == errno.EMSGSIZE:
+                    overhead = 48 if ":" in error.address[0] else 28
+                    conn.oversize(error.mtu - overhead if error.mtu else SMALLEST, now)
+                elif error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+                    self.count("quic.icmp_refusals")
+                    conn.refused(path.strerror(error.errno), now)
+
+
+def _plain(sockaddr: Sockaddr) -> Address:
+    """Return what aioquic's token handler takes as an address: no zone."""
+    return (sockaddr[0].partition("%")[0], sockaddr[1])

@@ -1,0 +1,329 @@
+"""The thread ``mycorrizal-quic``: one turn after another, each of them reads everything, then writes everything.
+
+A turn: wait → read datagrams → run what was submitted → due timers → the
+end-of-turn hooks, which transmit. Work that arrives while a turn runs costs no
+system call; only a loop that sleeps, or is about to, is woken by a descriptor.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import os
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from ...exceptions import LocalProtocolError
+from .. import clock
+from ..deadline import Deadline
+from ..service import Service
+
+__all__ = ["Loop", "Timer"]
+
+log = logging.getLogger("mycorrizal.quic")
+
+_LONGEST_SLEEP = 60.0
+_FD_SETSIZE = 1024  # select() takes descriptors below it, and timeouts in microseconds; poll() only milliseconds
+
+Call = Callable[[float], object]
+
+
+class Timer:
+    """A call at a later time; made by ``Loop.call_at``."""
+
+    __slots__ = ("_call", "when")
+
+    def __init__(self, when: float, call: Call) -> None:
+        self.when = when
+        self._call: Call | None = call
+
+    def cancel(self) -> None:
+        """Do not call. Loop thread; harmless afterwards and twice."""
+        self._call = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it will still be called."""
+        return self._call is not None
+
+    def fire(self, now: float) -> None:
+        """Call, once."""
+        call, self._call = self._call, None
+        if call is not None:
+            call(now)
+
+
+class _Waker:
+    """What a sleeping loop is woken with: an eventfd, or a socket pair where there is none."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+        if hasattr(os, "eventfd"):
+            self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
+            self.fd = self._pair[0].fileno()
+        self._lock = threading.RLock()  # wake() races with close(): a closed number may be somebody else's file
+        self._closed = False
+
+    def wake(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if self._pair is None:
+                    os.eventfd_write(self.fd, 1)
+                else:
+                    self._pair[1].send(b"\0")
+            except BlockingIOError:
+                pass  # it is awake many times over
+
+    def drain(self) -> None:
+        try:
+            if self._pair is None:
+                os.eventfd_read(self.fd)
+            else:
+                self._pair[0].recv(4096)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close without a lock, in a forked child."""
+        self._closed = True
+        if self._pair is None:
+            os.close(self.fd)
+        else:
+            for end in self._pair:
+                end.close()
+
+
+class Loop:
+    """Runs everything that concerns QUIC on one thread.
+
+    Attributes:
+        node: name of the node, for messages.
+        spin: seconds to poll without sleeping after the last activity, only
+            while ``busy()`` is true; 0 sleeps at once.
+        busy: whether calls are outstanding; set by the owner, any cheap callable.
+        turns, wakes, sleeps: counters of what it did; written by the loop (wakes: by any thread, unlocked).
+    """
+
+    def __init__(self, node: str, *, spin: float = 0.0, on_end: Callable[[], None] | None = None) -> None:
+        self.node = node
+        self.spin = spin
+        self.busy: Callable[[], bool] = _never
+        self.turns = self.wakes = self.sleeps = 0
+        self._queue: deque[Call] = deque()
+        self._sleeping = False
+        self._stopping = False
+        self._ended = False
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._numbers = count()
+        self._compact_at = 256
+        self._readers: dict[int, tuple[socket.socket, Call]] = {}
+        self._fds: list[int] = []
+        self._poll: select.poll | None = None
+        self._turn_ends: list[Call] = []
+        self._on_end = on_end
+        self._waker = _Waker()
+        self._watch()
+        self.service = Service("mycorrizal-quic", node, self._run, self._end)
+
+    # -- any thread ---------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        try:
+            self.service.start()
+        except RuntimeError:
+            self._end()
+            raise
+
+    def submit(self, fn: Call) -> None:
+        """Run `fn(now)` on the loop thread, in the order of submission. Any thread; an append and at most one wake.
+
+        Raises:
+            NotRunningError, ServiceCrashed: the loop has ended.
+        """
+        if self._ended:
+            raise self.service.refusal()
+        self._queue.append(fn)
+        # The loop looks at the queue after it has said that it sleeps, so one of the two sees the other.
+        if self._sleeping:
+            self._sleeping = False
+            self.wakes += 1
+            self._waker.wake()
+        if self._ended:
+            # It ended between the two looks: either it still took fn, or fn is ours to take back.
+            try:
+                self._queue.remove(fn)
+            except ValueError:
+                return
+            raise self.service.refusal()
+
+    def stop(self) -> None:
+        """Let the thread end after the turn it is in. Does not wait; any thread."""
+        self._stopping = True
+        self._waker.wake()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the thread has ended; False if the deadline passed, or it is the caller's own."""
+        return self.service.join(deadline)
+
+    def abandon(self) -> None:
+        """Close descriptors without a lock: a forked child has no loop thread."""
+        self._stopping = self._ended = True
+        self._waker.abandon()
+        for sock, _ in self._readers.values():
+            sock.close()
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on the loop thread."""
+        return self.service.is_current()
+
+    # -- loop thread, or before start() -----------------------------------------------
+
+    def call_at(self, when: float, fn: Call) -> Timer:
+        """Call `fn(now)` at clock time `when` or as soon as possible after. Loop thread."""
+        timer = Timer(when, fn)
+        heap = self._heap
+        if len(heap) >= self._compact_at:  # cancelled timers stay in until due; never more of them than live ones
+            heap[:] = [item for item in heap if item[2].pending]
+            heapq.heapify(heap)
+            self._compact_at = max(256, 2 * len(heap))
+        heapq.heappush(heap, (when, next(self._numbers), timer))
+        return timer
+
+    def add_reader(self, sock: socket.socket, fn: Call) -> None:
+        """Call `fn(now)` in every turn that finds `sock` readable."""
+        self._readers[sock.fileno()] = (sock, fn)
+        self._watch()
+
+    def remove_reader(self, sock: socket.socket) -> None:
+        """Forget `sock`; closing it is the caller's."""
+        self._readers = {fd: item for fd, item in self._readers.items() if item[0] is not sock}
+        self._watch()
+
+    def at_turn_end(self, fn: Call) -> None:
+        """Call `fn(now)` at the end of every turn: it transmits what the turn made."""
+        self._turn_ends = [*self._turn_ends, fn]
+
+    def remove_turn_end(self, fn: Call) -> None:
+        """Undo ``at_turn_end``."""
+        self._turn_ends = [other for other in self._turn_ends if other != fn]
+
+    # -- the thread ---------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        self._fds = [self._waker.fd, *self._readers]
+        self._poll = None
+        if max(self._fds) >= _FD_SETSIZE:
+            self._poll = select.poll()
+            for fd in self._fds:
+                self._poll.register(fd, select.POLLIN)
+
+    def _run(self) -> None:
+        now = clock.now()
+        while not self._stopping:
+            ready = self._wait(now)
+            now = clock.now()
+            self._turn(ready, now)
+
+    def _turn(self, ready: list[int], now: float) -> None:
+        self.turns += 1
+        for fd in ready:
+            if fd == self._waker.fd:
+                self._waker.drain()
+            elif fd in self._readers:
+                self._readers[fd][1](now)
+        queue = self._queue
+        for _ in range(len(queue)):  # what these submit in turn waits for the next turn, so that nobody starves
+            queue.popleft()(now)
+        heap = self._heap
+        if heap and heap[0][0] <= now:
+            self._fire(now)
+        for end in self._turn_ends:
+            end(now)
+
+    def _fire(self, now: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            heapq.heappop(heap)[2].fire(now)
+
+    def _wait(self, now: float) -> list[int]:
+        """Return the descriptors that can be read, after sleeping for as long as nothing is due."""
+        heap = self._heap
+        while heap and not heap[0][2].pending:
+            heapq.heappop(heap)
+        if self._queue:
+            return self._select(0.0)
+        if self.spin and self.busy():
+            until = now + self.spin
+            while True:
+                ready = self._select(0.0)
+                now = clock.now()
+                if ready or self._queue or now >= until or (heap and heap[0][0] <= now):
+                    break
+            if ready or self._queue or (heap and heap[0][0] <= now):
+                return ready
+        self._sleeping = True
+        if self._queue or self._stopping:
+            self._sleeping = False
+            return self._select(0.0)
+        timeout = _LONGEST_SLEEP if not heap else min(_LONGEST_SLEEP, max(0.0, heap[0][0] - clock.now()))
+        self.sleeps += 1
+        ready = self._select(timeout)
+        self._sleeping = False
+        return ready
+
+    def _select(self, timeout: float) -> list[int]:
+        if self._poll is None:
+            return select.select(self._fds, (), (), timeout)[0]
+        return [fd for fd, _ in self._poll.poll(math.ceil(timeout * 1000))]
+
+    def _end(self) -> None:
+        """Last act of the thread. What still waits in the queue is not run; `on_end` fails the calls it was for."""
+        self._ended = True
+        self._waker.close()
+        self._heap.clear()
+        self._readers.clear()
+        self._turn_ends = []
+        if self._on_end is not None:
+            self._on_end()
+
+    def drain_refused(self, now: float) -> None:
+        """Run what is left in the queue, as the last act, so that each call is told that it came too late."""
+        while self._queue:
+            try:
+                self._queue.popleft()(now)
+            except Exception as exc:
+                log.debug("= %s: dropped at the end: %r", self.node, exc)
+
+    def check_current(self) -> None:
+        """Raise unless on the loop thread.
+
+        Raises:
+            LocalProtocolError: another thread called what belongs to the loop.
+        """
+        if not self.is_current():
+            raise LocalProtocolError("called outside the loop thread")
+
+
+def _never() -> bool:
+    return False

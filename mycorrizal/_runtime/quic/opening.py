@@ -1,0 +1,102 @@
+"""How a data plane comes to be: its addresses, its socket, its trust."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ..._wire.security import Keyring
+from ..._wire.values import Codecs
+from ...config import check_name
+from ...dataconfig import DataConfig
+from ...exceptions import ConfigError
+from ...types import Address
+from . import aio, path
+from .core import Core
+from .trust import KeyTrust, OpenTrust, Trust
+
+__all__ = ["Directory", "open_core"]
+
+
+class Directory:
+    """Addresses by name. Written on any thread, read by the loop; each change is one step on a dict."""
+
+    def __init__(self, *, loopback_only: bool) -> None:
+        self._loopback_only = loopback_only
+        self._addresses: dict[str, Address] = {}
+
+    def add(self, name: str, address: Address) -> None:
+        """Set the address of `name`.
+
+        Raises:
+            ConfigError: it is none, or one that must not be dialled.
+        """
+        check_name(name)
+        self._addresses[name] = self.checked(address)
+
+    def remove(self, name: str) -> None:
+        """Forget `name`."""
+        self._addresses.pop(name, None)
+
+    def resolve(self, name: str) -> Address | None:
+        """Return the address of `name`, if it is known."""
+        return self._addresses.get(name)
+
+    def checked(self, address: Address) -> Address:
+        """Return `address` if it may be dialled."""
+        try:
+            host, port = address
+            ip = ipaddress.ip_address(host.partition("%")[0])
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(
+                "address", f"{address!r} is not (IP literal, port)", hint="resolve names first: socket.getaddrinfo"
+            ) from None
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise ConfigError("address", f"{port!r} is not a port")
+        if self._loopback_only and not ip.is_loopback:
+            raise ConfigError("address", f"{host} is not loopback and there is no key", hint=_NO_KEY)
+        return (host, port)
+
+
+_NO_KEY = "pass key=, or insecure=True to talk to anyone unproved"
+
+
+def open_core(
+    name: str,
+    bind: str,
+    port: int,
+    key: bytes | Keyring | None,
+    cluster: str,
+    certificates: tuple[str, str, str] | None,
+    directory: Directory,
+    config: DataConfig,
+    codecs: Codecs,
+) -> Core:
+    """Check, bind, and start."""
+    aio.check_aioquic()
+    check_name(name)
+    trust = _trust(name, key, cluster, certificates)
+    if isinstance(trust, OpenTrust):
+        directory.checked((bind, port or 1))
+    sock = path.open_socket(bind, port)
+    try:
+        return Core(name, sock, trust, config, codecs, directory.resolve, lambda node: None)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _trust(
+    name: str, key: bytes | Keyring | None, cluster: str, certificates: tuple[str, str, str] | None
+) -> Trust:
+    if certificates is not None:
+        if key is not None:
+            raise ConfigError("certificates", "given beside key=", hint="use one of the two")
+        from .pki import PkiTrust
+
+        return PkiTrust(name, *certificates)
+    if key is None:
+        return OpenTrust(name, cluster)
+    keyring = key if isinstance(key, Keyring) else Keyring(primary=key)
+    if not keyring:
+        raise ConfigError("key", "the keyring is empty", hint="add a key first")
+    return KeyTrust(keyring, name, cluster)

@@ -1,0 +1,150 @@
+"""The two ways in which a caller hears how its call ended: it waits, or it has a future."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..._data.ports import Received
+from ..._wire.frames import Status
+from ..._wire.values import Codecs
+from ...exceptions import (
+    MycorrizalError,
+    OperationTimeout,
+    PeerBusy,
+    PeerUnreachable,
+    RemoteError,
+    RemoteProtocolError,
+    UnknownHandler,
+    ValueTooLarge,
+)
+from ..deadline import Deadline
+from ..futures import Completions, PlaneFuture, Waiter
+
+__all__ = ["BlockingTicket", "FutureTicket", "answer"]
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], object]
+
+_PROGRESS_SECONDS = 0.05
+
+
+class BlockingTicket(Waiter):
+    """For a caller that waits. ``succeed``, ``fail`` and ``progress`` on the loop thread, the rest on the caller's."""
+
+    __slots__ = ("failed", "taken")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed = False
+        self.taken = 0
+
+    def succeed(self, outcome: object) -> None:
+        self.set(outcome)
+
+    def fail(self, error: MycorrizalError) -> None:
+        self.failed = True
+        self.set(error)
+
+    def progress(self, size: int) -> None:
+        """`size` more bytes were given to the network."""
+        self.taken += size
+
+    def result(self, operation: str) -> Any:
+        """Return the outcome, which is there.
+
+        Raises:
+            MycorrizalError: what the call failed with.
+        """
+        outcome = self.outcome
+        if self.failed:
+            raise own(outcome, operation)
+        return outcome
+
+    def wait_watching(self, deadline: Deadline, progress: Progress, total: int) -> bool:
+        """Wait, and call `progress(bytes, total)` as it advances; on the caller's thread."""
+        told = -1
+        while True:
+            done = self.wait(Deadline(deadline.capped(_PROGRESS_SECONDS)))
+            if done and not self.failed:
+                progress(total, total)
+                return True
+            if self.taken != told:
+                told = self.taken
+                progress(min(told, total), total)
+            if done or deadline.passed:
+                return done
+
+
+class FutureTicket(Generic[T]):
+    """For a caller that has a future, which is finished on a thread that may run user code."""
+
+    def __init__(self, future: PlaneFuture[T], completions: Completions, finish: Callable[[Any], T], operation: str):
+        self._future = future
+        self._completions = completions
+        self._finish = finish
+        self._operation = operation
+
+    def succeed(self, outcome: object) -> None:
+        finish = self._finish
+        self._completions.post(self._future, lambda: finish(outcome))
+
+    def fail(self, error: MycorrizalError) -> None:
+        operation = self._operation
+
+        def failed() -> T:
+            raise own(error, operation)
+
+        self._completions.post(self._future, failed)
+
+
+def own(error: MycorrizalError, operation: str) -> MycorrizalError:
+    """Return a copy of `error` for one caller: several may end with the same, each on a thread of its own."""
+    mine = type(error).__new__(type(error), *error.args)
+    mine.args = error.args
+    mine.__dict__.update(copy.copy(error.__dict__))
+    mine.operation = operation
+    mine.__cause__ = error.__cause__
+    return mine
+
+
+def answer(status: int, received: Received, codecs: Codecs, node: str, name: str) -> Any:
+    """Return the value of a response, or raise what it says. On the caller's thread."""
+    if status == Status.OK:
+        return received.decode(codecs)
+    if status == Status.RAISED:
+        kind, text = _raised(received, codecs)
+        raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation="request")
+    if status == Status.UNKNOWN:
+        raise UnknownHandler(
+            f"{node} has no handler {name!r}",
+            node=node,
+            operation="request",
+            hint=f"register it there with @plane.on_request({name!r})",
+        )
+    if status == Status.BUSY:
+        raise PeerBusy(f"{node} is busy", node=node, operation="request", hint="try again, or raise its handlers=")
+    if status == Status.TOO_LARGE:
+        raise ValueTooLarge(
+            f"{node}: {name}: the value or the answer is above max_value",
+            node=node,
+            operation="request",
+            hint="raise max_value on both sides, or use a stream",
+        )
+    if status == Status.EXPIRED:
+        raise OperationTimeout(
+            f"{node}: {name}: the time was up before a handler was free", node=node, operation="request"
+        )
+    raise PeerUnreachable(f"{node} is shutting down", node=node, operation="request")
+
+
+def _raised(received: Received, codecs: Codecs) -> tuple[str, str]:
+    try:
+        match received.decode(codecs):
+            case [str(kind), str(text)]:
+                return kind, text
+    except RemoteProtocolError:
+        pass
+    return "Exception", "an error that cannot be read"

@@ -1,0 +1,230 @@
+"""NumPy arrays as RFC 8746 typed arrays over raw memory, without importing NumPy until one arrives.
+
+A type that the RFC has no tag for (bool, complex, datetime64, timedelta64, S,
+U) travels with the text of its dtype. Fortran order travels as it lies in
+memory (tag 1040), other strides are copied once. What arrives is writable and
+shares its memory with nothing.
+
+A receiver without NumPy gets a ``memoryview`` of the same format and shape.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cbor2
+
+from ..exceptions import RemoteProtocolError
+from .value_guard import (
+    BUFFER_MIN,
+    BUFFERS_MAX,
+    DIMENSIONS_MAX,
+    TAG_ARRAY,
+    TAG_ARRAY_F,
+    TAG_BUFFER,
+    TAG_DTYPE,
+    TAG_SCALAR,
+    TYPED,
+)
+
+__all__ = ["Buffers", "Unfit", "decoders", "encode_array", "find_numpy", "is_numpy", "shaped", "single", "typed"]
+
+
+Buffers = list[tuple[memoryview, int]]
+"""What goes beside the header: a view of bytes, and its length as it travels."""
+
+
+class Unfit(Exception):  # noqa: N818
+    """A value that cannot be sent: the reason, and what to do instead."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.hint = reason, hint
+        self.path: list[str] = []
+
+
+TAG_OF_DTYPE = {
+    **{"|u1": 64, ">u2": 65, ">u4": 66, ">u8": 67, "<u2": 69, "<u4": 70, "<u8": 71},
+    **{"|i1": 72, ">i2": 73, ">i4": 74, ">i8": 75, "<i2": 77, "<i4": 78, "<i8": 79},
+    **{">f2": 80, ">f4": 81, ">f8": 82, "<f2": 84, "<f4": 85, "<f8": 86},
+}
+DTYPE_OF_TAG = {tag: text for text, tag in TAG_OF_DTYPE.items()}
+_OTHER = re.compile(r"\|b1|[<>]c(?:8|16)|[<>][mM]8(?:\[\d{0,9}[a-zA-Zμ]{1,2}\])?|\|S[1-9]\d{0,8}|[<>]U[1-9]\d{0,7}")
+_FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
+_FORMATS |= {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
+_NATIVE = "<" if sys.byteorder == "little" else ">"
+
+
+def find_numpy() -> Any:
+    """Return NumPy if this process has imported it, else None: without it there are no arrays to send."""
+    return sys.modules.get("numpy")
+
+
+def _import_numpy() -> Any:
+    """Return NumPy, or None if it is not installed."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
+
+
+def is_numpy(value: object) -> bool:
+    """Return whether `value` is a NumPy array, or a scalar such as ``float32(1)``."""
+    numpy = find_numpy()
+    return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
+
+
+def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
+    """Return what stands for an array or NumPy scalar in the header; large memory joins `buffers`, uncopied.
+
+    Raises:
+        Unfit: a dtype that does not travel.
+    """
+    numpy = find_numpy()
+    text = _dtype_text(numpy, value)
+    array = numpy.asarray(value)
+    if not array.dtype.itemsize:  # empty strings: NumPy writes them with one zero
+        array = array.astype(array.dtype.char + "1")
+        text = array.dtype.str
+    tag, lies = TAG_ARRAY, array
+    flags = array.flags
+    if not flags.c_contiguous:
+        if flags.f_contiguous:
+            tag, lies = TAG_ARRAY_F, array.T
+        else:
+            lies = numpy.ascontiguousarray(array)
+    raw = memoryview(lies.reshape(-1).view(numpy.uint8)) if array.size else memoryview(b"")
+    content: Any
+    if raw.nbytes < BUFFER_MIN or len(buffers) >= BUFFERS_MAX:
+        content = raw.tobytes()
+    else:
+        content = cbor2.CBORTag(TAG_BUFFER, len(buffers))
+        buffers.append((raw, raw.nbytes))
+    number = TAG_OF_DTYPE.get(text)
+    flat = cbor2.CBORTag(TAG_DTYPE, [text, content]) if number is None else cbor2.CBORTag(number, content)
+    if isinstance(value, numpy.generic):
+        return cbor2.CBORTag(TAG_SCALAR, flat)
+    return flat if array.ndim == 1 else cbor2.CBORTag(tag, [list(array.shape), flat])
+
+
+def _dtype_text(numpy: Any, value: Any) -> str:
+    """Return the text of a dtype that travels."""
+    dtype = value.dtype
+    if type(value) is not numpy.ndarray and isinstance(value, numpy.ma.MaskedArray):
+        raise Unfit("a masked array cannot be sent", "send .data and .mask, or .filled()")
+    if dtype.hasobject:
+        raise Unfit("an array of Python objects cannot be sent", "convert it with .astype(float), or send .tolist()")
+    if dtype.names is not None:
+        raise Unfit("a structured array cannot be sent", "send its fields as a dict of arrays")
+    if value.ndim > DIMENSIONS_MAX:
+        raise Unfit(f"an array of {value.ndim} dimensions cannot be sent", f"{DIMENSIONS_MAX} are the most")
+    text: str = dtype.str
+    if text in TAG_OF_DTYPE or dtype.kind in "SU" or _OTHER.fullmatch(text):
+        return text
+    raise Unfit(f"an array of {dtype} cannot be sent", "convert it with .astype(), or send .view('uint8')")
+
+
+# -- decoding: called for each tag, from the inside out -----------------------------------------------------------
+
+
+def typed(text: str, raw: bytes | bytearray) -> Any:
+    """Return the one-dimensional array in `raw`, over its memory if it is a bytearray.
+
+    Raises:
+        RemoteProtocolError: not a dtype that travels, or bytes that do not fit it.
+    """
+    if text not in TAG_OF_DTYPE and not _OTHER.fullmatch(text):
+        raise RemoteProtocolError(f"an array of {text[:32]!r}")
+    memory = raw if type(raw) is bytearray else bytearray(raw)
+    numpy = _import_numpy()
+    if numpy is None:
+        return _plain(text, memory)
+    dtype = numpy.dtype(text)
+    if len(memory) % dtype.itemsize:
+        raise RemoteProtocolError(f"{len(memory)} bytes for an array of {text}")
+    if not memory:
+        return numpy.empty(0, dtype)
+    array = numpy.frombuffer(memory, dtype)
+    # Elements that NumPy itself would never make, and trips over later.
+    if dtype.kind == "b" and array.view(numpy.uint8).max() > 1:
+        raise RemoteProtocolError("an array of bool with other values")
+    if dtype.kind == "U" and array.view(dtype.byteorder.replace("=", _NATIVE) + "u4").max() > sys.maxunicode:
+        raise RemoteProtocolError("an array of text with other characters than Unicode has")
+    return array
+
+
+def shaped(shape: list[int] | tuple[int, ...], flat: Any, *, fortran: bool) -> Any:
+    """Return `flat` in another shape.
+
+    Raises:
+        RemoteProtocolError: the shape holds another number of elements.
+    """
+    count = 1
+    for dim in shape:
+        count *= dim
+    if count != len(flat):
+        raise RemoteProtocolError(f"{len(flat)} elements for an array of shape {shape}")
+    if isinstance(flat, memoryview):
+        return _plain_shaped(shape, flat, fortran=fortran)
+    try:
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except (ValueError, OverflowError) as error:  # such as (2**40, 2**40, 0)
+        raise RemoteProtocolError(f"an array of shape {shape}: {error}") from None
+
+
+def single(flat: Any) -> Any:
+    """Return the one element of `flat`.
+
+    Raises:
+        RemoteProtocolError: there is another number of them.
+    """
+    if len(flat) != 1:
+        raise RemoteProtocolError(f"{len(flat)} elements for one number")
+    return flat[0]
+
+
+def _plain(text: str, memory: bytearray) -> memoryview:
+    """Return a one-dimensional view where NumPy is missing."""
+    kind = _FORMATS.get(text[1:])
+    if kind is None:
+        raise RemoteProtocolError(f"an array of {text} without NumPy", hint="install numpy at the receiver")
+    view = memoryview(memory)
+    size = int(text[2:])
+    if len(memory) % size:
+        raise RemoteProtocolError(f"{len(memory)} bytes for an array of {text}")
+    if size > 1 and text[0] != _NATIVE:
+        swapped = bytearray(len(memory))
+        for i in range(size):
+            swapped[i::size] = memory[size - 1 - i :: size]
+        view = memoryview(swapped)
+    return view.cast(kind)  # type: ignore[call-overload, no-any-return]
+
+
+def _plain_shaped(shape: list[int] | tuple[int, ...], flat: memoryview, *, fortran: bool) -> memoryview:
+    if len(shape) < 2 or not flat.nbytes:
+        return flat
+    if fortran:
+        raise RemoteProtocolError("an array in Fortran order without NumPy", hint="install numpy at the receiver")
+    return flat.cast("B").cast(flat.format, shape)  # type: ignore[call-overload, no-any-return]
+
+
+_Decoder = Callable[[Any], Any]
+
+
+def decoders() -> dict[int, _Decoder]:
+    """Return the function for the content of each tag of arrays."""
+
+    def for_tag(text: str) -> _Decoder:
+        return lambda content: typed(text, content)
+
+    return {
+        **{tag: for_tag(text) for tag, text in DTYPE_OF_TAG.items() if tag in TYPED},
+        TAG_ARRAY: lambda content: shaped(*content, fortran=False),
+        TAG_ARRAY_F: lambda content: shaped(*content, fortran=True),
+        TAG_DTYPE: lambda content: typed(*content),
+        TAG_SCALAR: single,
+    }

@@ -1,0 +1,378 @@
+"""Frames of the data plane, above QUIC's streams.
+
+Each side of a connection opens one unidirectional stream first, its *lane*. A
+lane carries frames: ``u32 length, u8 kind, body``; the length counts kind and
+body. What is larger than ``INLINE_MAX`` travels on a unidirectional stream of
+its own, which begins with ``u16 length`` and the same ``u8 kind, body`` but
+for the value, whose size stands as a ``u64`` at the end; then comes the value.
+A bidirectional stream begins alike with an ``OPEN``; then come raw bytes.
+
+All integers are big-endian. ``docs/wire.md`` has the table.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..exceptions import RemoteProtocolError
+
+__all__ = [
+    "ALPN",
+    "BULK_INITIAL",
+    "FRAME_MAX",
+    "HANDSHAKE_MAX",
+    "INLINE_MAX",
+    "STREAM_WINDOW",
+    "Challenge",
+    "Close",
+    "Frame",
+    "LaneReader",
+    "Proof",
+    "Status",
+    "StreamHead",
+    "Welcome",
+    "frame",
+    "stream_head",
+]
+
+ALPN = "mycorrizal/1"
+
+INLINE_MAX = 64 << 10
+"""Largest value that travels on the lane, in bytes of its wire form."""
+
+FRAME_MAX = INLINE_MAX + 1024
+"""Longest frame accepted once the peer is proved."""
+
+HANDSHAKE_MAX = 32 << 10
+"""Longest frame accepted before: a challenge, or a proof with a certificate chain."""
+
+BULK_INITIAL = 256 << 10
+"""Bytes of a stream that may be sent before the receiver grants more."""
+
+STREAM_WINDOW = 4 << 20
+"""Bytes of an open stream that may wait for its reader."""
+
+_NAME_MAX = 255
+_HEAD = struct.Struct(">IB")
+_U16 = struct.Struct(">H")
+
+
+class Frame(enum.IntEnum):
+    """Kinds of frames; numbers are append-only."""
+
+    CHALLENGE = 1
+    PROOF = 2
+    WELCOME = 3
+    MESSAGE = 4  # u64 sequence, value
+    ACCEPTED = 5  # u64 sequence: all up to it are in the inbox
+    SKIP = 6  # u64 sequence: will not come
+    REQUEST = 7  # u32 id, u32 milliseconds left (0: no end), u8 length, name, value
+    RESPONSE = 8  # u32 id, u8 status, value
+    CANCEL = 9  # u32 id
+    GRANT = 10  # u64 stream, u64 bytes in all that may be sent on it
+    OPEN = 11  # u8 length, name
+
+
+class Status(enum.IntEnum):
+    """How a request ended."""
+
+    OK = 0
+    RAISED = 1  # value: [type, text]
+    UNKNOWN = 2
+    BUSY = 3
+    TOO_LARGE = 4
+    CLOSING = 5
+    EXPIRED = 6
+
+
+class Close(enum.IntEnum):
+    """Application error codes: why a connection is closed, or a stream reset or stopped."""
+
+    SHUTDOWN = 0
+    IDLE = 1
+    PROTOCOL = 2
+    NOT_PROVED = 3
+    TRY_AGAIN = 4
+    NAME_TAKEN = 5
+    KEY_REMOVED = 6
+    WRONG_NAME = 7
+    FULL = 8
+    CANCELLED = 9
+    TOO_LARGE = 10
+    STALLED = 11
+    DECLARED_DEAD = 12
+    UNKNOWN = 13
+    FLOOD = 14
+
+
+# -- building -------------------------------------------------------------------------
+
+
+def frame(kind: int, body: bytes) -> bytes:
+    """Return one lane frame."""
+    return _HEAD.pack(len(body) + 1, kind) + body
+
+
+def stream_head(kind: int, body: bytes, size: int | None = None) -> bytes:
+    """Return what a stream begins with; `size` is that of the value that follows, None for an ``OPEN``."""
+    if size is not None:
+        body += size.to_bytes(8, "big")
+    return _U16.pack(len(body) + 1) + bytes((kind,)) + body
+
+
+message_body = struct.Struct(">Q").pack
+request_body = struct.Struct(">II").pack
+response_body = struct.Struct(">IB").pack
+grant_body = struct.Struct(">QQ").pack
+id_body = struct.Struct(">I").pack
+
+_SEQUENCE = struct.Struct(">Q")
+_REQUEST = struct.Struct(">IIB")
+_RESPONSE = struct.Struct(">IB")
+_GRANT = struct.Struct(">QQ")
+_ID = struct.Struct(">I")
+
+
+def parse_sequence(body: bytes) -> int:
+    """Return the number that an ``ACCEPTED`` or ``SKIP`` is, or a ``MESSAGE`` begins with."""
+    if len(body) < 8:
+        raise RemoteProtocolError("a frame without its sequence number")
+    return int(_SEQUENCE.unpack_from(body)[0])
+
+
+def parse_request(body: bytes) -> tuple[int, int, str, int]:
+    """Return id, milliseconds left, name and the offset of the value."""
+    try:
+        number, left, size = _REQUEST.unpack_from(body)
+        if len(body) < 9 + size:
+            raise RemoteProtocolError("a request cut off in its name")
+        return number, left, body[9 : 9 + size].decode(), 9 + size
+    except (struct.error, UnicodeDecodeError):
+        raise RemoteProtocolError("a request without id, deadline and name") from None
+
+
+def parse_response(body: bytes) -> tuple[int, int]:
+    """Return id and status; the value begins at offset 5."""
+    if len(body) < 5:
+        raise RemoteProtocolError("a response without id and status")
+    number, status = _RESPONSE.unpack_from(body)
+    if status > Status.EXPIRED:
+        raise RemoteProtocolError(f"a response of unknown status {status}")
+    return number, status
+
+
+def parse_grant(body: bytes) -> tuple[int, int]:
+    """Return stream and limit."""
+    if len(body) != 16:
+        raise RemoteProtocolError("a grant of the wrong size")
+    stream, limit = _GRANT.unpack(body)
+    return stream, limit
+
+
+def parse_id(body: bytes) -> int:
+    """Return the id of a ``CANCEL``."""
+    if len(body) != 4:
+        raise RemoteProtocolError("a cancel of the wrong size")
+    return int(_ID.unpack(body)[0])
+
+
+def name_field(name: str) -> bytes:
+    """Return a handler's or stream's name as ``u8 length, text``.
+
+    Raises:
+        ValueError: it is empty or longer than 255 bytes.
+    """
+    raw = name.encode()
+    if not 0 < len(raw) <= _NAME_MAX:
+        raise ValueError(f"a name has 1 to {_NAME_MAX} bytes of UTF-8, not {len(raw)}")
+    return bytes((len(raw),)) + raw
+
+
+# -- the three frames that open a connection ---------------------------------------------
+
+
+class Limits(NamedTuple):
+    """What one side accepts; the other keeps to it."""
+
+    messages: int
+    bytes: int
+    requests: int
+    value: int
+
+
+class Challenge(NamedTuple):
+    """Server to client, first of all."""
+
+    nonce: bytes
+    name: str
+    boot: bytes
+    offer: bytes
+    limits: Limits
+
+    def pack(self) -> bytes:
+        return frame(
+            Frame.CHALLENGE,
+            _fields(self.nonce, self.name.encode(), self.boot, self.offer, _limits(self.limits)),
+        )
+
+    @classmethod
+    def parse(cls, body: bytes) -> Challenge:
+        nonce, name, boot, offer, limits = _split(body, 5)
+        if len(nonce) != 32 or len(boot) != 8:
+            raise RemoteProtocolError("a challenge whose nonce or boot id has the wrong size")
+        return cls(nonce, _name(name), boot, offer, _parse_limits(limits))
+
+
+class Proof(NamedTuple):
+    """Client to server, its answer; `accepted` is the last message taken from this server."""
+
+    nonce: bytes
+    name: str
+    boot: bytes
+    proof: bytes
+    limits: Limits
+    accepted: int
+
+    def pack(self) -> bytes:
+        return frame(
+            Frame.PROOF,
+            _fields(
+                self.nonce,
+                self.name.encode(),
+                self.boot,
+                self.proof,
+                _limits(self.limits),
+                self.accepted.to_bytes(8, "big"),
+            ),
+        )
+
+    @classmethod
+    def parse(cls, body: bytes) -> Proof:
+        nonce, name, boot, proof, limits, accepted = _split(body, 6)
+        if len(nonce) != 32 or len(boot) != 8 or len(accepted) != 8:
+            raise RemoteProtocolError("a proof whose nonce, boot id or sequence has the wrong size")
+        return cls(nonce, _name(name), boot, proof, _parse_limits(limits), int.from_bytes(accepted, "big"))
+
+
+class Welcome(NamedTuple):
+    """Server to client: proved; the server's own proof, and the last message taken from this client."""
+
+    answer: bytes
+    accepted: int
+
+    def pack(self) -> bytes:
+        return frame(Frame.WELCOME, _fields(self.answer, self.accepted.to_bytes(8, "big")))
+
+    @classmethod
+    def parse(cls, body: bytes) -> Welcome:
+        answer, accepted = _split(body, 2)
+        if len(accepted) != 8:
+            raise RemoteProtocolError("a welcome whose sequence has the wrong size")
+        return cls(answer, int.from_bytes(accepted, "big"))
+
+
+def _fields(*fields: bytes) -> bytes:
+    return b"".join(_U16.pack(len(field)) + field for field in fields)
+
+
+def _split(body: bytes, count: int) -> list[bytes]:
+    """Return `count` fields; more may follow, from a later version."""
+    fields, at = [], 0
+    for _ in range(count):
+        size = int.from_bytes(body[at : at + 2], "big")
+        field = body[at + 2 : at + 2 + size]
+        if len(body) < at + 2 or len(field) != size:
+            raise RemoteProtocolError("a handshake frame that is cut off")
+        fields.append(field)
+        at += 2 + size
+    return fields
+
+
+def _name(raw: bytes) -> str:
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("a node name that is not UTF-8") from None
+    if not 0 < len(raw) <= _NAME_MAX:
+        raise RemoteProtocolError(f"a node name of {len(raw)} bytes")
+    return name
+
+
+_LIMITS = struct.Struct(">QQQQ")
+
+
+def _limits(limits: Limits) -> bytes:
+    return _LIMITS.pack(*limits)
+
+
+def _parse_limits(raw: bytes) -> Limits:
+    if len(raw) != _LIMITS.size:
+        raise RemoteProtocolError("limits of the wrong size")
+    limits = Limits(*_LIMITS.unpack(raw))
+    if min(limits) < 1:
+        raise RemoteProtocolError("a limit of zero")
+    return limits
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+class LaneReader:
+    """Cuts a lane's bytes into frames; holds at most one incomplete frame."""
+
+    __slots__ = ("_rest", "limit")
+
+    def __init__(self, limit: int = HANDSHAKE_MAX) -> None:
+        self.limit = limit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(kind, body)`` of each frame that is complete; exhaust it before the next ``feed``.
+
+        Raises:
+            RemoteProtocolError: a frame longer than ``limit``, or of no length.
+        """
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        try:
+            while end - at >= 5:
+                size, kind = _HEAD.unpack_from(data, at)
+                if not 0 < size <= self.limit:
+                    raise RemoteProtocolError(f"a frame of {size} bytes where at most {self.limit} may be")
+                stop = at + 4 + size
+                if stop > end:
+                    break
+                start, at = at + 5, stop
+                yield kind, data[start:stop]
+        finally:
+            self._rest = data[at:] if at < end else b""
+
+
+class StreamHead:
+    """Collects what a stream begins with."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return ``(kind, body, the rest of the data)`` once the head is complete.
+
+        Raises:
+            RemoteProtocolError: it is longer than any head, or empty.
+        """
+        self._data += data
+        if len(self._data) < 2:
+            return None
+        size = int.from_bytes(self._data[:2], "big")
+        if not 0 < size <= 512:
+            raise RemoteProtocolError(f"a stream that begins with a head of {size} bytes")
+        if len(self._data) < 2 + size:
+            return None
+        data, self._data = self._data, b""
+        return data[2], data[3 : 2 + size], data[2 + size :]

@@ -1,0 +1,229 @@
+"""One value of an application: a small CBOR header, and its large memory beside it.
+
+Wire form: u8 n, the number of buffers (255: a u32 n follows) · n x u64, their
+lengths (top bit set: becomes ``bytes``; clear: a writable ``bytearray`` for an
+array) · u32 length of the header · header · buffers.
+
+What travels: None, bool, int (to 4,096 bits), float, str, bytes, list, dict,
+set, datetime, date, Decimal, UUID, NumPy arrays and scalars, and what a
+``Codecs`` adds. Keys of a dict are str, int (64 bits) or short bytes, elements
+of a set those, float, bool and None.
+
+What arrives as another type: tuple as list, frozenset as set, bytearray and
+memoryview as bytes, a time zone as its offset, and an instance of a subclass
+of int, float, str, bytes, list, tuple, dict or set as the plain type (IntEnum
+as int, NamedTuple as list), as ``json`` does it. Subclasses of anything else
+are refused: ``pandas.Timestamp`` would lose its nanoseconds without a word.
+
+Everything a peer sent passes ``value_guard.scan`` before cbor2 sees it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import cbor2
+
+from ..exceptions import RemoteProtocolError, ValueEncodeError, ValueTooLarge
+from . import arrays
+from .arrays import Buffers, Unfit
+from .value_codecs import Codec, Codecs
+from .value_guard import (
+    BYTES_FLAG,
+    CONTAINERS_MAX,
+    HEADER_MAX,
+    MANY,
+    TAG_BUFFER,
+    TAG_CODEC,
+    TAG_DECIMAL,
+    TAG_NAIVE,
+    TAG_TEXT,
+    VALUE_BYTES_MAX,
+    scan,
+)
+from .value_reader import ValueReader
+from .value_walk import bad_text, sendable
+
+__all__ = ["DEFAULT", "Codec", "Codecs", "Encoded", "ValueReader", "decode_packed", "decode_parts", "encode_value"]
+
+DEFAULT = Codecs()
+"""The registry that nothing was registered in."""
+
+class Encoded:
+    """A value ready to be sent. Do not change it, nor the memory it was made from, until it has been.
+
+    Attributes:
+        header: CBOR, with references in place of large memory.
+        buffers: that memory, as views of bytes; not copied.
+        preamble: what stands before the header in the wire form.
+        size: bytes of the wire form.
+    """
+
+    __slots__ = ("buffers", "header", "preamble", "size")
+
+    def __init__(self, header: bytes, buffers: tuple[memoryview, ...], preamble: bytes, size: int) -> None:
+        self.header = header
+        self.buffers = buffers
+        self.preamble = preamble
+        self.size = size
+
+    def pack(self) -> bytes:
+        """Return the wire form in one piece; copies the buffers, so it is for small values."""
+        if not self.buffers:
+            return self.preamble + self.header
+        return b"".join((self.preamble, self.header, *self.buffers))
+
+    def parts(self) -> list[bytes | memoryview]:
+        """Return the wire form in pieces, without a copy of the buffers."""
+        return [self.preamble + self.header, *self.buffers]
+
+
+# -- encoding -----------------------------------------------------------------------------------------------------
+
+_BYTES_HEADS = [bytes((0x40 + n,)) if n < 24 else bytes((0x58, n)) for n in range(256)]
+
+
+def encode_value(value: object, codecs: Codecs = DEFAULT, *, limit: int = VALUE_BYTES_MAX) -> Encoded:
+    """Return `value` ready for the wire. Any thread.
+
+    Raises:
+        ValueEncodeError: something in it does not travel; the text names the place.
+        ValueTooLarge: it takes more than `limit` bytes, or its header more than 16 MiB.
+    """
+    if type(value) is bytes and len(value) < 256:
+        header = _BYTES_HEADS[len(value)] + value
+        size = len(header)
+        if size + 5 <= limit:
+            return Encoded(header, (), b"\x00" + size.to_bytes(4, "big"), size + 5)
+    buffers: Buffers = []
+    try:
+        sent = sendable(value, 0, buffers, codecs)
+        header = cbor2.dumps(sent)
+    except Unfit as error:
+        raise _encode_error(error) from error.__cause__
+    except UnicodeEncodeError:
+        raise _encode_error(bad_text(sent, 0) or Unfit("text with lone surrogates cannot be sent")) from None
+    except cbor2.CBOREncodeError as error:
+        raise ValueEncodeError(f"value: {error}") from None
+    preamble = _preamble(header, buffers) if buffers else b"\x00" + len(header).to_bytes(4, "big")
+    size = len(preamble) + len(header) + sum([view.nbytes for view, _ in buffers])
+    if size > limit:
+        raise ValueTooLarge(f"a value of {size} bytes; the limit is {limit}")
+    if len(header) > CONTAINERS_MAX:  # a shorter one cannot hold too many items
+        _check_counts(header, buffers)
+    return Encoded(header, tuple([view for view, _ in buffers]), preamble, size)
+
+
+def _check_counts(header: bytes, buffers: Buffers) -> None:
+    """Refuse here what the receiver would refuse."""
+    hint = "send numbers as a NumPy array, and large data as bytes"
+    if len(header) > HEADER_MAX:
+        raise ValueTooLarge(f"a value with {len(header)} bytes beside its large buffers", hint=hint)
+    try:
+        scan(header, [b"" if length & BYTES_FLAG else bytearray() for _, length in buffers])
+    except RemoteProtocolError:
+        raise ValueTooLarge("a value with too many items", hint=hint) from None
+
+
+def _preamble(header: bytes, buffers: Buffers) -> bytes:
+    count = len(buffers)
+    lengths = [length for _, length in buffers]
+    if count < MANY:
+        return struct.pack(f">B{count}QI", count, *lengths, len(header))
+    return struct.pack(f">BI{count}QI", MANY, count, *lengths, len(header))
+
+
+def _encode_error(error: Unfit) -> ValueEncodeError:
+    return ValueEncodeError("".join(("value", *reversed(error.path))) + ": " + error.reason, hint=error.hint)
+
+
+# -- decoding -----------------------------------------------------------------------------------------------------
+
+
+def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
+    """Return the value in a whole wire form. Any thread.
+
+    Raises:
+        RemoteProtocolError: whatever is wrong with it, and nothing else is ever raised.
+    """
+    size = len(data)
+    if size > 5 and not data[0] and int.from_bytes(data[1:5], "big") == size - 5 <= HEADER_MAX:
+        header = bytes(data[5:])
+        head = header[0]
+        if 0x40 <= head < 0x58 and size == head - 0x3A:
+            return header[1:]
+        if head == 0x58 and size == header[1] + 7:
+            return header[2:]
+        return decode_parts(header, (), codecs)
+    reader = ValueReader(size)
+    reader.feed(data)
+    if not reader.done:
+        raise RemoteProtocolError("a value that ends too early")
+    return decode_parts(*reader.parts(), codecs)
+
+
+def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray], codecs: Codecs = DEFAULT) -> object:
+    """Return the value of a header and what arrived beside it, as ``ValueReader.parts`` gives them. Any thread.
+
+    Buffers are not copied: they become part of the value.
+
+    Raises:
+        RemoteProtocolError: whatever is wrong with it, and nothing else is ever raised.
+    """
+    ours = scan(header, buffers)
+    try:
+        if not ours:
+            return cbor2.loads(header, allow_duplicate_keys=False)
+        more = {TAG_BUFFER: lambda index, _: buffers[index], TAG_CODEC: lambda pair, _: _decode_with(codecs, *pair)}
+        return cbor2.loads(header, allow_duplicate_keys=False, semantic_decoders=_DECODERS | more)
+    except Exception as error:  # whatever the library, NumPy or a codec makes of what passed the guard
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, RemoteProtocolError):
+                raise cause from None
+            cause = cause.__cause__
+        raise RemoteProtocolError(f"not a value: {type(error.__cause__ or error).__name__}") from error
+
+
+def _decode_with(codecs: Codecs, name: str, inner: object) -> object:
+    codec = codecs.by_name.get(name)
+    if codec is None:
+        hint = "register it here too, in the Codecs given to the data plane"
+        raise RemoteProtocolError(f"a value of the codec {name!r}, which is not registered", hint=hint)
+    try:
+        return codec.decode(inner)
+    except Exception as error:
+        raise RemoteProtocolError(f"the codec {name} refused a value: {type(error).__name__}: {error}") from error
+
+
+def _decode_text(data: bytes) -> str:
+    return data.decode()
+
+
+def _decode_decimal(text: str) -> Decimal:
+    if not _ODD_DECIMAL.fullmatch(text):
+        raise RemoteProtocolError("a decimal that is none")
+    return Decimal(text)
+
+
+def _decode_naive(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is not None:
+        raise RemoteProtocolError("a time with a zone where none should be")
+    return value
+
+
+_ODD_DECIMAL = re.compile(r"-?(?:Infinity|s?NaN[0-9]{0,16})|-0E-?[0-9]{1,4}")
+
+
+def _hook(decode: Callable[[Any], Any]) -> Callable[[Any, bool], Any]:
+    return lambda content, _: decode(content)
+
+
+_DECODERS = {tag: _hook(decode) for tag, decode in arrays.decoders().items()}
+_DECODERS |= {TAG_TEXT: _hook(_decode_text), TAG_DECIMAL: _hook(_decode_decimal), TAG_NAIVE: _hook(_decode_naive)}

@@ -1,0 +1,460 @@
+"""``DataPlane``: messages, requests and bulk between nodes over QUIC, for plain, blocking Python.
+
+::
+
+    with DataPlane("alice", key=KEY, peers={"bob": ("10.0.0.5", 7947)}) as plane:
+        plane.send("bob", {"step": 1})                # bob's inbox has it when this returns
+        plane.request("bob", "score", [1, 2, 3])      # what bob's handler returns
+        for message in plane.messages():
+            print(message.sender, message.value)
+
+The protocol above QUIC is in ``_data``, threads and sockets are in
+``_runtime/quic``; this module is the door.
+
+*Threads.* Every method may be called on any thread, also inside handlers.
+Calls that block take ``timeout`` in seconds, where None waits; Ctrl-C ends them
+and the connection stays usable. Handlers run on a bounded pool; one that waits
+inside a call of ours lends its place to a spare thread.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
+
+from ._data.channel import OutMessage
+from ._data.ports import Call
+from ._runtime.deadline import Deadline
+from ._runtime.futures import PlaneFuture
+from ._runtime.quic import opening
+from ._runtime.quic.core import Core, Handler
+from ._runtime.quic.tickets import BlockingTicket, FutureTicket, Progress, answer
+from ._wire.frames import name_field
+from ._wire.security import Keyring
+from ._wire.values import DEFAULT, Codecs, encode_value
+from .dataconfig import DataConfig
+from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout, RemoteProtocolError
+from .types import Address, Message, PeerInfo
+
+__all__ = ["DataPlane", "Results"]
+
+H = TypeVar("H", bound=Handler)
+
+_CLOSE_SECONDS = 5.0
+_GRACE_SECONDS = 1.0
+
+
+class Results(dict[str, Any]):
+    """What ``request_all`` brought: answers by node name, and ``errors`` by the names of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, MycorrizalError] = {}
+
+
+class DataPlane:
+    """One node's end of the data plane: listening from construction to ``close``.
+
+    Connections are dialled at the first call to a peer, shared by both
+    directions, closed when idle, and opened again unnoticed.
+
+    Args:
+        name: this node's, unique among its peers.
+        bind, port: where to listen (UDP); port 0 picks a free one below 65280.
+        key: 16, 24 or 32 random bytes that all nodes have, or a ``Keyring``. Both sides of a connection prove it.
+            Without a key or certificates the plane keeps to loopback.
+        cluster: nodes of different clusters refuse each other even with one key.
+        certificates: ``(certificate, private key, CA)``, paths of PEM files, instead of a key.
+        insecure: allow other addresses than loopback without a key.
+        peers: addresses by name; ``add_peer`` adds more.
+        config: further settings.
+        codecs: for values of types that CBOR does not have.
+
+    Raises:
+        BindError: the address or port cannot be listened on.
+        ConfigError: a bad name, key, certificate or setting, or another address than loopback without a key.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bind: str = "127.0.0.1",
+        port: int = 0,
+        key: bytes | Keyring | None = None,
+        cluster: str = "default",
+        certificates: tuple[str, str, str] | None = None,
+        insecure: bool = False,
+        peers: Mapping[str, Address] | None = None,
+        config: DataConfig | None = None,
+        codecs: Codecs = DEFAULT,
+    ) -> None:
+        self._core: Core | None = None
+        self._directory = opening.Directory(loopback_only=key is None and certificates is None and not insecure)
+        for peer, address in (peers or {}).items():
+            self._directory.add(peer, address)
+        self._core = opening.open_core(
+            name, bind, port, key, cluster, certificates, self._directory, config or DataConfig(), codecs
+        )
+
+    # -- messages ---------------------------------------------------------------------------
+
+    def send(self, node: str, value: Any, timeout: float | None = 10.0, *, progress: Progress | None = None) -> None:
+        """Send a message; when this returns, `node`'s inbox has it. Blocks.
+
+        Messages of one sender arrive in order, each once, also over a
+        connection that breaks in between. A full inbox makes the sender wait.
+
+        Args:
+            node: name of a peer, or this node's own.
+            value: what CBOR carries, NumPy arrays, bytes; see the guide. It must not change before the return.
+            timeout: seconds for all of it, the connection included.
+            progress: called on this thread as ``progress(bytes, total)`` while a large value travels.
+
+        Raises:
+            OperationTimeout: not accepted in time; ``indeterminate`` if it was on its way.
+            PeerUnreachable: no address, nobody there, or gone meanwhile.
+            ValueEncodeError, ValueTooLarge: `value` cannot be sent.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        core = self._blocking("send")
+        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
+        deadline = core.deadline(timeout)
+        ticket = BlockingTicket()
+        message = OutMessage(encoded, ticket)
+        core.loop.submit(partial(core.machine.send, node, message))
+        try:
+            with core.pool.waiting():
+                if progress is None:
+                    done = ticket.wait(deadline)
+                else:
+                    done = ticket.wait_watching(deadline, progress, encoded.size)
+        except BaseException:
+            core.submit(partial(_withdraw, core, node, message))
+            raise
+        if not done:
+            core.submit(partial(_withdraw, core, node, message))
+            raise OperationTimeout(
+                f"{node}'s inbox has not accepted the message within {timeout} s",
+                node=node,
+                operation="send",
+                hint="it does not read fast enough, or cannot be reached" if message.sequence else None,
+                indeterminate=message.sequence > 0,
+            )
+        ticket.result("send")
+
+    def send_async(self, node: str, value: Any) -> PlaneFuture[None]:
+        """Like ``send``, but return a future at once; ``cancel()`` withdraws the message. Does not block.
+
+        At most 16,384 calls wait for one peer; the next future fails with ``QueueFull``.
+
+        Raises:
+            ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError
+        """
+        core = self._running("send_async")
+        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
+
+        def cancel() -> None:
+            core.submit(partial(_withdraw, core, node, message))
+
+        future: PlaneFuture[None] = PlaneFuture(cancel, core.pool.waiting)
+        core.completions.start()
+        message = OutMessage(encoded, FutureTicket(future, core.completions, lambda outcome: None, "send"))
+        core.loop.submit(partial(core.machine.send, node, message))
+        return future
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """Return the oldest message out of the inbox; wait for one up to `timeout` seconds, for ever if None.
+
+        Raises:
+            OperationTimeout: none came.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        core = self._blocking("receive", closed_is_fine=True)
+        deadline = Deadline(timeout)
+        while True:
+            with core.pool.waiting():
+                sender, received = core.inbox.get(deadline.remaining())
+            try:
+                return Message(sender, received.decode(core.codecs))
+            except RemoteProtocolError as error:
+                core.count("values.bad")
+                core.submit(partial(core.machine.bad_value, sender, error))
+
+    def messages(self) -> Iterator[Message]:
+        """Iterate over messages as they come, until ``close``."""
+        while True:
+            try:
+                yield self.receive()
+            except NotRunningError:
+                return
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def request(
+        self,
+        node: str,
+        name: str,
+        value: Any = None,
+        timeout: float | None = 10.0,
+        *,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Ask `node`'s handler `name`, and return its answer. Blocks.
+
+        Inside a handler the time left is at most that of the request it serves.
+
+        Raises:
+            RemoteError: the handler raised; ``UnknownHandler``: there is none.
+            PeerBusy: all handlers are taken and the queue is full; nothing ran.
+            OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
+            PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
+            ValueEncodeError, ValueTooLarge: `value` or the answer cannot be sent.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        core = self._blocking("request")
+        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
+        deadline = core.deadline(timeout)
+        ticket = BlockingTicket()
+        call = Call(node, _name(name), encoded, deadline.moment, ticket)
+        core.loop.submit(partial(core.machine.request, call))
+        try:
+            with core.pool.waiting():
+                if progress is None:
+                    done = ticket.wait(deadline)
+                else:
+                    done = ticket.wait_watching(deadline, progress, encoded.size)
+        except BaseException:
+            core.submit(partial(_cancel, core, call))
+            raise
+        if not done:
+            core.submit(partial(_cancel, core, call))
+            raise _late(node, name, call.sent, timeout)
+        status, received = ticket.result("request")
+        return answer(status, received, core.codecs, node, name)
+
+    def request_async(
+        self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
+    ) -> PlaneFuture[Any]:
+        """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer."""
+        core = self._running("request_async")
+        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
+
+        def cancel() -> None:
+            core.submit(partial(_cancel, core, call))
+
+        def finish(outcome: Any) -> Any:
+            status, received = outcome
+            return answer(status, received, core.codecs, node, name)
+
+        future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
+        core.completions.start()
+        ticket = FutureTicket(future, core.completions, finish, "request")
+        call = Call(node, _name(name), encoded, core.deadline(timeout).moment, ticket)
+        core.loop.submit(partial(core.machine.request, call))
+        return future
+
+    def request_all(
+        self, nodes: Iterable[str], name: str, value: Any = None, timeout: float | None = 10.0
+    ) -> Results:
+        """Ask several nodes at once; return the answers that came in time, and the error of each other. Blocks."""
+        core = self._blocking("request_all")
+        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
+        deadline = core.deadline(timeout)
+        results = Results()
+        open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
+        for node in nodes:
+            ticket = BlockingTicket()
+            call = Call(node, _name(name), encoded, deadline.moment, ticket)
+            open_calls[node] = call, ticket
+            core.loop.submit(partial(core.machine.request, call))
+        try:
+            for node, (call, ticket) in open_calls.items():
+                with core.pool.waiting():
+                    done = ticket.wait(deadline)
+                try:
+                    if not done:
+                        raise _late(node, name, call.sent, timeout)
+                    status, received = ticket.result("request_all")
+                    results[node] = answer(status, received, core.codecs, node, name)
+                except MycorrizalError as error:
+                    results.errors[node] = error
+        finally:
+            for call, ticket in open_calls.values():
+                if not ticket.done:
+                    core.submit(partial(_cancel, core, call))
+        return results
+
+    def on_request(self, name: str) -> Callable[[H], H]:
+        """Register a handler: ``@plane.on_request("score")`` above a function of one ``Request``. Any thread.
+
+        It runs on a handler thread, several at a time; what it returns is the
+        answer, what it raises arrives as ``RemoteError``. A second handler of
+        one name replaces the first.
+        """
+        _name(name)
+
+        def register(handler: H) -> H:
+            if not callable(handler):
+                raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+            self._running("on_request").handlers[name] = handler
+            return handler
+
+        return register
+
+    # -- peers ---------------------------------------------------------------------------------
+
+    def add_peer(self, name: str, address: Address) -> None:
+        """Tell the address of a peer, or a new one. Any thread.
+
+        Raises:
+            ConfigError: not ``(IP literal, port)``, or beyond loopback without a key.
+        """
+        core = self._running("add_peer")
+        self._directory.add(name, address)
+        core.submit(lambda now: core.machine.peer_changed(name))
+
+    def remove_peer(self, name: str, why: str = "was removed") -> None:
+        """Forget a peer's address, close its connections, and end its calls now. Any thread."""
+        core = self._running("remove_peer")
+        self._directory.remove(name)
+        core.submit(partial(core.machine.peer_down, name, why))
+
+    def connect(self, address: Address, timeout: float | None = 10.0) -> str:
+        """Dial an address whose name is not known; return the name, which is a peer from now on. Blocks.
+
+        Raises:
+            PeerUnreachable, OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+            ConfigError: not ``(IP literal, port)``; beyond loopback without a key; with certificates, which need names.
+        """
+        core = self._blocking("connect")
+        address = self._directory.checked(address)
+        ticket = BlockingTicket()
+        core.loop.submit(partial(core.machine.greet, address, ticket))
+        with core.pool.waiting():
+            if not ticket.wait(core.deadline(timeout)):
+                raise OperationTimeout(f"no answer from {address[0]}:{address[1]}", operation="connect")
+        name = str(ticket.result("connect"))
+        self._directory.add(name, address)
+        return name
+
+    def peers(self) -> list[PeerInfo]:
+        """Return what is known of each peer: connection, round trip, path, open work. Waits for the loop only.
+
+        Raises:
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        core = self._blocking("peers")
+        found: list[PeerInfo] = core.ask(core.machine.info, "peers")
+        return found
+
+    def metrics(self) -> dict[str, int]:
+        """Return counters and gauges. Never blocks, any thread."""
+        core = self._core
+        assert core is not None
+        gauges = {
+            "inbox.messages": len(core.inbox),
+            "inbox.bytes": core.inbox.bytes,
+            "handlers.threads": core.pool.threads,
+            "handlers.busy": core.pool.busy,
+            "handlers.queued": core.pool.queued,
+            "connections": len(core.machine.links),
+            "peers": len(core.machine.peers) - 1,
+            "bulk.bytes": core.machine.budget.used,
+        }
+        return {**core.counters.snapshot(), **gauges}
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+        return self._started.name
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._started.endpoint.address
+
+    @property
+    def port(self) -> int:
+        """The UDP port it listens on."""
+        return self._started.endpoint.port
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
+        """Stop. Handlers that run may finish for up to 1 s; then each call in flight ends with an error.
+
+        Idempotent, any thread; messages that are in the inbox can still be
+        received. In a handler it does not wait for the handler.
+        """
+        core = self._core
+        if core is not None and not core.guard.forked:
+            core.close(Deadline(timeout), _GRACE_SECONDS)
+
+    def __enter__(self) -> DataPlane:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        core = self._core
+        if core is None:
+            return "<DataPlane not started>"
+        state = "closed" if core.stopped else f"at {core.endpoint.address[0]}:{core.endpoint.port}"
+        return f"<DataPlane {core.name} {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DataPlane cannot be copied or pickled; create one in each process")
+
+    def __del__(self) -> None:
+        core: Core | None = getattr(self, "_core", None)
+        if core is not None and not core.stopped and not core.guard.forked:
+            core.stop()
+            warnings.warn(f"unclosed {self!r}; call close()", ResourceWarning, source=self, stacklevel=2)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _started(self) -> Core:
+        assert self._core is not None
+        return self._core
+
+    def _running(self, operation: str) -> Core:
+        core = self._started
+        core.check_running(operation)
+        return core
+
+    def _blocking(self, operation: str, *, closed_is_fine: bool = False) -> Core:
+        core = self._started
+        if closed_is_fine and core.stopped:
+            core.guard.check("DataPlane")
+        else:
+            core.check(operation)
+        return core
+
+
+def _name(name: str) -> bytes:
+    try:
+        return name_field(name)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError("name", str(error), hint="e.g. 'score'") from None
+
+
+def _late(node: str, name: str, sent: bool, timeout: float | None) -> OperationTimeout:
+    return OperationTimeout(
+        f"no answer to {name!r} from {node} within {timeout} s", node=node, operation="request", indeterminate=sent
+    )
+
+
+def _withdraw(core: Core, node: str, message: OutMessage, now: float) -> None:
+    core.machine.peer(node).withdraw(message, now)
+
+
+def _cancel(core: Core, call: Call, now: float) -> None:
+    core.machine.peer(call.node).cancel(call, now)
