@@ -2,11 +2,18 @@
 
 ``Memberlist`` is membership: who is alive, and small messages between the
 members, over memberlist's protocol. ``Config`` holds its settings.
+``DataPlane`` is everything else that nodes tell each other, over QUIC;
+``DataConfig`` holds its settings.
 """
 
 import logging as _logging
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
+from ._wire.security import Keyring
+from ._wire.value_codecs import Codecs
 from .config import META_MAX_SIZE, Config
+from .dataconfig import DataConfig
 from .delegates import (
     AliveDelegate,
     BaseDelegate,
@@ -60,7 +67,10 @@ from .exceptions import (
 )
 from .memberlist import Memberlist
 from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
-from .types import Address, JoinResult, Node, NodeState, Versions
+from .types import Address, JoinResult, Message, Node, NodeState, PeerInfo, Request, Versions
+
+if _TYPE_CHECKING:
+    from .dataplane import DataPlane, Results
 
 __version__ = "0.1.0"
 
@@ -72,9 +82,12 @@ __all__ = [
     "BaseEventDelegate",
     "BasePingDelegate",
     "BindError",
+    "Codecs",
     "Config",
     "ConfigError",
     "ConflictDelegate",
+    "DataConfig",
+    "DataPlane",
     "DecryptError",
     "Delegate",
     "EventDelegate",
@@ -82,6 +95,7 @@ __all__ = [
     "ForkedProcessError",
     "JoinError",
     "JoinResult",
+    "Keyring",
     "LabelMismatch",
     "LocalProtocolError",
     "MemberEvent",
@@ -92,6 +106,7 @@ __all__ = [
     "Memberlist",
     "MergeDelegate",
     "MergeRefused",
+    "Message",
     "MetaTooLarge",
     "MycorrizalError",
     "NameConflict",
@@ -102,6 +117,7 @@ __all__ = [
     "OperationCancelled",
     "OperationTimeout",
     "PeerBusy",
+    "PeerInfo",
     "PeerRefused",
     "PeerUnreachable",
     "PingDelegate",
@@ -110,6 +126,8 @@ __all__ = [
     "ReentrantCallError",
     "RemoteError",
     "RemoteProtocolError",
+    "Request",
+    "Results",
     "SerfDelegate",
     "SerfEvent",
     "SerfMember",
@@ -126,3 +144,12 @@ __all__ = [
 ]
 
 _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())
+
+
+def __getattr__(name: str) -> _Any:
+    """Import what needs aioquic when it is first used: a process that is only a member does without."""
+    if name in ("DataPlane", "Results"):
+        from . import dataplane
+
+        return getattr(dataplane, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from .exceptions import ConfigError
 
-__all__ = ["Config", "META_MAX_SIZE"]
+__all__ = ["Config", "META_MAX_SIZE", "check_name"]
 
 META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
@@ -273,6 +273,7 @@ def _known(cls: type[Config], names: dict[str, Any]) -> None:
 
 
 def check_name(name: str) -> None:
+    """Raise ``ConfigError`` unless `name` may be a node's."""
     if not isinstance(name, str):
         raise ConfigError("name", f"must be text, not {type(name).__name__}")
     if not name:

@@ -31,17 +31,19 @@ from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
 from ._runtime.quic import opening
 from ._runtime.quic.core import Core, Handler
+from ._runtime.quic.follow import Follower
 from ._runtime.quic.tickets import BlockingTicket, FutureTicket, Progress, answer
 from ._wire.frames import name_field
 from ._wire.security import Keyring
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout, RemoteProtocolError
+from .memberlist import Memberlist
 from .types import Address, Message, PeerInfo
 
 __all__ = ["DataPlane", "Results"]
 
-H = TypeVar("H", bound=Handler)
+_H = TypeVar("_H", bound=Handler)
 
 _CLOSE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
@@ -93,6 +95,7 @@ class DataPlane:
         codecs: Codecs = DEFAULT,
     ) -> None:
         self._core: Core | None = None
+        self._follower: Follower | None = None
         self._directory = opening.Directory(loopback_only=key is None and certificates is None and not insecure)
         for peer, address in (peers or {}).items():
             self._directory.add(peer, address)
@@ -288,7 +291,7 @@ class DataPlane:
                     core.submit(partial(_cancel, core, call))
         return results
 
-    def on_request(self, name: str) -> Callable[[H], H]:
+    def on_request(self, name: str) -> Callable[[_H], _H]:
         """Register a handler: ``@plane.on_request("score")`` above a function of one ``Request``. Any thread.
 
         It runs on a handler thread, several at a time; what it returns is the
@@ -297,7 +300,7 @@ class DataPlane:
         """
         _name(name)
 
-        def register(handler: H) -> H:
+        def register(handler: _H) -> _H:
             if not callable(handler):
                 raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
             self._running("on_request").handlers[name] = handler
@@ -340,6 +343,26 @@ class DataPlane:
         name = str(ticket.result("connect"))
         self._directory.add(name, address)
         return name
+
+    def follow(self, cluster: Memberlist) -> None:
+        """Take addresses, names and deaths from a membership, which must have this node's name. Any thread.
+
+        A member's port is the first two bytes of its metadata, big-endian, or
+        its Serf tag ``quic_port``; this node's delegate has to announce
+        ``plane.port`` likewise. Addresses from ``add_peer`` come first. Calls to a member that is declared
+        dead, or leaves, end at once; a name that is no member's is not let in.
+
+        Raises:
+            ConfigError: the membership has another name, or one is followed already.
+        """
+        core = self._running("follow")
+        name = cluster.local_node.name
+        if name != core.name:
+            raise ConfigError("name", f"the data plane is {core.name!r}, the membership {name!r}")
+        if self._follower is not None:
+            raise ConfigError("follow", "this plane follows a membership already")
+        self._follower = Follower(core, cluster.members, cluster.events())
+        self._directory.fallback = self._follower.resolve
 
     def peers(self) -> list[PeerInfo]:
         """Return what is known of each peer: connection, round trip, path, open work. Waits for the loop only.
@@ -392,7 +415,10 @@ class DataPlane:
         """
         core = self._core
         if core is not None and not core.guard.forked:
-            core.close(Deadline(timeout), _GRACE_SECONDS)
+            deadline = Deadline(timeout)
+            core.close(deadline, _GRACE_SECONDS)
+            if self._follower is not None:
+                self._follower.close(deadline)
 
     def __enter__(self) -> DataPlane:
         return self

@@ -47,6 +47,7 @@ FORBIDDEN: dict[str, set[str]] = {
 }
 ALLOWED_NAMES: dict[str, set[str]] = {
     # single names out of a forbidden module that carry none of its power
+    "wire": {"io.BytesIO", "datetime.date", "datetime.datetime", "datetime.datetime.fromisoformat", "uuid.UUID"},
     "machine": {"random.Random"},
     "simulation": {"random.Random", "pathlib.Path"},
     "facade": {"concurrent.futures.Future"},
@@ -194,6 +195,8 @@ PLANTED = [
     ("_swim.machine", "from .._cache.store import Store", "machines must not know each other"),
     ("_wire.codec", "import logging\nlog = logging.getLogger()", "logging"),
     ("_wire.security", "import os\nnonce = os.urandom(12)", "os.urandom"),
+    ("_wire.values", "from datetime import datetime\nx = datetime.now()", "datetime.datetime.now"),
+    ("_wire.values", "import uuid\nx = uuid.uuid4()", "uuid.uuid4"),
     ("_wire.codec", "from .._swim.events import Event", "upward"),
     ("_wire.codec", "from ..memberlist import Memberlist", "upward"),
     ("_wire.codec", "data = open('x').read()", "open()"),

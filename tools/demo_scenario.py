@@ -25,6 +25,9 @@ NAMES = ("alice", "bob", "carol")
 PATIENCE = 20.0
 """Seconds to wait for anything that must happen; a kill is noticed after 4 to 7."""
 
+KEY = b"the demo's key; yours is random!"
+"""32 bytes that all nodes have: gossip is encrypted with it, and connections prove it."""
+
 Report = dict[str, Any]
 
 
@@ -32,14 +35,18 @@ Report = dict[str, Any]
 
 
 class Narrator(mycorrizal.BaseDelegate, mycorrizal.BaseEventDelegate):
-    """Both delegates of a node: supplies its metadata and reports what it sees of the others."""
+    """Both delegates of a node: supplies its metadata and reports what it sees of the others.
 
-    def __init__(self, name: str) -> None:
+    The metadata begins with the port of the node's data plane.
+    """
+
+    def __init__(self, name: str, port: int) -> None:
         self.name = name
+        self.port = port
         self.meta = b"role=worker"
 
     def node_meta(self, limit: int) -> bytes:
-        return self.meta
+        return self.port.to_bytes(2, "big") + self.meta
 
     def notify_msg(self, data: bytes) -> None:
         report("message", size=len(data), text=data[:40].decode("utf-8", "replace"))
@@ -55,7 +62,7 @@ class Narrator(mycorrizal.BaseDelegate, mycorrizal.BaseEventDelegate):
 
     def _saw(self, event: str, node: mycorrizal.Node) -> None:
         if node.name != self.name:
-            report(event, node=node.name, meta=node.meta.decode("utf-8", "replace"))
+            report(event, node=node.name, meta=node.meta[2:].decode("utf-8", "replace"))
 
 
 def report(event: str, **fields: Any) -> None:
@@ -66,20 +73,41 @@ def report(event: str, **fields: Any) -> None:
 
 def play(name: str) -> None:
     """Be node `name` until stdin ends."""
-    narrator = Narrator(name)
-    config = mycorrizal.Config.local(name=name, bind_addr="127.0.0.1", bind_port=0)
-    with mycorrizal.Memberlist(config, delegate=narrator, events=narrator) as cluster:
-        host, port = cluster.local_node.address
-        report("ready", address=f"{host}:{port}")
-        for line in sys.stdin:
-            order = json.loads(line)
-            try:
-                obey(cluster, narrator, order)
-            except mycorrizal.MycorrizalError as error:
-                report("error", text=f"{order['do']}: {type(error).__name__}: {error}")
+    config = mycorrizal.Config.local(name=name, bind_addr="127.0.0.1", bind_port=0, secret_key=KEY)
+    with mycorrizal.DataPlane(name, key=KEY) as plane:
+        narrator = Narrator(name, plane.port)
+        offer_services(plane)
+        with mycorrizal.Memberlist(config, delegate=narrator, events=narrator) as cluster:
+            plane.follow(cluster)
+            host, port = cluster.local_node.address
+            report("ready", address=f"{host}:{port}", quic=plane.port)
+            for line in sys.stdin:
+                order = json.loads(line)
+                try:
+                    obey(cluster, plane, narrator, order)
+                except mycorrizal.MycorrizalError as error:
+                    report("error", text=f"{order['do']}: {type(error).__name__}: {error}")
 
 
-def obey(cluster: mycorrizal.Memberlist, narrator: Narrator, order: Report) -> None:
+def offer_services(plane: mycorrizal.DataPlane) -> None:
+    """What the others may ask this node for."""
+
+    @plane.on_request("square")
+    def square(request: mycorrizal.Request) -> list[int]:
+        return [number * number for number in request.value]
+
+    @plane.on_request("think")
+    def think(request: mycorrizal.Request) -> None:
+        threading.Event().wait(request.value)
+
+    def read() -> None:
+        for message in plane.messages():
+            report("parcel", size=len(message.value), sender=message.sender)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def obey(cluster: mycorrizal.Memberlist, plane: mycorrizal.DataPlane, narrator: Narrator, order: Report) -> None:
     """Carry out one order of the director."""
     match order["do"]:
         case "join":
@@ -98,6 +126,23 @@ def obey(cluster: mycorrizal.Memberlist, narrator: Narrator, order: Report) -> N
             report("members", names=sorted(node.name for node in cluster.members()))
         case "leave":
             cluster.leave(timeout=PATIENCE)
+        case "request":
+            answer = plane.request(order["to"], "square", order["numbers"], timeout=PATIENCE)
+            report("answer", sender=order["to"], answer=answer)
+        case "parcel":
+            began = time.monotonic()
+            plane.send(order["to"], bytes(order["size"]), timeout=PATIENCE)
+            report("delivered", size=order["size"], seconds=time.monotonic() - began)
+        case "wait":
+            threading.Thread(target=wait_for_answer, args=(plane, order["to"]), daemon=True).start()
+
+
+def wait_for_answer(plane: mycorrizal.DataPlane, node: str) -> None:
+    """Ask for something that takes a minute, and report how that ends."""
+    try:
+        plane.request(node, "think", 60, timeout=60)
+    except mycorrizal.PeerUnreachable as error:
+        report("ended", node=node, text=str(error), indeterminate=error.indeterminate)
 
 
 # -- the director ------------------------------------------------------------------------
@@ -186,7 +231,11 @@ class Stage:
 
 
 TELL: dict[str, Callable[[Report], str]] = {
-    "ready": lambda r: f"listens on {r['address']}, UDP and TCP",
+    "ready": lambda r: f"gossips on {r['address']}, speaks QUIC on port {r['quic']}",
+    "answer": lambda r: f"asked {r['sender']} for squares: {r['answer']}",
+    "parcel": lambda r: f"receives {r['size']:,} bytes from {r['sender']} over QUIC",
+    "delivered": lambda r: f"knows after {r['seconds']:.2f} s that {r['size']:,} bytes are in the inbox",
+    "ended": lambda r: f"hears why its request ends: {r['text']}",
     "joined": lambda r: "has joined" if r["reached"] else "has reached nobody",
     "join": lambda r: f"sees {r['node']} join",
     "left": lambda r: f"sees {r['node']} leave",
@@ -225,6 +274,18 @@ def exchange_messages(stage: Stage) -> None:
     stage.findings.append("messages arrived over UDP and TCP")
 
 
+def speak_quic(stage: Stage) -> None:
+    """Requests and large messages over QUIC, at ports that the metadata tells."""
+    began = stage.order("alice", "request", to="bob", numbers=[1, 2, 3])
+    done = stage.wait(
+        "request", {("answer", "alice", (1, 4, 9))}, lambda name, r: (r["event"], name, tuple(r.get("answer", ())))
+    )
+    stage.order("alice", "parcel", to="carol", size=32_000_000)
+    expected = {("parcel", "carol", 32_000_000), ("delivered", "alice", 32_000_000)}
+    stage.wait("parcel", expected, lambda name, r: (r["event"], name, r.get("size")))
+    stage.findings.append(f"a first request over QUIC took {done - began:.2f} s, handshake and proof included")
+
+
 def update_metadata(stage: Stage) -> None:
     """What a node says about itself reaches all."""
     began = stage.order("carol", "meta", meta="role=cache")
@@ -234,9 +295,12 @@ def update_metadata(stage: Stage) -> None:
 
 
 def notice_a_crash(stage: Stage) -> None:
-    """One process is killed; the others find out by themselves."""
+    """One process is killed; the others find out by themselves, and calls to it end."""
+    stage.order("alice", "wait", to="bob")
+    stage.order("alice", "request", to="bob", numbers=[5])
+    stage.wait("request", {("answer", "alice", (25,))}, lambda name, r: (r["event"], name, tuple(r.get("answer", ()))))
     began = stage.kill("bob")
-    expected = {("failed", name, "bob") for name in ("alice", "carol")}
+    expected = {("failed", name, "bob") for name in ("alice", "carol")} | {("ended", "alice", "bob")}
     done = stage.wait("crash", expected, lambda name, r: (r["event"], name, r.get("node")))
     stage.findings.append(f"a crash was noticed by all in {done - began:.1f} s")
 
@@ -250,7 +314,7 @@ def notice_a_leave(stage: Stage) -> None:
     stage.findings.append("a goodbye was told from a crash")
 
 
-CHAPTERS = (form_cluster, exchange_messages, update_metadata, notice_a_crash, notice_a_leave)
+CHAPTERS = (form_cluster, exchange_messages, speak_quic, update_metadata, notice_a_crash, notice_a_leave)
 
 
 def direct() -> int:

@@ -37,7 +37,7 @@ Buffers = list[tuple[memoryview, int]]
 """What goes beside the header: a view of bytes, and its length as it travels."""
 
 
-class Unfit(Exception):  # noqa: N818
+class Unfit(Exception):
     """A value that cannot be sent: the reason, and what to do instead."""
 
     def __init__(self, reason: str, hint: str | None = None) -> None:

@@ -41,9 +41,7 @@ class Codecs:
         self.by_type: dict[type[Any], Codec] = {}
         self.by_name: dict[str, Codec] = {}
 
-    def register(
-        self, kind: type[T], name: str, encode: Callable[[T], object], decode: Callable[[Any], T]
-    ) -> None:
+    def register(self, kind: type[T], name: str, encode: Callable[[T], object], decode: Callable[[Any], T]) -> None:
         """Let objects of exactly the type `kind` travel, as `name` and what `encode` returns.
 
         Raises:

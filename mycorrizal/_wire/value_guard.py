@@ -22,12 +22,7 @@ from collections.abc import Callable, Sequence
 
 from ..exceptions import RemoteProtocolError
 
-__all__ = [
-    *("BIG_INT_BYTES", "BUFFERS_MAX", "BUFFER_MIN", "BYTES_FLAG", "CONTAINERS_MAX", "DECIMAL_EXPONENT_MAX"),
-    *("DEPTH_MAX", "DIMENSIONS_MAX", "HEADER_MAX", "ITEMS_MAX", "KEY_BYTES_MAX", "MANY", "NAME_MAX", "VALUE_BYTES_MAX"),
-    *("TAG_ARRAY", "TAG_ARRAY_F", "TAG_BUFFER", "TAG_CODEC", "TAG_DECIMAL", "TAG_DTYPE", "TAG_NAIVE", "TAG_SCALAR"),
-    *("TAG_TEXT", "TYPED", "scan"),
-]
+__all__ = ["HEADER_MAX", "VALUE_BYTES_MAX", "scan"]
 
 VALUE_BYTES_MAX = 1 << 30
 """Longest wire form of a value unless the caller says otherwise."""
@@ -135,7 +130,8 @@ def _scan(data: bytes, buffers: _Buffers) -> bool:
     ours = False
     while True:
         if is_map:
-            for left in range(left - 1, -1, -1):  # noqa: B020, PLR1704  `left` stays what is left after a break
+            for _ in range(left):
+                left -= 1
                 size = key_sizes[data[at]]
                 at = at + size if size else _long_key(data, at)
                 size = sizes[data[at]]
@@ -146,7 +142,8 @@ def _scan(data: bytes, buffers: _Buffers) -> bool:
                 left, is_map = outer.pop()
                 continue
         else:
-            for left in range(left - 1, -1, -1):  # noqa: B020, PLR1704
+            for _ in range(left):
+                left -= 1
                 size = sizes[data[at]]
                 if not size:
                     break
@@ -156,27 +153,28 @@ def _scan(data: bytes, buffers: _Buffers) -> bool:
                     break
                 left, is_map = outer.pop()
                 continue
-        # The item at `at` takes a closer look.
-        major = data[at] >> 5
-        if major == 7:
-            raise RemoteProtocolError(f"byte {data[at]:#04x} has no place in a value")
-        count, at = _argument(data, at)
-        if major < 4:
+        head = data[at]  # of an item that takes a closer look
+        count = head & 0x1F
+        if count < 24:
+            at += 1
+        else:
+            count, at = _argument(data, at)
+        if head < 0x80:
             at += count
             continue
         containers += 1
-        if major == 6:
+        if head >= 0xC0:
             ours = ours or count >= TAG_BUFFER or count in _HOOKED
-            if count != TAG_CODEC:
-                at, used = _leaf(count, data, at, buffers, used)
+            if count != TAG_CODEC or head >= 0xE0:
+                at, used = _leaf(count, data, at, buffers, used, head)
                 continue
-            at, count, major = _codec_name(data, at), 1, 4
-        size = count if major == 4 else 2 * count
+            at, count, head = _codec_name(data, at), 1, 0x81
+        size = count if head < 0xA0 else 2 * count
         items += size
         if size > end - at or items > ITEMS_MAX or containers > CONTAINERS_MAX or len(outer) >= DEPTH_MAX:
             raise RemoteProtocolError("a value with too many items, nested too deep or cut short")
         outer.append((left, is_map))
-        left, is_map = count, major == 5
+        left, is_map = count, head >= 0xA0
     if at != end or used != len(buffers):
         raise RemoteProtocolError("a value that ends too early or too late, or does not use its buffers")
     return ours
@@ -208,7 +206,9 @@ def _long_key(data: bytes, at: int) -> int:
 # -- tags: each function returns the offset after the content, and how many buffers are used by then --------------
 
 
-def _leaf(tag: int, data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
+def _leaf(tag: int, data: bytes, at: int, buffers: _Buffers, used: int, head: int) -> tuple[int, int]:
+    if head >= 0xE0:
+        raise RemoteProtocolError(f"byte {head:#04x} has no place in a value")
     if tag in TYPED:
         return _typed_content(data, at, buffers, used)
     check = _LEAVES.get(tag)
@@ -303,7 +303,8 @@ def _other_typed(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[in
 def _typed(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
     inside = _tag(data, at, TAG_DTYPE, *TYPED)
     tag, _ = _argument(data, at)
-    return _other_typed(data, inside, buffers, used) if tag == TAG_DTYPE else _typed_content(data, inside, buffers, used)
+    check = _other_typed if tag == TAG_DTYPE else _typed_content
+    return check(data, inside, buffers, used)
 
 
 def _shaped(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:

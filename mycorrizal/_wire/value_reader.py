@@ -77,7 +77,9 @@ class ValueReader:
     def parts(self) -> tuple[bytes, list[bytes | bytearray]]:
         """Return the header and the buffers, once ``done``; the reader is empty after that. Any thread."""
         buffers, self._buffers = self._buffers, []
-        return bytes(self._header), [buffer if type(buffer) is bytearray else buffer.getvalue() for buffer in buffers]
+        return bytes(self._header), [
+            buffer if isinstance(buffer, bytearray) else buffer.getvalue() for buffer in buffers
+        ]
 
     def _preamble(self, view: memoryview) -> memoryview | None:
         """Take bytes until the lengths are known; return what is left of `view` then."""
@@ -128,9 +130,9 @@ class ValueReader:
             buffer = self._buffers[-1]
             length = self._lengths[len(self._buffers) - 1] & ~BYTES_FLAG
             piece = view[: length - self._at]
-            if type(buffer) is bytearray:
+            if isinstance(buffer, bytearray):
                 buffer += piece
             else:
-                buffer.write(piece)  # type: ignore[union-attr]
+                buffer.write(piece)
             self._at = (self._at + len(piece)) % length
             view = view[len(piece) :]

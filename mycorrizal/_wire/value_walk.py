@@ -37,6 +37,7 @@ _DECIMAL_DIGITS = 1233
 _LONG = 32
 """Lists from this length on are first looked at as a whole."""
 
+
 def _place(key: object) -> str:
     text = repr(key)
     return f"[{text}]" if len(text) <= 80 else f"[{text[:80]}...]"
@@ -67,7 +68,7 @@ def sendable(value: Any, depth: int, buffers: Buffers, codecs: Codecs) -> Any:
 
 def _unknown(kind: type[Any]) -> Unfit:
     name = kind.__qualname__
-    if callable(getattr(kind, "__call__", None)) and name in ("function", "builtin_function_or_method", "method"):
+    if name in ("function", "builtin_function_or_method", "method"):
         return Unfit(f"a {name} cannot be sent", "code does not travel; name a handler and send its arguments")
     return Unfit(f"{name} cannot be sent", "make it of plain values, or register a codec for it")
 

@@ -47,12 +47,13 @@ from .value_guard import (
     scan,
 )
 from .value_reader import ValueReader
-from .value_walk import bad_text, sendable
+from .value_walk import BYTES_INLINE, bad_text, sendable
 
 __all__ = ["DEFAULT", "Codec", "Codecs", "Encoded", "ValueReader", "decode_packed", "decode_parts", "encode_value"]
 
 DEFAULT = Codecs()
 """The registry that nothing was registered in."""
+
 
 class Encoded:
     """A value ready to be sent. Do not change it, nor the memory it was made from, until it has been.
@@ -95,8 +96,8 @@ def encode_value(value: object, codecs: Codecs = DEFAULT, *, limit: int = VALUE_
         ValueEncodeError: something in it does not travel; the text names the place.
         ValueTooLarge: it takes more than `limit` bytes, or its header more than 16 MiB.
     """
-    if type(value) is bytes and len(value) < 256:
-        header = _BYTES_HEADS[len(value)] + value
+    if type(value) is bytes and (size := len(value)) < BYTES_INLINE:
+        header = (_BYTES_HEADS[size] if size < 256 else b"\x59" + size.to_bytes(2, "big")) + value
         size = len(header)
         if size + 5 <= limit:
             return Encoded(header, (), b"\x00" + size.to_bytes(4, "big"), size + 5)
@@ -111,12 +112,16 @@ def encode_value(value: object, codecs: Codecs = DEFAULT, *, limit: int = VALUE_
     except cbor2.CBOREncodeError as error:
         raise ValueEncodeError(f"value: {error}") from None
     preamble = _preamble(header, buffers) if buffers else b"\x00" + len(header).to_bytes(4, "big")
-    size = len(preamble) + len(header) + sum([view.nbytes for view, _ in buffers])
+    size = len(preamble) + len(header)
+    views: tuple[memoryview, ...] = ()
+    if buffers:
+        views = tuple([view for view, _ in buffers])
+        size += sum([view.nbytes for view in views])
     if size > limit:
         raise ValueTooLarge(f"a value of {size} bytes; the limit is {limit}")
     if len(header) > CONTAINERS_MAX:  # a shorter one cannot hold too many items
         _check_counts(header, buffers)
-    return Encoded(header, tuple([view for view, _ in buffers]), preamble, size)
+    return Encoded(header, views, preamble, size)
 
 
 def _check_counts(header: bytes, buffers: Buffers) -> None:
@@ -159,6 +164,8 @@ def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
             return header[1:]
         if head == 0x58 and size == header[1] + 7:
             return header[2:]
+        if head == 0x59 and size == int.from_bytes(header[1:3], "big") + 8:
+            return header[3:]
         return decode_parts(header, (), codecs)
     reader = ValueReader(size)
     reader.feed(data)
@@ -182,12 +189,12 @@ def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray], codecs: Co
         more = {TAG_BUFFER: lambda index, _: buffers[index], TAG_CODEC: lambda pair, _: _decode_with(codecs, *pair)}
         return cbor2.loads(header, allow_duplicate_keys=False, semantic_decoders=_DECODERS | more)
     except Exception as error:  # whatever the library, NumPy or a codec makes of what passed the guard
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, RemoteProtocolError):
-                raise cause from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise RemoteProtocolError(f"not a value: {type(error.__cause__ or error).__name__}") from error
+            if isinstance(cause, RemoteProtocolError) or not isinstance(cause, Exception):  # Ctrl-C stays Ctrl-C
+                raise cause from cause.__cause__
+        raise RemoteProtocolError(f"not a value: {type(cause).__name__}") from None
 
 
 def _decode_with(codecs: Codecs, name: str, inner: object) -> object:

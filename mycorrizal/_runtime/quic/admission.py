@@ -16,6 +16,10 @@ __all__ = ["Admission", "Bucket", "Verdict"]
 
 _SOURCES_MAX = 4096
 _KNOCKS_MAX = 8192
+_KNOCK_USES = 16
+"""How often one knock passes: members that knock in the same millisecond may have the same, and one that
+was overheard must not be good for a flood."""
+_KNOCK_SECONDS = 200.0  # longer than a knock is good for on any clock within ±90 s
 
 
 class Verdict(Enum):
@@ -75,7 +79,7 @@ class Admission:
         self._unasked = Bucket(rate, rate, now)  # handshakes for strangers whose address is not known to be theirs
         self._sources: OrderedDict[str, Bucket] = OrderedDict()
         self._source_rate = rate / 2
-        self._knocks: OrderedDict[bytes, float] = OrderedDict()
+        self._knocks: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self.members = 0
         self.strangers = 0
 
@@ -88,7 +92,7 @@ class Admission:
         """Return what to do with a first datagram from `host`; ACCEPT must be followed by ``opened``.
 
         Args:
-            knock: a knock that was found genuine, which passes once; None without.
+            knock: a knock that was found genuine, which passes a few times; None without.
             validated: it carries the token of a Retry, so the address is the sender's.
         """
         if self.unproven >= self._most:
@@ -121,15 +125,16 @@ class Admission:
             self.strangers -= 1
 
     def _fresh(self, knock: bytes, now: float) -> bool:
-        """Whether this knock was not used before: one that was overheard is worth nothing."""
+        """Whether this knock was not used too often before."""
         knocks = self._knocks
-        while knocks and next(iter(knocks.values())) < now:
+        while knocks and next(iter(knocks.values()))[0] < now:
             knocks.popitem(last=False)
-        if knock in knocks:
+        until, uses = knocks.get(knock, (now + _KNOCK_SECONDS, 0))
+        if uses >= _KNOCK_USES:
             return False
-        if len(knocks) >= _KNOCKS_MAX:
+        if not uses and len(knocks) >= _KNOCKS_MAX:
             knocks.popitem(last=False)
-        knocks[knock] = now + 200.0  # longer than a knock is good for on any clock within ±90 s
+        knocks[knock] = (until, uses + 1)
         return True
 
     def _source(self, host: str, now: float) -> Bucket:

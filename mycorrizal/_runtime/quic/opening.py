@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 from ..._wire.security import Keyring
 from ..._wire.values import Codecs
@@ -23,6 +24,7 @@ class Directory:
     def __init__(self, *, loopback_only: bool) -> None:
         self._loopback_only = loopback_only
         self._addresses: dict[str, Address] = {}
+        self.fallback: Callable[[str], Address | None] = lambda name: None
 
     def add(self, name: str, address: Address) -> None:
         """Set the address of `name`.
@@ -39,7 +41,12 @@ class Directory:
 
     def resolve(self, name: str) -> Address | None:
         """Return the address of `name`, if it is known."""
-        return self._addresses.get(name)
+        address = self._addresses.get(name)
+        if address is None:
+            address = self.fallback(name)
+            if address is not None and self._loopback_only and not ipaddress.ip_address(address[0]).is_loopback:
+                return None
+        return address
 
     def checked(self, address: Address) -> Address:
         """Return `address` if it may be dialled."""

@@ -306,7 +306,7 @@ def _names(leaf: x509.Certificate, wanted: str) -> bool:
     """Tell whether the SAN holds exactly this DNS name; a wildcard names no node."""
     try:
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return False
     return wanted in (name.lower() for name in san.get_values_for_type(x509.DNSName))
 

@@ -1,0 +1,75 @@
+"""A data plane that follows a membership: addresses, names, and who is gone come from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..._wire.meta import quic_port
+from ...events import EventsLost, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
+from ...types import Address, Node
+from ..deadline import Deadline
+from ..service import Service
+from ..subscribers import EventStream
+from .core import Core
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """The thread ``mycorrizal-follow``: tells the machine what membership says.
+
+    Args:
+        members: the current members; never blocks.
+        events: a stream of what happens from now on; it is closed with the follower.
+    """
+
+    def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]], events: EventStream) -> None:
+        self._core = core
+        self._members = members
+        self._events = events
+        self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
+        core.member = self.member
+        self.service.start()
+
+    def resolve(self, name: str) -> Address | None:
+        """Return where the member `name` listens for QUIC, None if it is no member or tells no port. Any thread."""
+        node = self._find(name)
+        port = quic_port(node.meta) if node is not None else None
+        return None if node is None or port is None else (node.host, port)
+
+    def member(self, name: str) -> bool:
+        """Return whether `name` is a member. Any thread."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> Node | None:
+        return next((node for node in self._members() if node.name == name), None)
+
+    def _run(self) -> None:
+        for event in self._events:
+            match event:
+                case MemberFailed(node):
+                    self._down(node.name, "was declared dead")
+                case MemberLeft(node):
+                    self._down(node.name, "has left")
+                case MemberJoined(node) | MemberUpdated(node):
+                    self._changed(node.name)
+                case EventsLost():
+                    self._core.submit(self._reconcile)
+
+    def _down(self, name: str, why: str) -> None:
+        self._core.submit(partial(self._core.machine.peer_down, name, why))
+
+    def _changed(self, name: str) -> None:
+        self._core.submit(lambda now: self._core.machine.peer_changed(name))
+
+    def _reconcile(self, now: float) -> None:
+        """Events were lost: who is no member any more is gone."""
+        names = {node.name for node in self._members()}
+        for name in [name for name in self._core.machine.peers if name not in names]:
+            self._core.machine.peer_down(name, "is no member any more", now)
+
+    def close(self, deadline: Deadline) -> None:
+        """End the thread."""
+        self._events.close()
+        self.service.join(deadline)
