@@ -57,6 +57,29 @@ def test_keyring_add_remove_use() -> None:
         ring.use(B)
 
 
+def test_keyring_tells_of_changes_and_of_nothing_else() -> None:
+    ring = Keyring((), A)
+    one: list[tuple[bytes, ...]] = []
+    two: list[tuple[bytes, ...]] = []
+
+    def tell_one() -> None:
+        one.append(ring.keys())
+
+    ring.watch(tell_one)
+    ring.watch(lambda: two.append(ring.keys()))
+    ring.add(A)
+    ring.use(A)
+    ring.remove(B)
+    assert one == two == []
+    ring.add(B)
+    ring.use(B)
+    ring.unwatch(tell_one)
+    ring.unwatch(tell_one)
+    ring.remove(A)
+    assert one == [(A, B), (B, A)]
+    assert two == [(A, B), (B, A), (B,)]
+
+
 def test_the_first_key_of_an_empty_ring_becomes_primary() -> None:
     ring = Keyring()
     ring.remove(A)

@@ -1,4 +1,4 @@
-"""docs/guide.md does what it says."""
+"""docs/guide.md and docs/data-plane.md do what they say."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_guide_runs() -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 7
+@pytest.mark.parametrize(("page", "least"), [("guide.md", 7), ("data-plane.md", 10)])
+def test_the_guide_runs(page: str, least: int) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= least
     names: dict[str, Any] = {}
     try:
         for number, block in enumerate(blocks):
-            exec(compile(block, f"guide.md, block {number}", "exec"), names)
+            exec(compile(block, f"{page}, block {number}", "exec"), names)
     finally:
-        for name in ("alice", "bob", "carol", "dave"):
-            if name in names:
-                names[name].shutdown()
+        for value in names.values():
+            end = getattr(value, "shutdown", None) or getattr(value, "close", None)
+            if type(value).__module__.startswith("mycorrizal.") and end is not None:
+                end()

@@ -65,13 +65,13 @@ def tls_name(node: str) -> str:
 class _Identity:
     """One state of the three files, checked. Immutable."""
 
-    __slots__ = ("cadata", "chain", "id", "leaf", "prefix", "private", "store")
+    __slots__ = ("cadata", "chain", "id", "leaf", "prefix", "private", "roots")
 
     def __init__(self, private: PrivateKey, chain: list[x509.Certificate], roots: list[x509.Certificate]) -> None:
         self.private = private
         self.leaf = chain[0]
         self.chain = chain[1:]
-        self.store = Store(roots)
+        self.roots = roots
         self.cadata = b"".join(root.public_bytes(Encoding.PEM) for root in roots)
         self.id = _id_of(self.leaf)
         ders = [certificate.public_bytes(Encoding.DER) for certificate in chain]
@@ -79,7 +79,8 @@ class _Identity:
 
 
 class PkiTrust(Trust):
-    """Trust in certificates of an authority. Any thread; an RSA key of 4,096 bits takes 3 ms a proof, P-256 0.05 ms."""
+    """Trust in certificates of an authority. Any thread; a proof takes 0.04 ms to make with P-256, 1 ms with RSA-2048,
+    6 ms with RSA-4096, and 0.3 to 0.9 ms to check."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class PkiTrust(Trust):
         """Check chain, use as a client, dates, name and signature."""
         chain, signature = _parsed(proof, s.client)
         found = _id_of(chain[0])
-        _check_path(chain, self._identity.store, s.client, self._clock(), server=False)
+        _check_path(chain, self._identity.roots, s.client, self._clock(), server=False)
         _check_signature(chain[0], signature, transcript(_CLIENT, s, found.encode()), s.client)
         return found
 
@@ -172,7 +173,7 @@ class PkiTrust(Trust):
         """Check chain, use as a server, dates, name and signature."""
         chain, signature = _parsed(answer, s.server)
         signed = transcript(_SERVER, s, f"{_id_of(chain[0])} {key_id}".encode())
-        _check_path(chain, self._identity.store, s.server, self._clock(), server=True)
+        _check_path(chain, self._identity.roots, s.server, self._clock(), server=True)
         _check_signature(chain[0], signature, signed, s.server)
 
     def holds(self, key_id: str) -> bool:
@@ -208,6 +209,9 @@ class PkiTrust(Trust):
         certfile, keyfile, cafile = self._files
         chain = _certificates("certfile", certfile)
         roots = _certificates("cafile", cafile)
+        if not all(_is_root(root) for root in roots):
+            # One of the two verifiers would trust it, the other (OpenSSL in aioquic) not.
+            raise ConfigError("cafile", "holds more than root authorities", hint="what is between goes into certfile")
         private = _private_key(keyfile, self._password)
         if len(chain) > _CHAIN_MAX:
             raise ConfigError("certfile", f"holds {len(chain)} certificates", hint=f"at most {_CHAIN_MAX} are sent")
@@ -226,7 +230,7 @@ class PkiTrust(Trust):
             raise ConfigError("certfile", f"is not one for node {self._name!r}", hint=f"it needs the SAN DNS:{wanted}")
         for server in (True, False):
             try:
-                _check_path(chain, identity.store, self._name, self._clock(), server=server)
+                _check_path(chain, identity.roots, self._name, self._clock(), server=server)
             except ProofError as exc:
                 use = "server" if server else "client"
                 raise ConfigError("certfile", f"peers would refuse it as a {use}: {exc}") from exc
@@ -249,10 +253,9 @@ def _check_signature(leaf: x509.Certificate, signature: bytes, message: bytes, n
         # The key says how it signs; there is nothing for the other side to choose.
         if isinstance(public, ec.EllipticCurvePublicKey):
             public.verify(signature, message, ec.ECDSA(_hash_of(public.curve)))
-        elif isinstance(public, rsa.RSAPublicKey):
-            public.verify(signature, message, _PSS, SHA256())
         else:
-            raise ProofError("a key of this kind cannot sign here", node=node)
+            assert isinstance(public, rsa.RSAPublicKey)  # _parsed let no other through
+            public.verify(signature, message, _PSS, SHA256())
     except InvalidSignature:
         raise ProofError("the signature is not one for this session", node=node) from None
 
@@ -285,21 +288,45 @@ def _parsed(proof: bytes, node: str) -> tuple[list[x509.Certificate], bytes]:
     return chain, proof[at:]
 
 
-def _check_path(chain: list[x509.Certificate], store: Store, node: str, now: float, *, server: bool) -> None:
+def _check_path(
+    chain: list[x509.Certificate], roots: list[x509.Certificate], node: str, now: float, *, server: bool
+) -> None:
     """Check that `chain` leads to a trusted authority, now, and that its leaf names `node` and allows this use."""
     leaf, wanted = chain[0], tls_name(node)
+    if not _names(leaf, wanted):
+        raise ProofError(f"the certificate is not one for {node!r}", node=node, hint=f"it needs the SAN {wanted}")
+    _check_order(chain, roots, node)
     try:
-        if not _names(leaf, wanted):
-            raise ProofError(f"the certificate is not one for {node!r}", node=node, hint=f"it needs the SAN {wanted}")
-        policy = PolicyBuilder().store(store).time(datetime.fromtimestamp(now, UTC)).max_chain_depth(_CHAIN_MAX - 1)
+        policy = PolicyBuilder().store(Store(roots)).time(datetime.fromtimestamp(now, UTC))
+        policy = policy.max_chain_depth(_CHAIN_MAX - 1)
         if server:
             policy.build_server_verifier(x509.DNSName(wanted)).verify(leaf, chain[1:])
         else:
             policy.build_client_verifier().verify(leaf, chain[1:])
-    except VerificationError as exc:
+    except (VerificationError, ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise ProofError(f"the certificate is not trusted: {exc}", node=node) from exc
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as exc:
-        raise ProofError(f"the certificate cannot be read: {exc}", node=node) from exc
+
+
+def _check_order(chain: list[x509.Certificate], roots: list[x509.Certificate], node: str) -> None:
+    """Check that what is above the leaf comes down from a root in the order sent.
+
+    The verifier tries every order there is: five certificates that a stranger
+    gave the same name hold it for 0.1 s. Here they end at the first signature.
+    """
+    above = roots
+    for certificate in reversed(chain[1:]):
+        issuers = [issuer for issuer in above if issuer.subject == certificate.issuer]
+        if not _is_authority(certificate) or not any(_signed_by(certificate, issuer) for issuer in issuers):
+            raise ProofError("the certificate is not trusted: its chain is out of order or not ours", node=node)
+        above = [certificate]
+
+
+def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _names(leaf: x509.Certificate, wanted: str) -> bool:
@@ -316,6 +343,18 @@ def _usable(public: object) -> bool:
         low, high = _RSA_BITS
         return low <= public.key_size <= high and public.public_numbers().e < _RSA_EXPONENT_MAX
     return isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, (ec.SECP256R1, ec.SECP384R1))
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return _is_authority(certificate) and certificate.issuer == certificate.subject
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return False
+    return constraints.ca
 
 
 def _id_of(leaf: x509.Certificate) -> str:

@@ -39,12 +39,25 @@ class Files(NamedTuple):
 class Authority:
     """Signs whatever it is asked for."""
 
-    def __init__(self, folder: Path, name: str = "root", parent: Authority | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "root",
+        parent: Authority | None = None,
+        broken: x509.ObjectIdentifier | None = None,
+    ) -> None:
         self.folder = folder
         self.private: PrivateKey = ec.generate_private_key(ec.SECP256R1())
         self.parent = parent
         self.certificate = self.sign(
-            name, self.private, names=(), uses=(), authority=True, above=parent or self, days=(-1, 30)
+            name,
+            self.private,
+            names=(),
+            uses=(),
+            authority=True,
+            above=parent or self,
+            days=(-1, 30),
+            broken=broken,
         )
         self._numbers = itertools.count()
 
@@ -58,6 +71,7 @@ class Authority:
         authority: bool,
         above: Authority,
         days: tuple[int, int],
+        broken: x509.ObjectIdentifier | None = None,
     ) -> x509.Certificate:
         issuer = _name(subject) if above is self and authority else above.certificate.subject
         now = datetime.datetime.now(datetime.UTC)
@@ -69,9 +83,13 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + days[0] * DAY)
             .not_valid_after(now + days[1] * DAY)
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.private.public_key()), False)
         )
+        if broken is not None:
+            builder = builder.add_extension(x509.UnrecognizedExtension(broken, b"\x30\x7fgarbage"), critical=False)
+        if broken != x509.BasicConstraints.oid:
+            constraints = x509.BasicConstraints(ca=authority, path_length=None)
+            builder = builder.add_extension(constraints, critical=True)
         if authority:
             usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
             builder = builder.add_extension(usage, critical=True)
@@ -92,11 +110,17 @@ class Authority:
         private: PrivateKey | None = None,
         password: bytes | None = None,
         authority: bool = False,
+        broken: x509.ObjectIdentifier | None = None,
     ) -> Files:
-        """Write a certificate for `node`, with those between us and the root, its key, and the root."""
+        """Write a certificate for `node`, with those between us and the root, its key, and the root.
+
+        `broken` is an extension that it gets with garbage in it.
+        """
         key = private or ec.generate_private_key(ec.SECP256R1())
         names = (tls_name(node),) if names is None else names
-        leaf = self.sign(node[:60], key, names=names, uses=uses, authority=authority, above=self, days=days)
+        leaf = self.sign(
+            node[:60], key, names=names, uses=uses, authority=authority, above=self, days=days, broken=broken
+        )
         chain, above = [leaf], self
         while above.parent is not None:
             chain.append(above.certificate)

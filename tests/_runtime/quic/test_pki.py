@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mycorrizal._runtime.quic import pki
 from mycorrizal._runtime.quic.certificates import ServerTls, hashed_name, wall
 from mycorrizal._runtime.quic.pki import PkiTrust, tls_name
 from mycorrizal._runtime.quic.trust import Binding, KeyTrust
@@ -56,8 +58,10 @@ def test_host_names_stay(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Bob", "a b", "a_b", "é", "", ".", "a.", "a..b", "-a", "a-", "123", "10.0.0.1", "a.7", "::1", "*", "*.a", "a\n"]
-    + ["x" * 64, ".".join(["a" * 60] * 5), hashed_name("Bob")],
+    [
+        *("Bob", "a b", "a_b", "é", "", ".", "a.", "a..b", "-a", "a-", "123", "10.0.0.1", "a.7", "::1", "*", "*.a"),
+        *("a\n", "x" * 64, ".".join(["a" * 60] * 5), hashed_name("Bob")),
+    ],
 )
 def test_other_names_are_hashed(name: str) -> None:
     assert tls_name(name) == hashed_name(name)
@@ -79,13 +83,7 @@ def test_nodes_of_one_authority_connect_and_prove(root: Authority, names: tuple[
     found = prove_over(pair, alice, bob, names)
     assert bob.holds(found) and alice.holds(found)
     leaf = alice.server_tls().certificate
-    assert found == f"{leaf.fingerprint(leaf.signature_hash_algorithm or _never()).hex()}:" + str(
-        int(leaf.not_valid_after_utc.timestamp())
-    )
-
-
-def _never() -> ec.hashes.HashAlgorithm:
-    raise AssertionError
+    assert found == f"{leaf.fingerprint(SHA256()).hex()}:{int(leaf.not_valid_after_utc.timestamp())}"
 
 
 def test_chain_with_an_intermediate(tmp_path: Path, root: Authority) -> None:
@@ -162,7 +160,10 @@ def test_files_that_do_not_fit_together(tmp_path: Path, root: Authority) -> None
     refused(root, "keyfile", "not the key", one._replace(keyfile=other.keyfile))
     stranger = Authority(tmp_path, "stranger").issue("alice")
     refused(root, "certfile", "refuse it", one._replace(cafile=stranger.cafile))
-    refused(root, "certfile", "refuse it", one._replace(cafile=one.certfile))  # a leaf is no authority
+    refused(root, "cafile", "root", one._replace(cafile=one.certfile))  # a leaf is no authority
+    middle = tmp_path / "middle"
+    middle.write_bytes(Authority(tmp_path, "middle", root).certificate.public_bytes(Encoding.PEM))
+    refused(root, "cafile", "root", one._replace(cafile=middle))
 
 
 def test_files_that_are_no_pem(tmp_path: Path, root: Authority) -> None:
@@ -185,6 +186,8 @@ def test_keys_of_other_kinds_and_sizes(root: Authority) -> None:
 
 
 def test_chain_that_is_too_long(root: Authority) -> None:
+    many = tuple(f"a{i}.{'x' * 60}.example.com" for i in range(120))
+    refused(root, "certfile", "too large", root.issue("alice", names=("alice", *many)))
     files = root.issue("alice")
     files.certfile.write_bytes(files.certfile.read_bytes() * 6)
     refused(root, "certfile", "at most", files)
@@ -213,19 +216,13 @@ def test_reload_takes_a_renewed_certificate_and_tells(root: Authority) -> None:
 
 
 def test_expired_certificate_is_not_held(root: Authority) -> None:
-    alice = root.trust("alice")
-    used = alice.prove(S, alice.offer())[1]
-    late = PkiTrust("bob", *root.issue("bob"), clock=lambda: wall() + LATER[0])
-    assert late.holds(used)
-    LATER[0] = 31 * 86400.0
-    try:
-        assert not late.holds(used)
-    finally:
-        LATER[0] = 0.0
-    assert not late.holds("") and not late.holds("abc") and not late.holds("abc:-1")
-
-
-LATER = [0.0]
+    used = root.trust("alice").prove(S, root.trust("bob").offer())[1]
+    now = [wall()]
+    bob = PkiTrust("bob", *root.issue("bob"), clock=lambda: now[0])
+    assert bob.holds(used)
+    now[0] += 31 * 86400.0
+    assert not bob.holds(used)
+    assert not any(bob.holds(text) for text in ("", "abc", "abc:-1", "abc:", ":x"))
 
 
 # -- attacks: the server -------------------------------------------------------------------------
@@ -317,7 +314,37 @@ def test_client_with_a_leaf_signed_by_a_leaf(tmp_path: Path, root: Authority) ->
     middle.certificate = root.sign(
         "mallory", middle.private, names=("mallory",), uses=(), authority=False, above=root, days=(-1, 30)
     )
-    attack(root, middle.issue("alice"), "not trusted")
+    attack(root, middle.issue("alice"), "out of order")
+
+
+def test_extensions_that_cannot_be_read(tmp_path: Path, root: Authority) -> None:
+    attack(root, root.issue("alice", names=(), broken=x509.SubjectAlternativeName.oid), "not one for")
+    attack(root, root.issue("alice", uses=(), broken=x509.ExtendedKeyUsage.oid), "not one for")
+    broken = Authority(tmp_path, "broken", root, broken=x509.BasicConstraints.oid)
+    attack(root, broken.issue("alice"), "out of order")
+    assert not pki._is_root(broken.certificate)
+
+
+@pytest.mark.parametrize(("name", "signatures"), [("evil", 0), ("root", 1)])
+def test_strangers_chain_ends_at_its_first_signature(
+    tmp_path: Path, root: Authority, monkeypatch: pytest.MonkeyPatch, name: str, signatures: int
+) -> None:
+    """Certificates that could all have issued each other must not be tried in every order."""
+    evil = Authority(tmp_path, name)
+    files = evil.issue("alice")
+    files.certfile.write_bytes(files.certfile.read_bytes() + evil.certificate.public_bytes(Encoding.PEM) * 4)
+    bob, proof = root.trust("bob"), Forged("alice", root.issue("alice"), files).prove(S, b"x509")[0]
+    tried: list[str] = []
+
+    def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+        tried.append("signature")
+        return check(certificate, issuer)
+
+    check = pki._signed_by
+    monkeypatch.setattr(pki, "_signed_by", signed_by)
+    with pytest.raises(ProofError, match="out of order"):
+        bob.verify(S, proof)
+    assert len(tried) == signatures
 
 
 def test_authority_itself_is_no_node(root: Authority) -> None:
@@ -429,4 +456,5 @@ def _with_key(root: Authority, public: rsa.RSAPublicKey) -> x509.Certificate:
 
 def test_server_tls_is_what_the_files_say(root: Authority) -> None:
     tls = root.trust("bob").server_tls()
+    assert repr(root.trust("bob")) == "<PkiTrust of 'bob'>"
     assert isinstance(tls, ServerTls) and tls.private_key.public_key() == tls.certificate.public_key()

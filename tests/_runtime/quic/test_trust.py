@@ -65,6 +65,14 @@ def test_leaf_is_no_authority() -> None:
     assert not leaf.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
 
 
+def test_authority_is_the_keys_and_the_clusters() -> None:
+    def public(subject: KeyTrust) -> object:
+        return x509.load_pem_x509_certificate(subject.client_tls(None).cadata).public_key().public_numbers()  # type: ignore[union-attr]
+
+    assert public(trust(OLD)) == public(trust(OLD, name="bob"))
+    assert len({public(trust(OLD)), public(trust(NEW)), public(trust(OLD, cluster="d"))}) == 3
+
+
 def test_leaf_is_kept_renewed_and_follows_the_clock_back() -> None:
     clock = Clock()
     subject = trust(OLD, clock=clock)
@@ -93,7 +101,9 @@ def test_leaf_follows_the_primary_key() -> None:
 
 def test_key_is_nowhere_to_be_seen() -> None:
     subject = trust(OLD, NEW)
-    shown = repr(subject) + subject.client_tls(None).cadata.decode() + subject.offer().hex()
+    shown = (
+        repr(subject) + repr(subject._ring().primary) + subject.client_tls(None).cadata.decode() + subject.offer().hex()
+    )
     assert OLD.hex() not in shown and NEW.hex() not in shown and "ooo" not in shown
 
 
