@@ -25,7 +25,7 @@ from .._swim.machine import Swim
 from .._wire.messages import Message
 from ..config import Config
 from ..types import Address, Node, NodeState
-from . import clock
+from . import clock, reentry
 from .conversation import Conversations
 from .counters import Counters, QuietLog
 from .deadline import Deadline
@@ -146,6 +146,10 @@ class Gossip:
     # -- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
+        with reentry.owner("mycorrizal-gossip"):  # a data plane's blocking calls refuse to wait here
+            self._drive()
+
+    def _drive(self) -> None:
         try:
             self._machine.start(clock.now())
             self._pump()
