@@ -7,14 +7,19 @@ documented error it met, or ``"ok"``; any other exception is a finding.
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import functools
 import json
 import logging
 import random
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mycorrizal import Config, RemoteProtocolError
 from mycorrizal._swim.machine import Swim
@@ -24,6 +29,8 @@ from mycorrizal._wire.codec import body_codec, decode_message, encode_message
 from mycorrizal._wire.packet import PacketCodec
 from mycorrizal._wire.security import Keyring, encrypt_payload
 from mycorrizal._wire.stream import StreamCodec
+from mycorrizal._wire.value_reader import ValueReader
+from mycorrizal._wire.values import decode_packed, decode_parts, encode_value
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors" / "memberlist.json"
 KEY = bytes(range(16))
@@ -82,7 +89,25 @@ def widen(corpus: list[bytes]) -> list[bytes]:
     more.update(dict.fromkeys(lzw.compress(data) for data in corpus[::4]))
     more.update(dict.fromkeys(_streams_in_cbor(corpus)))
     more.update(dict.fromkeys(_bombs()))
+    more.update(dict.fromkeys(_values()))
     return list(more)
+
+
+def _values() -> Iterator[bytes]:
+    """Yield values of an application, of every kind."""
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 6)  # noqa: DTZ001  a naive one is a kind of its own
+    plain: list[Any] = [None, True, -1, 1 << 70, 1.5, "text", b"bytes", bytes(4096), {1, 2}]
+    plain += [moment, moment.replace(tzinfo=datetime.UTC), moment.date()]
+    plain += [decimal.Decimal("1.50"), decimal.Decimal("-0"), uuid.UUID(int=7)]
+    plain += [{"a": [1, {"b": b"c"}], 2: "d", b"e": None}, [[[]]], [bytes(1500), bytes(4500)]]
+    for dtype in ("|u1", "<i2", ">f8", "|b1", "<c8", "<M8[s]", "|S3", "<U2"):
+        for shape in ((3,), (2, 3), (1200,)):
+            plain.append(np.zeros(shape, dtype))
+    plain += [np.float32(1), np.array(5), np.asfortranarray(np.ones((2, 3))), np.asfortranarray(np.ones((20, 10)))]
+    for value in (*plain, plain[:8], {"all": plain}, dict(enumerate(plain))):
+        packed = encode_value(value).pack()
+        if len(packed) < 5 * LARGEST:
+            yield packed
 
 
 def _bombs() -> Iterator[bytes]:
@@ -376,6 +401,46 @@ def _check_machine(swim: Swim) -> None:
     assert len({node.name for node in nodes}) == len(nodes), "a name stands twice"
 
 
+def _value(rng: random.Random) -> Target:
+    """Whole wire forms, and headers alone, which get deeper than wire forms whose lengths a change has broken."""
+
+    def run(data: bytes) -> str:
+        kind = rng.random()
+        if kind < 0.3:
+            decode_packed(data if kind < 0.2 else memoryview(data))
+            return "ok"
+        buffers: list[Any] = [bytes(rng.randrange(2000)) if rng.random() < 0.5 else bytearray(2400) for _ in range(2)]
+        decode_parts(data[5:], buffers[: rng.randrange(3)])
+        return "header"
+
+    return run
+
+
+def _value_reader(rng: random.Random) -> Target:
+    """The same bytes in pieces: what the reader gives is what the whole gives, or both are refused."""
+
+    def read(data: bytes, announced: int) -> bytes | None:
+        reader = ValueReader(announced)
+        at = 0
+        while at < len(data):
+            size = rng.choice((1, 2, 5, 64, 1500, len(data)))
+            reader.feed(data[at : at + size])
+            at += size
+            assert reader.received == min(at, len(data)) <= announced
+        assert reader.done == (reader.received == announced)
+        if not reader.done:
+            return None
+        header, buffers = reader.parts()
+        return header + b"".join(bytes(buffer) for buffer in buffers)
+
+    def run(data: bytes) -> str:
+        parts = read(data, len(data) if rng.random() < 0.8 else rng.randrange(MIB))
+        assert parts is None or data.endswith(parts)
+        return "cut quietly" if parts is None else "ok"
+
+    return run
+
+
 NAMES = ("fuzzed", "a", "b", "c", "d", "", "x" * 128, "\udcff\udc80", "a/b", "\x00")
 SIZES: dict[m.Kind, tuple[Any, ...]] = {
     m.Kind.U8: (0, 1, 255),
@@ -417,6 +482,8 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "stream-msgpack": (_streams("msgpack", secure=False), 96 * MIB),
     "stream-cbor": (_streams("cbor", secure=False), 96 * MIB),
     "stream-secure": (_streams("msgpack", secure=True), 96 * MIB),
+    "value": (_value, 8 * MIB),
+    "value-reader": (_value_reader, 4 * MIB),
     "swim-msgpack": (_swim("msgpack"), 16 * MIB),
     "swim-cbor": (_swim("cbor"), 16 * MIB),
 }
