@@ -54,7 +54,7 @@ TAG_OF_DTYPE = {
 DTYPE_OF_TAG = {tag: text for text, tag in TAG_OF_DTYPE.items()}
 _OTHER = re.compile(r"\|b1|[<>]c(?:8|16)|[<>][mM]8(?:\[\d{0,9}[a-zA-Zμ]{1,2}\])?|\|S[1-9]\d{0,8}|[<>]U[1-9]\d{0,7}")
 _FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
-_FORMATS |= {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
+_FORMATS |= {"f4": "f", "f8": "d", "b1": "?"}
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 
 
@@ -85,11 +85,11 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
         Unfit: a dtype that does not travel.
     """
     numpy = find_numpy()
-    text = _dtype_text(numpy, value)
+    _check_dtype(numpy, value)
     array = numpy.asarray(value)
-    if not array.dtype.itemsize:  # empty strings: NumPy writes them with one zero
+    if not array.dtype.itemsize:  # empty strings; NumPy itself mostly gives them one character
         array = array.astype(array.dtype.char + "1")
-        text = array.dtype.str
+    text = array.dtype.str
     tag, lies = TAG_ARRAY, array
     flags = array.flags
     if not flags.c_contiguous:
@@ -111,8 +111,8 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
     return flat if array.ndim == 1 else cbor2.CBORTag(tag, [list(array.shape), flat])
 
 
-def _dtype_text(numpy: Any, value: Any) -> str:
-    """Return the text of a dtype that travels."""
+def _check_dtype(numpy: Any, value: Any) -> None:
+    """Refuse what does not travel."""
     dtype = value.dtype
     if type(value) is not numpy.ndarray and isinstance(value, numpy.ma.MaskedArray):
         raise Unfit("a masked array cannot be sent", "send .data and .mask, or .filled()")
@@ -122,24 +122,22 @@ def _dtype_text(numpy: Any, value: Any) -> str:
         raise Unfit("a structured array cannot be sent", "send its fields as a dict of arrays")
     if value.ndim > DIMENSIONS_MAX:
         raise Unfit(f"an array of {value.ndim} dimensions cannot be sent", f"{DIMENSIONS_MAX} are the most")
-    text: str = dtype.str
-    if text in TAG_OF_DTYPE or dtype.kind in "SU" or _OTHER.fullmatch(text):
-        return text
-    raise Unfit(f"an array of {dtype} cannot be sent", "convert it with .astype(), or send .view('uint8')")
+    if dtype.str not in TAG_OF_DTYPE and dtype.kind not in "SU" and not _OTHER.fullmatch(dtype.str):
+        raise Unfit(f"an array of {dtype} cannot be sent", "convert it with .astype(), or send .view('uint8')")
 
 
 # -- decoding: called for each tag, from the inside out -----------------------------------------------------------
 
 
-def typed(text: str, raw: bytes | bytearray) -> Any:
-    """Return the one-dimensional array in `raw`, over its memory if it is a bytearray.
+def typed(text: str, raw: bytes | bytearray | memoryview) -> Any:
+    """Return the one-dimensional array in `raw`, over its memory if that is writable.
 
     Raises:
         RemoteProtocolError: not a dtype that travels, or bytes that do not fit it.
     """
     if text not in TAG_OF_DTYPE and not _OTHER.fullmatch(text):
         raise RemoteProtocolError(f"an array of {text[:32]!r}")
-    memory = raw if type(raw) is bytearray else bytearray(raw)
+    memory = bytearray(raw) if isinstance(raw, bytes) else raw
     numpy = _import_numpy()
     if numpy is None:
         return _plain(text, memory)
@@ -187,7 +185,7 @@ def single(flat: Any) -> Any:
     return flat[0]
 
 
-def _plain(text: str, memory: bytearray) -> memoryview:
+def _plain(text: str, memory: bytearray | memoryview) -> memoryview:
     """Return a one-dimensional view where NumPy is missing."""
     kind = _FORMATS.get(text[1:])
     if kind is None:

@@ -25,7 +25,11 @@ __all__ = [
     "FRAME_MAX",
     "HANDSHAKE_MAX",
     "INLINE_MAX",
+    "PIPES_MAX",
+    "STREAMS_MAX",
     "STREAM_WINDOW",
+    "VALUES_MAX",
+    "VALUES_TAKEN",
     "Challenge",
     "Close",
     "Frame",
@@ -54,6 +58,18 @@ BULK_INITIAL = 256 << 10
 
 STREAM_WINDOW = 4 << 20
 """Bytes of an open stream that may wait for its reader."""
+
+VALUES_MAX = 64
+"""Values that one side sends at a time on streams of their own; the others wait their turn."""
+
+VALUES_TAKEN = 128
+"""Values that are taken at a time: more than an honest peer sends, since it may give some up."""
+
+PIPES_MAX = 256
+"""Streams that one side opens for its users at a time."""
+
+STREAMS_MAX = 1024
+"""Streams of the peer that may be open or unfinished at a time, whatever they are."""
 
 _NAME_MAX = 255
 _HEAD = struct.Struct(">IB")
@@ -89,23 +105,28 @@ class Status(enum.IntEnum):
 
 
 class Close(enum.IntEnum):
-    """Application error codes: why a connection is closed, or a stream reset or stopped."""
+    """Application error codes: why a connection is closed, or a stream reset or stopped.
 
-    SHUTDOWN = 0
-    IDLE = 1
-    PROTOCOL = 2
-    NOT_PROVED = 3
-    TRY_AGAIN = 4
-    NAME_TAKEN = 5
-    KEY_REMOVED = 6
-    WRONG_NAME = 7
-    FULL = 8
-    CANCELLED = 9
-    TOO_LARGE = 10
-    STALLED = 11
-    DECLARED_DEAD = 12
-    UNKNOWN = 13
-    FLOOD = 14
+    Far from the transport's own codes (RFC 9000 §20.1), which end up in the
+    same place: a peer whose QUIC failed must not seem to say ``IDLE``.
+    """
+
+    SHUTDOWN = 0x6D00
+    IDLE = 0x6D01
+    PROTOCOL = 0x6D02
+    NOT_PROVED = 0x6D03
+    TRY_AGAIN = 0x6D04
+    NAME_TAKEN = 0x6D05
+    KEY_REMOVED = 0x6D06
+    WRONG_NAME = 0x6D07
+    FULL = 0x6D08
+    CANCELLED = 0x6D09
+    TOO_LARGE = 0x6D0A
+    STALLED = 0x6D0B
+    DECLARED_DEAD = 0x6D0C
+    UNKNOWN = 0x6D0D
+    FLOOD = 0x6D0E
+    REPLACED = 0x6D0F
 
 
 # -- building -------------------------------------------------------------------------
@@ -170,6 +191,16 @@ def parse_grant(body: bytes) -> tuple[int, int]:
         raise RemoteProtocolError("a grant of the wrong size")
     stream, limit = _GRANT.unpack(body)
     return stream, limit
+
+
+def parse_open(body: bytes) -> str:
+    """Return the name in an ``OPEN``."""
+    if len(body) < 2 or len(body) != 1 + body[0]:
+        raise RemoteProtocolError("an open without a name")
+    try:
+        return body[1:].decode()
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("an open whose name is not UTF-8") from None
 
 
 def parse_id(body: bytes) -> int:
@@ -353,11 +384,12 @@ class LaneReader:
 
 
 class StreamHead:
-    """Collects what a stream begins with."""
+    """Collects what a stream begins with; `since` is when it began."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("_data", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, since: float = 0.0) -> None:
+        self.since = since
         self._data = b""
 
     def feed(self, data: bytes) -> tuple[int, bytes, bytes] | None:

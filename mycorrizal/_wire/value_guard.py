@@ -34,7 +34,10 @@ ITEMS_MAX = 1 << 22
 """Values in one header. A list of four million numbers wants to be an array."""
 
 CONTAINERS_MAX = 1 << 20
-"""Lists, maps, sets and arrays in one header: each costs the receiver up to 300 bytes for one to five of the peer's."""
+"""Lists, maps, sets and tagged values in one header; an array counts eightfold.
+
+Each costs the receiver up to 300 bytes and 2 us, for one to eight bytes of the peer's.
+"""
 
 DEPTH_MAX = 64
 """How deep lists, maps and the values of codecs may nest."""
@@ -89,7 +92,8 @@ TYPED = frozenset({*range(64, 87)} - {68, 76, 83})
 """Tags of typed arrays that are read: not clamped bytes, the reserved one and 128-bit floats."""
 
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
-_Buffers = Sequence[bytes | bytearray]
+_LEAST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
+_Buffers = Sequence[bytes | bytearray | memoryview]
 _Leaf = Callable[[bytes, int, _Buffers, int], tuple[int, int]]
 
 
@@ -111,7 +115,7 @@ def scan(data: bytes, buffers: _Buffers = ()) -> bool:
     """Walk over the header of a value; return whether it holds tags of ours. Any thread.
 
     About 60 ns an item. `buffers` are what arrived beside it: ``bytes`` for
-    byte strings and texts, ``bytearray`` for arrays.
+    byte strings and texts, writable memory for arrays.
 
     Raises:
         RemoteProtocolError: there is something in it that we never write.
@@ -163,15 +167,19 @@ def _scan(data: bytes, buffers: _Buffers) -> bool:
             at += count
             continue
         containers += 1
+        if containers > CONTAINERS_MAX:
+            raise RemoteProtocolError("a value with too many items")
         if head >= 0xC0:
-            ours = ours or count >= TAG_BUFFER or count in _HOOKED
+            if count >= TAG_BUFFER or count in _HOOKED:
+                ours = True
+                containers += _ARRAY_WEIGHT
             if count != TAG_CODEC or head >= 0xE0:
                 at, used = _leaf(count, data, at, buffers, used, head)
                 continue
             at, count, head = _codec_name(data, at), 1, 0x81
         size = count if head < 0xA0 else 2 * count
         items += size
-        if size > end - at or items > ITEMS_MAX or containers > CONTAINERS_MAX or len(outer) >= DEPTH_MAX:
+        if size > end - at or items > ITEMS_MAX or len(outer) >= DEPTH_MAX:
             raise RemoteProtocolError("a value with too many items, nested too deep or cut short")
         outer.append((left, is_map))
         left, is_map = count, head >= 0xA0
@@ -189,7 +197,10 @@ def _argument(data: bytes, at: int) -> tuple[int, int]:
     if width is None:
         raise RemoteProtocolError("an indefinite or reserved length")
     end = at + 1 + width
-    return int.from_bytes(data[at + 1 : end], "big"), end
+    number = int.from_bytes(data[at + 1 : end], "big")
+    if number < _LEAST[info]:  # each item costs us more than its two bytes cost the peer
+        raise RemoteProtocolError("a length in a longer form than it needs")
+    return number, end
 
 
 def _long_key(data: bytes, at: int) -> int:
@@ -261,19 +272,19 @@ def _set(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
 
 
 def _buffer(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
-    return _reference(data, at, buffers, used, bytes)
+    return _reference(data, at, buffers, used, array=False)
 
 
 def _text(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
-    return _reference(data, _tag(data, at, TAG_BUFFER), buffers, used, bytes)
+    return _reference(data, _tag(data, at, TAG_BUFFER), buffers, used, array=False)
 
 
-def _reference(data: bytes, at: int, buffers: _Buffers, used: int, kind: type) -> tuple[int, int]:
+def _reference(data: bytes, at: int, buffers: _Buffers, used: int, *, array: bool) -> tuple[int, int]:
     """Walk over the number of a buffer, which has to be the next one and of the right kind."""
     if data[at] >> 5:
         raise RemoteProtocolError("a reference to a buffer that is none")
     index, at = _argument(data, at)
-    if index != used or index >= len(buffers) or type(buffers[index]) is not kind:
+    if index != used or index >= len(buffers) or (type(buffers[index]) is bytes) is array:
         raise RemoteProtocolError(f"a reference to buffer {index}, which is not the next one, or of another kind")
     return at, used + 1
 
@@ -291,7 +302,7 @@ def _typed_content(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[
     if data[at] >> 5 == 2:
         count, at = _argument(data, at)
         return at + count, used
-    return _reference(data, _tag(data, at, TAG_BUFFER), buffers, used, bytearray)
+    return _reference(data, _tag(data, at, TAG_BUFFER), buffers, used, array=True)
 
 
 def _other_typed(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
@@ -348,4 +359,5 @@ _LEAVES: dict[int, _Leaf] = {
     TAG_SCALAR: _typed,
     TAG_TEXT: _text,
 }
+_ARRAY_WEIGHT = 7  # what else goes through functions of ours, on top of the 1 for any container
 _HOOKED = TYPED | {TAG_ARRAY, TAG_ARRAY_F}

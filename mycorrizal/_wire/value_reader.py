@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from typing import Any
 
 from ..exceptions import RemoteProtocolError
 from .value_guard import BUFFER_MIN, BUFFERS_MAX, BYTES_FLAG, HEADER_MAX, MANY
@@ -17,11 +18,12 @@ SIZE_MIN = 6
 class ValueReader:
     """Takes the wire form of one value in pieces, as they come, and puts each byte where it stays.
 
-    For the loop thread: only copies, and takes memory only as bytes arrive. A
-    buffer that becomes ``bytes`` is written into a ``BytesIO`` of its exact
-    length, whose ``getvalue`` hands the object over; its zeros are not touched
-    before that. A ``bytearray`` grows, because a long one made at once would
-    be filled at once.
+    For the loop thread: only copies. A buffer is a ``BytesIO`` over zeros of
+    its exact length, which the system gives only as they are written: a peer
+    that announces much and sends little costs nothing. ``getvalue`` hands the
+    bytes over without a copy, ``getbuffer`` the memory for an array. (A
+    ``bytearray`` would be filled when made, or hold a quarter too much after
+    it grew.)
 
     Attributes:
         received: bytes so far.
@@ -44,7 +46,7 @@ class ValueReader:
         self._lengths: tuple[int, ...] = ()
         self._head = 0  # length of the header
         self._header = bytearray()
-        self._buffers: list[BytesIO | bytearray] = []
+        self._buffers: list[BytesIO] = []
         self._at = 0  # bytes in the last buffer
         self.received = 0
         self.done = False
@@ -62,8 +64,6 @@ class ValueReader:
         if self._begin is not None:
             rest = self._preamble(view)
             if rest is None:
-                if self.received == self._size:
-                    raise RemoteProtocolError("a value that ends too early")
                 return
             view = rest
         missing = self._head - len(self._header)
@@ -74,11 +74,15 @@ class ValueReader:
             self._fill(view)
         self.done = self.received == self._size
 
-    def parts(self) -> tuple[bytes, list[bytes | bytearray]]:
-        """Return the header and the buffers, once ``done``; the reader is empty after that. Any thread."""
+    def parts(self) -> tuple[bytes, list[Any]]:
+        """Return the header and the buffers, once ``done``; the reader is empty after that. Any thread.
+
+        A buffer is ``bytes``, or a writable ``memoryview`` for an array.
+        """
         buffers, self._buffers = self._buffers, []
         return bytes(self._header), [
-            buffer if isinstance(buffer, bytearray) else buffer.getvalue() for buffer in buffers
+            buffer.getvalue() if length & BYTES_FLAG else buffer.getbuffer()
+            for buffer, length in zip(buffers, self._lengths, strict=True)
         ]
 
     def _preamble(self, view: memoryview) -> memoryview | None:
@@ -125,14 +129,9 @@ class ValueReader:
         """Write bytes into the buffers, one after the other."""
         while view:
             if not self._at:
-                length = self._lengths[len(self._buffers)]
-                self._buffers.append(BytesIO(bytes(length ^ BYTES_FLAG)) if length & BYTES_FLAG else bytearray())
-            buffer = self._buffers[-1]
+                self._buffers.append(BytesIO(bytes(self._lengths[len(self._buffers)] & ~BYTES_FLAG)))
             length = self._lengths[len(self._buffers) - 1] & ~BYTES_FLAG
             piece = view[: length - self._at]
-            if isinstance(buffer, bytearray):
-                buffer += piece
-            else:
-                buffer.write(piece)
+            self._buffers[-1].write(piece)
             self._at = (self._at + len(piece)) % length
             view = view[len(piece) :]

@@ -149,7 +149,7 @@ def _too_deep() -> Unfit:
 
 
 def _int(value: int, depth: int, buffers: Buffers, codecs: Codecs) -> int:
-    if -_INT_LIMIT < value < _INT_LIMIT:
+    if -_INT_LIMIT <= value < _INT_LIMIT:
         return value
     raise Unfit(f"an integer of {value.bit_length()} bits cannot be sent", "send it as text or bytes")
 

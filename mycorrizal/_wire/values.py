@@ -1,8 +1,8 @@
 """One value of an application: a small CBOR header, and its large memory beside it.
 
 Wire form: u8 n, the number of buffers (255: a u32 n follows) · n x u64, their
-lengths (top bit set: becomes ``bytes``; clear: a writable ``bytearray`` for an
-array) · u32 length of the header · header · buffers.
+lengths (top bit set: becomes ``bytes``; clear: writable memory for an array) ·
+u32 length of the header · header · buffers.
 
 What travels: None, bool, int (to 4,096 bits), float, str, bytes, list, dict,
 set, datetime, date, Decimal, UUID, NumPy arrays and scalars, and what a
@@ -119,7 +119,7 @@ def encode_value(value: object, codecs: Codecs = DEFAULT, *, limit: int = VALUE_
         size += sum([view.nbytes for view in views])
     if size > limit:
         raise ValueTooLarge(f"a value of {size} bytes; the limit is {limit}")
-    if len(header) > CONTAINERS_MAX:  # a shorter one cannot hold too many items
+    if len(header) > CONTAINERS_MAX // 4:  # a shorter one cannot hold too many items
         _check_counts(header, buffers)
     return Encoded(header, views, preamble, size)
 
@@ -154,7 +154,7 @@ def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
     """Return the value in a whole wire form. Any thread.
 
     Raises:
-        RemoteProtocolError: whatever is wrong with it, and nothing else is ever raised.
+        RemoteProtocolError: whatever is wrong with it.
     """
     size = len(data)
     if size > 5 and not data[0] and int.from_bytes(data[1:5], "big") == size - 5 <= HEADER_MAX:
@@ -174,13 +174,13 @@ def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
     return decode_parts(*reader.parts(), codecs)
 
 
-def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray], codecs: Codecs = DEFAULT) -> object:
+def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray | memoryview], codecs: Codecs = DEFAULT) -> object:
     """Return the value of a header and what arrived beside it, as ``ValueReader.parts`` gives them. Any thread.
 
     Buffers are not copied: they become part of the value.
 
     Raises:
-        RemoteProtocolError: whatever is wrong with it, and nothing else is ever raised.
+        RemoteProtocolError: whatever is wrong with it.
     """
     ours = scan(header, buffers)
     try:
@@ -192,8 +192,10 @@ def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray], codecs: Co
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-            if isinstance(cause, RemoteProtocolError) or not isinstance(cause, Exception):  # Ctrl-C stays Ctrl-C
+            if isinstance(cause, RemoteProtocolError):
                 raise cause from cause.__cause__
+        if isinstance(cause, MemoryError) or not isinstance(cause, Exception):
+            raise cause from None  # Ctrl-C stays Ctrl-C
         raise RemoteProtocolError(f"not a value: {type(cause).__name__}") from None
 
 

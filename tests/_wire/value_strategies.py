@@ -114,8 +114,10 @@ def same(sent: Any, got: Any) -> bool:
     if isinstance(sent, Decimal):
         return type(got) is Decimal and got.as_tuple() == sent.as_tuple()
     if isinstance(sent, datetime):
-        return type(got) is datetime and got.replace(tzinfo=None) == sent.replace(tzinfo=None, fold=0) and (
-            got.utcoffset() == sent.utcoffset()
+        return (
+            type(got) is datetime
+            and got.replace(tzinfo=None) == sent.replace(tzinfo=None, fold=0)
+            and (got.utcoffset() == sent.utcoffset())
         )
     if isinstance(sent, bytearray | memoryview):
         return type(got) is bytes and got == bytes(sent)
