@@ -67,9 +67,10 @@ from .exceptions import (
 )
 from .memberlist import Memberlist
 from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
-from .types import Address, JoinResult, Message, Node, NodeState, PeerInfo, Request, Versions
+from .types import Address, JoinResult, Message, Node, NodeState, PeerInfo, ReceivedFile, Request, Versions
 
 if _TYPE_CHECKING:
+    from ._runtime.quic.streams import Stream
     from .dataplane import DataPlane, Results
 
 __version__ = "0.1.0"
@@ -123,6 +124,7 @@ __all__ = [
     "PingDelegate",
     "ProofError",
     "QueueFull",
+    "ReceivedFile",
     "ReentrantCallError",
     "RemoteError",
     "RemoteProtocolError",
@@ -134,6 +136,7 @@ __all__ = [
     "SerfStatus",
     "ServiceCrashed",
     "Stalled",
+    "Stream",
     "UdpBlocked",
     "UnknownHandler",
     "ValueEncodeError",
@@ -148,7 +151,7 @@ _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())
 
 def __getattr__(name: str) -> _Any:
     """Import what needs aioquic when it is first used: a process that is only a member does without."""
-    if name in ("DataPlane", "Results"):
+    if name in ("DataPlane", "Results", "Stream"):
         from . import dataplane
 
         return getattr(dataplane, name)

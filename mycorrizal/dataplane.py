@@ -31,19 +31,31 @@ from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
 from ._runtime.quic import opening
 from ._runtime.quic.core import Core, Handler
+from ._runtime.quic.files import Folder, Source, receive_file, send_file
 from ._runtime.quic.follow import Follower
-from ._runtime.quic.tickets import BlockingTicket, FutureTicket, Progress, answer
-from ._wire.frames import name_field
+from ._runtime.quic.streams import Stream, StreamHandler, open_stream, stream_field
+from ._runtime.quic.tickets import (
+    BlockingTicket,
+    FutureTicket,
+    Progress,
+    answer,
+    cancel_call,
+    field,
+    late,
+    watched,
+    withdraw,
+)
 from ._wire.security import Keyring
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout, RemoteProtocolError
 from .memberlist import Memberlist
-from .types import Address, Message, PeerInfo
+from .types import Address, Message, PeerInfo, ReceivedFile
 
 __all__ = ["DataPlane", "Results"]
 
 _H = TypeVar("_H", bound=Handler)
+_S = TypeVar("_S", bound=StreamHandler)
 
 _CLOSE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
@@ -136,10 +148,10 @@ class DataPlane:
                 else:
                     done = ticket.wait_watching(deadline, progress, encoded.size)
         except BaseException:
-            core.submit(partial(_withdraw, core, node, message))
+            core.submit(partial(withdraw, core, node, message))
             raise
         if not done:
-            core.submit(partial(_withdraw, core, node, message))
+            core.submit(partial(withdraw, core, node, message))
             raise OperationTimeout(
                 f"{node}'s inbox has not accepted the message within {timeout} s",
                 node=node,
@@ -161,7 +173,7 @@ class DataPlane:
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> None:
-            core.submit(partial(_withdraw, core, node, message))
+            core.submit(partial(withdraw, core, node, message))
 
         future: PlaneFuture[None] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
@@ -169,8 +181,10 @@ class DataPlane:
         core.loop.submit(partial(core.machine.send, node, message))
         return future
 
-    def receive(self, timeout: float | None = None) -> Message:
+    def receive(self, timeout: float | None = None, *, progress: Progress | None = None) -> Message:
         """Return the oldest message out of the inbox; wait for one up to `timeout` seconds, for ever if None.
+
+        `progress` is called on this thread as ``progress(bytes, total)`` while a large message arrives.
 
         Raises:
             OperationTimeout: none came.
@@ -180,7 +194,10 @@ class DataPlane:
         deadline = Deadline(timeout)
         while True:
             with core.pool.waiting():
-                sender, received = core.inbox.get(deadline.remaining())
+                if progress is None:
+                    sender, received = core.inbox.get(deadline.remaining())
+                else:
+                    sender, received = watched(core, deadline, progress)
             try:
                 return Message(sender, received.decode(core.codecs))
             except RemoteProtocolError as error:
@@ -222,7 +239,7 @@ class DataPlane:
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
         ticket = BlockingTicket()
-        call = Call(node, _name(name), encoded, deadline.moment, ticket)
+        call = Call(node, field(name), encoded, deadline.moment, ticket)
         core.loop.submit(partial(core.machine.request, call))
         try:
             with core.pool.waiting():
@@ -231,11 +248,11 @@ class DataPlane:
                 else:
                     done = ticket.wait_watching(deadline, progress, encoded.size)
         except BaseException:
-            core.submit(partial(_cancel, core, call))
+            core.submit(partial(cancel_call, core, call))
             raise
         if not done:
-            core.submit(partial(_cancel, core, call))
-            raise _late(node, name, call.sent, timeout)
+            core.submit(partial(cancel_call, core, call))
+            raise late(node, name, call.sent, timeout)
         status, received = ticket.result("request")
         return answer(status, received, core.codecs, node, name)
 
@@ -247,7 +264,7 @@ class DataPlane:
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> None:
-            core.submit(partial(_cancel, core, call))
+            core.submit(partial(cancel_call, core, call))
 
         def finish(outcome: Any) -> Any:
             status, received = outcome
@@ -256,7 +273,7 @@ class DataPlane:
         future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
         ticket = FutureTicket(future, core.completions, finish, "request")
-        call = Call(node, _name(name), encoded, core.deadline(timeout).moment, ticket)
+        call = Call(node, field(name), encoded, core.deadline(timeout).moment, ticket)
         core.loop.submit(partial(core.machine.request, call))
         return future
 
@@ -271,7 +288,7 @@ class DataPlane:
         open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
         for node in nodes:
             ticket = BlockingTicket()
-            call = Call(node, _name(name), encoded, deadline.moment, ticket)
+            call = Call(node, field(name), encoded, deadline.moment, ticket)
             open_calls[node] = call, ticket
             core.loop.submit(partial(core.machine.request, call))
         try:
@@ -280,7 +297,7 @@ class DataPlane:
                     done = ticket.wait(deadline)
                 try:
                     if not done:
-                        raise _late(node, name, call.sent, timeout)
+                        raise late(node, name, call.sent, timeout)
                     status, received = ticket.result("request_all")
                     results[node] = answer(status, received, core.codecs, node, name)
                 except MycorrizalError as error:
@@ -288,7 +305,7 @@ class DataPlane:
         finally:
             for call, ticket in open_calls.values():
                 if not ticket.done:
-                    core.submit(partial(_cancel, core, call))
+                    core.submit(partial(cancel_call, core, call))
         return results
 
     def on_request(self, name: str) -> Callable[[_H], _H]:
@@ -298,7 +315,7 @@ class DataPlane:
         answer, what it raises arrives as ``RemoteError``. A second handler of
         one name replaces the first.
         """
-        _name(name)
+        field(name)
 
         def register(handler: _H) -> _H:
             if not callable(handler):
@@ -307,6 +324,71 @@ class DataPlane:
             return handler
 
         return register
+
+    # -- streams and files ------------------------------------------------------------------
+
+    def open_stream(self, node: str, name: str, timeout: float | None = 10.0) -> Stream:
+        """Open a stream to `node`'s ``on_stream`` handler `name`: a blocking file object, bytes both ways.
+
+        `timeout` is for the connection; ``stream.timeout`` for each call on the stream. That the node has no
+        such handler is told at the first ``read`` or ``write``, as ``PeerUnreachable``; ``PeerBusy`` likewise.
+
+        Raises:
+            OperationTimeout, PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return open_stream(self._blocking("open_stream"), node, name, timeout)
+
+    def on_stream(self, name: str) -> Callable[[_S], _S]:
+        """Register a handler: ``@plane.on_stream("log")`` above a function of one ``Stream``. Any thread.
+
+        It runs on a handler thread. When it returns the stream is closed, when it raises it is aborted. At most
+        ``DataConfig.handler_spares`` streams are served at a time.
+        """
+        stream_field(name)
+
+        def register(handler: _S) -> _S:
+            if not callable(handler):
+                raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+            self._running("on_stream").streams.handlers[name] = handler
+            return handler
+
+        return register
+
+    def send_file(
+        self,
+        node: str,
+        file: Source,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Send a file, a path or one opened for reading bytes; return its size once `node` has stored it. Blocks.
+
+        Args:
+            name: what it shall be called there; otherwise its own.
+            progress: called on this thread as ``progress(bytes, total)``; total is 0 if the size cannot be known.
+
+        Raises:
+            OperationTimeout: not stored in time. PeerBusy: nobody there calls ``receive_file``.
+            RemoteError: it could not be stored. OSError: `file` cannot be read.
+            PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return send_file(self._blocking("send_file"), node, file, name, timeout, progress)
+
+    def receive_file(
+        self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
+    ) -> ReceivedFile:
+        """Wait up to `timeout` seconds for a file, store it in `directory`, and return where it is. Blocks.
+
+        Its name is made safe and no file is overwritten. A few files wait for a call, each ``stall_timeout`` at most.
+
+        Raises:
+            OperationTimeout: none came, or it came to a halt. PeerUnreachable: its sender gave up; nothing is left.
+            OSError: it cannot be stored; the sender hears of it.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return receive_file(self._blocking("receive_file"), directory, timeout, progress)
 
     # -- peers ---------------------------------------------------------------------------------
 
@@ -387,6 +469,7 @@ class DataPlane:
             "connections": len(core.machine.links),
             "peers": len(core.machine.peers) - 1,
             "bulk.bytes": core.machine.budget.used,
+            "files.waiting": len(core.files),
         }
         return {**core.counters.snapshot(), **gauges}
 
@@ -463,24 +546,3 @@ class DataPlane:
         else:
             core.check(operation)
         return core
-
-
-def _name(name: str) -> bytes:
-    try:
-        return name_field(name)
-    except (ValueError, AttributeError) as error:
-        raise ConfigError("name", str(error), hint="e.g. 'score'") from None
-
-
-def _late(node: str, name: str, sent: bool, timeout: float | None) -> OperationTimeout:
-    return OperationTimeout(
-        f"no answer to {name!r} from {node} within {timeout} s", node=node, operation="request", indeterminate=sent
-    )
-
-
-def _withdraw(core: Core, node: str, message: OutMessage, now: float) -> None:
-    core.machine.peer(node).withdraw(message, now)
-
-
-def _cancel(core: Core, call: Call, now: float) -> None:
-    core.machine.peer(call.node).cancel(call, now)

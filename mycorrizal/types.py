@@ -6,6 +6,7 @@ import enum
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Node",
     "NodeState",
     "PeerInfo",
+    "ReceivedFile",
     "Request",
     "Versions",
     "host_of",
@@ -118,6 +120,23 @@ class Request:
     value: Any
     sender: str
     deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """A file that a peer sent.
+
+    Attributes:
+        path: where it is; the name in it may end in " (2)" or so, since no file is overwritten.
+        name: what the sender called it, made safe.
+        sender: name of the node that sent it.
+        size: bytes.
+    """
+
+    path: Path
+    name: str
+    sender: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

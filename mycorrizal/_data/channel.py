@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from .._wire.values import Encoded
 from ..exceptions import RemoteProtocolError
+from .flows import Outflow
 from .ports import Received, Ticket
 
 __all__ = ["Incoming", "OutMessage", "Outgoing"]
@@ -23,7 +24,7 @@ __all__ = ["Incoming", "OutMessage", "Outgoing"]
 class OutMessage:
     """One message on its way. ``sequence`` is 0 until it has been given to a connection."""
 
-    __slots__ = ("carrier", "done", "sequence", "size", "ticket", "value")
+    __slots__ = ("carrier", "done", "flow", "sequence", "size", "ticket", "value")
 
     def __init__(self, value: Encoded, ticket: Ticket) -> None:
         self.value: Encoded | None = value  # None: withdrawn, its number is skipped
@@ -31,22 +32,35 @@ class OutMessage:
         self.ticket = ticket
         self.sequence = 0
         self.carrier: object = None  # the connection it was sent on
+        self.flow: Outflow | None = None  # if it has a stream of its own there
         self.done = False
 
 
 class Outgoing:
-    """The sending half for one peer process (name and boot id)."""
+    """The sending half for one peer process (name and boot id).
+
+    Attributes:
+        waiting: messages without a number yet.
+        open: how many messages somebody waits for.
+    """
 
     def __init__(self, window_messages: int, window_bytes: int) -> None:
         self.window_messages = window_messages
         self.window_bytes = window_bytes
         self.waiting: deque[OutMessage] = deque()
-        self._unaccepted: dict[int, OutMessage] = {}
+        self.open = 0
+        self._unaccepted: deque[OutMessage] = deque()  # in order of their numbers
         self._bytes = 0
         self._next = 1
+        self._withdrawn = False
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self._unaccepted)
+
+    def add(self, message: OutMessage) -> None:
+        """Queue a message."""
+        self.waiting.append(message)
+        self.open += 1
 
     def pop_ready(self) -> Iterator[OutMessage]:
         """Yield what may be sent now, each with its number."""
@@ -56,17 +70,19 @@ class Outgoing:
             if message.done:
                 waiting.popleft()
                 continue
-            if len(unaccepted) >= self.window_messages or (unaccepted and self._bytes + message.size > self.window_bytes):
+            if len(unaccepted) >= self.window_messages:
+                return
+            if unaccepted and self._bytes + message.size > self.window_bytes:
                 return
             waiting.popleft()
             message.sequence = self._next
             self._next += 1
-            unaccepted[message.sequence] = message
+            unaccepted.append(message)
             self._bytes += message.size
             yield message
 
-    def accepted(self, sequence: int) -> None:
-        """The peer has everything up to `sequence`.
+    def accepted(self, sequence: int) -> bool:
+        """The peer has everything up to `sequence`; return whether that is news.
 
         Raises:
             RemoteProtocolError: that much was never sent.
@@ -74,46 +90,70 @@ class Outgoing:
         if sequence >= self._next:
             raise RemoteProtocolError(f"message {sequence} accepted, which was never sent")
         unaccepted = self._unaccepted
-        for number in list(unaccepted):  # in order of sending
-            if number > sequence:
-                break
-            message = unaccepted.pop(number)
+        if not unaccepted or unaccepted[0].sequence > sequence:
+            return False
+        while unaccepted and unaccepted[0].sequence <= sequence:
+            message = unaccepted.popleft()
             self._bytes -= message.size
-            if not message.done:
-                message.done = True
+            if message.flow is not None:
+                message.flow.refused = None
+                message.flow = None
+            if self._end(message):
                 message.ticket.succeed(None)
+        return True
 
-    def withdraw(self, message: OutMessage) -> None:
-        """Nobody waits for `message` any more; if it was sent, its number is to be skipped."""
-        message.done = True
-        if message.sequence:
-            message.value = None
-            self._bytes -= message.size
-            message.size = 0
+    def withdraw(self, message: OutMessage) -> bool:
+        """Nobody waits for `message` any more; return whether its number, if it has one, is to be skipped.
 
-    def resend(self, accepted: int) -> Iterator[OutMessage]:
-        """On a new connection: the peer has all up to `accepted`; yield what must be sent again."""
+        It counts against the window until the peer has skipped it: its bytes may be there.
+        """
+        if not self._end(message):
+            return False
+        message.value = None
+        self._withdrawn = self._withdrawn or not message.sequence
+        return message.sequence > 0
+
+    def purge(self) -> None:
+        """Forget what was withdrawn before it had a number."""
+        if self._withdrawn:
+            self._withdrawn = False
+            self.waiting = deque(message for message in self.waiting if not message.done)
+
+    def trim(self, accepted: int) -> None:
+        """On a new connection: the peer has all up to `accepted`."""
         self.accepted(min(accepted, self._next - 1))
-        yield from self._unaccepted.values()
+
+    def unaccepted(self) -> list[OutMessage]:
+        """Return what was sent and is not accepted, in order."""
+        return list(self._unaccepted)
 
     def take_all(self) -> list[OutMessage]:
-        """Give up: return all that are not done, and forget those that were never sent.
+        """Give up: return all that somebody waits for, and forget those that were never sent.
 
         Numbers of those that were sent stay, so that they can be skipped later.
         """
-        lost = [message for message in (*self._unaccepted.values(), *self.waiting) if not message.done]
-        self.waiting.clear()
-        for message in self._unaccepted.values():
+        lost = [message for message in (*self._unaccepted, *self.waiting) if not message.done]
+        for message in lost:
             self.withdraw(message)
+        self.waiting.clear()
         return lost
 
     def restart(self) -> list[OutMessage]:
         """The peer is another process now: return what the old one may have had, and count from 1 again."""
-        lost = [message for message in self._unaccepted.values() if not message.done]
+        lost = [message for message in self._unaccepted if self._end(message)]
+        for message in lost:
+            message.flow = None
         self._unaccepted.clear()
         self._bytes = 0
         self._next = 1
         return lost
+
+    def _end(self, message: OutMessage) -> bool:
+        if message.done:
+            return False
+        message.done = True
+        self.open -= 1
+        return True
 
 
 class Incoming:
@@ -121,9 +161,14 @@ class Incoming:
 
     Args:
         offer: puts one message into the inbox; False if that is full.
+
+    Attributes:
+        blocked: the next message waits for room in the inbox.
     """
 
-    def __init__(self, window_messages: int, window_bytes: int, offer: Callable[[tuple[str, Received], int], bool]) -> None:
+    def __init__(
+        self, window_messages: int, window_bytes: int, offer: Callable[[tuple[str, Received], int], bool]
+    ) -> None:
         self._window_messages = window_messages
         self._window_bytes = window_bytes
         self._offer = offer
@@ -137,14 +182,27 @@ class Incoming:
         """The last number that is in the inbox, or was skipped, with all before it."""
         return self._next - 1
 
-    def receive(self, sequence: int, item: tuple[str, Received], size: int) -> bool:
-        """Take a message; return whether ``accepted`` rose, or must be said again because it came twice.
+    @property
+    def holding(self) -> bool:
+        """Whether something waits here."""
+        return bool(self._held)
+
+    def expects(self, sequence: int) -> bool:
+        """Return whether `sequence` is news.
+
+        Raises:
+            RemoteProtocolError: the peer sends beyond its window, or does not count from 1.
+        """
+        if not 0 < sequence < self._next + self._window_messages:
+            raise RemoteProtocolError("a message number outside the window")
+        return sequence >= self._next and sequence not in self._held
+
+    def put(self, sequence: int, item: tuple[str, Received], size: int) -> bool:
+        """Take a message that is expected; return whether ``accepted`` rose.
 
         Raises:
             RemoteProtocolError: the peer sends beyond its window.
         """
-        if not self._expects(sequence):
-            return True
         if self._held and self._bytes + size > self._window_bytes:
             raise RemoteProtocolError("more bytes of messages than the window allows")
         self._held[sequence] = (item, size)
@@ -152,34 +210,28 @@ class Incoming:
         return self.drain()
 
     def skip(self, sequence: int) -> bool:
-        """`sequence` will not come; if it is held it is dropped."""
-        if not self._expects(sequence):
+        """`sequence` will not come; if it is held it is dropped. Return whether ``accepted`` rose."""
+        if not self.expects(sequence):
             held = self._held.get(sequence)
-            if held is not None:
-                self._bytes -= held[1]
-                self._held[sequence] = None
-                return self.drain()
-            return True
+            if held is None:
+                return False
+            self._bytes -= held[1]
         self._held[sequence] = None
         return self.drain()
 
-    def drain(self) -> bool:
-        """Move what is next into the inbox; return whether ``accepted`` rose."""
+    def drain(self, most: int = 1 << 62) -> bool:
+        """Move what is next into the inbox, up to `most` messages; return whether ``accepted`` rose."""
         before = self._next
         self.blocked = False
         held = self._held
         while self._next in held:
             entry = held[self._next]
             if entry is not None:
-                if not self._offer(*entry):
+                if not most or not self._offer(*entry):
                     self.blocked = True
                     break
+                most -= 1
                 self._bytes -= entry[1]
             del held[self._next]
             self._next += 1
         return self._next != before
-
-    def _expects(self, sequence: int) -> bool:
-        if sequence >= self._next + self._window_messages:
-            raise RemoteProtocolError("more messages than the window allows")
-        return sequence >= self._next and sequence not in self._held

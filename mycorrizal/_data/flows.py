@@ -1,22 +1,22 @@
-"""Bytes on streams of their own: large values, and the streams a user opens.
+"""Bytes on streams of their own, one stream at a time: what is being sent, and a value that is arriving.
 
 A sender may send ``BULK_INITIAL`` bytes at once and then what the receiver
 grants: QUIC's own windows do not help, aioquic widens them whether or not
 anyone reads. A receiver grants a whole value as soon as its memory budget has
-room for it, and an open stream as its reader reads.
+room for it, and an open stream (``pipes``) as its reader reads.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from .._wire.frames import BULK_INITIAL, STREAM_WINDOW
+from .._wire.frames import BULK_INITIAL
 from .._wire.values import ValueReader
 from ..exceptions import RemoteProtocolError
-from .ports import Connection, Received, Sink
+from .ports import Connection, Received
 
-__all__ = ["Budget", "InPipe", "InValue", "Outflow", "feed"]
+__all__ = ["SEND_AHEAD", "Budget", "InValue", "Outflow", "feed"]
 
 SEND_AHEAD = 2 << 20
 """Bytes of all flows of a connection that wait inside QUIC; more is slower, since it copies them as they grow."""
@@ -28,22 +28,34 @@ class Outflow:
     """What is still to be sent on one stream.
 
     Attributes:
+        stream: its id, -1 before it has one.
+        head: what the stream begins with.
         limit: bytes the receiver has granted in all.
         sent: bytes given to QUIC.
         fin: whether the stream ends after what is queued.
+        refused: called with a code if the peer does not want it; None once nobody has to hear of that.
     """
 
-    __slots__ = ("_parts", "_taken", "fin", "limit", "sent", "stream")
+    __slots__ = ("_parts", "_taken", "fin", "head", "limit", "refused", "sent", "stream")
 
     def __init__(
-        self, stream: int, parts: list[memoryview], *, fin: bool, taken: Callable[[int], None] | None = None
+        self,
+        stream: int,
+        parts: list[memoryview],
+        *,
+        fin: bool,
+        taken: Callable[[int], None] | None = None,
+        head: bytes = b"",
+        refused: Callable[[int], None] | None = None,
     ) -> None:
         self.stream = stream
+        self.head = head
         self._parts = deque(part for part in parts if len(part))
         self._taken = taken
         self.fin = fin
         self.limit = BULK_INITIAL
         self.sent = 0
+        self.refused = refused
 
     def append(self, data: memoryview) -> None:
         """Queue more."""
@@ -84,9 +96,9 @@ class Outflow:
         return self.limit < 0
 
 
-def feed(conn: Connection, flows: dict[int, Outflow]) -> None:
-    """Give QUIC what it should have, a piece of each flow in turn."""
-    room = SEND_AHEAD - sum(conn.backlog(stream) for stream in flows)
+def feed(conn: Connection, flows: dict[int, Outflow], room: int) -> list[Outflow]:
+    """Give QUIC up to `room` bytes, a piece of each flow in turn; take out of `flows` and return what is finished."""
+    finished = []
     while room > 0:
         moved = False
         for flow in [flow for flow in flows.values() if not flow.idle]:
@@ -94,16 +106,24 @@ def feed(conn: Connection, flows: dict[int, Outflow]) -> None:
             moved = True
             if flow.finished:
                 del flows[flow.stream]
+                finished.append(flow)
             if room <= 0:
                 break
         if not moved:
-            return
+            break
+    return finished
 
 
 class InValue:
-    """A large value that is arriving."""
+    """A large value that is arriving.
 
-    __slots__ = ("body", "granted", "kind", "last", "limit", "reader", "size")
+    Attributes:
+        last: when the last bytes came, or more was granted.
+        since: when it began, or was granted.
+        granted: whether it counts in the budget.
+    """
+
+    __slots__ = ("body", "granted", "kind", "last", "limit", "on_grant", "reader", "since", "size")
 
     def __init__(self, kind: int, body: bytes, size: int, now: float) -> None:
         self.kind = kind
@@ -112,7 +132,18 @@ class InValue:
         self.reader = ValueReader(size)
         self.limit = min(size, BULK_INITIAL)
         self.granted = False
-        self.last = now
+        self.last = self.since = now
+        self.on_grant: Callable[[], None] = _nothing
+
+    @property
+    def expected(self) -> bool:
+        """Whether it is the sender's turn."""
+        return self.reader.received < self.limit
+
+    def grant(self, now: float) -> None:
+        """All of it may come."""
+        self.limit = self.size
+        self.last = self.since = now
 
     def feed(self, data: bytes, fin: bool, now: float) -> Received | None:
         """Take bytes; return the value once it is whole.
@@ -134,62 +165,44 @@ class InValue:
         return Received(b"", header, buffers)
 
 
-class InPipe:
-    """The receiving half of an open stream."""
-
-    __slots__ = ("_consumed", "_received", "limit", "sink")
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
-        self.limit = BULK_INITIAL
-        self._received = 0
-        self._consumed = 0
-
-    def feed(self, data: bytes, fin: bool) -> None:
-        """Hand bytes to the reader.
-
-        Raises:
-            RemoteProtocolError: more than granted.
-        """
-        self._received += len(data)
-        if self._received > self.limit:
-            raise RemoteProtocolError("more bytes of a stream than granted")
-        self.sink.feed(data, fin)
-
-    def consumed(self, size: int) -> int | None:
-        """The reader has read `size` bytes; return a new limit if it is time to tell the sender."""
-        self._consumed += size
-        wanted = self._consumed + STREAM_WINDOW
-        if wanted - self.limit < STREAM_WINDOW // 4:
-            return None
-        self.limit = wanted
-        return wanted
-
-
 class Budget:
     """Memory for large values that are arriving, from all peers together; first come, first served."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._waiting: deque[tuple[int, Callable[[], bool]]] = deque()
+        self._waiting: OrderedDict[InValue, None] = OrderedDict()
 
-    def ask(self, size: int, grant: Callable[[], bool]) -> None:
-        """Call `grant` now or once there is room; it returns False if nobody wants it any more."""
-        self._waiting.append((size, grant))
+    @property
+    def wanted(self) -> bool:
+        """Whether values wait for room."""
+        return bool(self._waiting)
+
+    def ask(self, value: InValue) -> None:
+        """Call ``value.on_grant`` now or once there is room."""
+        self._waiting[value] = None
         self._serve()
 
-    def free(self, size: int) -> None:
-        """`size` bytes are no longer needed."""
-        self.used -= size
+    def drop(self, value: InValue) -> None:
+        """`value` needs nothing any more."""
+        value.on_grant = _nothing
+        if value.granted:
+            value.granted = False
+            self.used -= value.size
+        else:
+            self._waiting.pop(value, None)
         self._serve()
 
     def _serve(self) -> None:
         while self._waiting:
-            size, grant = self._waiting[0]
-            if self.used and self.used + size > self.limit:
+            value = next(iter(self._waiting))
+            if self.used and self.used + value.size > self.limit:
                 return
-            self._waiting.popleft()
-            self.used += size
-            if not grant():
-                self.used -= size
+            del self._waiting[value]
+            value.granted = True
+            self.used += value.size
+            value.on_grant()
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""

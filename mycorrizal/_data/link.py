@@ -1,9 +1,9 @@
-"""One connection's protocol: prove, then frames on the lane and values on streams of their own.
+"""One connection's protocol: prove (``handshake``), then frames on the lane, and streams (``bulk``).
 
-States: ``opening`` (TLS), ``proving``, ``ready``, ``closed``. The server speaks
-first: a challenge rides with its handshake. The client's proof is bound to this
-TLS session, and its first frames follow right behind it, so the proof costs no
-round trip; the server reads nothing of them before the proof has held.
+States: ``opening`` (TLS), ``proving``, ``ready``, ``closed``. A client is ready
+once it has sent its proof: its frames may follow at once. Both read frames
+once they are ``live``. Streams of their own wait until the other side is known
+to be live (``open``), since they may overtake the lane.
 
 Owned by the machine's thread. Nothing a peer sends raises out of here: it is an
 offence, which closes the connection and is counted by name.
@@ -15,24 +15,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._wire import frames
-from .._wire.frames import (
-    BULK_INITIAL,
-    FRAME_MAX,
-    INLINE_MAX,
-    Challenge,
-    Close,
-    Frame,
-    LaneReader,
-    Limits,
-    Proof,
-    Status,
-    StreamHead,
-    Welcome,
-)
+from .._wire.frames import FRAME_MAX, INLINE_MAX, Close, Frame, LaneReader, Limits, Status
 from .._wire.values import Encoded
-from ..exceptions import ProofError, RemoteProtocolError
+from ..exceptions import MycorrizalError, PeerUnreachable, ProofError, RemoteProtocolError
+from .bulk import Bulk
 from .channel import OutMessage
-from .flows import InPipe, InValue, Outflow, feed
+from .handshake import Handshake
 from .ports import Call, Connection, Received, Served, Sink, Ticket
 
 if TYPE_CHECKING:
@@ -44,6 +32,16 @@ __all__ = ["Link"]
 _EARLY_MAX = 32 << 10
 """Bytes of frames that a client sends before it is welcomed; a server holds no more of the unproven."""
 
+_LANE_MAX = 16 << 20
+"""Bytes on the lane that a peer has not acknowledged, from which on its requests are answered BUSY."""
+
+_WASTE_RATE, _WASTE_MAX = 2000.0, 20000.0
+"""Frames a second, and in one burst, that may achieve nothing: answers to cancelled calls, what came twice."""
+
+
+class Flood(RemoteProtocolError):
+    """Many frames, each of them allowed, and nothing achieved."""
+
 
 class Link:
     """A connection and what is open on it."""
@@ -53,35 +51,33 @@ class Link:
         self.conn = conn
         self.expected = expected
         self.state = "opening"
+        self.live = False  # frames are read
+        self.welcomed = False  # it was live, if it is no longer
+        self.open = False  # streams of their own may be opened
         self.peer: Peer | None = None
         self.name = expected or ""
         self.boot = b""
         self.key_id = ""
         self.remote: Limits | None = None
-        self.retired = False
+        self.retired = False  # another one is preferred
+        self.surplus = False  # closed because there is another
         self.greeting: Ticket | None = None  # who dialled without knowing the name
         self.fate = ""  # why this side closes it, for the error of what was open
-        self.used = conn.created
+        self.used = self.ready_at = conn.created
+        self.waiting_since: float | None = None  # since when something has been open
         self.pinged = 0.0
         self.calls: dict[int, Call] = {}
         self.served: dict[int, Served] = {}
-        self.flows: dict[int, Outflow] = {}
-        self.values: dict[int, InValue] = {}
-        self.pipes: dict[int, InPipe] = {}
-        self.sinks: dict[int, Sink] = {}
+        self.bulk = Bulk(self)
+        self.lane = -1
         self.accept_due = False
-        self._message_flows: dict[int, Outflow] = {}
-        self._heads: dict[int, StreamHead] = {}
-        self._aborted: dict[int, Callable[[int], None]] = {}
+        self._handshake = Handshake(self)
+        self._remote_lane = 3 if conn.dialled else 2
         self._reader = LaneReader()
         self._out: list[bytes] = []
         self._early = _EARLY_MAX
-        self._welcomed = False
         self._next_call = 1
-        self._lane = -1
-        self._remote_lane = 3 if conn.dialled else 2
-        self._nonce = b""
-        self._challenge: Challenge | None = None
+        self._wasted, self._wasted_at = 0.0, 0.0
 
     def __repr__(self) -> str:
         way = "to" if self.conn.dialled else "from"
@@ -95,86 +91,42 @@ class Link:
     @property
     def busy(self) -> bool:
         """Whether something is open that an end of the connection would break."""
-        return bool(self.calls or self.served or self.flows or self.values or self.pipes or self.sinks or self._out)
+        return bool(self.calls or self.served or self._out or self.bulk.busy)
 
-    # -- proving ---------------------------------------------------------------------------
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether something was given to QUIC that the peer may not have."""
+        return self.lane >= 0 and (self.conn.backlog(self.lane) > 0 or self.bulk.unacknowledged)
+
+    # -- the beginning ---------------------------------------------------------------------
 
     def connected(self, now: float) -> None:
         """TLS is done."""
         self.state = "proving"
-        self._lane = self.conn.open_stream(uni=True)
-        if not self.conn.dialled:
-            host = self.machine.host
-            self._nonce = host.nonce()
-            challenge = Challenge(self._nonce, host.name, host.boot, self.machine.trust.offer(), self.machine.limits)
-            self._challenge = challenge
-            self.conn.send(self._lane, challenge.pack())
+        self.lane = self.conn.open_stream(uni=True)
+        self._handshake.begin()
 
-    def _challenged(self, body: bytes, now: float) -> None:
-        challenge = Challenge.parse(body)
-        host, trust = self.machine.host, self.machine.trust
-        if self.expected is not None and challenge.name != self.expected:
-            self.close(Close.WRONG_NAME, f"this is {challenge.name}, not {self.expected}", now)
-            return
-        self.name, self.boot, self.remote = challenge.name, challenge.boot, challenge.limits
-        self._nonce = host.nonce()
-        binding = host.binding(self._channel(), challenge.nonce, self._nonce, host.name, challenge.name)
-        proof, self.key_id = trust.prove(binding, challenge.offer)
-        peer = self.machine.peer(challenge.name)
-        accepted = peer.incoming_for(challenge.boot).accepted
-        self._challenge = challenge
-        packed = Proof(self._nonce, host.name, host.boot, proof, self.machine.limits, accepted).pack()
-        self.conn.send(self._lane, packed)
-        self._proved(peer, now)
-
-    def _proof(self, body: bytes, now: float) -> None:
-        proof = Proof.parse(body)
-        host, trust, challenge = self.machine.host, self.machine.trust, self._challenge
-        if challenge is None:
-            raise ProofError("a second proof on one connection")
-        self._challenge = None  # its nonce counts once
-        binding = host.binding(self._channel(), challenge.nonce, proof.nonce, proof.name, host.name)
-        self.key_id = trust.verify(binding, proof.proof)
-        refusal = self.machine.claim(self, proof.name, proof.boot, now)
-        if refusal is not None:
-            self.close(*refusal, now)
-            return
-        self.name, self.boot, self.remote = proof.name, proof.boot, proof.limits
-        peer = self.machine.peer(proof.name)
-        answer = trust.answer(binding, self.key_id)
-        self.conn.mark_proved()
-        self._welcomed = True
-        self.conn.send(self._lane, Welcome(answer, peer.incoming_for(proof.boot).accepted).pack())
-        self._proved(peer, now, proof.accepted)
-
-    def _welcome(self, body: bytes, now: float) -> None:
-        welcome = Welcome.parse(body)
-        challenge, host = self._challenge, self.machine.host
-        if challenge is None or self._welcomed:
-            raise ProofError("a second welcome on one connection")
-        binding = host.binding(self._channel(), challenge.nonce, self._nonce, host.name, self.name)
-        self.machine.trust.check_answer(binding, self.key_id, welcome.answer)
-        self._challenge = None
-        self._welcomed = True
-        self.conn.mark_proved()
-        if self.peer is not None:
-            self.peer.welcomed(self, welcome.accepted, now)
-
-    def _proved(self, peer: Peer, now: float, accepted: int = 0) -> None:
+    def proved(self, peer: Peer, now: float) -> None:
+        """This side has done what it must: frames may be sent."""
         self.state = "ready"
-        self._reader.limit = FRAME_MAX
         self.peer = peer
-        self.used = now
-        peer.link_ready(self, accepted, now)
-        if self.greeting is not None:
-            self.greeting.succeed(self.name)
-            self.greeting = None
+        self.used = self.ready_at = now
+        peer.link_ready(self, now)
 
-    def _channel(self) -> bytes:
-        channel = self.conn.channel
-        if channel is None:
-            raise ProofError("this connection has no channel binding")
-        return channel
+    def welcome(self, accepted: int, now: float) -> None:
+        """Both sides are proved; the peer has all our messages up to `accepted`."""
+        self.welcomed = self.live = True
+        self._reader.limit = FRAME_MAX
+        self.conn.mark_proved()
+        if self.conn.dialled:
+            # The server opens no stream before it has heard this: it might arrive before the welcome.
+            self.open = self.accept_due = True
+            self.conn.touch()
+        assert self.peer is not None
+        self.peer.welcomed(self, accepted, now)
+        greeting, self.greeting = self.greeting, None
+        if greeting is not None:
+            greeting.succeed(self.name)
 
     # -- what the connection brings -----------------------------------------------------------
 
@@ -185,48 +137,65 @@ class Link:
         try:
             if stream == self._remote_lane:
                 self._lane_data(data, fin, now)
-            elif stream in self.values:
-                self._value_data(stream, data, fin, now)
-            elif stream in self.pipes:
-                self.pipes[stream].feed(data, fin)
-                if fin:
-                    self._pipe_ended(stream)
-            elif self.state != "ready" or not self._welcomed:
-                raise ProofError("a stream before the proof")
+            elif self.live:
+                self.bulk.data(stream, data, fin, now)
             else:
-                self._head_data(stream, data, fin, now)
+                raise ProofError("a stream before the proof")
         except ProofError as error:
             self.machine.host.count("quic.not_proved")
             self._offence("not_proved", error, Close.NOT_PROVED, now)
+        except Flood as error:
+            self._offence("flood", error, Close.FLOOD, now)
         except RemoteProtocolError as error:
             self._offence("protocol", error, Close.PROTOCOL, now)
+        except Exception as error:  # a fault of ours must not end the other connections too
+            self._offence("internal", error, Close.PROTOCOL, now)
 
     def _lane_data(self, data: bytes, fin: bool, now: float) -> None:
         if fin:
             raise RemoteProtocolError("a lane that ends")
         for kind, body in self._reader.feed(data):
-            if self.state == "ready":
-                handler = _READY.get(kind)
+            if self.live:
+                handler = _LIVE.get(kind)
                 if handler is None:
-                    if kind == Frame.WELCOME and self.conn.dialled:
-                        self._welcome(body, now)
-                        continue
                     raise RemoteProtocolError(f"frame kind {kind} has no place here")
                 handler(self, body, now)
             elif self.state == "closed":
                 return
-            elif kind == Frame.CHALLENGE and self.conn.dialled:
-                self._challenged(body, now)
-            elif kind == Frame.PROOF and not self.conn.dialled:
-                self._proof(body, now)
             else:
-                raise ProofError(f"frame kind {kind} before the proof")
+                self._handshake.frame(kind, body, now)
+
+    def stream_reset(self, stream: int, code: int, now: float) -> None:
+        """The peer gave up sending on `stream`."""
+        if stream == self._remote_lane:
+            self._offence("protocol", RemoteProtocolError("a lane that was reset"), Close.PROTOCOL, now)
+        else:
+            self.bulk.reset(stream, code)
+
+    def stream_stopped(self, stream: int, code: int, now: float) -> None:
+        """The peer does not want what comes on `stream`."""
+        if stream == self.lane:
+            self._offence("protocol", RemoteProtocolError("a lane that was stopped"), Close.PROTOCOL, now)
+        else:
+            self.bulk.stopped(stream, code)
 
     def _offence(self, reason: str, error: Exception, code: int, now: float) -> None:
-        self.machine.offence(self, reason, error)
-        self.close(code, str(error)[:200], now)
+        if self.state != "closed":
+            self.machine.offence(self, reason, error)
+            self.close(code, str(error)[:200], now)
 
-    # -- frames once ready --------------------------------------------------------------------
+    def wasted(self, now: float) -> None:
+        """A frame achieved nothing.
+
+        Raises:
+            Flood: as did too many before it.
+        """
+        self._wasted = max(0.0, self._wasted - (now - self._wasted_at) * _WASTE_RATE) + 1.0
+        self._wasted_at = now
+        if self._wasted > _WASTE_MAX:
+            raise Flood("too many frames that achieve nothing")
+
+    # -- frames once live ---------------------------------------------------------------------
 
     def _on_message(self, body: bytes, now: float) -> None:
         sequence = frames.parse_sequence(body)
@@ -237,19 +206,32 @@ class Link:
         assert self.peer is not None
         self.used = now
         incoming = self.peer.incoming_for(self.boot)
-        if incoming.receive(sequence, (self.name, value), value.size):
+        if not incoming.expects(sequence):
+            self.accept_due = True  # it does not know that we have it
+            self.wasted(now)
+            return
+        if incoming.put(sequence, (self.name, value), value.size):
             self.accept_due = True
-        elif incoming.blocked:
+        if incoming.blocked:
             self.machine.blocked(self.peer)
 
     def _on_accepted(self, body: bytes, now: float) -> None:
-        if self.peer is not None:
-            self.peer.accepted(frames.parse_sequence(body), self, now)
+        assert self.peer is not None
+        if not self.peer.accepted(frames.parse_sequence(body), self, now):
+            self.wasted(now)
+        if not self.open:
+            self.open = True
+            self.peer.opened(self, now)
 
     def _on_skip(self, body: bytes, now: float) -> None:
         assert self.peer is not None
-        if self.peer.incoming_for(self.boot).skip(frames.parse_sequence(body)):
+        incoming = self.peer.incoming_for(self.boot)
+        if incoming.skip(frames.parse_sequence(body)):
             self.accept_due = True
+        else:
+            self.wasted(now)
+        if incoming.blocked:
+            self.machine.blocked(self.peer)
 
     def _on_request(self, body: bytes, now: float) -> None:
         number, left, name, at = frames.parse_request(body)
@@ -259,181 +241,101 @@ class Link:
         """A request is whole: give it to a handler, or say why not."""
         machine = self.machine
         self.used = now
-        if number in self.served or len(self.served) >= machine.limits.requests:
-            raise RemoteProtocolError("a request id that is in use, or too many requests at once")
-        if machine.closing:
-            status = Status.CLOSING
-        elif not machine.host.has_handler(name):
-            status = Status.UNKNOWN
-        else:
+        status = self.refusal(number, name)
+        if status is None:
             request = Served(self, number, name, self.name, now + left / 1000 if left else None, value)
             self.served[number] = request
             if machine.host.serve(request):
                 return
             del self.served[number]
             status = Status.BUSY
-        machine.host.count(f"requests.{status.name.lower()}")
+        self.refuse(number, status)
+
+    def refusal(self, number: int, name: str) -> Status | None:
+        """Return why a request is not given to a handler.
+
+        Raises:
+            RemoteProtocolError: its id is in use.
+        """
+        machine = self.machine
+        if number in self.served:
+            raise RemoteProtocolError("a request id that is in use")
+        if machine.closing:
+            return Status.CLOSING
+        if not machine.host.has_handler(name):
+            return Status.UNKNOWN
+        # What was answered and not fetched counts too: it is as much to keep.
+        open_now = len(self.served) + self.bulk.sending
+        if open_now >= machine.limits.requests or self.conn.backlog(self.lane) > _LANE_MAX:
+            return Status.BUSY
+        return None
+
+    def refuse(self, number: int, status: Status) -> None:
+        """Answer a request that no handler gets.
+
+        Raises:
+            Flood: the peer takes no answers.
+        """
+        self.machine.host.count(f"requests.{status.name.lower()}")
+        if self.conn.backlog(self.lane) > 2 * _LANE_MAX:
+            raise Flood("requests, and nobody takes the answers")
         self.put(frames.frame(Frame.RESPONSE, frames.response_body(number, status)))
 
     def _on_response(self, body: bytes, now: float) -> None:
         number, status = frames.parse_response(body)
-        self.answered(number, status, Received(body[5:]), now)
+        if number in self.calls:
+            self.answered(number, status, Received(body[5:]), now)
+        else:  # nobody waits for it any more
+            self.wasted(now)
 
     def answered(self, number: int, status: int, value: Received, now: float) -> None:
-        """A response is whole; one that nobody waits for any more is no fault."""
+        """A response is whole."""
         self.used = now
-        call = self.calls.pop(number, None)
-        if call is not None and not call.done:
-            call.done = True
+        call = self._take_call(number)
+        if call is not None:
             call.ticket.succeed((status, value))
+
+    def call_failed(self, number: int, error: MycorrizalError) -> None:
+        """The answer to a call will not come, or the peer does not want it."""
+        call = self._take_call(number)
+        if call is not None:
+            call.ticket.fail(error)
+
+    def _take_call(self, number: int) -> Call | None:
+        call = self.calls.pop(number, None)
+        if call is None or call.done:
+            return None
+        call.done = True
+        if call.flow is not None:
+            self.bulk.abort(call.flow)
+        return call
 
     def _on_cancel(self, body: bytes, now: float) -> None:
         request = self.served.get(frames.parse_id(body))
-        if request is not None:
+        if request is None or request.cancelled:
+            self.wasted(now)
+        else:
             request.cancelled = True
             self.machine.host.count("requests.cancelled")
 
     def _on_grant(self, body: bytes, now: float) -> None:
-        stream, limit = frames.parse_grant(body)
-        flow = self.flows.get(stream)
-        if flow is not None and limit > flow.limit >= 0:
-            flow.limit = limit
-
-    # -- streams of their own ------------------------------------------------------------------
-
-    def _head_data(self, stream: int, data: bytes, fin: bool, now: float) -> None:
-        head = self._heads.get(stream)
-        if head is None:
-            if len(self._heads) + len(self.values) + len(self.pipes) >= 256:
-                raise RemoteProtocolError("too many streams")
-            head = self._heads[stream] = StreamHead()
-        parsed = head.feed(data)
-        if parsed is None:
-            if fin:
-                raise RemoteProtocolError("a stream that ends in its head")
-            return
-        del self._heads[stream]
-        kind, body, rest = parsed
-        if kind == Frame.OPEN:
-            self._opened(stream, body, rest, fin)
-        elif kind in (Frame.MESSAGE, Frame.REQUEST, Frame.RESPONSE) and len(body) > 8:
-            self._value_begins(stream, kind, body, now)
-            if stream in self.values:
-                self._value_data(stream, rest, fin, now)
-        else:
-            raise RemoteProtocolError(f"a stream of kind {kind}")
-
-    def _value_begins(self, stream: int, kind: int, body: bytes, now: float) -> None:
-        size = int.from_bytes(body[-8:], "big")
-        limits = self.machine.limits
-        if size > limits.value:
-            self.machine.host.count("values.too_large")
-            self.conn.stop(stream, Close.TOO_LARGE)
-            if kind == Frame.REQUEST:
-                number = frames.parse_request(body[:-8])[0]
-                self.put(frames.frame(Frame.RESPONSE, frames.response_body(number, Status.TOO_LARGE)))
-            return
-        value = self.values[stream] = InValue(kind, body[:-8], size, now)
-
-        def grant() -> bool:
-            if self.values.get(stream) is not value:
-                return False
-            value.granted = True
-            if size > BULK_INITIAL:
-                value.limit = size
-                value.last = self.machine.now
-                self.put(frames.frame(Frame.GRANT, frames.grant_body(stream, 1 << 62)))
-            return True
-
-        self.machine.budget.ask(size, grant)
-
-    def _value_data(self, stream: int, data: bytes, fin: bool, now: float) -> None:
-        value = self.values[stream]
-        received = value.feed(data, fin, now)
-        if received is None:
-            return
-        self._value_gone(stream)
-        if value.kind == Frame.MESSAGE:
-            self.deliver(frames.parse_sequence(value.body), received, now)
-        elif value.kind == Frame.REQUEST:
-            number, left, name, _ = frames.parse_request(value.body)
-            self.serve(number, left, name, received, now)
-        else:
-            number, status = frames.parse_response(value.body)
-            self.answered(number, status, received, now)
-
-    def _value_gone(self, stream: int) -> None:
-        value = self.values.pop(stream)
-        if value.granted:
-            self.machine.budget.free(value.size)
-
-    def _opened(self, stream: int, body: bytes, rest: bytes, fin: bool) -> None:
-        name = body[1:].decode("utf-8", "replace")
-        sink = None if self.machine.closing else self.machine.host.accept_stream(name, self.name)
-        if sink is None:
-            self.machine.host.count("streams.refused")
-            self.conn.stop(stream, Close.UNKNOWN)
-            self.conn.reset(stream, Close.UNKNOWN)
-            return
-        pipe = self._pipe(stream, sink)
-        sink.opened((self, stream))
-        pipe.feed(rest, fin)
-        if fin:
-            self._pipe_ended(stream)
-
-    def _pipe(self, stream: int, sink: Sink) -> InPipe:
-        pipe = self.pipes[stream] = InPipe(sink)
-        self.sinks[stream] = sink
-        self.flows[stream] = Outflow(stream, [], fin=False, taken=sink.taken)
-        return pipe
-
-    def _pipe_ended(self, stream: int) -> None:
-        del self.pipes[stream]
-        if stream not in self.flows:
-            self.sinks.pop(stream, None)
-
-    def stream_reset(self, stream: int, code: int, now: float) -> None:
-        """The peer gave up sending on `stream`."""
-        self._heads.pop(stream, None)
-        if stream == self._remote_lane:
-            self._offence("protocol", RemoteProtocolError("a lane that was reset"), Close.PROTOCOL, now)
-        elif stream in self.values:
-            self._value_gone(stream)
-        elif stream in self.pipes:
-            sink = self.pipes.pop(stream).sink
-            self.flows.pop(stream, None)
-            self.sinks.pop(stream, None)
-            sink.broken(self.machine.stream_error(self, code))
-
-    def stream_stopped(self, stream: int, code: int, now: float) -> None:
-        """The peer does not want what comes on `stream`."""
-        if stream == self._lane:
-            self._offence("protocol", RemoteProtocolError("a lane that was stopped"), Close.PROTOCOL, now)
-            return
-        flow = self.flows.pop(stream, None)
-        if flow is None:
-            return
-        self.conn.reset(stream, code)
-        sink = self.sinks.pop(stream, None)
-        aborted = self._aborted.pop(stream, None)
-        if sink is not None:
-            self.pipes.pop(stream, None)
-            sink.broken(self.machine.stream_error(self, code))
-        elif aborted is not None:
-            aborted(code)
+        if not self.bulk.granted(*frames.parse_grant(body)):
+            self.wasted(now)
 
     # -- sending -----------------------------------------------------------------------------
 
     def put(self, data: bytes) -> None:
         """Queue one frame for the lane; it leaves at the end of this turn."""
-        self._out.append(data)
-        self.conn.touch()
+        if self.state != "closed":
+            self._out.append(data)
+            self.conn.touch()
 
     def send_message(self, message: OutMessage) -> None:
         """Send a numbered message, or say that its number is skipped."""
         body = frames.message_body(message.sequence)
         value = message.value
         message.carrier = self
+        message.flow = None
         if value is None:
             self.put(frames.frame(Frame.SKIP, body))
         elif value.size <= INLINE_MAX:
@@ -445,23 +347,19 @@ class Link:
                     self.peer.message_refused(message, code, self)
 
             taken = getattr(message.ticket, "progress", None)
-            flow = self._value_flow(Frame.MESSAGE, body, value, refused, taken)
-            self._message_flows[message.sequence] = flow
+            message.flow = self.bulk.send(Frame.MESSAGE, body, value, refused, taken)
 
-    def withdraw(self, message: OutMessage) -> None:
+    def skip(self, message: OutMessage) -> None:
         """Nobody waits for a sent message any more."""
-        flow = self._message_flows.pop(message.sequence, None)
-        if flow is not None and not flow.finished:
-            self._abort(flow)
+        if message.flow is not None:
+            self.bulk.abort(message.flow)
         self.put(frames.frame(Frame.SKIP, frames.message_body(message.sequence)))
-
-    def forget_flow(self, sequence: int) -> None:
-        """A message was accepted."""
-        self._message_flows.pop(sequence, None)
 
     def request(self, call: Call, now: float) -> None:
         """Send a request; its response ends the call."""
         number = self._next_call
+        while number in self.calls:
+            number = number % 0xFFFFFFFF + 1
         self._next_call = number % 0xFFFFFFFF + 1
         call.number, call.link, call.sent = number, self, True
         self.calls[number] = call
@@ -470,23 +368,27 @@ class Link:
         if call.value.size <= INLINE_MAX:
             self.put(frames.frame(Frame.REQUEST, body + call.value.pack()))
         else:
+
+            def refused(code: int) -> None:
+                self.call_failed(number, self.machine.refusal(self, code))
+
             taken = getattr(call.ticket, "progress", None)
-            call.flow = self._value_flow(Frame.REQUEST, body, call.value, lambda code: None, taken)
+            call.flow = self.bulk.send(Frame.REQUEST, body, call.value, refused, taken)
         self.used = now
 
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for `call` any more: free what it holds and tell the peer."""
-        if self.calls.pop(call.number, None) is None or self.state == "closed":
+        if self.calls.pop(call.number, None) is None:
             return
-        flow = call.flow
-        if isinstance(flow, Outflow) and not flow.finished:
-            self._abort(flow)
+        if call.flow is not None:
+            self.bulk.abort(call.flow)
         self.put(frames.frame(Frame.CANCEL, frames.id_body(call.number)))
 
     def respond(self, request: Served, status: int, value: Encoded | None, now: float) -> None:
         """Answer a request, unless its sender has cancelled it."""
-        if self.served.pop(request.number, None) is None or self.state == "closed":
+        if self.served.get(request.number) is not request:
             return
+        del self.served[request.number]
         self.used = now
         if request.cancelled:
             return
@@ -498,77 +400,26 @@ class Link:
         elif value.size <= INLINE_MAX:
             self.put(frames.frame(Frame.RESPONSE, body + value.pack()))
         else:
-            self._value_flow(Frame.RESPONSE, body, value, lambda code: None)
-
-    def open_pipe(self, name: bytes, sink: Sink) -> int:
-        """Open a stream for the user; return its id."""
-        stream = self.conn.open_stream(uni=False)
-        self._pipe(stream, sink)
-        self.conn.send(stream, frames.stream_head(Frame.OPEN, name))
-        return stream
-
-    def grant_pipe(self, stream: int, consumed: int) -> None:
-        """The reader of an open stream has read."""
-        pipe = self.pipes.get(stream)
-        limit = pipe.consumed(consumed) if pipe is not None else None
-        if limit is not None:
-            self.put(frames.frame(Frame.GRANT, frames.grant_body(stream, limit)))
-
-    def write_pipe(self, stream: int, data: memoryview, fin: bool) -> None:
-        """Queue bytes of the user's, or the end."""
-        flow = self.flows.get(stream)
-        if flow is not None:
-            flow.append(data)
-            flow.fin = flow.fin or fin
-            self.conn.touch()
-
-    def abort_pipe(self, stream: int) -> None:
-        """The user gave the stream up in both directions."""
-        if self.flows.pop(stream, None) is not None:
-            self.conn.reset(stream, Close.CANCELLED)
-        if self.pipes.pop(stream, None) is not None:
-            self.conn.stop(stream, Close.CANCELLED)
-        self.sinks.pop(stream, None)
-
-    def _value_flow(
-        self,
-        kind: int,
-        body: bytes,
-        value: Encoded,
-        refused: Callable[[int], None],
-        taken: Callable[[int], None] | None = None,
-    ) -> Outflow:
-        stream = self.conn.open_stream(uni=True)
-        self.conn.send(stream, frames.stream_head(kind, body, value.size))
-        flow = Outflow(stream, [memoryview(part) for part in value.parts()], fin=True, taken=taken)
-        self.flows[stream] = flow
-        self._aborted[stream] = refused
-        return flow
-
-    def _abort(self, flow: Outflow) -> None:
-        self.flows.pop(flow.stream, None)
-        self._aborted.pop(flow.stream, None)
-        self.conn.reset(flow.stream, Close.CANCELLED)
+            self.bulk.send(Frame.RESPONSE, body, value, None)
 
     def flush(self, now: float) -> None:
         """The end of a turn: give QUIC what is queued."""
         if self.state != "ready":
             return
-        if self.accept_due and self.peer is not None:
+        if self.accept_due and self.live:
             self.accept_due = False
+            assert self.peer is not None
             accepted = self.peer.incoming_for(self.boot).accepted
             self._out.append(frames.frame(Frame.ACCEPTED, frames.message_body(accepted)))
         if self._out:
             self._flush_lane()
-        if self.flows and self._welcomed:
-            feed(self.conn, self.flows)
-            for stream in [stream for stream in self._aborted if stream not in self.flows]:
-                del self._aborted[stream]
+        if self.open:
+            self.bulk.flush()
 
     def _flush_lane(self) -> None:
         out = self._out
-        if self._welcomed:
-            self.conn.send(self._lane, out[0] if len(out) == 1 else b"".join(out))
+        if self.live:
+            self.conn.send(self.lane, out[0] if len(out) == 1 else b"".join(out))
             out.clear()
             return
         sent = 0
@@ -576,39 +427,43 @@ class Link:
             if len(data) > self._early:
                 break
             self._early -= len(data)
-            self.conn.send(self._lane, data)
+            self.conn.send(self.lane, data)
             sent += 1
         del out[:sent]
 
+    # -- the end -----------------------------------------------------------------------------
+
+    def look_after(self, now: float) -> None:
+        """Give up on what has stopped coming."""
+        head = self.bulk.look_after(now)
+        if head:
+            self._offence("stalled", RemoteProtocolError(head), Close.STALLED, now)
+
     def close(self, code: int, reason: str, now: float) -> None:
-        """Close the connection; the machine hears of it as of any other end."""
+        """Close the connection; nothing is read or sent any more."""
         if self.state != "closed":
             self.conn.close(code, reason, now)
-
-    def drop_stalled(self, now: float) -> None:
-        """Give up on values that have stopped coming; their sender has broken its word."""
-        limit = now - self.machine.config.stall_timeout
-        for stream in [stream for stream, value in self.values.items() if value.granted and value.last < limit]:
-            self.machine.offence(self, "stalled", TimeoutError("a value that stopped coming"))
-            self.conn.stop(stream, Close.STALLED)
-            self._value_gone(stream)
+            self.machine.closed(self.conn, code, reason, False, "local", now)
 
     def ended(self) -> tuple[list[Call], list[Sink]]:
         """The connection is gone: let go of everything and return what was open."""
         self.state = "closed"
-        for stream in list(self.values):
-            self._value_gone(stream)
-        calls, sinks = [call for call in self.calls.values() if not call.done], list(self.sinks.values())
+        self.live = self.open = False
+        calls = [call for call in self.calls.values() if not call.done]
         for request in self.served.values():
             request.cancelled = True
-        for table in (self.calls, self.served, self.flows, self.pipes, self.sinks, self._heads, self._aborted):
-            table.clear()
-        self._message_flows.clear()
+        self.calls.clear()
+        self.served.clear()
         self._out.clear()
-        return calls, sinks
+        return calls, self.bulk.clear()
+
+    def broken_answer(self, number: int) -> None:
+        """The answer to a call had begun, and will not come whole."""
+        error = PeerUnreachable(f"{self.name} gave up its answer on the way", node=self.name, indeterminate=True)
+        self.call_failed(number, error)
 
 
-_READY: dict[int, Callable[[Link, bytes, float], None]] = {
+_LIVE: dict[int, Callable[[Link, bytes, float], None]] = {
     Frame.MESSAGE: Link._on_message,
     Frame.ACCEPTED: Link._on_accepted,
     Frame.SKIP: Link._on_skip,

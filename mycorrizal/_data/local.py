@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .._wire.frames import Status
 from .._wire.values import Encoded
-from ..exceptions import MycorrizalError, PeerUnreachable
+from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable
 from .channel import OutMessage
-from .peer import Opening, Peer
+from .peer import NEVER, TICK_BUSY, Opening, Peer
 from .ports import Call, Received, Served
 
 __all__ = ["LocalPeer"]
@@ -15,67 +15,94 @@ __all__ = ["LocalPeer"]
 class LocalPeer(Peer):
     """Same inbox, same handlers, same limits; no connection."""
 
-    def send(self, message: OutMessage, now: float) -> None:
-        self.outgoing.waiting.append(message)
-        self._pump(now)
+    @property
+    def _open(self) -> dict[Call, Served]:
+        return self.machine.local_calls
+
+    @property
+    def waiting(self) -> bool:
+        return False
+
+    @property
+    def pending(self) -> int:
+        return len(self._open) + len(self.outgoing)
 
     def _pump(self, now: float) -> None:
         incoming = self.incoming_for(self.machine.host.boot)
         for message in self.outgoing.pop_ready():
             value = message.value
-            if value is None:
-                incoming.skip(message.sequence)
-            else:
-                incoming.receive(message.sequence, (self.name, Received(value.pack())), value.size)
+            assert value is not None
+            incoming.put(message.sequence, (self.name, Received(value.pack())), value.size)
         self.outgoing.accepted(incoming.accepted)
         if incoming.blocked:
             self.machine.blocked(self)
 
-    def room(self) -> None:
-        self.incoming_for(self.machine.host.boot).drain()
+    def let_in(self) -> bool:
+        if not self.incoming_for(self.machine.host.boot).drain(1) and self.blocked:
+            return False
         self._pump(self.machine.now)
+        return True
+
+    def _skip(self, message: OutMessage) -> None:
+        self.incoming_for(self.machine.host.boot).skip(message.sequence)
 
     def withdraw(self, message: OutMessage, now: float) -> None:
-        if not message.done:
-            self.outgoing.withdraw(message)
-            if message.sequence:
-                self.incoming_for(self.machine.host.boot).skip(message.sequence)
-            self._pump(now)
+        super().withdraw(message, now)
+        self._pump(now)
 
     def request(self, call: Call, now: float) -> None:
         name = call.name[1:].decode()
         request = Served(self, call.number, name, self.name, call.deadline, Received(call.value.pack()))
         request.call = call
         host = self.machine.host
-        if not host.has_handler(name):
-            call.ticket.succeed((Status.UNKNOWN, Received(b"")))
+        if self.machine.closing:
+            self._answer(call, Status.CLOSING, None)
+        elif not host.has_handler(name):
+            self._answer(call, Status.UNKNOWN, None)
         elif not host.serve(request):
-            call.ticket.succeed((Status.BUSY, Received(b"")))
+            self._answer(call, Status.BUSY, None)
         else:
             call.sent = True
-            self.calls.append(call)
+            self._open[call] = request
+            self.machine.arm()
 
     def respond(self, request: Served, status: int, value: Encoded | None, now: float) -> None:
         """A handler has answered."""
         call = request.call
-        if call is not None and not call.done:
+        if call is not None and self._open.pop(call, None) is not None:
+            self._answer(call, status, value)
+
+    def _answer(self, call: Call, status: int, value: Encoded | None) -> None:
+        if not call.done:
             call.done = True
             call.ticket.succeed((status, Received(b"" if value is None else value.pack())))
-        self.calls = type(self.calls)(other for other in self.calls if other is not call)
 
     def cancel(self, call: Call, now: float) -> None:
         call.done = True
-        self.calls = type(self.calls)(other for other in self.calls if other is not call)
+        request = self._open.pop(call, None)
+        if request is not None:
+            request.cancelled = True
 
     def open(self, opening: Opening, now: float) -> None:
         error: MycorrizalError = PeerUnreachable(
             "a stream to oneself is not offered", node=self.name, hint="hand the object over", retriable=False
         )
+        opening.done = True
         opening.ticket.fail(error)
+
+    def fail_waiting(self, error: MycorrizalError) -> None:
+        for call in list(self._open):
+            self.cancel(call, self.machine.now)
+            call.ticket.fail(error)
+        super().fail_waiting(error)
 
     def dial(self, now: float) -> None:
         """There is nothing to dial."""
 
-    @property
-    def waiting(self) -> bool:
-        return False
+    def tick(self, now: float) -> float:
+        self.outgoing.purge()
+        for call in [call for call in self._open if call.deadline is not None and now >= call.deadline]:
+            self.cancel(call, now)
+            error = OperationTimeout("no answer in time", node=self.name, operation="request", indeterminate=True)
+            call.ticket.fail(error)
+        return TICK_BUSY if self._open else NEVER

@@ -7,27 +7,32 @@ given to the connections as it arises. ``tick`` is called when it says so.
 
 from __future__ import annotations
 
-from .._wire.frames import Close, Limits
+from collections import deque
+
+from .._wire.frames import Close, Frame, Limits
 from ..dataconfig import DataConfig
-from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
+from ..exceptions import MycorrizalError, NotRunningError, PeerBusy, PeerUnreachable, QueueFull, ValueTooLarge
 from ..types import Address, PeerInfo
 from .channel import OutMessage
 from .flows import Budget
 from .link import Link
 from .local import LocalPeer
-from .peer import Opening, Peer
-from .ports import Call, Connection, Host, Ticket, Trust
+from .peer import NEVER, TICK_BUSY, TICK_SOON, Opening, Peer
+from .ports import Call, Connection, Host, Received, Served, Ticket, Trust
 
 __all__ = ["DataMachine"]
 
 _QUEUE_MAX = 16384
 """Calls and messages that may wait for one peer."""
 
-_CHALLENGE_SECONDS = 1.0
-"""How long the holder of a name has to answer when another process claims it."""
+_PEERS_MAX = 1 << 16
+"""Names that are remembered. Each is one of our own, a member's, or was claimed by a holder of the key."""
+
+_CHALLENGE_SECONDS, _CHALLENGE_COUNTS = 1.0, 5.0
+"""How long the holder of a name has to answer when another process claims it, and how long the question counts."""
 
 _RETIRED_SECONDS = 0.5
-_TICK_DIALLING, _TICK_BUSY, _TICK_IDLE = 0.02, 0.1, 1.0
+_TICK_IDLE = 1.0
 
 
 class DataMachine:
@@ -44,10 +49,12 @@ class DataMachine:
         self.closing = False  # peers' requests are answered so
         self.ended = False
         self.now = 0.0
+        self.local_calls: dict[Call, Served] = {}  # of requests to oneself
         self.peers: dict[str, Peer] = {host.name: LocalPeer(self, host.name)}
         self.links: dict[Connection, Link] = {}
-        self._blocked: dict[str, Peer] = {}
-        self._armed = False
+        self._blocked: deque[Peer] = deque()  # in the order of their turn
+        self._letting_in = False
+        self._due = NEVER  # the next tick
 
     # -- what users want -----------------------------------------------------------------------
 
@@ -60,18 +67,36 @@ class DataMachine:
 
     def send(self, node: str, message: OutMessage, now: float) -> None:
         """Send a message; its ticket succeeds when the peer's inbox has it."""
-        if not message.done and self._admits(node, message.ticket):
-            self.peers[node].send(message, now)
+        self.now = now
+        if not message.done:
+            if self._admits(node, message.ticket):
+                self.peers[node].send(message, now)
+            else:
+                message.done = True
 
     def request(self, call: Call, now: float) -> None:
         """Send a request; its ticket succeeds with ``(status, Received)``."""
-        if not call.done and self._admits(call.node, call.ticket):
-            self.peers[call.node].request(call, now)
+        self.now = now
+        if not call.done:
+            if self._admits(call.node, call.ticket):
+                self.peers[call.node].request(call, now)
+            else:
+                call.done = True
 
     def open(self, node: str, opening: Opening, now: float) -> None:
         """Open a stream; its ticket succeeds with ``(link, stream)``."""
-        if not opening.done and self._admits(node, opening.ticket):
-            self.peers[node].open(opening, now)
+        self.now = now
+        if not opening.done:
+            if self._admits(node, opening.ticket):
+                self.peers[node].open(opening, now)
+            else:
+                opening.done = True
+
+    def forget_opening(self, node: str, opening: Opening) -> None:
+        """Nobody waits for a stream any more."""
+        peer = self.peers.get(node)
+        if peer is not None and opening in peer.openings:
+            peer.openings.remove(opening)
 
     def _admits(self, node: str, ticket: Ticket) -> bool:
         error: MycorrizalError
@@ -79,30 +104,44 @@ class DataMachine:
             error = NotRunningError(f"{self.host.name}: this DataPlane was closed", hint="create a new one")
         else:
             peer = self.peer(node)
-            if len(peer.calls) + len(peer.openings) + len(peer.outgoing.waiting) < _QUEUE_MAX:
-                self.arm()
+            if peer.pending < _QUEUE_MAX:
+                self.arm(TICK_BUSY)
                 return True
-            error = QueueFull(f"{_QUEUE_MAX} calls wait for {node}", node=node, hint="wait for some of them")
+            error = QueueFull(f"{_QUEUE_MAX} calls to {node} are open", node=node, hint="wait for some of them")
         ticket.fail(error)
         return False
 
+    def offer(self, item: tuple[str, Received], size: int) -> bool:
+        """Put a message into the inbox, unless it is full or others wait for that."""
+        return not (self._blocked and not self._letting_in) and self.host.offer(item, size)
+
     def room(self) -> None:
-        """The inbox has room again: let in what waits, one peer after the other."""
-        blocked, self._blocked = self._blocked, {}
-        for name, peer in blocked.items():
-            peer.room()
+        """The inbox has room again: let in what waits, one message of each peer in turn."""
+        blocked = self._blocked
+        self._letting_in = True
+        while blocked:
+            peer = blocked[0]
+            if not peer.let_in():
+                break
+            blocked.popleft()
+            peer.in_line = False
             if peer.blocked:
-                self._blocked[name] = peer
+                self.blocked(peer)
+        self._letting_in = False
 
     def blocked(self, peer: Peer) -> None:
         """Messages of `peer` wait for room in the inbox."""
-        self._blocked[peer.name] = peer
+        if not peer.in_line:
+            peer.in_line = True
+            self._blocked.append(peer)
+            self.arm(TICK_BUSY)
 
     # -- what the QUIC floor brings --------------------------------------------------------------
 
     def add(self, conn: Connection, expected: str | None) -> Link:
         """A connection that we dial."""
         link = self.links[conn] = Link(self, conn, expected)
+        link.used = self.now
         self.arm()
         return link
 
@@ -111,6 +150,9 @@ class DataMachine:
         self.now = now
         link = self.links.get(conn)
         if link is None:
+            if conn.dialled or self.ended:  # given up meanwhile
+                conn.close(Close.SHUTDOWN, "not wanted any more", now)
+                return
             link = self.add(conn, None)
         link.connected(now)
 
@@ -121,11 +163,13 @@ class DataMachine:
             link.stream_data(stream, data, fin, now)
 
     def stream_reset(self, conn: Connection, stream: int, code: int, now: float) -> None:
+        self.now = now
         link = self.links.get(conn)
         if link is not None:
             link.stream_reset(stream, code, now)
 
     def stream_stopped(self, conn: Connection, stream: int, code: int, now: float) -> None:
+        self.now = now
         link = self.links.get(conn)
         if link is not None:
             link.stream_stopped(stream, code, now)
@@ -144,7 +188,10 @@ class DataMachine:
             return
         if link.greeting is not None:
             link.greeting.fail(self.unreachable(link.name or "the node", link, link.fate or kind, code, reason))
-        peer = link.peer or self.peers.get(link.name)
+            link.greeting = None
+        peer = link.peer
+        if peer is None and conn.dialled and link.name != self.host.name:
+            peer = self.peers.get(link.name)
         if peer is not None:
             peer.link_ended(link, link.fate or kind, code, reason, by_peer, now)
         else:
@@ -165,26 +212,44 @@ class DataMachine:
         if name == self.host.name:
             self.host.count("quic.name_conflicts")
             return Close.NAME_TAKEN, "this is my own name"
-        if self.host.member(name) is False:
+        if not link.conn.dialled and self.host.member(name) is False:
             self.host.count("quic.not_a_member")
             return Close.TRY_AGAIN, "not a member, as far as this node knows"
         peer = self.peers.get(name)
-        if peer is None or not peer.links or peer.boot == boot:
+        if peer is None:
+            return (Close.FULL, "too many names") if len(self.peers) >= _PEERS_MAX else None
+        if not peer.links:
             return None
-        if peer.challenged is None:
+        if peer.boot == boot:
+            return self._one_too_many(peer, link)
+        asked = peer.challenged
+        if asked is None or now - asked >= _CHALLENGE_COUNTS:
             peer.challenged = now
             for other in peer.links:
                 other.conn.ping()
             return Close.TRY_AGAIN, "the holder of this name is asked whether it lives"
-        if any(other.conn.last_received > peer.challenged for other in peer.links):
+        if any(other.conn.last_received > asked for other in peer.links):
             peer.challenged = None
             self.host.count("quic.name_conflicts")
             self.host.warn("name", "a second process claims to be %s from %s; refused", name, link.conn.address)
             return Close.NAME_TAKEN, "another live node has this name"
-        if now - peer.challenged < _CHALLENGE_SECONDS:
+        if now - asked < _CHALLENGE_SECONDS:
             return Close.TRY_AGAIN, "the holder of this name is asked whether it lives"
         peer.challenged = None
         return None
+
+    def _one_too_many(self, peer: Peer, link: Link) -> tuple[Close, str] | None:
+        """One connection in each direction is enough: of two, the dialler drops the newer, the server the older."""
+        same = [other for other in peer.links if other.conn.dialled == link.conn.dialled]
+        if not same or (not link.conn.dialled and link.conn.created >= same[0].conn.created):
+            return None
+        link.surplus = True
+        if link.greeting is not None and same[0].greeting is None and not same[0].welcomed:
+            link.greeting, same[0].greeting = None, link.greeting
+        elif link.greeting is not None:
+            link.greeting.succeed(peer.name)
+            link.greeting = None
+        return Close.IDLE, "there is a connection already"
 
     def keys_changed(self, now: float) -> None:
         """Close what was proved with a key that is no longer held."""
@@ -209,6 +274,10 @@ class DataMachine:
 
     def greet(self, address: Address, ticket: Ticket, now: float) -> None:
         """Dial an address whose name is not known; the ticket succeeds with the name."""
+        self.now = now
+        if self.ended:
+            ticket.fail(NotRunningError(f"{self.host.name}: this DataPlane was closed", hint="create a new one"))
+            return
         link = self.add(self.host.dial(address, None, now), None)
         link.greeting = ticket
 
@@ -219,12 +288,25 @@ class DataMachine:
     @property
     def serving(self) -> int:
         """Requests of peers that are open."""
-        return sum(len(link.served) for link in self.links.values())
+        return len(self.local_calls) + sum(len(link.served) for link in self.links.values())
+
+    def unfinished(self) -> bool:
+        """Whether streams that users have ended are still to be delivered."""
+        return any(link.bulk.unfinished() for link in self.links.values())
+
+    def arriving(self) -> tuple[int, int] | None:
+        """Return bytes there and in all of the large message that has been arriving for longest."""
+        for link in self.links.values():
+            for value in link.bulk.values.values():
+                if value.kind == Frame.MESSAGE and value.granted:
+                    return value.reader.received, value.size
+        return None
 
     def peer_down(self, name: str, why: str, now: float) -> None:
         """Membership declares `name` dead, or it has left: its calls end now."""
         peer = self.peers.get(name)
         if peer is not None and name != self.host.name:
+            self.now = now
             peer.down(PeerUnreachable(f"{name} {why}", node=name, hint="membership has it; see members()"), now)
 
     def peer_changed(self, name: str) -> None:
@@ -232,6 +314,10 @@ class DataMachine:
         peer = self.peers.get(name)
         if peer is not None:
             peer.failures, peer.next_dial = 0, 0.0
+            dialling = peer.dialling
+            if dialling is not None and dialling.conn.address != self.host.resolve(name):
+                dialling.surplus = True
+                dialling.close(Close.IDLE, "it has another address now", self.now)
             self.arm()
 
     def unreachable(self, node: str, link: Link, kind: str, code: int, reason: str) -> PeerUnreachable:
@@ -239,7 +325,10 @@ class DataMachine:
         host, port = link.conn.address
         hint = _HINTS.get(kind)
         what = _KINDS.get(kind)
-        if what is None:
+        if kind == "local":
+            what = reason
+            hint = _CODES.get(Close(code))
+        elif what is None:
             name = Close(code).name.lower().replace("_", " ") if code in Close._value2member_map_ else f"code {code:#x}"
             what = f"it closed the connection: {reason or name}"
             hint = _CODES.get(Close(code)) if code in Close._value2member_map_ else None
@@ -249,75 +338,103 @@ class DataMachine:
                 hint = "compare key= and cluster= of both sides"
         return PeerUnreachable(f"{node} at {host}:{port}: {what}", node=node, hint=hint)
 
+    def refusal(self, link: Link, code: int) -> MycorrizalError:
+        """Return the error for a value that the peer did not take; nothing of it was read."""
+        if code == Close.TOO_LARGE:
+            return ValueTooLarge(f"{link.name} accepts no value of this size", node=link.name)
+        if code == Close.FULL:
+            return PeerBusy(f"{link.name} is busy", node=link.name, hint="try again")
+        if code == Close.STALLED:
+            return PeerUnreachable(f"{link.name} has waited too long for the rest of a value", node=link.name)
+        return PeerUnreachable(f"{link.name} did not take a value", node=link.name)
+
     def stream_error(self, link: Link, code: int) -> MycorrizalError:
         """Return the error for an open stream that the peer gave up."""
         if code == Close.UNKNOWN:
             hint = "it has no on_stream() of this name"
             return PeerUnreachable(f"{link.name} refused the stream", node=link.name, hint=hint, retriable=False)
+        if code == Close.FULL:
+            return PeerBusy(f"{link.name} is busy", node=link.name, hint="try again")
+        if code == Close.SHUTDOWN:
+            return PeerUnreachable(f"{link.name} is shutting down", node=link.name)
         return PeerUnreachable(f"{link.name} gave the stream up", node=link.name, indeterminate=True)
 
     # -- time ----------------------------------------------------------------------------------
 
-    def arm(self) -> None:
-        """Have ``tick`` called soon."""
-        if not self._armed:
-            self._armed = True
-            self.host.arm(_TICK_DIALLING)
+    def arm(self, delay: float = TICK_SOON) -> None:
+        """Have ``tick`` called within `delay` seconds."""
+        if self.now + delay < self._due:
+            self._due = self.now + delay
+            self.host.arm(delay)
 
     def tick(self, now: float) -> None:
         """Look after deadlines, silence, idleness, stalls and dialling."""
         self.now = now
-        self._armed = False
-        delay = _TICK_IDLE if self.links else 0.0
+        if now + 1e-6 < self._due:
+            return  # an earlier one came, and has asked for another
+        self._due = NEVER
+        delay = NEVER
         for link in list(self.links.values()):
-            delay = min(delay, self._look_after(link, now))
+            if link.state != "closed":
+                delay = min(delay, self._look_after(link, now))
         if self._blocked:
             self.room()
-            delay = min(delay or _TICK_BUSY, _TICK_BUSY)
+            delay = min(delay, TICK_BUSY)
         for peer in list(self.peers.values()):
-            if peer.waiting or peer.links:
-                peer.expire(now)
-            if peer.waiting and peer.link is None:
-                peer.dial(now)
-                delay = _TICK_DIALLING
-        if delay and not self._armed:
-            self._armed = True
-            self.host.arm(delay)
+            if peer.pending or peer.links:
+                delay = min(delay, peer.tick(now))
+        if delay != NEVER:
+            self.arm(delay)
 
     def _look_after(self, link: Link, now: float) -> float:
         config, conn = self.config, link.conn
-        if not link.ready:
+        if not link.welcomed:
             if now - conn.created >= config.connect_timeout:
                 link.fate = "silent"
                 link.close(Close.NOT_PROVED, "no proof in time", now)
-            return _TICK_DIALLING
-        link.drop_stalled(now)
+            return TICK_BUSY
+        link.look_after(now)
+        if link.state == "closed":
+            return NEVER
         peer = link.peer
-        if link.busy or (peer is not None and peer.link is link and peer.outgoing):
-            quiet = now - conn.last_received
-            if quiet >= config.silence_timeout:
-                link.fate = "silent"
-                link.close(Close.STALLED, "silent for too long", now)
-            elif quiet >= config.keepalive_interval and now - link.pinged >= config.keepalive_interval:
-                link.pinged = now
-                conn.ping()
-            return _TICK_BUSY
+        first = peer is not None and peer.link is link
+        busy = link.busy or (first and peer is not None and (peer.outgoing.open > 0 or peer.holding))
+        if busy or link.unacknowledged:
+            self._listen(link, now)
+            return TICK_BUSY
+        link.waiting_since = None
         if now - link.used >= (_RETIRED_SECONDS if link.retired else config.idle_timeout):
             self.host.count("quic.idle_closed")
             link.fate = "idle"
             link.close(Close.IDLE, "idle", now)
-        return _TICK_BUSY if link.retired else _TICK_IDLE
+        return TICK_BUSY if link.retired else _TICK_IDLE
+
+    def _listen(self, link: Link, now: float) -> None:
+        """Something is open: the peer has to be heard now and then."""
+        config, conn = self.config, link.conn
+        if link.waiting_since is None:
+            link.waiting_since = now
+        quiet = now - max(conn.last_received, link.waiting_since)
+        if quiet >= config.silence_timeout:
+            link.fate = "silent"
+            link.close(Close.STALLED, "silent for too long", now)
+        elif quiet >= config.keepalive_interval and now - link.pinged >= config.keepalive_interval:
+            link.pinged = now
+            conn.ping()
 
     # -- the end -------------------------------------------------------------------------------
 
     def close(self, error: MycorrizalError, now: float) -> None:
         """End everything: each open call fails with `error`, each connection is closed."""
         self.closing = self.ended = True
+        self.now = now
         for peer in self.peers.values():
-            peer.down(error, now)
-        for link in list(self.links.values()):
-            link.conn.close(Close.SHUTDOWN, "shut down", now)
-        self.links.clear()
+            peer.down(error, now, Close.SHUTDOWN)
+        for link in list(self.links.values()):  # of nobody yet
+            if link.greeting is not None:
+                link.greeting.fail(error)
+                link.greeting = None
+            link.close(Close.SHUTDOWN, "shut down", now)
 
 
 _KINDS = {

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .._wire.frames import Close
-from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable, ValueTooLarge
+from .._wire.frames import PIPES_MAX, Close
+from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable, QueueFull, ValueTooLarge
 from ..types import PeerInfo
 from .channel import Incoming, Outgoing, OutMessage
 from .link import Link
@@ -31,6 +31,15 @@ NOT_READ = frozenset(
 """Reasons to close with which the peer says that it has begun nothing of what was under way."""
 
 _AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN))
+
+_AGAIN_MAX = 0.25
+"""Seconds between attempts at most, when the peer has asked for another."""
+
+_STEADY_SECONDS = 1.0
+"""A connection that lasted this long was a good one: back-off begins anew."""
+
+TICK_SOON, TICK_BUSY = 0.02, 0.1
+NEVER = float("inf")
 
 
 class Opening:
@@ -62,38 +71,55 @@ class Peer:
         self.next_dial = 0.0
         self.again_since: float | None = None
         self.challenged: float | None = None
+        self.in_line = False  # for room in the inbox; the machine's
         self._incoming: Incoming | None = None
         self._incoming_boot = b""
 
     @property
     def waiting(self) -> bool:
         """Whether something waits for a connection."""
-        return bool(self.calls or self.openings or self.outgoing)
+        return bool(self.outgoing.open or self.calls or self.openings)
+
+    @property
+    def pending(self) -> int:
+        """Everything of ours that is not over, but for calls on a connection that is about to go."""
+        calls = len(self.calls) if self.link is None else len(self.calls) + len(self.link.calls)
+        return calls + len(self.openings) + len(self.outgoing)
 
     def incoming_for(self, boot: bytes) -> Incoming:
         """Return the receiving half for the peer's process `boot`; a new process counts from 1 again."""
         if self._incoming is None or self._incoming_boot != boot:
             limits = self.machine.limits
-            self._incoming = Incoming(limits.messages, limits.bytes, self.machine.host.offer)
+            self._incoming = Incoming(limits.messages, limits.bytes, self.machine.offer)
             self._incoming_boot = boot
         return self._incoming
 
-    def room(self) -> None:
-        """The inbox has room again."""
-        if self._incoming is not None and self._incoming.drain() and self.link is not None:
+    def let_in(self) -> bool:
+        """The inbox has room again: let one message in; False if it does not fit."""
+        incoming = self._incoming
+        if incoming is None or not incoming.blocked:
+            return True
+        rose = incoming.drain(1)
+        if rose and self.link is not None:
             self.link.accept_due = True
             self.link.conn.touch()
+        return rose
 
     @property
     def blocked(self) -> bool:
         """Whether messages of this peer wait for room in the inbox."""
         return self._incoming is not None and self._incoming.blocked
 
+    @property
+    def holding(self) -> bool:
+        """Whether messages of this peer are held here, so that it waits for us."""
+        return self._incoming is not None and self._incoming.holding
+
     # -- work of ours ------------------------------------------------------------------------
 
     def send(self, message: OutMessage, now: float) -> None:
         """Queue a message."""
-        self.outgoing.waiting.append(message)
+        self.outgoing.add(message)
         self._pump(now)
 
     def request(self, call: Call, now: float) -> None:
@@ -103,23 +129,35 @@ class Peer:
             self.dial(now)
         elif self._fits(call.ticket, call.value.size, self.link):
             self.link.request(call, now)
+        else:
+            call.done = True
 
     def open(self, opening: Opening, now: float) -> None:
-        """Open a stream now, or once there is a connection."""
-        if self.link is None:
+        """Open a stream now, or once the peer has welcomed us: what it refuses before that has not begun."""
+        if self.link is not None and self.link.open:
+            opening.done = True
+            if self.link.bulk.opened_here >= PIPES_MAX:
+                error = QueueFull(f"{PIPES_MAX} streams to {self.name} are open", node=self.name, hint="close some")
+                opening.ticket.fail(error)
+                return
+            self.link.bulk.open_pipe(opening.name, opening.sink)
+            opening.ticket.succeed(None)
+        else:
             self.openings.append(opening)
             self.dial(now)
-        else:
-            stream = self.link.open_pipe(opening.name, opening.sink)
-            opening.ticket.succeed((self.link, stream))
 
     def withdraw(self, message: OutMessage, now: float) -> None:
         """Nobody waits for `message` any more."""
-        if not message.done:
-            self.outgoing.withdraw(message)
-            if message.sequence and self.link is not None:
-                self.link.withdraw(message)
+        if self.outgoing.withdraw(message):
+            self._skip(message)
+        if self.outgoing.waiting:
             self._pump(now)
+
+    def _skip(self, message: OutMessage) -> None:
+        """Its number is to be skipped: say so on the connection that it was sent on; the next one hears anyway."""
+        carrier = message.carrier
+        if isinstance(carrier, Link) and carrier in self.links:
+            carrier.skip(message)
 
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for `call` any more."""
@@ -127,7 +165,7 @@ class Peer:
         if isinstance(call.link, Link):
             call.link.cancel(call, now)
         else:
-            self.calls = deque(other for other in self.calls if other is not call)
+            self.machine.arm()  # what waits is forgotten at the next tick
 
     def _fits(self, ticket: Ticket, size: int, link: Link) -> bool:
         if link.remote is None or size <= link.remote.value:
@@ -144,7 +182,7 @@ class Peer:
     def _pump(self, now: float) -> None:
         link = self.link
         if link is None:
-            if self.outgoing:
+            if self.outgoing.open:
                 self.dial(now)
             return
         for message in self.outgoing.pop_ready():
@@ -154,26 +192,29 @@ class Peer:
                 self.outgoing.withdraw(message)
             link.send_message(message)
 
-    def accepted(self, sequence: int, link: Link, now: float) -> None:
-        """The peer's inbox has all messages up to `sequence`."""
-        self.outgoing.accepted(sequence)
+    def accepted(self, sequence: int, link: Link, now: float) -> bool:
+        """The peer's inbox has all messages up to `sequence`; return whether that is news."""
+        news = self.outgoing.accepted(sequence)
         link.used = now
-        self._pump(now)
+        if self.outgoing.waiting:
+            self._pump(now)
+        return news
 
     def message_refused(self, message: OutMessage, code: int, link: Link) -> None:
         """The peer does not want a message that was on its way."""
-        if not message.done:
-            self.outgoing.withdraw(message)
-            link.withdraw(message)
-            message.ticket.fail(ValueTooLarge(f"{self.name} refused the message ({_code(code)})", node=self.name))
+        if self.outgoing.withdraw(message):
+            self._skip(message)
+            message.ticket.fail(self.machine.refusal(link, code))
 
     # -- dialling ----------------------------------------------------------------------------
 
     def dial(self, now: float) -> None:
         """Dial if nothing is under way and the time has come."""
         machine = self.machine
+        if self.dialling is not None or self.link is not None or machine.ended:
+            return
         machine.arm()
-        if self.dialling is not None or self.link is not None or now < self.next_dial or machine.ended:
+        if now < self.next_dial:
             return
         address = machine.host.resolve(self.name)
         if address is None:
@@ -187,21 +228,29 @@ class Peer:
             return
         self.dialling = machine.add(machine.host.dial(address, self.name, now), self.name)
 
-    def dial_failed(self, error: MycorrizalError, again: bool, now: float) -> None:
-        """An attempt has ended without a connection; what waits fails, unless the peer asked us to come again."""
-        self.dialling = None
-        config = self.machine.config
-        delay = min(config.redial_max, config.redial_first * 2.0**self.failures)
+    def _dial_failed(self, error: MycorrizalError, now: float) -> None:
+        """An attempt has ended without a connection: what waits fails, unless there is another."""
+        self._back_off(self.machine.config.redial_max, now)
+        self.again_since = None
+        if self.link is None and self.dialling is None:
+            self.fail_waiting(error)
+
+    def _come_again(self, error: MycorrizalError, at_once: bool, now: float) -> None:
+        """The peer has read nothing and wants another connection: what waits goes on waiting, for a time."""
+        if self.again_since is None:
+            self.again_since = now
+        if now - self.again_since >= self.machine.config.connect_timeout:
+            self._dial_failed(error, now)
+        elif self.failures or not at_once:
+            self._back_off(_AGAIN_MAX, now)
+        else:
+            self.failures = 1
+
+    def _back_off(self, most: float, now: float) -> None:
+        delay = min(self.machine.config.redial_max, most, self.machine.config.redial_first * 2.0**self.failures)
         self.failures = min(self.failures + 1, 32)
         self.next_dial = now + delay * (0.5 + self.machine.host.jitter() / 2)
-        if again:
-            self.again_since = now if self.again_since is None else self.again_since
-            if now - self.again_since < config.connect_timeout:
-                self.machine.arm()
-                return
-        self.again_since = None
-        if self.link is None:
-            self.fail_waiting(error)
+        self.machine.arm()
 
     def fail_waiting(self, error: MycorrizalError) -> None:
         """Everything that waits for a connection ends with `error`."""
@@ -213,43 +262,55 @@ class Peer:
                 item.done = True
                 item.ticket.fail(error)
         for message in self.outgoing.take_all():
-            message.done = True
             message.ticket.fail(_with_doubt(error) if message.sequence else error)
 
     # -- connections -------------------------------------------------------------------------
 
-    def link_ready(self, link: Link, accepted: int, now: float) -> None:
-        """A connection is proved; the server knows by now which messages the peer has."""
+    def link_ready(self, link: Link, now: float) -> None:
+        """This side of a connection is proved. It takes the place of those of an earlier process, or attempt."""
         if self.dialling is link:
             self.dialling = None
-        self.failures, self.next_dial, self.again_since = 0, 0.0, None
-        if self.boot and link.boot != self.boot:
-            self._restarted(now)
+        self.next_dial = 0.0
+        restarted = self.boot not in (b"", link.boot)
+        # Nobody dials while it has a connection: an earlier one of the same direction is dead for the peer.
+        replaced = [other for other in self.links if restarted or other.conn.dialled == link.conn.dialled]
+        self.links = [*(other for other in self.links if other not in replaced), link]
         self.boot = link.boot
+        what = "was restarted" if restarted else "has made a new connection"
+        error = PeerUnreachable(f"{self.name} {what}", node=self.name, indeterminate=True)
+        for message in self.outgoing.restart() if restarted else ():
+            message.ticket.fail(error)
         assert link.remote is not None
         self.outgoing.window_messages = link.remote.messages
         self.outgoing.window_bytes = link.remote.bytes
-        self.links.append(link)
         self._choose(now)
-        if not link.conn.dialled:
-            self._resend(link, accepted)
+        for other in replaced:
+            self._drop(other, Close.REPLACED, error, now)
         self._start(now)
 
     def welcomed(self, link: Link, accepted: int, now: float) -> None:
-        """The server has told which messages it has: send the others again."""
-        self._resend(link, accepted)
-        self._pump(now)
-        link.conn.touch()
+        """The peer has told which messages it has: send the others again."""
+        self.outgoing.trim(accepted)
+        self._choose(now)
+        self._resend()
+        self._start(now)
 
-    def _resend(self, link: Link, accepted: int) -> None:
-        for message in self.outgoing.resend(accepted):
-            if message.carrier is not link and (message.carrier is None or message.carrier not in self.links):
-                message.carrier = link
+    def opened(self, link: Link, now: float) -> None:
+        """Streams may be opened now."""
+        if link is self.link:
+            self._start(now)
+
+    def _resend(self) -> None:
+        """Send again what a lost connection carried."""
+        link = self.link
+        if link is None or not link.welcomed:
+            return  # wait until the peer has told what it has
+        for message in self.outgoing.unaccepted():
+            if message.carrier not in self.links:
                 link.send_message(message)
 
     def _start(self, now: float) -> None:
-        link = self.link
-        if link is None:
+        if self.link is None:
             return
         calls, self.calls = self.calls, deque()
         for call in calls:
@@ -261,30 +322,25 @@ class Peer:
                 self.open(opening, now)
         self._pump(now)
 
-    def _restarted(self, now: float) -> None:
-        """Another process answers under this name: the old one's connections and messages are gone."""
-        error = PeerUnreachable(f"{self.name} was restarted", node=self.name, indeterminate=True)
-        for message in self.outgoing.restart():
-            message.done = True
-            message.ticket.fail(error)
-        for link in list(self.links):
-            link.close(Close.DECLARED_DEAD, "another process has this name now", now)
-            self.link_ended(link, "replaced", Close.DECLARED_DEAD, "it was restarted", False, now)
-
     def _choose(self, now: float) -> None:
-        """Prefer the connection that the smaller name dialled; of two such, the newer one."""
+        """Prefer a connection that is welcomed, then the one that the smaller name dialled."""
         mine = self.machine.host.name < self.name
-        ranked = sorted(self.links, key=lambda link: (link.conn.dialled == mine, link.conn.created))
-        self.link = ranked[-1] if ranked else None
-        for link in ranked[:-1]:
-            link.retired = True
-            link.used = now
+        self.link = max(
+            self.links, default=None, key=lambda link: (link.welcomed, link.conn.dialled == mine, link.conn.created)
+        )
+        for link in self.links:
+            if link is self.link:
+                link.retired = False
+            elif not link.retired:
+                link.retired = True
+                link.used = now
+                self.machine.arm()
 
     def link_ended(self, link: Link, kind: str, code: int, reason: str, by_peer: bool, now: float) -> None:
         """A connection of this peer is gone, or an attempt to make one."""
         calls, sinks = link.ended()
-        not_read = by_peer and code in NOT_READ
-        again = by_peer and code in _AGAIN
+        again = (by_peer or not link.welcomed) and code in _AGAIN and kind in ("closed", "local")
+        not_read = again or (by_peer and code in NOT_READ)
         error = self.machine.unreachable(self.name, link, kind, code, reason)
         for sink in sinks:
             sink.broken(error)
@@ -293,37 +349,46 @@ class Peer:
                 call.sent, call.link, call.flow = False, None, None
                 self.calls.append(call)
             else:
-                call.done = True
-                call.ticket.fail(error if not_read else _with_doubt(error))
-        was_ready = link in self.links
-        if was_ready:
+                _fail(call, error, ran=not not_read)
+        if self.dialling is link:
+            self.dialling = None
+        if link in self.links:
             self.links.remove(link)
             self._choose(now)
-        if self.dialling is link or (was_ready and again and link.conn.dialled and code == Close.TRY_AGAIN):
-            self.dial_failed(error, again, now)
-        elif was_ready and not_read and not again and self.link is None:
-            self.fail_waiting(error)
-        if self.link is not None:
-            if was_ready:
-                self._resend(self.link, 0)
-            self._start(now)
-        elif self.waiting:
+            if link.welcomed and now - link.ready_at >= _STEADY_SECONDS:
+                self.failures, self.again_since = 0, None
+        if link.surplus:
+            pass  # there is another
+        elif again and self.waiting:
+            self._come_again(error, code == Close.IDLE, now)
+        elif link.conn.dialled and not link.welcomed:
+            self._dial_failed(error, now)
+        self._resend()
+        self._start(now)
+        if self.waiting:
             self.dial(now)
 
-    def down(self, error: MycorrizalError, now: float) -> None:
+    def _drop(self, link: Link, code: int, error: MycorrizalError, now: float) -> None:
+        """End a connection, and what is open on it, with `error`."""
+        self.machine.forget(link)
+        calls, sinks = link.ended()
+        for call in calls:
+            _fail(call, error, ran=True)
+        for sink in sinks:
+            sink.broken(error)
+        if link.greeting is not None:
+            link.greeting.fail(error)
+            link.greeting = None
+        link.conn.close(code, str(error)[:200], now)
+
+    def down(self, error: MycorrizalError, now: float, code: int = Close.DECLARED_DEAD) -> None:
         """Membership declares this peer dead: everything ends at once."""
-        for link in [*self.links, *([self.dialling] if self.dialling else [])]:
-            calls, sinks = link.ended()
-            self.machine.forget(link)
-            for call in calls:
-                call.done = True
-                call.ticket.fail(_with_doubt(error))
-            for sink in sinks:
-                sink.broken(error)
-            link.conn.close(Close.DECLARED_DEAD, "declared dead", now)
-        self.links.clear()
-        self.link = self.dialling = None
+        links = [*self.links, *([self.dialling] if self.dialling else [])]
+        self.links = []
+        self.link = self.dialling = self.again_since = None
         self.fail_waiting(error)
+        for link in links:
+            self._drop(link, code, error, now)
 
     def info(self) -> PeerInfo:
         """Return a snapshot for the user."""
@@ -340,17 +405,30 @@ class Peer:
             mtu=int(path.get("mtu", 0)),
             calls=len(self.calls) + sum(len(link.calls) for link in self.links),
             serving=sum(len(link.served) for link in self.links),
-            messages=len(self.outgoing),
+            messages=self.outgoing.open,
             path=path,
         )
 
-    def expire(self, now: float) -> None:
+    # -- time --------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> float:
+        """Look after deadlines and dialling; return the seconds until the next time."""
+        self.outgoing.purge()
+        if any(call.done for call in self.calls):
+            self.calls = deque(call for call in self.calls if not call.done)
+        if any(opening.done for opening in self.openings):
+            self.openings = deque(opening for opening in self.openings if not opening.done)
+        self._expire(now)
+        if not self.waiting or self.link is not None:
+            return TICK_BUSY if self.pending else NEVER
+        self.dial(now)
+        return max(TICK_SOON, min(TICK_BUSY, self.next_dial - now))
+
+    def _expire(self, now: float) -> None:
         """End calls whose deadline has passed; blocking callers look at their own clock, futures need this."""
-        late: list[Call] = [call for call in self.calls if call.deadline is not None and now >= call.deadline]
-        for link in self.links:
-            late += [call for call in link.calls.values() if call.deadline is not None and now >= call.deadline]
-        for call in late:
-            if not call.done:
+        calls = [*self.calls, *(call for link in self.links for call in link.calls.values())]
+        for call in calls:
+            if call.deadline is not None and now >= call.deadline and not call.done:
                 sent = call.sent
                 self.cancel(call, now)
                 call.ticket.fail(
@@ -360,6 +438,13 @@ class Peer:
                 )
 
 
+def _fail(call: Call, error: MycorrizalError, *, ran: bool) -> None:
+    """End a call whose connection is gone; `ran`: it may have been read, if all of it was sent."""
+    call.done = True
+    whole = call.flow is None or call.flow.finished
+    call.ticket.fail(_with_doubt(error) if ran and whole else error)
+
+
 def _with_doubt(error: MycorrizalError) -> MycorrizalError:
     """Return `error` for a call that may have taken effect."""
     if error.indeterminate or not isinstance(error, PeerUnreachable):
@@ -367,10 +452,3 @@ def _with_doubt(error: MycorrizalError) -> MycorrizalError:
     doubtful = PeerUnreachable(str(error), node=error.node, operation=error.operation, indeterminate=True)
     doubtful.hint = error.hint
     return doubtful
-
-
-def _code(code: int) -> str:
-    try:
-        return Close(code).name.lower().replace("_", " ")
-    except ValueError:
-        return f"code {code}"

@@ -6,13 +6,17 @@ fakes; ``_runtime/quic`` has the real ones.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .._wire.frames import Close
 from .._wire.values import Codecs, Encoded, decode_packed, decode_parts
 from ..exceptions import MycorrizalError
 from ..types import Address
 
-__all__ = ["Call", "Connection", "Host", "Received", "Served", "Sink", "Trust"]
+if TYPE_CHECKING:
+    from .flows import Outflow
+
+__all__ = ["Call", "Connection", "Host", "Pipe", "Received", "Served", "Sink", "Trust"]
 
 
 class Connection(Protocol):
@@ -62,17 +66,32 @@ class Ticket(Protocol):
     def fail(self, error: MycorrizalError) -> None: ...
 
 
-class Sink(Protocol):
-    """The user's end of an open stream."""
+class Pipe(Protocol):
+    """What the user's end of an open stream acts through: ``pipes.Pipe``."""
 
-    def opened(self, pipe: object) -> None: ...
+    def write(self, parts: list[memoryview], fin: bool) -> None: ...
+    def consumed(self, size: int) -> None: ...
+    def stop(self) -> None: ...
+    def abort(self, code: int = ...) -> None: ...
+
+
+class Sink(Protocol):
+    """The user's end of an open stream.
+
+    ``accepted``: the peer has a handler for it. ``stopped``: the peer reads no
+    more. ``broken``: both halves are over.
+    """
+
+    def opened(self, pipe: Pipe) -> None: ...
+    def accepted(self) -> None: ...
     def feed(self, data: bytes, fin: bool) -> None: ...
     def taken(self, size: int) -> None: ...
+    def stopped(self, error: MycorrizalError) -> None: ...
     def broken(self, error: MycorrizalError) -> None: ...
 
 
 class Received:
-    """A value as it came: packed in one piece, or header and buffers. Decoded by whoever wants it, never on the loop."""
+    """A value as it came, in one piece or as header and buffers. Decoded by whoever wants it, never on the loop."""
 
     __slots__ = ("_buffers", "_header", "_packed", "size")
 
@@ -108,7 +127,7 @@ class Call:
         self.sent = False
         self.done = False
         self.link: object = None
-        self.flow: object = None
+        self.flow: Outflow | None = None  # if its value has a stream of its own
 
 
 class Answering(Protocol):
@@ -148,7 +167,7 @@ class Host(Protocol):
     def offer(self, item: tuple[str, Received], size: int) -> bool: ...
     def serve(self, request: Served) -> bool: ...
     def has_handler(self, name: str) -> bool: ...
-    def accept_stream(self, name: str, sender: str) -> Sink | None: ...
+    def accept_stream(self, name: str, sender: str) -> Sink | Close: ...
     def arm(self, delay: float) -> None: ...
     def nonce(self) -> bytes: ...
     def jitter(self) -> float: ...

@@ -97,11 +97,14 @@ class Inbox(Generic[T]):
         """
         entry: tuple[T, int] | None = None
         reader: _Reader[T] | None = None
+        room = False
         try:
             with self._lock:
                 if self._items:
-                    entry = self._items.popleft()
+                    # Looked at first: an interrupt comes after a call, and must find what was taken in our hands.
+                    entry = self._items[0]
                     self._size -= entry[1]
+                    self._items.popleft()
                     room = self._refused is not None and self._has_room(*self._refused)
                     if room:
                         self._refused = None
@@ -121,6 +124,9 @@ class Inbox(Generic[T]):
             return self._wait(reader, deadline, timeout)
         except BaseException:  # Ctrl-C loses nothing
             self._give_back(entry, reader)
+            if room or (entry is not None and self._refused is not None):
+                self._refused = None
+                self._tell_room()  # once too often does no harm: the owner offers, and is refused again
             raise
 
     def close(self, error: Callable[[], Exception]) -> None:

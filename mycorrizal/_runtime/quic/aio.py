@@ -1,4 +1,4 @@
-"""The only module that touches private attributes of aioquic.
+"""What aioquic's public interface lacks. With ``lean`` and ``sender`` the only modules that touch private attributes.
 
 ``check_aioquic`` names every one of them, so that a future aioquic which
 lacks one is refused with its name, and not met by a wrong answer later.
@@ -19,6 +19,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnec
 from aioquic.quic.packet_builder import QuicSentPacket
 
 from ...exceptions import NotRunningError
+from .lean import LeanConnection
 
 __all__ = ["ALPN", "LOCAL", "Buffer", "Quic", "check_aioquic"]
 
@@ -26,6 +27,8 @@ ALPN = "mycorrizal/1"
 LOCAL = "mycorrizal-local"
 """Name of the congestion control for peers on this host."""
 OLDEST = (1, 7, 2)
+_LOCAL_ACK_DELAY = 0.008
+"""Most acknowledgements ride along with data or follow 64 KiB; a timer for the rest costs a packet each way."""
 
 _PRIVATE = {
     "QuicConnection": """_ack_delay _close_at _close_event _close_pending _cryptos _events _handshake_complete
@@ -126,7 +129,7 @@ def _missing() -> Iterable[str]:
     quic.__dict__.clear()
 
 
-class Quic(QuicConnection):
+class Quic(LeanConnection):
     """A QuicConnection with what its public interface lacks. Loop thread only.
 
     `make_cid` gives connection ids that this node recognises later, `token`
@@ -149,7 +152,6 @@ class Quic(QuicConnection):
         )
         self._make_cid = make_cid
         self._make_token = token
-        self._packets_lost = 0
         self.limits_held = False
         """While true the peer's flow control limits stay as they began."""
         own = self._host_cids[0]
@@ -161,6 +163,7 @@ class Quic(QuicConnection):
 
     def be_local(self, window: int) -> None:
         """Adapt to a peer on this host: no pacing, and at most `window` bytes in flight (with LOCAL congestion)."""
+        self._ack_delay = _LOCAL_ACK_DELAY
         loss: Any = self._loss
         loss._pacer = _NoPacer()
         loss._cc.limit(window)
@@ -224,6 +227,9 @@ class Quic(QuicConnection):
         if not self.limits_held:
             super()._write_connection_limits(builder=builder, space=space)
 
+    def _limits_wait(self) -> bool:
+        return not self.limits_held and super()._limits_wait()
+
     @property
     def datagram_size(self) -> int:
         """Largest datagram it sends."""
@@ -268,6 +274,8 @@ class Quic(QuicConnection):
 
     def free(self) -> None:
         """Take it apart: it is full of reference cycles, which would wait for the collector."""
+        for space in self._spaces.values():
+            space.sent_packets.clear()
         tls = self.__dict__.get("tls")
         if tls is not None:
             tls.__dict__.clear()

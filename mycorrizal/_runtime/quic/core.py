@@ -19,7 +19,7 @@ from typing import Any
 
 from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
-from ..._wire.frames import Status
+from ..._wire.frames import Close, Status
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...dataconfig import DataConfig
 from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError
@@ -33,8 +33,10 @@ from ..inbox import Inbox
 from ..lifecycle import ForkGuard
 from .connection import Connection
 from .endpoint import Endpoint
+from .files import Arrivals
 from .loop import Loop
 from .proof import Binding
+from .streams import Streams
 from .trust import Trust
 
 __all__ = ["Core"]
@@ -42,7 +44,6 @@ __all__ = ["Core"]
 log = logging.getLogger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
-StreamAcceptor = Callable[[str, str], "Sink | None"]
 
 _TEXT_MAX = 8192
 _local = threading.local()
@@ -71,7 +72,6 @@ class Core:
         self.count = self.counters.add
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
-        self.accept_stream: StreamAcceptor = lambda name, sender: None
         self.pool = HandlerPool(
             name,
             workers=config.handlers,
@@ -81,6 +81,9 @@ class Core:
         )
         self.completions = Completions(name, self.counters)
         self.inbox: Inbox[tuple[str, Received]] = Inbox(config.inbox_messages, config.inbox_bytes, self._room)
+        self.streams = Streams(self)
+        self.accept_stream: Callable[[str, str], Sink | Close] = self.streams.accept
+        self.files = Arrivals(self)
         self.machine = DataMachine(self, trust, config)
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         self.loop.busy = self._busy
@@ -90,6 +93,8 @@ class Core:
         self._quiet = QuietLog(log, name)
         self._pool_timer = False
         self._closed = threading.Lock()
+        self._roll = reentry.owner("mycorrizal-quic")
+        self._enrolled = False
         self.stopped = False
         trust.watch(self._keys_changed)
         self.loop.submit(self._register)
@@ -97,7 +102,8 @@ class Core:
         lifecycle.remember(self)
 
     def _register(self, now: float) -> None:
-        reentry.owner("mycorrizal-quic").__enter__()
+        self._roll.__enter__()
+        self._enrolled = True
 
     # -- what the machine asks for (loop thread) ---------------------------------------------
 
@@ -111,7 +117,11 @@ class Core:
         return name in self.handlers
 
     def serve(self, request: Served) -> bool:
-        if not self.pool.submit(partial(self._handle, request)):
+        return self.run(partial(self._handle, request))
+
+    def run(self, job: Callable[[], None]) -> bool:
+        """Have a handler's thread run `job`; False if there is no room. Loop thread."""
+        if not self.pool.submit(job):
             return False
         if not self._pool_timer:
             self._pool_timer = True
@@ -267,7 +277,7 @@ class Core:
 
         def look(now: float) -> None:
             self.machine.closing = True
-            if self.machine.serving == 0 or deadline.passed:
+            if deadline.passed or (self.machine.serving == 0 and not self.machine.unfinished()):
                 quiet.set(None)
             else:
                 self.loop.call_at(now + 0.01, look)
@@ -283,6 +293,7 @@ class Core:
             self.stopped = True
         lifecycle.forget(self)
         self.inbox.close(self.refusal)
+        self.files.close()
         self.submit(self._end)
 
     def _end(self, now: float) -> None:
@@ -302,15 +313,20 @@ class Core:
 
     def _loop_ended(self) -> None:
         """Last act of the loop thread, of its own accord or not: nobody may go on waiting."""
+        if self._enrolled:
+            self._roll.__exit__(None, None, None)  # another thread may get this one's ident
         crashed = self.loop.service.crashed
         self.stopped = True
         error = self.loop.service.refusal() if crashed else NotRunningError(f"{self.name}: this DataPlane was closed")
         self.inbox.close(self.refusal)
+        self.files.close()
         now = clock.now()
         if not self.machine.ended:
             assert isinstance(error, MycorrizalError)
             self.machine.close(error, now)
         self.loop.drain_refused(now)
+        self.pool.stop()  # also where nobody joins: a plane that was dropped
+        self.completions.stop()
         self._sock.close()
 
     def abandon(self) -> None:

@@ -21,6 +21,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from ..._wire.frames import Close
 from ...dataconfig import DataConfig
 from ...types import Address
 from .. import clock
@@ -42,7 +43,7 @@ CID_LENGTH = 8
 _MARK = 3
 """Bytes of a connection id that say "made by this node": a reset is sent for no other node's ids,
 so that one holder of the key does not hand out the reset tokens of another (RFC 9000 §21.11)."""
-_READS_A_TURN = 64
+_READS_A_TURN = 32
 _UNPROVEN_SECONDS = 5.0
 _LATE_MAX = 4096
 _SECOND_TRY = 0.4
@@ -90,6 +91,7 @@ class Endpoint:
         self.owner = owner
         self.connections: set[Connection] = set()
         self.touched: list[Connection] = []
+        self._later: list[Connection] = []
         self.count = counters.add
         name = sock.getsockname()
         self.address: Address = from_sockaddr(name)
@@ -144,8 +146,8 @@ class Endpoint:
         conn.remake = make
         self._begin(conn, take, now)
         if info.mtu > SMALLEST and not info.local:
-            self.loop.call_at(now + _SECOND_TRY, lambda later: self._second_try(conn, later))
-        self.loop.call_at(now + self._config.connect_timeout, lambda later: self._give_up(conn, later))
+            conn.second_try = self.loop.call_at(now + _SECOND_TRY, lambda later: self._second_try(conn, later))
+        conn.deadline = self.loop.call_at(now + self._config.connect_timeout, lambda later: self._give_up(conn, later))
         return conn
 
     def close(self, now: float) -> None:
@@ -154,7 +156,7 @@ class Endpoint:
             return
         self._closed = True
         for conn in list(self.connections):
-            conn.close(0, "shutting down", now)
+            conn.close(Close.SHUTDOWN, "shutting down", now)
         self._transmit(now)
         for late in list(self._late):
             self._drop_late(late)
@@ -189,7 +191,7 @@ class Endpoint:
             max_data=PROVEN_WINDOW if is_client else UNPROVEN_BYTES,
             max_stream_data=PROVEN_WINDOW,
             max_datagram_size=size,
-            secrets_log_file=tap,
+            secrets_log_file=tap,  # type: ignore[arg-type]
             # session_ticket stays unset: a resumed session would skip the certificate.
         )
 
@@ -342,13 +344,13 @@ class Endpoint:
         self.connections.add(conn)
         self.issued(conn, retried or original)
         self.issued(conn, quic.host_cid)
-        self.loop.call_at(now + _UNPROVEN_SECONDS, lambda later: self._unproven(conn, later))
+        conn.deadline = self.loop.call_at(now + _UNPROVEN_SECONDS, lambda later: self._unproven(conn, later))
         conn.receive(data, sockaddr, now)
 
     def _unproven(self, conn: Connection, now: float) -> None:
         if not conn.closed and not conn.proved:
             self.count("quic.unproven_timeouts")
-            conn.end(3, "no proof in time", by_peer=False, kind="silent", now=now, tell=True)
+            conn.end(Close.NOT_PROVED, "no proof in time", by_peer=False, kind="silent", now=now, tell=True)
 
     # -- datagrams that belong to no connection ------------------------------------------------
 
@@ -360,7 +362,7 @@ class Endpoint:
             conn.end(0, "the peer has forgotten this connection", by_peer=True, kind="reset", now=now, tell=False)
             return
         cid = data[1 : 1 + CID_LENGTH]
-        if self._closed or len(data) < 43 or not self._is_mine(cid):
+        if self._closed or len(data) < 22 or not self._is_mine(cid):
             self.count("quic.strays")
             return
         token = self._trust.reset_token(cid)
@@ -448,12 +450,22 @@ class Endpoint:
             for conn in touched:
                 conn.transmit(now)
 
-    def send_datagram(self, conn: Connection, data: bytes, sockaddr: Sockaddr, now: float) -> None:
+    def again(self, conn: Connection) -> None:
+        """`conn` has more to send than one turn allows."""
+        self._later.append(conn)
+        if len(self._later) == 1:
+            self.loop.submit(self._continue)
+
+    def _continue(self, now: float) -> None:
+        later, self._later = self._later, []
+        self.touched.extend(later)
+
+    def send_datagram(self, conn: Connection, data: bytes, sockaddr: Sockaddr) -> None:
         """Send one datagram of a connection, and deal with what the system says."""
         try:
             self._sock.sendto(data, sockaddr)
         except OSError as exc:
-            self._send_failed(conn, data, sockaddr, exc, now)
+            self._send_failed(conn, data, sockaddr, exc, clock.now())
 
     def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> None:
         if exc.errno in _NOT_NOW:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..._data.ports import Received
-from ..._wire.frames import Status
+from ..._wire.frames import INLINE_MAX, Status, name_field
 from ..._wire.values import Codecs
 from ...exceptions import (
+    ConfigError,
     MycorrizalError,
     OperationTimeout,
     PeerBusy,
@@ -22,7 +23,22 @@ from ...exceptions import (
 from ..deadline import Deadline
 from ..futures import Completions, PlaneFuture, Waiter
 
-__all__ = ["BlockingTicket", "FutureTicket", "answer"]
+if TYPE_CHECKING:
+    from ..._data.channel import OutMessage
+    from ..._data.ports import Call
+    from .core import Core
+
+__all__ = [
+    "BlockingTicket",
+    "FutureTicket",
+    "answer",
+    "cancel_call",
+    "field",
+    "late",
+    "own",
+    "watched",
+    "withdraw",
+]
 
 T = TypeVar("T")
 
@@ -76,6 +92,30 @@ class BlockingTicket(Waiter):
                 progress(min(told, total), total)
             if done or deadline.passed:
                 return done
+
+
+def watched(core: Core, deadline: Deadline, progress: Progress) -> tuple[str, Received]:
+    """Wait for a message, and call `progress(bytes, total)` as a large one arrives; on the caller's thread.
+
+    Raises:
+        OperationTimeout: none came; and what else ``Inbox.get`` raises.
+    """
+    told = (0, 0)
+    while True:
+        try:
+            sender, received = core.inbox.get(deadline.capped(_PROGRESS_SECONDS))
+            break
+        except OperationTimeout:
+            if deadline.passed:
+                raise
+        found = None if core.stopped else core.ask(core.machine.arriving, "receive")
+        if found is not None and found != told:
+            told = found
+            progress(*found)
+    if received.size > INLINE_MAX:
+        total = told[1] or received.size
+        progress(total, total)
+    return sender, received
 
 
 class FutureTicket(Generic[T]):
@@ -148,3 +188,32 @@ def _raised(received: Received, codecs: Codecs) -> tuple[str, str]:
     except RemoteProtocolError:
         pass
     return "Exception", "an error that cannot be read"
+
+
+def field(name: str) -> bytes:
+    """Return the name of a handler as it travels.
+
+    Raises:
+        ConfigError: it is empty, too long, or no text.
+    """
+    try:
+        return name_field(name)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError("name", str(error), hint="e.g. 'score'") from None
+
+
+def late(node: str, name: str, sent: bool, timeout: float | None) -> OperationTimeout:
+    """Return the error for a request that took too long."""
+    return OperationTimeout(
+        f"no answer to {name!r} from {node} within {timeout} s", node=node, operation="request", indeterminate=sent
+    )
+
+
+def withdraw(core: Core, node: str, message: OutMessage, now: float) -> None:
+    """Nobody waits for a message any more. Loop thread."""
+    core.machine.peer(node).withdraw(message, now)
+
+
+def cancel_call(core: Core, call: Call, now: float) -> None:
+    """Nobody waits for a request any more. Loop thread."""
+    core.machine.peer(call.node).cancel(call, now)

@@ -86,13 +86,19 @@ class Side:
     """One node: loop, socket, endpoint, owner."""
 
     def __init__(
-        self, name: str, *, config: DataConfig | None = None, trust: Trust | None = None, bind: str = "127.0.0.1"
+        self,
+        name: str,
+        *,
+        config: DataConfig | None = None,
+        trust: Trust | None = None,
+        bind: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.name = name
         self.loop = Loop(name)
         self.owner = Recorder()
         self.counters = Counters()
-        self.sock: socket.socket = open_socket(bind, 0)
+        self.sock: socket.socket = open_socket(bind, port)
         self.trust = trust or OpenTrust(name, "test")
         self.endpoint = Endpoint(self.loop, self.sock, self.trust, self.owner, config or DataConfig(), self.counters)
         self.loop.start()
@@ -115,6 +121,15 @@ class Side:
         self.loop.submit(call)
         assert done.wait(SECONDS)
         return results[0]
+
+    def do(self, *calls: Callable[[float], object]) -> None:
+        """Run several on the loop thread, in one turn."""
+
+        def all_of_them(now: float) -> None:
+            for call in calls:
+                call(now)
+
+        self.run(all_of_them)
 
     def dial(self, address: Address, peer: str | None = None) -> Connection:
         return self.run(lambda now: self.endpoint.dial(address, peer, now))

@@ -1,0 +1,286 @@
+"""Two endpoints over real sockets: dialling, streams, every kind of end, and what strangers get."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.quic.connection import UNPROVEN_BYTES, Connection
+from mycorrizal._runtime.quic.trust import KeyTrust
+from mycorrizal._wire.security import Keyring
+from mycorrizal.dataconfig import DataConfig
+from tests._runtime.quic.rig import SECONDS, Side
+
+KEY = bytes(range(32))
+
+
+def keyed(name: str, key: bytes = KEY) -> KeyTrust:
+    return KeyTrust(Keyring((), key), name, "test")
+
+
+@pytest.fixture
+def sides() -> Iterator[tuple[Side, Side]]:
+    a, b = Side("a"), Side("b")
+    yield a, b
+    a.stop()
+    b.stop()
+
+
+def test_echo_both_ways_and_channel_binding(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    b.owner.echo = True
+    conn = a.connect(b)
+    assert conn.local and conn.mtu == 16384 and conn.dialled and conn.address == b.address
+    b.owner.wait(lambda: b.owner.accepted)
+    assert conn.channel and conn.channel == b.owner.accepted[0].channel
+    sent = os.urandom(3_000_000)
+
+    def send(now: float) -> int:
+        stream = conn.open_stream(uni=False)
+        conn.send(stream, memoryview(sent), True)
+        assert conn.backlog(stream) == len(sent)
+        return stream
+
+    stream = a.run(send)
+    a.owner.wait(lambda: (conn, stream) in a.owner.fins)
+    assert a.owner.data[conn, stream] == sent
+    stats = a.run(lambda now: conn.stats())
+    assert stats["bytes_sent"] > len(sent) and stats["rtt"] > 0
+
+
+def test_close_is_told_once_to_both_with_code_and_reason(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    b.owner.echo = True
+    conn = a.connect(b)
+    a.run(lambda now: conn.send(conn.open_stream(uni=False), b"confirm the handshake"))
+    a.owner.wait(lambda: a.owner.data)
+    a.do(lambda now: conn.close(7, "bye", now), lambda now: conn.close(8, "again", now))
+    a.owner.wait(lambda: a.owner.ends)
+    b.owner.wait(lambda: b.owner.ends)
+    assert a.owner.ends == {conn: (7, "bye", False, "local")}
+    assert list(b.owner.ends.values()) == [(7, "bye", True, "closed")]
+    assert not conn.connected and conn.closed and conn.mtu == 0
+    a.do(lambda _: conn.send(0, b"x"), lambda _: conn.reset(0, 1), lambda _: conn.stop(0, 1), lambda _: conn.ping())
+    assert a.run(lambda _: conn.stats())["datagrams_sent"]
+
+
+def test_reset_and_stop_reach_the_owner_and_gone_streams_are_harmless(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    one, two = a.run(lambda now: (conn.open_stream(uni=True), conn.open_stream(uni=False)))
+    a.do(lambda _: conn.send(one, b"a"), lambda _: conn.send(two, b"b"))
+    b.owner.wait(lambda: len(b.owner.data) == 2)
+    other = b.owner.accepted[0]
+    a.do(lambda _: conn.reset(one, 3), lambda _: conn.reset(one, 3), lambda _: conn.send(one, b"late"))
+    b.do(lambda _: other.stop(two, 4), lambda _: other.stop(99, 4), lambda _: other.reset(99, 4))
+    b.owner.wait(lambda: b.owner.resets)
+    a.owner.wait(lambda: a.owner.stops)
+    assert b.owner.resets == [(other, one, 3)] and a.owner.stops == [(conn, two, 4)]
+
+
+def test_nobody_there_is_known_at_once(sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    conn = a.dial(address)
+    a.owner.wait(lambda: conn in a.owner.ends, 2.0)
+    assert a.owner.ends[conn][3] == "refused"
+
+
+def test_wrong_family_is_refused(sides: tuple[Side, Side]) -> None:
+    a, _ = sides
+    conn = a.dial(("::1", 9))
+    a.owner.wait(lambda: conn in a.owner.ends, 2.0)
+    assert a.owner.ends[conn][3] == "refused"
+
+
+def test_a_dial_that_nobody_answers_is_silent() -> None:
+    a = Side("a", config=DataConfig(connect_timeout=0.3))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        conn = a.dial(deaf.getsockname())
+        a.owner.wait(lambda: conn in a.owner.ends)
+        assert a.owner.ends[conn][3] == "silent"
+        a.stop()
+
+
+def test_peer_process_gone_is_refused_at_the_second_look(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    b.loop.stop()
+    assert b.loop.join(Deadline(SECONDS))
+    b.sock.close()
+
+    def poke(now: float) -> None:
+        if not conn.closed:
+            conn.ping()
+            a.loop.call_at(now + 0.03, poke)
+
+    a.run(poke)
+    a.owner.wait(lambda: conn in a.owner.ends, 5.0)
+    assert a.owner.ends[conn][3] == "refused"
+
+
+def test_restarted_peer_resets_what_it_has_forgotten() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"))
+    conn = a.connect(b)
+    port = b.address[1]
+    b.loop.stop()
+    assert b.loop.join(Deadline(SECONDS))
+    b.sock.close()
+    again = Side("b", trust=keyed("b"), port=port)
+    a.run(lambda now: conn.ping())
+    a.owner.wait(lambda: conn in a.owner.ends, 5.0)
+    assert a.owner.ends[conn] == (0, "the peer has forgotten this connection", True, "reset")
+    assert again.counters["quic.resets_sent"] >= 1
+    a.stop()
+    again.stop()
+
+
+def test_a_node_resets_no_other_nodes_connection() -> None:
+    """Who shares the key could otherwise be asked for the token that ends a stranger's connection."""
+    a, b, c = (Side(name, trust=keyed(name)) for name in "abc")
+    conn = a.connect(b)
+    datagram = b"\x41" + conn.peer_cid + os.urandom(60)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as eve:
+        eve.bind(("127.0.0.1", 0))
+        eve.sendto(datagram, c.address)
+        eve.sendto(os.urandom(80), c.address)
+    d = a.connect(c)  # c has handled what came before
+    assert c.counters["quic.resets_sent"] == 0 and c.counters["quic.strays"] >= 1
+    assert not conn.closed and not d.closed
+    for side in (a, b, c):
+        side.stop()
+
+
+def test_other_key_fails_in_the_handshake() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", bytes(32)))
+    conn = a.dial(b.address)
+    a.owner.wait(lambda: conn in a.owner.ends)
+    code, reason, by_peer, kind = a.owner.ends[conn]
+    assert kind == "handshake" and code == 0x12A and reason and not by_peer
+    b.owner.wait(lambda: b.owner.ends)
+    assert [end[3] for end in b.owner.ends.values()] == ["handshake"]
+    a.stop()
+    b.stop()
+
+
+def test_unproven_clients_may_send_little(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    b.owner.prove = False
+    conn = a.connect(b)
+    stream = a.run(lambda now: conn.open_stream(uni=False))
+    a.run(lambda now: conn.send(stream, bytes(1 << 20)))
+    b.owner.wait(lambda: b.owner.accepted and sum(map(len, b.owner.data.values())) >= UNPROVEN_BYTES)
+    other = b.owner.accepted[0]
+    assert len(b.owner.data[other, stream]) == UNPROVEN_BYTES and not other.closed
+    b.run(lambda now: other.mark_proved())
+    b.owner.wait(lambda: len(b.owner.data[other, stream]) == 1 << 20)
+
+
+def test_feeding_before_transmit_moves_bulk(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    stream = a.run(lambda now: conn.open_stream(uni=True))
+    whole = memoryview(os.urandom(16 << 20))
+    at = 0
+
+    def feed(fed: Connection, now: float) -> None:
+        nonlocal at
+        while at < len(whole) and fed.backlog(stream) < 2 << 20:
+            stop = min(len(whole), at + (256 << 10))
+            fed.send(stream, whole[at:stop], stop == len(whole))
+            at = stop
+
+    a.owner.feeds.append(feed)
+    a.run(lambda now: conn.touch())
+    b.owner.wait(lambda: b.owner.fins)
+    assert next(iter(b.owner.data.values())) == whole
+
+
+def test_closing_the_endpoint_says_goodbye(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    b.stop()
+    a.owner.wait(lambda: conn in a.owner.ends)
+    assert a.owner.ends[conn][2:] == (True, "closed")
+
+
+def test_idle_connection_ends() -> None:
+    config = DataConfig(idle_timeout=0.2, silence_timeout=0.2)
+    a, b = Side("a", config=config), Side("b", config=config)
+    conn = a.connect(b)
+    a.owner.wait(lambda: conn in a.owner.ends)
+    assert a.owner.ends[conn][3] == "idle"
+    a.stop()
+    b.stop()
+
+
+def test_retry_is_asked_for_above_the_threshold_and_answered() -> None:
+    a, b = Side("a"), Side("b", config=DataConfig(retry_threshold=0))
+    a.connect(b)
+    assert b.counters["quic.retried"] == 1 and b.counters["quic.accepted"] == 1
+    a.stop()
+    b.stop()
+
+
+def test_members_knock_and_pass_without_retry() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=DataConfig(retry_threshold=0))
+    a.connect(b)
+    assert b.counters["quic.retried"] == 0 and b.counters["quic.accepted"] == 1
+    a.stop()
+    b.stop()
+
+
+def test_garbage_does_no_harm(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as eve:
+        eve.bind(("127.0.0.1", 0))
+        for first in range(256):
+            eve.sendto(bytes([first]) + os.urandom(1300), b.address)
+            eve.sendto(bytes([first]) + os.urandom(first % 40), b.address)
+        eve.sendto(b"\xc0\x12\x34\x56\x78\x08" + bytes(1300), b.address)  # an unknown version
+        eve.settimeout(SECONDS)
+        assert eve.recv(2000)[1:5] == bytes(4)  # version negotiation
+    a.connect(b)
+
+
+def test_closed_connections_leave_no_cycles_behind(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    gc.collect()
+    gc.disable()
+    try:
+        parts = _connect_and_close(a, b)
+        a.owner.ends.clear()
+        a.run(lambda now: None)
+        assert [part() for part in parts] == [None, None]
+    finally:
+        gc.enable()
+
+
+def _connect_and_close(a: Side, b: Side) -> list[Callable[[], object]]:
+    conn = a.connect(b)
+    parts: list[Callable[[], object]] = [weakref.ref(conn._quic), weakref.ref(conn._quic.tls)]
+    a.run(lambda now: conn.close(0, "", now))
+    a.owner.wait(lambda: a.owner.ends)
+    b.owner.wait(lambda: b.owner.ends)
+    return parts
+
+
+def test_ipv6_and_dual_stack() -> None:
+    try:
+        a = Side("a", bind="::")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    b, c = Side("b", bind="::1"), Side("c")
+    a.connect(b)
+    a.connect(c)
+    for side in (a, b, c):
+        side.stop()
