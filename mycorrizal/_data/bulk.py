@@ -346,6 +346,8 @@ class Bulk:
                 machine.host.warn("stalled", "a value of %s has stopped coming", self.link.name)
                 self._drop(stream, Close.STALLED)
                 self._value_broken(stream)
+                if value.kind == Frame.REQUEST:
+                    self.link.refuse(frames.parse_request(value.body)[0], Status.EXPIRED)
         if any(now - head.since >= limit for head in self._heads.values()):
             return "a stream that has not even begun"
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from .._wire import frames
 from .._wire.frames import FRAME_MAX, INLINE_MAX, Close, Frame, LaneReader, Limits, Status
 from .._wire.values import Encoded
-from ..exceptions import MycorrizalError, PeerUnreachable, ProofError, RemoteProtocolError
+from ..exceptions import PeerUnreachable, ProofError, RemoteProtocolError
 from .bulk import Bulk
 from .channel import OutMessage
 from .handshake import Handshake
@@ -295,11 +295,12 @@ class Link:
         if call is not None:
             call.ticket.succeed((status, value))
 
-    def call_failed(self, number: int, error: MycorrizalError) -> None:
-        """The answer to a call will not come, or the peer does not want it."""
+    def broken_answer(self, number: int) -> None:
+        """The answer to a call had begun, and will not come whole."""
         call = self._take_call(number)
         if call is not None:
-            call.ticket.fail(error)
+            what = f"{self.name} gave up its answer on the way"
+            call.ticket.fail(PeerUnreachable(what, node=self.name, indeterminate=True))
 
     def _take_call(self, number: int) -> Call | None:
         call = self.calls.pop(number, None)
@@ -368,12 +369,8 @@ class Link:
         if call.value.size <= INLINE_MAX:
             self.put(frames.frame(Frame.REQUEST, body + call.value.pack()))
         else:
-
-            def refused(code: int) -> None:
-                self.call_failed(number, self.machine.refusal(self, code))
-
             taken = getattr(call.ticket, "progress", None)
-            call.flow = self.bulk.send(Frame.REQUEST, body, call.value, refused, taken)
+            call.flow = self.bulk.send(Frame.REQUEST, body, call.value, None, taken)  # a refusal is a response
         self.used = now
 
     def cancel(self, call: Call, now: float) -> None:
@@ -456,11 +453,6 @@ class Link:
         self.served.clear()
         self._out.clear()
         return calls, self.bulk.clear()
-
-    def broken_answer(self, number: int) -> None:
-        """The answer to a call had begun, and will not come whole."""
-        error = PeerUnreachable(f"{self.name} gave up its answer on the way", node=self.name, indeterminate=True)
-        self.call_failed(number, error)
 
 
 _LIVE: dict[int, Callable[[Link, bytes, float], None]] = {
