@@ -138,7 +138,7 @@ class DataPlane:
         core = self._blocking("send")
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
-        ticket = BlockingTicket()
+        ticket = BlockingTicket(core.loop)
         message = OutMessage(encoded, ticket)
         core.loop.submit(partial(core.machine.send, node, message))
         try:
@@ -238,7 +238,7 @@ class DataPlane:
         core = self._blocking("request")
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
-        ticket = BlockingTicket()
+        ticket = BlockingTicket(core.loop)
         call = Call(node, field(name), encoded, deadline.moment, ticket)
         core.loop.submit(partial(core.machine.request, call))
         try:
@@ -287,7 +287,7 @@ class DataPlane:
         results = Results()
         open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
         for node in nodes:
-            ticket = BlockingTicket()
+            ticket = BlockingTicket(core.loop)
             call = Call(node, field(name), encoded, deadline.moment, ticket)
             open_calls[node] = call, ticket
             core.loop.submit(partial(core.machine.request, call))
@@ -417,7 +417,7 @@ class DataPlane:
         """
         core = self._blocking("connect")
         address = self._directory.checked(address)
-        ticket = BlockingTicket()
+        ticket = BlockingTicket(core.loop)
         core.loop.submit(partial(core.machine.greet, address, ticket))
         with core.pool.waiting():
             if not ticket.wait(core.deadline(timeout)):

@@ -219,6 +219,12 @@ class Incoming:
         self._held[sequence] = None
         return self.drain()
 
+    def let_go(self) -> None:
+        """No connection is left: what waits here would come again on the next one, unless its sender gives it up."""
+        self._held.clear()
+        self._bytes = 0
+        self.blocked = False
+
     def drain(self, most: int = 1 << 62) -> bool:
         """Move what is next into the inbox, up to `most` messages; return whether ``accepted`` rose."""
         before = self._next

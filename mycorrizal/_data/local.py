@@ -29,11 +29,13 @@ class LocalPeer(Peer):
 
     def _pump(self, now: float) -> None:
         incoming = self.incoming_for(self.machine.host.boot)
-        for message in self.outgoing.pop_ready():
-            value = message.value
-            assert value is not None
-            incoming.put(message.sequence, (self.name, Received(value.pack())), value.size)
-        self.outgoing.accepted(incoming.accepted)
+        more = True
+        while more:
+            for message in self.outgoing.pop_ready():
+                value = message.value
+                assert value is not None
+                incoming.put(message.sequence, (self.name, Received(value.pack())), value.size)
+            more = self.outgoing.accepted(incoming.accepted)
         if incoming.blocked:
             self.machine.blocked(self)
 

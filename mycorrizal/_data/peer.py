@@ -355,6 +355,7 @@ class Peer:
         if link in self.links:
             self.links.remove(link)
             self._choose(now)
+            self._let_go()
             if link.welcomed and now - link.ready_at >= _STEADY_SECONDS:
                 self.failures, self.again_since = 0, None
         if link.surplus:
@@ -389,6 +390,11 @@ class Peer:
         self.fail_waiting(error)
         for link in links:
             self._drop(link, code, error, now)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self.links and self._incoming is not None:
+            self._incoming.let_go()
 
     def info(self) -> PeerInfo:
         """Return a snapshot for the user."""
@@ -420,7 +426,7 @@ class Peer:
             self.openings = deque(opening for opening in self.openings if not opening.done)
         self._expire(now)
         if not self.waiting or self.link is not None:
-            return TICK_BUSY if self.pending else NEVER
+            return TICK_BUSY if self.waiting or any(link.calls for link in self.links) else NEVER
         self.dial(now)
         return max(TICK_SOON, min(TICK_BUSY, self.next_dial - now))
 

@@ -48,13 +48,23 @@ class Waiter:
 
     def set(self, outcome: object) -> bool:
         """End the wait with `outcome`; False if there is one already. Never blocks."""
+        if not self.settle(outcome):
+            return False
+        self._gate.release()
+        return True
+
+    def settle(self, outcome: object) -> bool:
+        """Set `outcome` and leave the waking to a call of ``wake``; False if there is one already."""
         try:
             self._unset.pop()  # one step, so that of two threads one is first
         except IndexError:
             return False
         self.outcome = outcome
-        self._gate.release()
         return True
+
+    def wake(self) -> None:
+        """Wake who waits. Once, after ``settle``."""
+        self._gate.release()
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait for the outcome; False if the deadline passed first. Ctrl-C ends it at once."""

@@ -25,6 +25,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import get_ident
 
 from .counters import Counters, QuietLog
 from .deadline import Deadline
@@ -35,6 +36,8 @@ log = logging.getLogger("mycorrizal.handlers")
 
 PATIENCE = 0.001
 """Seconds a job may wait before more workers are woken."""
+STARVED = 0.1
+"""Seconds until the next attempt when no thread runs, and none can be started."""
 IDLE_SECONDS = 10.0
 """How long a thread waits for work before it ends; one stays."""
 
@@ -48,6 +51,7 @@ class HandlerPool:
         counters: raised are ``<kind>.refused``, ``.faults``, ``.starved`` (no new thread to be had), ``.dropped``
             (queued at the end), where kind is `prefix` without "mycorrizal-", ``handler``.
         prefix: of the names of the threads, which are numbered.
+        later: where ``submit`` leaves the waking of a thread, for the end of the loop's turn; None wakes at once.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class HandlerPool:
         queue: int,
         counters: Counters,
         prefix: str = "mycorrizal-handler",
+        later: deque[Callable[[], object]] | None = None,
     ) -> None:
         self._node = node
         self._workers = workers
@@ -66,6 +71,7 @@ class HandlerPool:
         self._queue = queue
         self._counters = counters
         self._prefix = prefix
+        self._later = later
         self._kind = prefix.removeprefix("mycorrizal-")
         self._quiet = QuietLog(log, node)
         self._jobs: deque[Callable[[], None]] = deque()
@@ -98,7 +104,7 @@ class HandlerPool:
         jobs.append(job)
         self._submitted += 1
         # Nobody awake: whoever is counted here as awake will look at the queue after this append.
-        if self._count - len(self._lent) <= len(self._idle) and not self._wake() and not self._count:
+        if self._count - len(self._lent) <= len(self._idle) and not self._wake(later=self._later) and not self._count:
             return self._take_back(job)
         return True
 
@@ -133,8 +139,9 @@ class HandlerPool:
                 return mark[0] + PATIENCE
             if self._submitted - waiting < mark[1]:  # the first in the queue was there at the mark
                 self._widen(min(active, self._workers - active, waiting))
-        elif active <= 0:
-            self._wake()  # no thread could be had when it was submitted
+        elif active <= 0 and not self._wake():  # no thread could be had when it was submitted, nor can one now
+            self._mark = None
+            return now + STARVED
         self._mark = now, self._submitted
         return now + PATIENCE
 
@@ -157,7 +164,7 @@ class HandlerPool:
 
     def is_worker(self) -> bool:
         """Whether the caller runs on one of these threads."""
-        return threading.get_ident() in self._waits
+        return get_ident() in self._waits
 
     @property
     def queued(self) -> int:
@@ -216,12 +223,16 @@ class HandlerPool:
         able = len(self._idle) + self._most - self._count
         return max(0, min(self._workers - self._active(), able))
 
-    def _wake(self) -> bool:
+    def _wake(self, later: deque[Callable[[], object]] | None = None) -> bool:
         """Wake an idle thread, or start one; False if there is none to be had."""
         try:
-            self._idle.pop().release()
+            release = self._idle.pop().release
         except IndexError:
             return self._start()
+        if later is None:
+            release()
+        else:
+            later.append(release)
         return True
 
     def _start(self) -> bool:
@@ -251,7 +262,7 @@ class HandlerPool:
     # -- the workers --------------------------------------------------------------------
 
     def _run(self) -> None:
-        ident = threading.get_ident()
+        ident = get_ident()
         self._waits[ident] = _Depth()
         gate = threading.Lock()
         gate.acquire()
@@ -340,14 +351,14 @@ class _Lend(AbstractContextManager[None]):
         self._lent = pool._lent
 
     def __enter__(self) -> None:
-        one = self._waits.get(threading.get_ident())
+        one = self._waits.get(get_ident())
         if one is not None:
             one.depth += 1
             if one.depth == 1:
                 self._pool._lend()
 
     def __exit__(self, *exc_info: object) -> None:
-        one = self._waits.get(threading.get_ident())
+        one = self._waits.get(get_ident())
         if one is not None:
             one.depth -= 1
             if not one.depth:

@@ -73,6 +73,7 @@ class Admission:
     def __init__(self, most: int, retry_above: int, *, knocking: bool, now: float) -> None:
         self._most = most
         self._retry_above = retry_above
+        self._knocking = knocking
         self._strangers_most = max(1, most // 2) if knocking else most
         rate = 10.0 if knocking else 100.0
         self._strangers_rate = Bucket(rate, 2 * rate, now)
@@ -99,6 +100,8 @@ class Admission:
             return Verdict.FULL
         if knock is not None and self._fresh(knock, now):
             return Verdict.ACCEPT
+        if not self._knocking and is_loopback(host):
+            return Verdict.ACCEPT  # nobody can forge it from outside, and there are no members to protect
         if not validated and (self.strangers >= self._retry_above or not self._unasked.take(now)):
             return Verdict.RETRY
         if self.strangers >= self._strangers_most:
@@ -148,3 +151,8 @@ class Admission:
         else:
             sources.move_to_end(key)
         return bucket
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, an IP literal, is this host's loopback."""
+    return host.startswith("127.") or host == "::1"

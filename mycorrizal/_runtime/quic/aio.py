@@ -15,29 +15,53 @@ import aioquic
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnectionState
 from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.tls import Epoch
 
 from ...exceptions import NotRunningError
 from .lean import LeanConnection
 
-__all__ = ["ALPN", "LOCAL", "Buffer", "Quic", "check_aioquic"]
+__all__ = ["ALPN", "LOCAL", "PATH", "Buffer", "Quic", "check_aioquic"]
 
 ALPN = "mycorrizal/1"
 LOCAL = "mycorrizal-local"
 """Name of the congestion control for peers on this host."""
+PATH = "mycorrizal-path"
+"""Name of the congestion control for all others."""
+_LOSSES_OF_A_HOLE = 4
 OLDEST = (1, 7, 2)
 _LOCAL_ACK_DELAY = 0.008
 """Most acknowledgements ride along with data or follow 64 KiB; a timer for the rest costs a packet each way."""
 
 _PRIVATE = {
-    "QuicConnection": """_ack_delay _close_at _close_event _close_pending _cryptos _events _handshake_complete
-        _handshake_confirmed _host_cids _host_cid_seq _is_client _local_active_connection_id_limit
-        _local_initial_source_connection_id _local_max_data _loss _max_datagram_size _network_paths _peer_cid
-        _ping_pending _remote_active_connection_id_limit _spaces _state _streams _replenish_connection_ids
-        _write_connection_limits _stream_can_receive _stream_can_send _stream_is_discarded""",
-    "QuicPacketRecovery": "_cc _pacer _pto_count _rtt_smoothed _rtt_min _rtt_initialized",
-    "QuicStreamSender": "_buffer_start _buffer_stop _buffer_fin _reset_error_code is_finished",
+    "QuicConnection": """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _configuration
+        _crypto_streams _cryptos _datagrams_pending _events _get_or_create_stream _get_or_create_stream_for_send
+        _handshake_confirmed _handshake_done_pending _host_cid_seq _host_cids _idle_timeout _is_client
+        _local_ack_delay_exponent _local_active_connection_id_limit _local_initial_source_connection_id
+        _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss _loss_at _max_datagram_size
+        _network_paths _on_ack_delivery _pacing_at _packet_number _payload_received _peer_cid _ping_pending
+        _probe_pending _remote_ack_delay_exponent _remote_active_connection_id_limit _remote_max_data
+        _remote_max_data_used _remote_max_idle_timeout _replenish_connection_ids _retire_connection_ids _spaces
+        _spin_bit _state _stream_can_receive _stream_can_send _stream_is_discarded _streams _streams_blocked_pending
+        _streams_queue _write_connection_limits host_cid""",
+    "QuicPacketRecovery": """_cc _pacer _pto_count _rtt_initial _rtt_initialized _rtt_min _rtt_smoothed _rtt_variance
+        _time_of_last_sent_ack_eliciting_packet max_ack_delay on_ack_received on_packet_sent""",
+    "QuicPacketPacer": "_max_datagram_size next_send_time packet_time update_after_send",
+    "QuicCongestionControl": "_max_datagram_size bytes_in_flight congestion_window",
+    "QuicPacketSpace": """ack_at ack_eliciting_in_flight ack_queue expected_packet_number largest_received_packet
+        largest_received_time loss_time received_packets sent_packets""",
+    "QuicNetworkPath": "addr is_validated remote_challenges",
+    "QuicStream": """is_blocked max_stream_data_local max_stream_data_local_sent max_stream_data_remote receiver
+        sender""",
+    "QuicStreamReceiver": "_buffer _buffer_start _final_size highest_offset is_finished stop stop_pending",
+    "QuicStreamSender": """_acked _acked_fin _buffer_fin _buffer_start _buffer_stop _pending_eof _reset_error_code
+        buffer_is_empty highest_offset is_finished reset_pending""",
+    "CryptoPair": "_update_key_requested recv send",
+    "CryptoContext": "aead hp key_phase",
+    "AEAD": "_aead _iv",
+    "HeaderProtection": "_encryptor _is_chacha20",
 }
 
 
@@ -88,6 +112,35 @@ class LocalCongestion(QuicCongestionControl):
         pass
 
 
+class PathCongestion(RenoCongestionControl):
+    """New Reno for everyone else; notices a path that carries small packets only.
+
+    A path that shrinks may say so, and the socket then returns EMSGSIZE. Or it
+    is silent: then large packets are lost again and again and none arrives
+    (RFC 8899 §4.3).
+    """
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.losses = 0
+        """Losses of packets above 1,200 bytes in a row, with none acknowledged in between."""
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        if packet.sent_bytes > 1200:
+            self.losses = 0
+        super().on_packet_acked(now=now, packet=packet)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        packets = list(packets)
+        self.losses += any(packet.sent_bytes > 1200 for packet in packets)
+        super().on_packets_lost(now=now, packets=packets)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        packets = list(packets)
+        self.losses += any(packet.sent_bytes > 1200 for packet in packets)
+        super().on_packets_expired(packets=packets)
+
+
 class _NoPacer:
     """Lets every packet go at once: on this host pacing only adds timers."""
 
@@ -120,10 +173,29 @@ def check_aioquic() -> None:
 
 
 def _missing() -> Iterable[str]:
-    quic = QuicConnection(configuration=QuicConfiguration())
-    found: dict[str, object] = {"QuicConnection": quic, "QuicPacketRecovery": getattr(quic, "_loss", None)}
-    make_stream = getattr(quic, "_get_or_create_stream_for_send", None)
-    found["QuicStreamSender"] = None if make_stream is None else make_stream(0).sender
+    """Yield what a connection that dials, and its parts, lack."""
+    quic: Any = QuicConnection(configuration=QuicConfiguration(server_name="n", cadata=b""))
+    found: dict[str, Any] = {"QuicConnection": quic}
+
+    def part(kind: str, make: Callable[[], Any]) -> None:
+        try:
+            found[kind] = make()
+        except (AttributeError, KeyError, IndexError, TypeError):
+            found[kind] = None
+
+    part("QuicPacketRecovery", lambda: quic._loss)
+    part("QuicPacketPacer", lambda: quic._loss._pacer)
+    part("QuicCongestionControl", lambda: quic._loss._cc)
+    part("QuicStream", lambda: quic._get_or_create_stream_for_send(0))
+    part("QuicStreamReceiver", lambda: found["QuicStream"].receiver)
+    part("QuicStreamSender", lambda: found["QuicStream"].sender)
+    part("connected", lambda: quic.connect(("192.0.2.1", 9), 0.0))
+    part("QuicPacketSpace", lambda: quic._spaces[Epoch.ONE_RTT])
+    part("QuicNetworkPath", lambda: quic._network_paths[0])
+    part("CryptoPair", lambda: quic._cryptos[Epoch.INITIAL])
+    part("CryptoContext", lambda: found["CryptoPair"].send)
+    part("AEAD", lambda: found["CryptoContext"].aead)
+    part("HeaderProtection", lambda: found["CryptoContext"].hp)
     for kind, names in _PRIVATE.items():
         yield from (f"{kind}.{name}" for name in names.split() if not hasattr(found[kind], name))
     quic.__dict__.clear()
@@ -246,6 +318,11 @@ class Quic(LeanConnection):
             if hasattr(part, "_max_datagram_size"):
                 part._max_datagram_size = size
 
+    @property
+    def in_a_hole(self) -> bool:
+        """Whether the path seems to carry small packets only."""
+        return self._max_datagram_size > 1200 and getattr(self._loss._cc, "losses", 0) >= _LOSSES_OF_A_HOLE
+
     def _replenish_connection_ids(self) -> None:
         while len(self._host_cids) < min(2, self._remote_active_connection_id_limit):
             cid = self._make_cid()
@@ -283,3 +360,4 @@ class Quic(LeanConnection):
 
 
 register_congestion_control(LOCAL, LocalCongestion)
+register_congestion_control(PATH, PathCongestion)

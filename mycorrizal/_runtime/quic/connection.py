@@ -20,7 +20,7 @@ from ...types import Address
 from ..sockets import from_sockaddr
 from .aio import Quic
 from .loop import Timer
-from .path import Sockaddr
+from .path import SMALLEST, Sockaddr
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -390,6 +390,9 @@ class Connection:
         except Exception as exc:
             self._failed(exc, now)
             return
+        if self._quic.in_a_hole:
+            self._endpoint.count("quic.black_holes")
+            self._quic.lower(SMALLEST)
         self.touch()
         self.pump(now)
 

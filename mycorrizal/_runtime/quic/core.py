@@ -72,12 +72,14 @@ class Core:
         self.count = self.counters.add
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
+        self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         self.pool = HandlerPool(
             name,
             workers=config.handlers,
             spares=config.handler_spares,
             queue=config.handler_queue,
             counters=self.counters,
+            later=self.loop.afterwards,
         )
         self.completions = Completions(name, self.counters)
         self.inbox: Inbox[tuple[str, Received]] = Inbox(config.inbox_messages, config.inbox_bytes, self._room)
@@ -85,7 +87,6 @@ class Core:
         self.accept_stream: Callable[[str, str], Sink | Close] = self.streams.accept
         self.files = Arrivals(self)
         self.machine = DataMachine(self, trust, config)
-        self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         self.loop.busy = self._busy
         self.endpoint = Endpoint(self.loop, sock, trust, self.machine, config, self.counters)
         self._sock = sock
@@ -292,6 +293,7 @@ class Core:
                 return
             self.stopped = True
         lifecycle.forget(self)
+        self._trust.unwatch(self._keys_changed)
         self.inbox.close(self.refusal)
         self.files.close()
         self.submit(self._end)

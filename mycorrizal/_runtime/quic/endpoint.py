@@ -29,7 +29,7 @@ from ..counters import Counters
 from ..sockets import from_sockaddr
 from . import path
 from .admission import Admission, Bucket, Verdict
-from .aio import ALPN, LOCAL, Buffer, Quic
+from .aio import ALPN, LOCAL, PATH, Buffer, Quic
 from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
 from .loop import Loop, Timer
 from .path import SMALLEST, Sockaddr
@@ -50,7 +50,6 @@ _SECOND_TRY = 0.4
 _BLOCKED_MAX = 1024
 _RECEIVE_SIZE = 16384 + 64  # a larger datagram is none of ours; it is cut, and fails to decrypt
 _VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
-_NOT_NOW = (errno.EAGAIN, errno.ENOBUFS)
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL)
 
 
@@ -184,7 +183,7 @@ class Endpoint:
         return QuicConfiguration(
             is_client=is_client,
             alpn_protocols=[ALPN],
-            congestion_control_algorithm=LOCAL if local else "reno",
+            congestion_control_algorithm=LOCAL if local else PATH,
             connection_id_length=CID_LENGTH,
             idle_timeout=self._idle,
             initial_rtt=0.025 if local else 0.1,
@@ -468,7 +467,10 @@ class Endpoint:
             self._send_failed(conn, data, sockaddr, exc, clock.now())
 
     def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> None:
-        if exc.errno in _NOT_NOW:
+        if exc.errno == errno.ENOBUFS:  # dropped by the interface: a loss like any other
+            self.count("quic.send_drops")
+            return
+        if exc.errno == errno.EAGAIN:
             if len(self._blocked) < _BLOCKED_MAX:
                 if not self._blocked:
                     self.loop.call_at(now + 0.001, lambda _: None)  # a turn, which tries again
@@ -497,7 +499,7 @@ class Endpoint:
         try:
             self._sock.sendto(data, sockaddr)
         except OSError as exc:
-            if exc.errno not in _NOT_NOW and exc.errno != errno.EBADF:
+            if exc.errno not in (errno.EAGAIN, errno.EBADF):
                 self._send_failed(None, data, sockaddr, exc, now)
 
     def _retry_blocked(self, now: float) -> None:

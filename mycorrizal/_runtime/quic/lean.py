@@ -505,7 +505,7 @@ class LeanConnection(QuicConnection):
             room -= head + length
             if not sender.buffer_is_empty:
                 served.append(stream)
-            if len(self._streams_queue) > 1:
+            if len(ready) > 1:  # who was served goes to the end
                 self._streams_queue.remove(stream)
                 self._streams_queue.append(stream)
         return waiting + served

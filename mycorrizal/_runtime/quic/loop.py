@@ -117,6 +117,8 @@ class Loop:
         spin: seconds to poll without sleeping after the last activity, only
             while ``busy()`` is true; 0 sleeps at once.
         busy: whether calls are outstanding; set by the owner, any cheap callable.
+        afterwards: what a turn does last of all, after it has transmitted: wake other threads. A thread that is
+            woken takes the processor, and often the interpreter, from a loop that is in the middle of its turn.
         turns, wakes, sleeps: counters of what it did; written by the loop (wakes: by any thread, unlocked).
     """
 
@@ -136,6 +138,7 @@ class Loop:
         self._fds: list[int] = []
         self._poll: select.poll | None = None
         self._turn_ends: list[Call] = []
+        self.afterwards: deque[Callable[[], object]] = deque()
         self._on_end = on_end
         self._waker = _Waker()
         self._watch()
@@ -260,6 +263,13 @@ class Loop:
             self._fire(now)
         for end in self._turn_ends:
             end(now)
+        if self.afterwards:
+            self.do_afterwards()
+
+    def do_afterwards(self) -> None:
+        """Do what was put off to the end of the turn. Loop thread."""
+        while self.afterwards:
+            self.afterwards.popleft()()
 
     def _fire(self, now: float) -> None:
         heap = self._heap
@@ -306,6 +316,7 @@ class Loop:
         self._turn_ends = []
         if self._on_end is not None:
             self._on_end()
+        self.do_afterwards()
 
     def drain_refused(self, now: float) -> None:
         """Run what is left in the queue, as the last act, so that each call is told that it came too late."""

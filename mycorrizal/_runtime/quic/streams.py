@@ -485,7 +485,7 @@ def stream_field(name: str) -> bytes:
 def open_stream(core: Core, node: str, name: str, timeout: float | None, *, ours: bool = False) -> Stream:
     """Open a stream; see ``DataPlane.open_stream``. A caller's thread."""
     stream = Stream(core, node, name, accepted=False)
-    ticket = BlockingTicket()
+    ticket = BlockingTicket(core.loop)
     opening = Opening(field(name) if ours else stream_field(name), stream, ticket)
     deadline = core.deadline(timeout)
     core.loop.submit(partial(core.machine.open, node, opening))

@@ -21,6 +21,7 @@ from ...exceptions import (
     ValueTooLarge,
 )
 from ..deadline import Deadline
+from .loop import Loop
 from ..futures import Completions, PlaneFuture, Waiter
 
 if TYPE_CHECKING:
@@ -50,19 +51,22 @@ _PROGRESS_SECONDS = 0.05
 class BlockingTicket(Waiter):
     """For a caller that waits. ``succeed``, ``fail`` and ``progress`` on the loop thread, the rest on the caller's."""
 
-    __slots__ = ("failed", "taken")
+    __slots__ = ("_afterwards", "failed", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop) -> None:
         super().__init__()
+        self._afterwards = loop.afterwards
         self.failed = False
         self.taken = 0
 
     def succeed(self, outcome: object) -> None:
-        self.set(outcome)
+        if self.settle(outcome):
+            self._afterwards.append(self.wake)
 
     def fail(self, error: MycorrizalError) -> None:
         self.failed = True
-        self.set(error)
+        if self.settle(error):
+            self._afterwards.append(self.wake)
 
     def progress(self, size: int) -> None:
         """`size` more bytes were given to the network."""
