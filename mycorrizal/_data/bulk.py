@@ -55,7 +55,7 @@ class Bulk:
     @property
     def busy(self) -> bool:
         """Whether anything is open."""
-        return bool(self.flows or self.values or self.pipes or self._queue)
+        return bool(self.flows or self.values or self.pipes or self._queue or self._heads)
 
     @property
     def sending(self) -> int:

@@ -31,13 +31,14 @@ LOCAL = "mycorrizal-local"
 PATH = "mycorrizal-path"
 """Name of the congestion control for all others."""
 _LOSSES_OF_A_HOLE = 4
+_CRYPTO_ROOM = 2048
 OLDEST = (1, 7, 2)
 _LOCAL_ACK_DELAY = 0.008
 """Most acknowledgements ride along with data or follow 64 KiB; a timer for the rest costs a packet each way."""
 
 _PRIVATE = {
     "QuicConnection": """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _configuration
-        _crypto_streams _cryptos _datagrams_pending _events _get_or_create_stream _get_or_create_stream_for_send
+        _confirm_handshake _crypto_buffers _crypto_streams _cryptos _datagrams_pending _events _get_or_create_stream _get_or_create_stream_for_send
         _handshake_confirmed _handshake_done_pending _host_cid_seq _host_cids _idle_timeout _is_client
         _local_ack_delay_exponent _local_active_connection_id_limit _local_initial_source_connection_id
         _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss _loss_at _max_datagram_size
@@ -317,6 +318,11 @@ class Quic(LeanConnection):
         for part in (loss._cc, loss._pacer):
             if hasattr(part, "_max_datagram_size"):
                 part._max_datagram_size = size
+
+    def _confirm_handshake(self) -> None:
+        super()._confirm_handshake()
+        # 48 KiB for a handshake that is over; no ticket follows it.
+        self._crypto_buffers = {Epoch.ONE_RTT: Buffer(capacity=_CRYPTO_ROOM)}
 
     @property
     def in_a_hole(self) -> bool:

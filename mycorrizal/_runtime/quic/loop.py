@@ -28,6 +28,8 @@ __all__ = ["Loop", "Timer"]
 log = logging.getLogger("mycorrizal.quic")
 
 _LONGEST_SLEEP = 60.0
+_WOKEN_SECONDS = 0.001
+"""How long callers that were woken may keep the loop from going on without them."""
 _FD_SETSIZE = 1024  # select() takes descriptors below it, and timeouts in microseconds; poll() only milliseconds
 
 Call = Callable[[float], object]
@@ -139,6 +141,7 @@ class Loop:
         self._poll: select.poll | None = None
         self._turn_ends: list[Call] = []
         self.afterwards: deque[Callable[[], object]] = deque()
+        self._woken: list[None] = []  # one for each caller that was woken and has not run yet
         self._on_end = on_end
         self._waker = _Waker()
         self._watch()
@@ -168,7 +171,7 @@ class Loop:
             raise self.service.refusal()
         self._queue.append(fn)
         # The loop looks at the queue after it has said that it sleeps, so one of the two sees the other.
-        if self._sleeping:
+        if self._sleeping and not self._woken:
             self._sleeping = False
             self.wakes += 1
             self._waker.wake()
@@ -179,6 +182,37 @@ class Loop:
             except ValueError:
                 return
             raise self.service.refusal()
+
+    def submit_quietly(self, fn: Call) -> None:
+        """Like ``submit``, but do not wake the loop: for work that a turn which is known to come soon will find.
+
+        Raises:
+            NotRunningError, ServiceCrashed: the loop has ended.
+        """
+        if self._ended:
+            raise self.service.refusal()
+        self._queue.append(fn)
+
+    def ran(self) -> None:
+        """A caller that a turn has woken runs. The last of them lets the loop go on with what the others submitted.
+
+        When a datagram answers many callers, each of them soon submits its
+        next call. A loop that woke for the first of these would send it alone.
+        """
+        woken = self._woken
+        try:
+            woken.pop()
+        except IndexError:
+            return
+        if not woken:
+            self.kick()
+
+    def kick(self) -> None:
+        """Wake the loop if it sleeps although there is work. Any thread."""
+        if self._queue and self._sleeping:
+            self._sleeping = False
+            self.wakes += 1
+            self._waker.wake()
 
     def stop(self) -> None:
         """Let the thread end after the turn it is in. Does not wait; any thread."""
@@ -266,6 +300,11 @@ class Loop:
         if self.afterwards:
             self.do_afterwards()
 
+    def wake_caller(self, gate: Callable[[], object]) -> None:
+        """Wake a waiting caller at the end of this turn; it calls ``ran``. Loop thread."""
+        self.afterwards.append(gate)
+        self._woken.append(None)
+
     def do_afterwards(self) -> None:
         """Do what was put off to the end of the turn. Loop thread."""
         while self.afterwards:
@@ -296,10 +335,13 @@ class Loop:
         if self._queue or self._stopping:
             self._sleeping = False
             return self._select(0.0)
-        timeout = _LONGEST_SLEEP if not heap else min(_LONGEST_SLEEP, max(0.0, heap[0][0] - clock.now()))
+        longest = _WOKEN_SECONDS if self._woken else _LONGEST_SLEEP
+        timeout = longest if not heap else min(longest, max(0.0, heap[0][0] - clock.now()))
         self.sleeps += 1
         ready = self._select(timeout)
         self._sleeping = False
+        if not ready and self._woken:
+            self._woken.clear()  # they may be busy with something else, or had given up before
         return ready
 
     def _select(self, timeout: float) -> list[int]:

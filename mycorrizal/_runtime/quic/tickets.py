@@ -51,22 +51,27 @@ _PROGRESS_SECONDS = 0.05
 class BlockingTicket(Waiter):
     """For a caller that waits. ``succeed``, ``fail`` and ``progress`` on the loop thread, the rest on the caller's."""
 
-    __slots__ = ("_afterwards", "failed", "taken")
+    __slots__ = ("_loop", "failed", "taken")
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
-        self._afterwards = loop.afterwards
+        self._loop = loop
         self.failed = False
         self.taken = 0
 
     def succeed(self, outcome: object) -> None:
         if self.settle(outcome):
-            self._afterwards.append(self.wake)
+            self._loop.wake_caller(self.wake)
 
     def fail(self, error: MycorrizalError) -> None:
         self.failed = True
         if self.settle(error):
-            self._afterwards.append(self.wake)
+            self._loop.wake_caller(self.wake)
+
+    def wait(self, deadline: Deadline) -> bool:
+        done = super().wait(deadline)
+        self._loop.ran()
+        return done
 
     def progress(self, size: int) -> None:
         """`size` more bytes were given to the network."""
