@@ -58,7 +58,7 @@ class Directory:
                 "address", f"{address!r} is not (IP literal, port)", hint="resolve names first: socket.getaddrinfo"
             ) from None
         if not isinstance(port, int) or not 0 < port < 65536:
-            raise ConfigError("address", f"{port!r} is not a port")
+            raise ConfigError("address", f"{port!r} is not a port", hint="1 to 65535")
         if self._loopback_only and not ip.is_loopback:
             raise ConfigError("address", f"{host} is not loopback and there is no key", hint=_NO_KEY)
         return (host, port)
@@ -103,6 +103,8 @@ def _trust(
         return PkiTrust(name, *certificates)
     if key is None:
         return OpenTrust(name, cluster)
+    if not isinstance(key, (bytes, bytearray, Keyring)):
+        raise ConfigError("key", f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
     keyring = key if isinstance(key, Keyring) else Keyring(primary=key)
     if not keyring:
         raise ConfigError("key", "the keyring is empty", hint="add a key first")

@@ -1,0 +1,340 @@
+"""The door of the data plane: what it takes, what it refuses, and what it says. Two planes in one process."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+import pytest
+
+from mycorrizal import (
+    BindError,
+    Codecs,
+    ConfigError,
+    DataConfig,
+    DataPlane,
+    Keyring,
+    NotRunningError,
+    OperationTimeout,
+    PeerBusy,
+    PeerUnreachable,
+    RemoteError,
+    Request,
+    UnknownHandler,
+    ValueEncodeError,
+    ValueTooLarge,
+)
+
+KEY = b"k" * 32
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[DataPlane, DataPlane]]:
+    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY) as bob:
+        alice.add_peer("bob", bob.address)
+        yield alice, bob
+
+
+# -- opening ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"bind": "0.0.0.0"}, "address"),
+        ({"peers": {"bob": ("10.0.0.5", 7947)}}, "address"),
+        ({"peers": {"bob": ("localhost", 7947)}, "key": KEY}, "address"),
+        ({"peers": {"bob": ("10.0.0.5", 0)}, "key": KEY}, "address"),
+        ({"key": b"short"}, "16, 24 or 32"),
+        ({"key": "text"}, "bytes"),
+        ({"key": Keyring()}, "key"),
+        ({"key": KEY, "certificates": ("a", "b", "c")}, "certificates"),
+        ({"certificates": ("/nowhere.pem", "/nowhere.key", "/nowhere.ca")}, "certfile"),
+    ],
+)
+def test_settings_that_are_refused_say_which(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DataPlane("alice", **settings)
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 300, " a"])
+def test_names_that_no_node_may_have(name: str) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        DataPlane(name)
+
+
+def test_other_addresses_without_a_key_need_to_be_asked_for() -> None:
+    with DataPlane("alice", bind="0.0.0.0", insecure=True) as plane:
+        assert plane.port > 0
+
+
+def test_port_in_use_is_a_bind_error() -> None:
+    with DataPlane("alice") as plane, pytest.raises(BindError, match=str(plane.port)):
+        DataPlane("bob", port=plane.port)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"handlers": 0}, {"idle_timeout": 0}, {"spin": 1.0}, {"max_value": "1"}, {"tracebacks": 1}]
+)
+def test_config_checks_its_fields(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DataConfig(**settings)
+    assert caught.value.field == next(iter(settings))
+
+
+def test_config_replaces_and_knows_its_names() -> None:
+    assert DataConfig().replace(handlers=2).handlers == 2
+    with pytest.raises(ConfigError, match="no such setting"):
+        DataConfig().replace(handler=2)
+
+
+# -- calls --------------------------------------------------------------------------------
+
+
+def test_connect_learns_the_name(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    assert bob.connect(alice.address, timeout=PATIENCE) == "alice"
+    bob.send("alice", 1, timeout=PATIENCE)
+    assert alice.receive(PATIENCE).sender == "bob"
+
+
+def test_connect_where_nobody_listens_is_refused_at_once(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, _ = pair
+    with DataPlane("carol", key=KEY) as carol:
+        address = carol.address
+    with pytest.raises(PeerUnreachable, match="nothing listens"):
+        alice.connect(address, timeout=PATIENCE)
+
+
+def test_one_address_is_enough_for_both_directions(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    alice.send("bob", "over", timeout=PATIENCE)
+    bob.send("alice", "and back", timeout=PATIENCE)
+    assert alice.receive(PATIENCE).value == "and back"
+    assert [peer.connections for peer in bob.peers()] == [1]
+
+
+def test_unknown_peer_says_how_to_make_it_known(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, _ = pair
+    with pytest.raises(PeerUnreachable, match="add_peer") as caught:
+        alice.send("dave", 1)
+    assert caught.value.node == "dave" and caught.value.operation == "send" and not caught.value.indeterminate
+
+
+def test_what_a_handler_raises_arrives_with_type_and_text(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+
+    @bob.on_request("fail")
+    def fail(request: Request) -> None:
+        raise KeyError("secret")
+
+    with pytest.raises(RemoteError) as caught:
+        alice.request("bob", "fail", timeout=PATIENCE)
+    assert (caught.value.type, caught.value.text, caught.value.node) == ("KeyError", "'secret'", "bob")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_answer_that_cannot_be_sent_is_an_error_of_the_handler(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    bob.on_request("odd")(lambda request: object())
+    with pytest.raises(RemoteError) as caught:
+        alice.request("bob", "odd", timeout=PATIENCE)
+    assert caught.value.type == "ValueEncodeError"
+
+
+def test_unknown_handler_is_named(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, _ = pair
+    with pytest.raises(UnknownHandler, match="nothing"):
+        alice.request("bob", "nothing", timeout=PATIENCE)
+
+
+def test_value_that_cannot_be_sent_is_found_before_anything_is(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, _ = pair
+    with pytest.raises(ValueEncodeError, match="a"):
+        alice.send("bob", {"a": [1, object()]})
+    assert alice.metrics()["connections"] == 0
+
+
+def test_value_above_either_sides_limit_is_refused_by_name() -> None:
+    small = DataConfig(max_value=1 << 16)
+    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY, config=small) as bob:
+        alice.add_peer("bob", bob.address)
+        alice.on_request("large")(lambda request: bytes(1 << 17))
+        with pytest.raises(ValueTooLarge, match="max_value"):
+            alice.send("bob", bytes(1 << 17), timeout=PATIENCE)
+        with pytest.raises(ValueTooLarge):
+            alice.request("bob", "x", bytes(1 << 17), timeout=PATIENCE)
+        with pytest.raises(ValueTooLarge):
+            bob.send("alice", bytes(1 << 17))
+        with pytest.raises(ValueTooLarge):
+            bob.request("alice", "large", timeout=PATIENCE)
+        bob.send("alice", "still there", timeout=PATIENCE)
+        assert alice.receive(PATIENCE).value == "still there"
+
+
+def test_busy_handlers_say_so_and_nothing_ran() -> None:
+    began, go = threading.Semaphore(0), threading.Event()
+    ran: list[int] = []
+
+    def slow(request: Request) -> None:
+        began.release()
+        go.wait(PATIENCE)
+        ran.append(request.value)
+
+    one = DataConfig(handlers=1, handler_spares=0, handler_queue=0)
+    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY, config=one) as bob:
+        alice.add_peer("bob", bob.address)
+        bob.on_request("slow")(slow)
+        first = alice.request_async("bob", "slow", 1, timeout=PATIENCE)
+        assert began.acquire(timeout=PATIENCE)
+        with pytest.raises(PeerBusy) as caught:
+            alice.request("bob", "slow", 2, timeout=PATIENCE)
+        assert caught.value.retriable and not caught.value.indeterminate
+        go.set()
+        first.result(PATIENCE)
+        assert ran == [1]
+
+
+def test_request_all_brings_what_came_and_why_the_rest_did_not(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    bob.on_request("id")(lambda request: request.value)
+    alice.on_request("id")(lambda request: request.value + 1)
+    results = alice.request_all(["alice", "bob", "dave"], "id", 1, timeout=PATIENCE)
+    assert results == {"alice": 2, "bob": 1}
+    assert list(results.errors) == ["dave"] and isinstance(results.errors["dave"], PeerUnreachable)
+
+
+def test_timeout_after_sending_is_indeterminate_and_frees_the_call(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    go = threading.Event()
+    bob.on_request("slow")(lambda request: go.wait(PATIENCE))
+    alice.send("bob", "warm", timeout=PATIENCE)
+    with pytest.raises(OperationTimeout) as caught:
+        alice.request("bob", "slow", timeout=0.05)
+    assert caught.value.indeterminate
+    assert alice.peers()[0].calls == 0
+    go.set()
+
+
+def test_cancelled_future_tells_the_peer(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    began, go = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> None:
+        began.set()
+        go.wait(PATIENCE)
+
+    bob.on_request("slow")(slow)
+    future = alice.request_async("bob", "slow", timeout=PATIENCE)
+    assert began.wait(PATIENCE)
+    assert future.cancel()
+    with pytest.raises(CancelledError):
+        future.result()
+    assert alice.peers()[0].calls == 0
+    bob.on_request("count")(lambda request: bob.metrics().get("requests.cancelled", 0))
+    assert alice.request("bob", "count", timeout=PATIENCE) == 1
+    go.set()
+
+
+def test_progress_is_told_on_the_callers_thread(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    told: list[tuple[int, int, bool]] = []
+    here = threading.current_thread()
+    reader = threading.Thread(target=bob.receive, args=(PATIENCE,))
+    reader.start()
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total, threading.current_thread() is here))
+
+    alice.send("bob", bytes(4 << 20), timeout=PATIENCE, progress=progress)
+    reader.join()
+    assert told[-1][0] == told[-1][1] >= 4 << 20
+    assert all(own for _, _, own in told)
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+
+
+def test_codecs_carry_own_types(pair: tuple[DataPlane, DataPlane]) -> None:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: [z.real, z.imag], lambda parts: complex(*parts))
+    with DataPlane("carol", key=KEY, codecs=codecs) as carol, DataPlane("dave", key=KEY, codecs=codecs) as dave:
+        carol.add_peer("dave", dave.address)
+        carol.send("dave", [1 + 2j], timeout=PATIENCE)
+        assert dave.receive(PATIENCE).value == [1 + 2j]
+        alice, _ = pair
+        carol.add_peer("alice", alice.address)
+        carol.send("alice", 1j, timeout=PATIENCE)  # alice does not know it: dropped, counted, and she goes on
+        carol.send("alice", "next", timeout=PATIENCE)
+        assert alice.receive(PATIENCE).value == "next"
+        assert alice.metrics()["values.bad"] == 1
+
+
+# -- peers and the end -----------------------------------------------------------------------
+
+
+def test_peers_tell_state_and_path(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    assert alice.peers() == []
+    alice.send("bob", 1, timeout=PATIENCE)
+    (info,) = alice.peers()
+    assert (info.name, info.address, info.state, info.dialled) == ("bob", bob.address, "connected", True)
+    assert info.mtu >= 1200 and info.path["bytes_sent"] > 0
+
+
+def test_removed_peer_ends_its_calls(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    began = threading.Event()
+
+    def slow(request: Request) -> None:
+        began.set()
+        threading.Event().wait(0.5)
+
+    bob.on_request("slow")(slow)
+    future = alice.request_async("bob", "slow", timeout=PATIENCE)
+    assert began.wait(PATIENCE)
+    alice.remove_peer("bob")
+    with pytest.raises(PeerUnreachable, match="removed") as caught:
+        future.result(PATIENCE)
+    assert caught.value.indeterminate
+    with pytest.raises(PeerUnreachable, match="no address"):
+        alice.send("bob", 1)
+
+
+def test_close_is_final_and_idempotent(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    alice.send("bob", "kept", timeout=PATIENCE)
+    bob.close()
+    bob.close()
+    assert bob.receive(0).value == "kept"
+    with pytest.raises(NotRunningError):
+        bob.receive(0)
+    for call in (
+        lambda: bob.send("alice", 1),
+        lambda: bob.request("alice", "x"),
+        lambda: bob.send_async("alice", 1),
+        lambda: bob.peers(),
+        lambda: bob.add_peer("x", ("127.0.0.1", 1)),
+        lambda: bob.connect(("127.0.0.1", 1)),
+    ):
+        with pytest.raises(NotRunningError):
+            call()
+    assert list(bob.messages()) == []
+    assert "closed" in repr(bob)
+    with pytest.raises(PeerUnreachable):
+        alice.request("bob", "x", timeout=PATIENCE)
+
+
+def test_planes_are_not_pickled() -> None:
+    with DataPlane("alice") as plane, pytest.raises(TypeError, match="each process"):
+        pickle.dumps(plane)
+
+
+def test_forgotten_plane_warns() -> None:
+    plane = DataPlane("alice")
+    with pytest.warns(ResourceWarning, match="close"):
+        plane.__del__()
+    plane.close()
