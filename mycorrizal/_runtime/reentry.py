@@ -1,19 +1,27 @@
-"""Which threads must not wait: those whose progress the wait needs.
+"""Which threads must not wait, those whose progress the wait needs, and how the others do.
 
 The loop and the gossip thread write themselves down here; a blocking call
 asks before it waits. The question costs one look into a dict.
+
+A wait on the main thread goes in slices: a signal that comes between Python's
+last look for one and the system call that sleeps interrupts nothing, and a
+Ctrl-C would be seen only when the wait is over.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..exceptions import ReentrantCallError
+from .deadline import Deadline
 
-__all__ = ["Roll", "finishers", "owner", "refuse"]
+__all__ = ["Roll", "finishers", "owner", "pass_gate", "refuse", "wait_sliced"]
+
+SLICE = 0.1
+"""Seconds after which a Ctrl-C is seen at the latest."""
 
 
 class Roll:
@@ -66,3 +74,24 @@ def refuse(operation: str) -> None:
             operation=operation,
             hint="call it from a handler or a thread of your own",
         )
+
+
+def pass_gate(gate: threading.Lock, deadline: Deadline) -> bool:
+    """Acquire `gate`; False if the deadline passed first."""
+    left = deadline.remaining()
+    if left is not None and left <= SLICE:
+        return gate.acquire(timeout=left)
+    # Nearly every wait ends here, without asking what thread this is.
+    return gate.acquire(timeout=SLICE) or wait_sliced(lambda seconds: gate.acquire(timeout=seconds), deadline)
+
+
+def wait_sliced(wait: Callable[[float], bool], deadline: Deadline) -> bool:
+    """Call ``wait(seconds)``, -1 for no end, until it returns True or the deadline passed; return which."""
+    main = threading.current_thread() is threading.main_thread()
+    while True:
+        left = deadline.remaining()
+        if main and (left is None or left > SLICE):
+            if wait(SLICE):
+                return True
+        else:
+            return wait(-1 if left is None else left)

@@ -20,7 +20,7 @@ from mycorrizal._data.ports import Call, Pipe, Received, Served
 from mycorrizal._wire.frames import Close, Status, name_field
 from mycorrizal._wire.values import DEFAULT, decode_packed, encode_value
 from mycorrizal.dataconfig import DataConfig
-from mycorrizal.exceptions import MycorrizalError, ProofError
+from mycorrizal.exceptions import MycorrizalError, ProofError, RemoteProtocolError
 from mycorrizal.types import Address
 
 QUIC_IDLE = 70.0
@@ -219,7 +219,7 @@ class Conn:
         return not self.node.dead
 
     def _deliver(self, stream: int, run: Callable[[Conn], None], size: int, *, reset: bool = False) -> None:
-        """Bring something to the other end, in order on its stream; a reset may overtake."""
+        """Bring something to the other end, in order on its stream; a reset may overtake, and then nothing else counts."""
         delay = self.world.random_delay() * (10 if self.world.rng.random() < 0.03 else 1)  # lost once, and sent again
         when = self.world.now + delay
         if not reset:
@@ -241,21 +241,20 @@ class Conn:
                 self.world.later(self.world.random_delay(), lambda: self._end(0, "", True, "reset"))
             return
         other.last_received = self.world.now
-        if reset:
-            other.stopped_by_peer(stream)
         run(other)
         other.touch()
         self.world.later(self.world.random_delay(), lambda: self._acknowledged(stream, size))
 
-    def stopped_by_peer(self, stream: int) -> None:
-        """A reset has come: what is still on its way does not count."""
-
     def _acknowledged(self, stream: int, size: int) -> None:
-        if not self.gone and self._passes() and self.other is not None and not self.other.gone:
-            self.last_received = self.world.now
-            if stream not in self.stopped:
-                self.acked[stream] = self.acked.get(stream, 0) + size
-            self.touch()
+        if self.gone or self.other is None or self.other.gone:
+            return
+        if not self.other._passes():
+            self.other.lost = True
+            return
+        self.last_received = self.world.now
+        if stream not in self.stopped:
+            self.acked[stream] = self.acked.get(stream, 0) + size
+        self.touch()
 
     def _data(self, stream: int, data: bytes, fin: bool) -> None:
         self.node.machine.stream_data(self, stream, data, fin, self.world.now)
@@ -352,7 +351,7 @@ class Node:
             conn.channel = back.channel = world.rng.randbytes(8)
             first = world.random_delay()
             world.later(first, back.connect)
-            world.later(first + world.random_delay() / 10, conn.connect)
+            world.later(first + world.delay[0] / 2, conn.connect)  # before anything of the server
         return conn
 
     def resolve(self, node: str) -> Address | None:
@@ -375,17 +374,26 @@ class Node:
         """Take one message out of the inbox."""
         if self.inbox and not self.dead:
             (sender, received), _ = self.inbox.popleft()
-            self.messages.append((sender, received.decode(DEFAULT)))
             if self._refused:
                 self._refused = False
                 self.world.later(0.0005, self.machine.room)
+            try:
+                self.messages.append((sender, received.decode(DEFAULT)))
+            except RemoteProtocolError as error:
+                self.machine.bad_value(sender, error, self.world.now)
 
     def serve(self, request: Served) -> bool:
         if self.serving >= self.capacity:
             return False
         self.serving += 1
-        self.ran.append(request.value.decode(DEFAULT))
-        self.handler(request)
+        try:
+            self.ran.append(request.value.decode(DEFAULT))
+        except RemoteProtocolError as error:
+            wrong = error
+            self.world.later(0.0, lambda: self.machine.bad_value(request.sender, wrong, self.world.now))
+            self.answer(request)
+        else:
+            self.handler(request)
         return True
 
     def answer(self, request: Served, value: object = "done", delay: float = 0.0) -> None:

@@ -267,6 +267,15 @@ def test_cancel_ends_a_wait_on_another_thread() -> None:
         future.result(WAIT)
 
 
+def test_interrupt_ends_a_wait_for_a_future(completions: Completions) -> None:
+    future: PlaneFuture[str] = PlaneFuture()
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    completions.post(future, lambda: "a")
+    assert future.result(WAIT) == "a"
+
+
 def test_works_with_wait_and_as_completed(completions: Completions) -> None:
     futures: list[PlaneFuture[int]] = [PlaneFuture() for _ in range(10)]
     seen = concurrent.futures.as_completed(futures, WAIT)

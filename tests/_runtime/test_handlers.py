@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import threading
 import weakref
@@ -65,16 +66,14 @@ def settled(pool: HandlerPool) -> None:
             assert done.wait(WAIT)
 
 
-def widen(pool: HandlerPool, until: Callable[[], bool]) -> list[float]:
-    """Drive ``tick`` on a clock of our own until `until()`; return the moments at which it was called."""
-    moments = [0.0]
-    for _ in range(100000):
-        again = pool.tick(moments[-1])
-        if until():
-            return moments
-        if again is not None:
-            moments.append(again)
-    raise AssertionError("never came")
+def widen(pool: HandlerPool, until: Callable[[], bool]) -> None:
+    """Drive ``tick``, a millisecond of our own clock at a time, until `until()`."""
+    deadline = Deadline(WAIT)
+    now = 0.0
+    while not until():
+        assert not deadline.passed
+        now = pool.tick(now) or now
+        threading.Event().wait(0.0001)  # lets the workers run
 
 
 def test_jobs_run_in_order_on_one_named_daemon(make: Callable[..., HandlerPool]) -> None:
@@ -459,6 +458,33 @@ def test_no_thread_to_be_had_is_busy(make: Callable[..., HandlerPool], monkeypat
     ended = threading.Event()
     assert pool.submit(ended.set)
     assert ended.wait(WAIT)
+
+
+def test_end_of_the_interpreter_waits_for_no_worker() -> None:
+    """Idle, busy and waiting threads, and a pool that nobody stopped: a clean and quick end."""
+    source = """if True:
+        import threading
+        from mycorrizal._runtime.counters import Counters
+        from mycorrizal._runtime.handlers import HandlerPool
+        pool = HandlerPool("alice", workers=3, spares=1, queue=9, counters=Counters())
+        began = threading.Semaphore(0)
+        def waits():
+            began.release()
+            with pool.waiting():
+                threading.Event().wait()
+        def blocks():
+            began.release()
+            threading.Event().wait()
+        for job in (waits, blocks, began.release):
+            pool.submit(job)
+        now = 0.0
+        for _ in range(3):
+            while not began.acquire(timeout=0.001):
+                now += 0.001
+                pool.tick(now)
+    """
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_no_further_thread_to_be_had_runs_with_what_there_is(

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from mycorrizal import DataConfig
@@ -19,7 +20,7 @@ from mycorrizal.dataplane import DataPlane
 
 from .conftest import ROOT
 
-__all__ = ["KEY", "Script", "Task", "introduce", "memory", "mesh", "run_script", "spawn", "together"]
+__all__ = ["KEY", "Script", "Task", "introduce", "memory", "mesh", "pythons", "run_script", "spawn", "together"]
 
 KEY = bytes(range(32))
 SECONDS = 20.0
@@ -53,7 +54,7 @@ class Task(threading.Thread):
 
     def __init__(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
         super().__init__(daemon=True)
-        self._call = lambda: function(*args, **options)
+        self._function = partial(function, *args, **options)
         self._outcome: Any = None
         self._error: BaseException | None = None
         self.seconds = 0.0
@@ -62,7 +63,7 @@ class Task(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         try:
-            self._outcome = self._call()
+            self._outcome = self._function()
         except BaseException as error:
             self._error = error
         self.seconds = time.monotonic() - began

@@ -137,8 +137,8 @@ class RawClient:
                 self.channel = self.tap.binding()
             elif isinstance(event, StopSendingReceived):
                 self.stopped[event.stream_id] = event.error_code
-            elif isinstance(event, ConnectionTerminated):
-                self.end = event
+        # The event comes only after the draining period, which after a pause is long.
+        self.end = self.quic._close_event
 
     def ended(self, seconds: float = 10.0) -> Close | int | None:
         """Wait until the server closes the connection; return its code, None if it does not."""
@@ -146,7 +146,7 @@ class RawClient:
         if self.end is None:
             return None
         code = self.end.error_code
-        return Close(code) if code in Close._value2member_map_ and code < 0x100 else code
+        return Close(code) if code in Close._value2member_map_ else code
 
     # -- speaking -------------------------------------------------------------------------
 

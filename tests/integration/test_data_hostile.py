@@ -33,6 +33,7 @@ _SERVER = """
     logging.basicConfig(level=logging.ERROR)
     plane = DataPlane("server", key=KEY, config=DataConfig(**json.loads(hear())))
     plane.on_request("echo")(lambda request: request.value)
+    plane.on_request("zeros")(lambda request: bytes(request.value))
     say(plane.port)
     while hear() == "metrics":
         say(json.dumps(plane.metrics()))
@@ -47,7 +48,8 @@ class Victim:
     def __init__(self, script: Script, settings: dict[str, Any]) -> None:
         self.script = script
         self.address = ("127.0.0.1", int(script.ask(json.dumps(settings))))
-        self.member = DataPlane("member", key=KEY, peers={"server": self.address}, config=DataConfig(silence_timeout=30))
+        config = DataConfig(silence_timeout=30)
+        self.member = DataPlane("member", key=KEY, peers={"server": self.address}, config=config)
         self.waits: list[float] = []
         self._stop = threading.Event()
         assert self.member.request("server", "echo", "hello") == "hello"
@@ -147,12 +149,12 @@ def test_a_flood_of_garbage_is_dropped() -> None:
         sock.connect(victim.address)
         source = garbage(1)
         sent = 0
-        end = time.monotonic() + 3.0
+        end = time.monotonic() + 1.5
         while time.monotonic() < end:
             for _ in range(50):
                 sent += sock.send(next(source)) > 0
             time.sleep(0.002)
-        assert sent > 5000
+        assert sent > 3000
         assert victim.grown < 24
         before = len(victim.waits)
         until(lambda: len(victim.waits) > before + 20)
@@ -163,7 +165,7 @@ def test_a_flood_of_garbage_is_dropped() -> None:
 
 def test_200_initials_a_second_do_not_keep_members_waiting() -> None:
     with attacked() as victim:
-        calm = victim.rate(1.5)
+        calm = victim.rate(1.0)
         stop = threading.Event()
         initials = [first_datagram() for _ in range(64)]
 
@@ -173,7 +175,7 @@ def test_200_initials_a_second_do_not_keep_members_waiting() -> None:
             rng = random.Random(2)
             while not stop.is_set():
                 data = bytearray(rng.choice(initials))
-                data[6:14] = rng.randbytes(8)  # another connection id, so that it cannot be decrypted, as cheap as can be
+                data[6:14] = rng.randbytes(8)  # another connection id: as cheap to make as can be, and nonsense inside
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                     sock.sendto(initials[sent % 64] if sent % 2 else data, victim.address)
                 sent += 1
@@ -197,6 +199,7 @@ def test_200_initials_a_second_do_not_keep_members_waiting() -> None:
         assert victim.grown < 24
 
 
+@pytest.mark.slow
 def test_strangers_that_answer_the_retry_are_rationed() -> None:
     """They shake hands as fast as they can, prove nothing, and stay as long as they may."""
     with attacked() as victim:
@@ -210,17 +213,19 @@ def test_strangers_that_answer_the_retry_are_rationed() -> None:
                     done[0] += raw.pump(lambda raw=raw: raw.complete or stop.is_set(), 0.5) and raw.complete
 
         strangers = [Task(shake) for _ in range(4)]
-        stormy = victim.rate(3.0)
+        stormy = victim.rate(2.0)
         stop.set()
         for stranger in strangers:
             stranger.result()
         found = victim.metrics()
         assert 0 < done[0] < 80, "some get through: a member whose clock is wrong looks like them"
-        assert sum(found.get(f"quic.{why}", 0) for why in ("refused_source", "refused_rate", "refused_strangers")) > 5, found
+        refused = [found.get(f"quic.refused_{why}", 0) for why in ("source", "rate", "strangers")]
+        assert sum(refused) > 5, found
         assert stormy > calm / 4, (calm, stormy)
         assert max(victim.waits) < 1.0
 
 
+@pytest.mark.slow
 def test_strangers_that_stay_are_sent_away() -> None:
     with attacked(max_unproven=16) as victim, ExitStack() as stack:
         raws = [stack.enter_context(victim.raw(key=None)) for _ in range(8)]
@@ -280,7 +285,9 @@ def test_values_that_no_encoder_makes_end_the_connection() -> None:
                 assert victim.metrics()["offences.value"] == number, name
         with victim.raw(name="bad stream") as raw:  # the same beside the lane
             raw.join()
-            raw.open(raw.value_head(Frame.REQUEST, frames.request_body(1, 0) + frames.name_field("echo"), 60_006) + deep(60_001), fin=True)
+            value = deep(60_000)
+            body = frames.request_body(1, 0) + frames.name_field("echo")
+            raw.open(raw.value_head(Frame.REQUEST, body, len(value)) + value, fin=True)
             assert raw.ended() == Close.PROTOCOL
         assert victim.metrics()["offences"] == len(BAD_VALUES) + 1
         assert victim.grown < 32
@@ -307,7 +314,7 @@ BAD_FRAMES = {
     "a cancel of no size": frames.frame(Frame.CANCEL, b""),
     "a grant cut off": frames.frame(Frame.GRANT, b"\0" * 15),
     "an open on the lane": frames.frame(Frame.OPEN, b"\4name"),
-    "one id twice": 2 * (frames.frame(Frame.REQUEST, frames.request_body(1, 0) + frames.name_field("slow") + packed(b"\x01"))),
+    "one id twice": 2 * frames.frame(Frame.REQUEST, b"\0\0\0\1\0\0\0\0\4echo" + packed(b"\1")),
 }
 
 
@@ -315,15 +322,15 @@ def test_frames_that_no_node_sends_end_the_connection() -> None:
     with attacked(handlers=1) as victim:
         for number, (name, data) in enumerate(BAD_FRAMES.items(), 1):
             with victim.raw(name=f"bad {number}") as raw:
-                raw.join().say(data.replace(b"slow", b"echo"))
-                if name == "one id twice":  # in one packet, so that the first is still being handled, or is answered
+                raw.join().say(data)
+                if name == "one id twice":  # in one packet: the first is still being handled, or is answered already
                     assert raw.pump(lambda raw=raw: raw.end or len(raw.frames) == 2)
                 else:
                     assert raw.ended() == Close.PROTOCOL, name
         offences = victim.metrics()["offences.protocol"]
         assert len(BAD_FRAMES) - 1 <= offences <= len(BAD_FRAMES)
         for data, what in (
-            (b"\0\0", "an empty head"), (b"\xff\xff\4", "a head too long"), (b"\0\1\x63", "a stream of an unknown kind"),
+            (b"\0\0", "an empty head"), (b"\xff\xff\4", "a head too long"), (b"\0\1\x63", "an unknown kind"),
             (b"\0\1\4", "a value without a size"), (b"\0\x05\x06" + bytes(4), "a kind that is not for streams"),
         ):  # fmt: skip
             with victim.raw(name=what) as raw:
@@ -385,22 +392,24 @@ def test_a_quarter_of_a_million_tiny_frames_starve_nobody(what: str) -> None:
 
 def test_a_peer_that_asks_much_and_reads_nothing_gets_no_further() -> None:
     """Answers that nobody fetches must not pile up without end."""
-    with attacked() as victim:
+    with attacked(handler_queue=1000) as victim:
         with victim.raw(name="mute", window=4096) as raw:
             raw.join()
             # It never says that it has read anything.
             raw.quic._write_connection_limits = lambda builder, space: None  # type: ignore[method-assign]
             raw.quic._write_stream_limits = lambda builder, space, stream: None  # type: ignore[method-assign]
-            value = encode_value(bytes(60_000)).pack()
-            send_all(raw, b"".join(raw.request(number, "echo", value) for number in range(1, 601)))
-            victim.until(lambda metrics: metrics["handlers.queued"] == metrics["handlers.busy"] == 0)
-            assert victim.metrics()["requests.busy"] > 100
-            assert victim.grown < 48, "36 MB were asked for"
+            value = encode_value(60_000).pack()
+            for wave in range(8):
+                numbers = range(100 * wave + 1, 100 * wave + 101)
+                send_all(raw, b"".join(raw.request(number, "zeros", value) for number in numbers))
+                victim.until(lambda metrics: metrics["handlers.queued"] == 0 and metrics["handlers.busy"] <= 1)
+            assert victim.metrics()["requests.busy"] > 300
+            assert victim.grown < 40, "48 MB were asked for"
         assert max(victim.waits) < 1.5
 
 
 def test_values_announced_as_1_gib_cost_nothing_until_they_come() -> None:
-    with attacked(stall_timeout=1.0) as victim, ExitStack() as stack:
+    with attacked(stall_timeout=0.5) as victim, ExitStack() as stack:
         body = frames.request_body
         raws = []
         for number in range(4):
@@ -430,7 +439,7 @@ def test_values_announced_as_1_gib_cost_nothing_until_they_come() -> None:
 
 def test_slow_loris_on_heads_and_frames() -> None:
     """A byte of everything, and then nothing."""
-    with attacked(stall_timeout=1.0) as victim:
+    with attacked(stall_timeout=0.5) as victim:
         with victim.raw(name="loris") as raw:
             raw.join()
             raw.say(b"\0\0\1")  # half a frame
@@ -450,7 +459,8 @@ def test_streams_that_nobody_takes_are_refused_one_by_one() -> None:
     with attacked() as victim:
         with victim.raw(name="opener") as raw:
             raw.join()
-            streams = [raw.open(frames.stream_head(Frame.OPEN, frames.name_field("none")), uni=False) for _ in range(100)]
+            head = frames.stream_head(Frame.OPEN, frames.name_field("none"))
+            streams = [raw.open(head, uni=False) for _ in range(100)]
             assert raw.pump(lambda: all(raw.stopped.get(stream) == Close.UNKNOWN for stream in streams))
             assert raw.end is None
             assert victim.metrics()["streams.refused"] == 100

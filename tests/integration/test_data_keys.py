@@ -134,12 +134,12 @@ def test_keys_are_rotated_while_requests_flow() -> None:
             until(lambda: made[0] > before + 50)
 
         on()
-        connections = b.metrics()["quic.accepted"] if "quic.accepted" in b.metrics() else 0
+        connections = b.metrics().get("quic.accepted", 0)
         for step in (Keyring.add, Keyring.use):
             for ring in rings:
                 step(ring, new)
                 on()
-        assert (b.metrics().get("quic.accepted", 0), "key removed") == (connections, "key removed")
+        assert b.metrics().get("quic.accepted", 0) == connections, "so far every connection has held"
         for ring in rings:
             ring.remove(old)
             on()
@@ -255,7 +255,10 @@ def tshark(need_peer: Callable[[str], str]) -> str:
 
 def test_nothing_of_the_payload_is_in_clear_on_the_wire(tshark: str, tmp_path: Path) -> None:
     file = tmp_path / "session.pcapng"
-    with mesh("unmistakable-alice", "unmistakable-bob") as (a, b), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+    with (
+        mesh("unmistakable-alice", "unmistakable-bob") as (a, b),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain,
+    ):
         b.on_request("unmistakable-handler")(lambda request: request.value)
         capture = subprocess.Popen(
             [tshark, "-i", "lo", "-f", f"udp port {a.port} or udp port {b.port} or udp port 9", "-w", str(file), "-q"],
@@ -289,7 +292,8 @@ def test_nothing_of_the_payload_is_in_clear_on_the_wire(tshark: str, tmp_path: P
     for secret in (MARKER, MARKER[:12], b"unmistakable", KEY, b"mycorrizal client proof"):
         assert secret not in data
     found = subprocess.run(
-        [tshark, "-r", str(file), "-d", f"udp.port=={b.port},quic", "-Y", "quic.long.packet_type == 0 && tls.handshake.type == 1",
+        [tshark, "-r", str(file), "-d", f"udp.port=={b.port},quic",
+         "-Y", "quic.long.packet_type == 0 && tls.handshake.type == 1",
          "-T", "fields", "-e", "tls.handshake.extensions_server_name", "-e", "tls.handshake.extensions_alpn_str"],
         capture_output=True, text=True, check=True, timeout=30,
     ).stdout.split()  # fmt: skip

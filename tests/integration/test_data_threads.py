@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import as_completed, wait
 
 import pytest
@@ -151,10 +153,10 @@ class Delegate(BaseDelegate, BaseEventDelegate):
 
     def node_meta(self, limit: int) -> bytes:
         if self.plane is not None:
-            calls = (
+            calls: tuple[Callable[[DataPlane], object], ...] = (
                 lambda plane: plane.request("b", "echo", 1), lambda plane: plane.send("b", 1),
-                lambda plane: plane.receive(1), lambda plane: plane.peers(), lambda plane: plane.request_all(["b"], "echo"),
-                lambda plane: plane.connect(("127.0.0.1", 9)),
+                lambda plane: plane.receive(1), lambda plane: plane.peers(),
+                lambda plane: plane.request_all(["b"], "echo"), lambda plane: plane.connect(("127.0.0.1", 9)),
             )  # fmt: skip
             for call in calls:
                 try:
@@ -188,8 +190,7 @@ def test_delegates_that_supply_may_not_wait_and_those_that_observe_may(start: St
         member = start("m1", delegate=delegate, events=delegate)
         delegate.plane = a
         other = start("m2", seed=member)
-        until(lambda: delegate.observed)
-        assert delegate.observed == ["m2 joined"]
+        until(lambda: "m2 joined" in delegate.observed)
         member.update_node()
         gate.set()
         *refused, future, refused_too = delegate.supplied[:8]
@@ -244,9 +245,9 @@ def test_a_node_may_talk_to_itself() -> None:
             a.request("a", "nobody")
         assert a.peers() == []
         assert a.metrics()["connections"] == 0
-        a.on_request("raise")(lambda request: [][1])
-        with pytest.raises(RemoteError, match="IndexError"):
-            a.request("a", "raise")
+        a.on_request("raise")(lambda request: request.value["x"])
+        with pytest.raises(RemoteError, match="KeyError"):
+            a.request("a", "raise", {})
 
 
 def test_a_full_pool_says_so_at_once_and_nothing_ran() -> None:
@@ -337,7 +338,7 @@ def test_errors_of_handlers_arrive_and_hurt_nobody() -> None:
             def __str__(self) -> str:
                 raise RuntimeError("no text")
 
-        b.on_request("exit")(lambda request: exit(3))
+        b.on_request("exit")(lambda request: sys.exit(3))
         b.on_request("odd")(lambda request: (_ for _ in ()).throw(Odd()))
         b.on_request("value")(lambda request: object())
         b.on_request("cut")(lambda request: "\ud800")

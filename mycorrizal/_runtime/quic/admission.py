@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
+from typing import Generic, TypeVar
 
-__all__ = ["Admission", "Bucket", "Verdict"]
+__all__ = ["Admission", "Bucket", "Verdict", "WaitingRoom"]
+
+T = TypeVar("T")
 
 _SOURCES_MAX = 4096
 _KNOCKS_MAX = 8192
@@ -151,6 +154,34 @@ class Admission:
         else:
             sources.move_to_end(key)
         return bucket
+
+
+class WaitingRoom(Generic[T]):
+    """Members that came while all places were taken: the first ones are called as soon as one is free.
+
+    They would come back by themselves, but after ever longer pauses, in which places stay empty.
+    """
+
+    def __init__(self, most: int = 256, seconds: float = 3.0) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._items: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, key: bytes, item: T, now: float) -> None:
+        """Let `item` wait; a later one with the same key takes its place. Nothing if the room is full."""
+        if key in self._items or len(self._items) < self._most:
+            self._items[key] = (item, now)
+
+    def take(self, now: float) -> T | None:
+        """Return who waits longest and has not given up; None if nobody does."""
+        while self._items:
+            _, (item, since) = self._items.popitem(last=False)
+            if now - since <= self._seconds:
+                return item
+        return None
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ Written against aioquic 1.7.2.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -38,8 +39,9 @@ _LOCAL_ACK_DELAY = 0.008
 
 _PRIVATE = {
     "QuicConnection": """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _configuration
-        _confirm_handshake _crypto_buffers _crypto_streams _cryptos _datagrams_pending _events _get_or_create_stream _get_or_create_stream_for_send
-        _handshake_confirmed _handshake_done_pending _host_cid_seq _host_cids _idle_timeout _is_client
+        _confirm_handshake _crypto_buffers _crypto_streams _cryptos _datagrams_pending _events
+        _get_or_create_stream _get_or_create_stream_for_send _logger _handshake_confirmed
+        _handshake_done_pending _host_cid_seq _host_cids _idle_timeout _is_client
         _local_ack_delay_exponent _local_active_connection_id_limit _local_initial_source_connection_id
         _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss _loss_at _max_datagram_size
         _network_paths _on_ack_delivery _pacing_at _packet_number _payload_received _peer_cid _ping_pending
@@ -47,8 +49,8 @@ _PRIVATE = {
         _remote_max_data_used _remote_max_idle_timeout _replenish_connection_ids _retire_connection_ids _spaces
         _spin_bit _state _stream_can_receive _stream_can_send _stream_is_discarded _streams _streams_blocked_pending
         _streams_queue _write_connection_limits host_cid""",
-    "QuicPacketRecovery": """_cc _pacer _pto_count _rtt_initial _rtt_initialized _rtt_min _rtt_smoothed _rtt_variance
-        _time_of_last_sent_ack_eliciting_packet max_ack_delay on_ack_received on_packet_sent""",
+    "QuicPacketRecovery": """_cc _logger _pacer _pto_count _rtt_initial _rtt_initialized _rtt_min _rtt_smoothed
+        _rtt_variance _time_of_last_sent_ack_eliciting_packet max_ack_delay on_ack_received on_packet_sent""",
     "QuicPacketPacer": "_max_datagram_size next_send_time packet_time update_after_send",
     "QuicCongestionControl": "_max_datagram_size bytes_in_flight congestion_window",
     "QuicPacketSpace": """ack_at ack_eliciting_in_flight ack_queue expected_packet_number largest_received_packet
@@ -142,6 +144,24 @@ class PathCongestion(RenoCongestionControl):
         super().on_packets_expired(packets=packets)
 
 
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
+    """aioquic warns of every stranger's mistake; that is for who debugs, and must not fill anybody's log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if level > logging.DEBUG and self.logger.isEnabledFor(logging.DEBUG):
+            self.logger.debug(msg, *args)
+
+    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Say nothing: aioquic debugs every packet."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Return whether anything would be written."""
+        return self.logger.isEnabledFor(logging.DEBUG)
+
+
+_QUIET: Any = _Quiet(logging.getLogger("mycorrizal.quic.aioquic"), {})
+
+
 class _NoPacer:
     """Lets every packet go at once: on this host pacing only adds timers."""
 
@@ -223,6 +243,7 @@ class Quic(LeanConnection):
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
+        self._logger = self._loss._logger = _QUIET
         self._make_cid = make_cid
         self._make_token = token
         self.limits_held = False

@@ -164,7 +164,7 @@ class Core:
         respond = partial(_respond, request, status, encoded)
         try:
             if self.pool.queued and self._pool_timer:
-                # More requests wait: let their answers leave with this one. The timer that looks after them is due soon.
+                # More requests wait: let their answers leave with this one, by the timer that looks after them.
                 self.loop.submit_quietly(respond)
                 if not self._pool_timer:
                     self.loop.kick()  # it was due just now

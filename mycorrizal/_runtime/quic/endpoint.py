@@ -28,7 +28,7 @@ from .. import clock
 from ..counters import Counters
 from ..sockets import from_sockaddr
 from . import path
-from .admission import Admission, Bucket, Verdict
+from .admission import Admission, Bucket, Verdict, WaitingRoom
 from .aio import ALPN, LOCAL, PATH, Buffer, Quic
 from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
 from .loop import Loop, Timer
@@ -106,6 +106,7 @@ class Endpoint:
         self._closed = False
         now = clock.now()
         self._admission = Admission(config.max_unproven, config.retry_threshold, knocking=bool(trust.knock()), now=now)
+        self._waiting: WaitingRoom[tuple[bytes, Sockaddr]] = WaitingRoom()
         self._retry = QuicRetryTokenHandler()
         self._small_answers = Bucket(100.0, 100.0, now)
         self._mark_key = trust.reset_token(b"mark " + loop.node.encode("utf-8", "surrogateescape")) or os.urandom(16)
@@ -219,7 +220,9 @@ class Endpoint:
 
     def _give_up(self, conn: Connection, now: float) -> None:
         if not conn.closed and not conn.connected:
-            conn.end(0, "no answer", by_peer=False, kind="silent", now=now, tell=True)
+            # A goodbye to who never answered would only look like a newcomer to a peer that is too busy.
+            tell = conn.datagrams_received > 0
+            conn.end(0, "no answer", by_peer=False, kind="silent", now=now, tell=tell)
 
     # -- receiving ---------------------------------------------------------------------------
 
@@ -284,7 +287,9 @@ class Endpoint:
             from_sockaddr(sockaddr)[0], knock=knock, validated=retried is not None, now=now
         )
         self.count(verdict.value)
-        if verdict is Verdict.RETRY:
+        if verdict is Verdict.FULL and knock is not None:
+            self._waiting.put(original, (data, sockaddr), now)
+        elif verdict is Verdict.RETRY:
             self._send_retry(header, sockaddr, now)
         elif verdict is Verdict.ACCEPT:
             if retried is not None:
@@ -408,6 +413,15 @@ class Endpoint:
         if conn.counted:
             conn.counted = False
             self._admission.settled(member=conn.knocked)
+            if self._waiting and not self._closed:
+                self.loop.submit(self._admit)
+
+    def _admit(self, now: float) -> None:
+        while self._admission.unproven < self._config.max_unproven and not self._closed:
+            waiting = self._waiting.take(now)
+            if waiting is None:
+                return
+            self._long_header(*waiting, now)
 
     def farewell(self, conn: Connection, datagram: bytes) -> None:
         """Keep the goodbye, to repeat it."""

@@ -21,8 +21,8 @@ from ...exceptions import (
     ValueTooLarge,
 )
 from ..deadline import Deadline
-from .loop import Loop
 from ..futures import Completions, PlaneFuture, Waiter
+from .loop import Loop
 
 if TYPE_CHECKING:
     from ..._data.channel import OutMessage

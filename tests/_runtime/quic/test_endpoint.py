@@ -18,6 +18,7 @@ from mycorrizal.dataconfig import DataConfig
 from tests._runtime.quic.rig import SECONDS, Side
 
 KEY = bytes(range(32))
+NO_STRANGERS = DataConfig(retry_threshold=0)
 
 
 def keyed(name: str, key: bytes = KEY) -> KeyTrust:
@@ -79,9 +80,10 @@ def test_reset_and_stop_reach_the_owner_and_gone_streams_are_harmless(sides: tup
     other = b.owner.accepted[0]
     a.do(lambda _: conn.reset(one, 3), lambda _: conn.reset(one, 3), lambda _: conn.send(one, b"late"))
     b.do(lambda _: other.stop(two, 4), lambda _: other.stop(99, 4), lambda _: other.reset(99, 4))
-    b.owner.wait(lambda: b.owner.resets)
     a.owner.wait(lambda: a.owner.stops)
-    assert b.owner.resets == [(other, one, 3)] and a.owner.stops == [(conn, two, 4)]
+    b.owner.wait(lambda: len(b.owner.resets) == 2)  # who is told to stop resets its stream
+    assert sorted(b.owner.resets, key=lambda item: item[1]) == [(other, two, 4), (other, one, 3)]
+    assert a.owner.stops == [(conn, two, 4)]
 
 
 def test_nobody_there_is_known_at_once(sides: tuple[Side, Side]) -> None:
@@ -130,7 +132,10 @@ def test_peer_process_gone_is_refused_at_the_second_look(sides: tuple[Side, Side
 
 def test_restarted_peer_resets_what_it_has_forgotten() -> None:
     a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"))
+    b.owner.echo = True
     conn = a.connect(b)
+    a.run(lambda now: conn.send(conn.open_stream(uni=False), b"confirm the handshake"))
+    a.owner.wait(lambda: a.owner.data)
     port = b.address[1]
     b.loop.stop()
     assert b.loop.join(Deadline(SECONDS))
@@ -224,7 +229,11 @@ def test_idle_connection_ends() -> None:
 
 
 def test_retry_is_asked_for_above_the_threshold_and_answered() -> None:
-    a, b = Side("a"), Side("b", config=DataConfig(retry_threshold=0))
+    class Shy(KeyTrust):
+        def knock(self) -> bytes:
+            return b""
+
+    a, b = Side("a", trust=Shy(Keyring((), KEY), "a", "test")), Side("b", trust=keyed("b"), config=NO_STRANGERS)
     a.connect(b)
     assert b.counters["quic.retried"] == 1 and b.counters["quic.accepted"] == 1
     a.stop()
@@ -232,9 +241,28 @@ def test_retry_is_asked_for_above_the_threshold_and_answered() -> None:
 
 
 def test_members_knock_and_pass_without_retry() -> None:
-    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=DataConfig(retry_threshold=0))
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=NO_STRANGERS)
     a.connect(b)
     assert b.counters["quic.retried"] == 0 and b.counters["quic.accepted"] == 1
+    a.stop()
+    b.stop()
+
+
+def test_more_members_than_places_all_get_in_without_long_pauses() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=DataConfig(max_unproven=2))
+    conns = a.run(lambda now: [a.endpoint.dial(b.address, None, now) for _ in range(40)])
+    a.owner.wait(lambda: a.owner.open.issuperset(conns))
+    assert b.counters["quic.refused_full"] > 0
+    a.stop()
+    b.stop()
+
+
+def test_strangers_mistakes_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", bytes(32)))
+    conn = a.dial(b.address)
+    a.owner.wait(lambda: conn in a.owner.ends)
+    b.owner.wait(lambda: b.owner.ends)
+    assert [record for record in caplog.records if record.levelno > 10] == []
     a.stop()
     b.stop()
 
