@@ -19,6 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import fuzz_data
 import numpy as np
 
 from mycorrizal import Config, RemoteProtocolError
@@ -90,6 +91,7 @@ def widen(corpus: list[bytes]) -> list[bytes]:
     more.update(dict.fromkeys(_streams_in_cbor(corpus)))
     more.update(dict.fromkeys(_bombs()))
     more.update(dict.fromkeys(_values()))
+    more.update(dict.fromkeys(fuzz_data.samples()))
     return list(more)
 
 
@@ -484,6 +486,7 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "stream-secure": (_streams("msgpack", secure=True), 96 * MIB),
     "value": (_value, 8 * MIB),
     "value-reader": (_value_reader, 4 * MIB),
+    "link": (fuzz_data.link, 16 * MIB),
     "swim-msgpack": (_swim("msgpack"), 16 * MIB),
     "swim-cbor": (_swim("cbor"), 16 * MIB),
 }

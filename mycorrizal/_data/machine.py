@@ -278,8 +278,12 @@ class DataMachine:
         if self.ended:
             ticket.fail(NotRunningError(f"{self.host.name}: this DataPlane was closed", hint="create a new one"))
             return
-        link = self.add(self.host.dial(address, None, now), None)
-        link.greeting = ticket
+        try:
+            conn = self.host.dial(address, None, now)
+        except MycorrizalError as error:  # with certificates, only a name can be dialled
+            ticket.fail(error)
+            return
+        self.add(conn, None).greeting = ticket
 
     def info(self) -> list[PeerInfo]:
         """Return what is known of each peer."""

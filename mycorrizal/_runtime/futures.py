@@ -67,13 +67,9 @@ class Waiter:
         self._gate.release()
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait for the outcome; False if the deadline passed first. Ctrl-C ends it at once."""
+        """Wait for the outcome; False if the deadline passed first. Ctrl-C ends it."""
         if self.outcome is _UNSET:
-            left = deadline.remaining()
-            if left is None:
-                self._gate.acquire()
-            else:
-                self._gate.acquire(timeout=left)
+            reentry.pass_gate(self._gate, deadline)
         return self.outcome is not _UNSET
 
     @property
@@ -158,8 +154,8 @@ class PlaneFuture(Future[T]):
     def _await(self, operation: str, timeout: float | None) -> None:
         if self.done():
             return
-        left = Deadline(timeout).remaining()
-        if left is None or left > 0:
+        deadline = Deadline(timeout)
+        if not deadline.passed:
             reentry.refuse(operation)
             if reentry.finishers.caller() is not None:
                 raise ReentrantCallError(
@@ -168,12 +164,18 @@ class PlaneFuture(Future[T]):
                     hint="in a done-callback look only at the future that it was given",
                 )
             with self._waiting():
-                try:
-                    super().exception(left)
-                except (TimeoutError, CancelledError):
-                    pass
+                reentry.wait_sliced(self._sleep, deadline)
         if not self.done():
             raise OperationTimeout(f"not done within {timeout} s; the call goes on", operation=operation)
+
+    def _sleep(self, seconds: float) -> bool:
+        try:
+            super().exception(None if seconds < 0 else seconds)
+        except CancelledError:
+            pass
+        except TimeoutError:
+            return False
+        return True
 
     def settle(self, finish: Callable[[], T]) -> bool:
         """End it with what `finish` returns or raises; False, and `finish` not called, if it was cancelled.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ..exceptions import MycorrizalError, OperationTimeout
-from . import clock
+from . import clock, reentry
 from .deadline import Deadline
 
 __all__ = ["Inbox"]
@@ -168,11 +168,7 @@ class Inbox(Generic[T]):
         return clock.now() >= since + PATIENCE
 
     def _wait(self, reader: _Reader[T], deadline: Deadline, timeout: float | None) -> T:
-        left = deadline.remaining()
-        if left is None:
-            reader.gate.acquire()
-        else:
-            reader.gate.acquire(timeout=left)
+        reentry.pass_gate(reader.gate, deadline)
         if not reader.items:
             with self._lock:
                 self._leave(reader)

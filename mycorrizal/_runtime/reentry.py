@@ -3,9 +3,10 @@
 The loop and the gossip thread write themselves down here; a blocking call
 asks before it waits. The question costs one look into a dict.
 
-A wait on the main thread goes in slices: a signal that comes between Python's
-last look for one and the system call that sleeps interrupts nothing, and a
-Ctrl-C would be seen only when the wait is over.
+A wait on the main thread goes in slices: a signal that another thread of the
+process takes, or that comes between Python's last look for one and the system
+call that sleeps, interrupts nothing, and a Ctrl-C would be seen only when the
+wait is over.
 """
 
 from __future__ import annotations

@@ -137,6 +137,7 @@ class Conn:
         self.other: Conn | None = None
         self.up = self.gone = False
         self.lost = False  # nothing passes any more
+        self._gap = False
         self.proved = False
         self.pings = 0
         self.sent: dict[int, int] = {}
@@ -207,8 +208,12 @@ class Conn:
         other = self.other
         self._end(code, reason, False, "local")
         if other is not None:
-            delay = self.world.random_delay()
-            self.world.later(delay, lambda: self._passes() and other._end(code, reason, True, "closed"))
+
+            def farewell() -> None:
+                if self._passes():
+                    other._end(code, reason, True, "closed")
+
+            self.world.later(self.world.random_delay(), farewell)
 
     # -- the network --------------------------------------------------------------------------
 
@@ -219,7 +224,7 @@ class Conn:
         return not self.node.dead
 
     def _deliver(self, stream: int, run: Callable[[Conn], None], size: int, *, reset: bool = False) -> None:
-        """Bring something to the other end, in order on its stream; a reset may overtake, and then nothing else counts."""
+        """Bring something to the other end, in order on its stream; only a reset may overtake."""
         delay = self.world.random_delay() * (10 if self.world.rng.random() < 0.03 else 1)  # lost once, and sent again
         when = self.world.now + delay
         if not reset:
@@ -228,8 +233,10 @@ class Conn:
 
     def _arrive(self, stream: int, run: Callable[[Conn], None], size: int, reset: bool) -> None:
         other = self.other
-        if other is None or self.gone and self.world.rng.random() < 0.5 or (stream in self.stopped and not reset):
-            self.lost = self.lost or self.gone  # what was not sent again is a gap: nothing after it counts
+        if other is None or self._gap or (stream in self.stopped and not reset):
+            return
+        if self.gone and self.world.rng.random() < 0.5:
+            self._gap = True  # what a closed connection had lost is not sent again: nothing after it counts
             return
         if not self._passes():
             self.lost = True
@@ -414,7 +421,11 @@ class Node:
         return Close.UNKNOWN if make is None else make()
 
     def arm(self, delay: float) -> None:
-        self.world.later(delay, lambda: self.dead or self.machine.tick(self.world.now))
+        def tick() -> None:
+            if not self.dead:
+                self.machine.tick(self.world.now)
+
+        self.world.later(delay, tick)
 
     def nonce(self) -> bytes:
         return self.world.rng.randbytes(32)

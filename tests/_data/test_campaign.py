@@ -6,12 +6,14 @@ Run one seed again with ``run_campaign(seed)``; each failure names its seed.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
 
 from mycorrizal._data.ports import Served
 from mycorrizal._wire.frames import Status
+from mycorrizal._wire.values import DEFAULT
 from mycorrizal.dataconfig import DataConfig
 
 from .harness import Conn, Node, Outcome, World, leftovers
@@ -40,7 +42,7 @@ class Campaign:
         self.all: list[Node] = []
         self.calls: list[tuple[Any, Outcome, list[Any]]] = []
         self.messages: list[tuple[Any, Outcome, list[Any]]] = []
-        self.withdrawn: set[str] = set()
+        self.withdrawn: set[int] = set()
         for name in NAMES:
             self.start(name)
 
@@ -78,25 +80,25 @@ class Campaign:
                 message, outcome = node.send(other, value)
                 self.messages.append((message, outcome, value))
                 if self.rng.random() < 0.1:
-                    self.world.later(self.rng.random() * 0.1, lambda m=message: self.withdraw(node, other, m))  # type: ignore[misc]
+                    self.world.later(self.rng.random() * 0.1, partial(self.withdraw, node, other, message))
         elif kind < 0.8:
-            call, outcome, _ = self.rng.choice(self.calls or [(None, None, None)])
-            if call is not None and outcome.ended is None and self.nodes.get(call.node):
-                self.cancel(call, outcome)
+            if self.calls:
+                call, outcome, value = self.rng.choice(self.calls)
+                self.cancel(call, outcome, value)
         elif kind < 0.85:
             self.fault(node, other)
         self.world.run(self.rng.choice((0.0, 0.001, 0.01, 0.1, 0.5)))
 
     def withdraw(self, node: Node, other: str, message: Any) -> None:
         if not node.dead:
-            self.withdrawn.add(id(message))  # type: ignore[arg-type]
+            self.withdrawn.add(id(message))
             node.machine.peer(other).withdraw(message, self.world.now)
 
-    def cancel(self, call: Any, outcome: Outcome) -> None:
-        for node in self.all:
-            if not node.dead and any(call is c for c, o, v in self.calls if v[1] == node.boot and o is outcome):
+    def cancel(self, call: Any, outcome: Outcome, value: list[Any]) -> None:
+        for node in self.nodes.values():
+            if node.boot == value[1] and outcome.ended is None:
                 node.machine.peer(call.node).cancel(call, self.world.now)
-                self.withdrawn.add(id(call))  # type: ignore[arg-type]
+                self.withdrawn.add(id(call))
 
     def fault(self, node: Node, other: str) -> None:
         kind = self.rng.random()
@@ -163,8 +165,8 @@ class Campaign:
                 seen.add(number)
                 assert number > last.get(boot, -1), f"message {number} came after {last[boot]}"
                 last[boot] = number
-        unread = {item[0][1].decode(_codecs())[2] for node in self.all for item in node.inbox}
-        for message, outcome, value in self.messages:
+        unread = {unread_number(item) for node in self.all for item in node.inbox}
+        for _, outcome, value in self.messages:
             if outcome.ok:
                 assert value[2] in seen | unread, f"message {value[2]} was lost"
             elif outcome.error is not None and not outcome.error.indeterminate:
@@ -180,10 +182,10 @@ class Campaign:
                 assert value[2] not in ran, f"request {value[2]} ran, and was said not to: {outcome.error!r}"
 
 
-def _codecs() -> Any:
-    from mycorrizal._wire.values import DEFAULT
-
-    return DEFAULT
+def unread_number(item: Any) -> int:
+    """Return the number of a message that is in an inbox."""
+    value: Any = item[0][1].decode(DEFAULT)
+    return int(value[2])
 
 
 def run_campaign(seed: int, steps: int = 150, *, restarts: bool = True) -> Campaign:

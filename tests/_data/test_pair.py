@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 
 from mycorrizal._wire.frames import INLINE_MAX, Close, Status
@@ -151,7 +154,7 @@ def test_back_off_grows_with_jitter_and_ends_with_a_new_address() -> None:
 
     again()
     world.run(100.0)
-    gaps = [later - earlier for earlier, later in zip(dials, dials[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(dials)]
     assert 8 < len(gaps) < 25
     assert gaps[0] < 0.2 and max(gaps) > 4.0 and max(gaps) < 10.5
     other = Node(world, "b", ("10.0.0.9", 1))
@@ -276,7 +279,7 @@ def test_withdrawn_messages_at_every_moment(reading: bool) -> None:
 def test_cancelled_calls_at_every_moment() -> None:
     for step in range(40):
         world, a, b = pair(step)
-        b.handler = lambda request, b=b: b.answer(request, delay=0.02)  # type: ignore[misc]
+        b.handler = lambda request, b=b: b.answer(request, delay=0.02)
         calls = [a.request("b", n if n % 3 else BIG) for n in range(8)]
         world.run(step * 0.004)
         for call, _ in calls[::2]:
@@ -289,7 +292,7 @@ def test_cancelled_calls_at_every_moment() -> None:
 def test_peer_down_at_every_moment() -> None:
     for step in range(40):
         world, a, b = pair(step)
-        b.handler = lambda request, b=b: b.answer(request, delay=0.02)  # type: ignore[misc]
+        b.handler = lambda request, b=b: b.answer(request, delay=0.02)
         outcomes = [a.request("b", BIG if n == 2 else n)[1] for n in range(4)]
         outcomes += [a.send("b", BIG if n == 2 else n)[1] for n in range(4)]
         outcomes += [b.request("a", n)[1] for n in range(4)]
@@ -328,7 +331,12 @@ def test_code_of_a_shut_down() -> None:
     world.run(1.0)
     codes: list[int] = []
     real = a.machine.closed
-    a.machine.closed = lambda conn, code, *rest: codes.append(code) or real(conn, code, *rest)  # type: ignore
+
+    def closed(conn: Any, code: int, *rest: Any) -> None:
+        codes.append(code)
+        real(conn, code, *rest)
+
+    a.machine.closed = closed  # type: ignore[method-assign, assignment]
     b.machine.close(PeerUnreachable("closed"), world.now)
     world.run(1.0)
     assert codes == [Close.SHUTDOWN]

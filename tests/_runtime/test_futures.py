@@ -53,6 +53,29 @@ class Gate:
         return "gate"
 
 
+def to_process() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def to_this_thread() -> None:
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+
+def expect_interrupt(wait: Callable[[], object], send: Callable[[], None] = to_process) -> None:
+    """Have another thread `send` a Ctrl-C 20 ms from now, which `wait` has to end with."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+    timer = threading.Timer(0.02, send)
+
+    def call() -> None:
+        timer.start()
+        wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    timer.join()
+
+
 # -- waiter ---------------------------------------------------------------------------
 
 
@@ -107,12 +130,41 @@ def test_one_of_many_setters_wins() -> None:
 @pytest.mark.parametrize("timeout", [None, WAIT])
 def test_interrupt_ends_a_wait(timeout: float | None) -> None:
     waiter = Waiter()
-    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        waiter.wait(Deadline(timeout))
+    expect_interrupt(lambda: waiter.wait(Deadline(timeout)))
     assert not waiter.done
     assert waiter.set("a")
     assert waiter.wait(Deadline(None))
+
+
+def test_interrupt_that_another_thread_takes_ends_a_wait() -> None:
+    """The system may hand the signal to any thread; the main one then sleeps on, and has to look by itself."""
+    expect_interrupt(lambda: Waiter().wait(Deadline(None)), to_this_thread)
+    expect_interrupt(lambda: PlaneFuture[str]().result(), to_this_thread)
+
+
+def test_wait_on_the_main_thread_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reentry, "SLICE", 0.002)
+    slept: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        slept.append(seconds)
+        return len(slept) == 3
+
+    assert reentry.wait_sliced(wait, Deadline(None))
+    assert slept == [0.002] * 3
+    thread = threading.Thread(target=lambda: slept.append(reentry.wait_sliced(wait, Deadline(None))))
+    thread.start()
+    thread.join()
+    assert slept[3:] == [-1, False]
+    waiter = Waiter()
+    assert not waiter.wait(Deadline(0.005))
+    threading.Timer(0.01, waiter.set, ("a",)).start()
+    assert waiter.wait(Deadline(None))
+    future: PlaneFuture[str] = PlaneFuture()
+    with pytest.raises(OperationTimeout):
+        future.result(0.005)
+    threading.Timer(0.01, future.settle, (lambda: "b",)).start()
+    assert future.result() == "b"
 
 
 # -- who may wait ---------------------------------------------------------------------
@@ -269,9 +321,7 @@ def test_cancel_ends_a_wait_on_another_thread() -> None:
 
 def test_interrupt_ends_a_wait_for_a_future(completions: Completions) -> None:
     future: PlaneFuture[str] = PlaneFuture()
-    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        future.result()
+    expect_interrupt(future.result)
     completions.post(future, lambda: "a")
     assert future.result(WAIT) == "a"
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import DataConfig, MycorrizalError, OperationTimeout, PeerUnreachable
+from mycorrizal import ConfigError, DataConfig, MycorrizalError, OperationTimeout, PeerUnreachable
 from mycorrizal._runtime.quic import endpoint
 from mycorrizal._runtime.quic.trust import KeyTrust
 from mycorrizal._wire.frames import Close
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.values import encode_value
 from mycorrizal.dataplane import DataPlane
+from tests._runtime.quic.authority import Authority
 
 from .conftest import until
 from .planes import KEY, Task, introduce, mesh, spawn
@@ -301,3 +302,16 @@ def test_nothing_of_the_payload_is_in_clear_on_the_wire(tshark: str, tmp_path: P
     assert "mycorrizal/1" in found
     assert not any("unmistakable" in word for word in found)
     shutil.rmtree(tmp_path)
+
+
+def test_with_certificates_an_address_alone_is_refused_and_nothing_else_happens(tmp_path: Path) -> None:
+    root = Authority(tmp_path)
+    papers = {name: tuple(str(path) for path in root.issue(name)) for name in "ab"}
+    with (
+        DataPlane("b", certificates=papers["b"]) as b,  # type: ignore[arg-type]
+        DataPlane("a", certificates=papers["a"], peers={"b": b.address}) as a,  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError):
+            a.connect(b.address)
+        a.send("b", "still here")
+        assert b.receive(timeout=5).value == "still here"

@@ -1,4 +1,4 @@
-"""What aioquic's public interface lacks. With ``lean`` and ``sender`` the only modules that touch private attributes.
+"""What aioquic's public interface lacks. Only this, ``guarded``, ``lean`` and ``sender`` touch private attributes.
 
 ``check_aioquic`` names every one of them, so that a future aioquic which
 lacks one is refused with its name, and not met by a wrong answer later.
@@ -40,7 +40,8 @@ _LOCAL_ACK_DELAY = 0.008
 _PRIVATE = {
     "QuicConnection": """_ack_delay _ack_eliciting_sent_since_receipt _close_at _close_event _configuration
         _confirm_handshake _crypto_buffers _crypto_streams _cryptos _datagrams_pending _events
-        _get_or_create_stream _get_or_create_stream_for_send _logger _handshake_confirmed
+        _get_or_create_stream _get_or_create_stream_for_send _handle_crypto_frame _handle_stream_frame _logger
+        _handshake_confirmed
         _handshake_done_pending _host_cid_seq _host_cids _idle_timeout _is_client
         _local_ack_delay_exponent _local_active_connection_id_limit _local_initial_source_connection_id
         _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss _loss_at _max_datagram_size
@@ -48,7 +49,7 @@ _PRIVATE = {
         _probe_pending _remote_ack_delay_exponent _remote_active_connection_id_limit _remote_max_data
         _remote_max_data_used _remote_max_idle_timeout _replenish_connection_ids _retire_connection_ids _spaces
         _spin_bit _state _stream_can_receive _stream_can_send _stream_is_discarded _streams _streams_blocked_pending
-        _streams_queue _write_connection_limits host_cid""",
+        _streams_queue _write_connection_limits _write_reset_stream_frame _write_stop_sending_frame host_cid""",
     "QuicPacketRecovery": """_cc _logger _pacer _pto_count _rtt_initial _rtt_initialized _rtt_min _rtt_smoothed
         _rtt_variance _time_of_last_sent_ack_eliciting_packet max_ack_delay on_ack_received on_packet_sent""",
     "QuicPacketPacer": "_max_datagram_size next_send_time packet_time update_after_send",
@@ -58,7 +59,7 @@ _PRIVATE = {
     "QuicNetworkPath": "addr is_validated remote_challenges",
     "QuicStream": """is_blocked max_stream_data_local max_stream_data_local_sent max_stream_data_remote receiver
         sender""",
-    "QuicStreamReceiver": "_buffer _buffer_start _final_size highest_offset is_finished stop stop_pending",
+    "QuicStreamReceiver": "_buffer _buffer_start _final_size _ranges highest_offset is_finished stop stop_pending",
     "QuicStreamSender": """_acked _acked_fin _buffer_fin _buffer_start _buffer_stop _pending_eof _reset_error_code
         buffer_is_empty highest_offset is_finished reset_pending""",
     "CryptoPair": "_update_key_requested recv send",
@@ -246,8 +247,6 @@ class Quic(LeanConnection):
         self._logger = self._loss._logger = _QUIET
         self._make_cid = make_cid
         self._make_token = token
-        self.limits_held = False
-        """While true the peer's flow control limits stay as they began."""
         own = self._host_cids[0]
         own.cid = self.host_cid = self._local_initial_source_connection_id = make_cid()
         if not self._is_client:
@@ -313,16 +312,10 @@ class Quic(LeanConnection):
     # -- limits and sizes ---------------------------------------------------------------
 
     def raise_limit(self, max_data: int) -> None:
-        """Let the peer send `max_data` bytes in all, and more as it goes."""
+        """Let the peer send `max_data` bytes ahead of what has arrived in order."""
         self.limits_held = False
+        self._window = max_data
         self._local_max_data.value = max(self._local_max_data.value, max_data)
-
-    def _write_connection_limits(self, builder: Any, space: Any) -> None:
-        if not self.limits_held:
-            super()._write_connection_limits(builder=builder, space=space)
-
-    def _limits_wait(self) -> bool:
-        return not self.limits_held and super()._limits_wait()
 
     @property
     def datagram_size(self) -> int:

@@ -236,14 +236,17 @@ class Connection:
             return
         self.datagrams_received += 1
         self.bytes_received += len(data)
-        self.last_received = now
         if not self._touched:
             self.touch()
+        quic = self._quic
+        idle_at = quic._close_at
         try:
-            self._quic.take_datagram(data, sockaddr, now)
+            quic.take_datagram(data, sockaddr, now)
         except Exception as exc:
             self._failed(exc, now)
             return
+        if quic._close_at != idle_at:  # it was the peer's, and not forged
+            self.last_received = now
         self.pump(now)
 
     def pump(self, now: float) -> None:
@@ -340,6 +343,8 @@ class Connection:
             if not self.closed:
                 self._failed(exc, now)
             return
+        if quic is not self._quic:
+            return  # a datagram was too large, and the dial began over
         if quic._events:
             self.pump(now)
         if more and not self._touched:
@@ -364,6 +369,8 @@ class Connection:
         self._endpoint.forget(self, self._quic.closing_time() if was_connected else 1.0, now)
         self._quic.free()
         self.take_binding = None
+        if kind == "handshake":
+            self._endpoint.count("quic.handshake_failed")
         self._endpoint.owner.closed(self, code, reason, by_peer, kind, now)
 
     # -- timers -----------------------------------------------------------------------------
@@ -432,7 +439,7 @@ class Connection:
         if since is None or now - since > 5.0 or self.last_received > since:
             self._errors_since = now
             self.ping()
-        elif now - since >= 0.05:
+        elif now - since >= max(0.05, self._quic.closing_time()):  # anyone can forge an ICMP message
             self.end(0, reason, by_peer=False, kind="refused", now=now, tell=False)
 
     def oversize(self, size: int, now: float) -> None:

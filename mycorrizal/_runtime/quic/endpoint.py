@@ -157,6 +157,7 @@ class Endpoint:
         self._closed = True
         for conn in list(self.connections):
             conn.close(Close.SHUTDOWN, "shutting down", now)
+        self._continue(now)
         self._transmit(now)
         for late in list(self._late):
             self._drop_late(late)
@@ -270,9 +271,9 @@ class Endpoint:
                 answer = encode_quic_version_negotiation(header.destination_cid, header.source_cid, list(_VERSIONS))
                 self._sendto(answer, sockaddr, now)
             return
-        if header.packet_type != QuicPacketType.INITIAL:
-            return
         original = header.destination_cid
+        if header.packet_type != QuicPacketType.INITIAL or len(original) < CID_LENGTH:  # RFC 9000 §7.2
+            return
         retried = None
         knock = None
         if header.token:
@@ -392,8 +393,9 @@ class Endpoint:
 
     def issued(self, conn: Connection, cid: bytes) -> None:
         """From now on datagrams with `cid` belong to `conn`."""
-        self._cids[cid] = conn
-        conn.cids.append(cid)
+        if self._cids.get(cid) is not conn:  # else it had to be announced again
+            self._cids[cid] = conn
+            conn.cids.append(cid)
 
     def retired(self, conn: Connection, cid: bytes) -> None:
         """The peer will not use `cid` any more."""
@@ -404,7 +406,7 @@ class Endpoint:
     def established(self, conn: Connection) -> None:
         """The handshake is done: learn what a stateless reset from this peer would look like."""
         token = self._trust.reset_token(conn.peer_cid)
-        if token is not None:
+        if token is not None and token not in self._resets:  # who takes another node's id learns nothing of its end
             conn.reset_token = token
             self._resets[token] = conn
 
@@ -529,9 +531,11 @@ class Endpoint:
 
     def _errors(self, now: float) -> None:
         """Read what ICMP, or our own system, said about earlier datagrams, and tell the connections it concerns."""
-        for error in path.pending_errors(self._sock):
-            concerned = [conn for conn in self.connections if conn.address == error.address]
-            for conn in concerned:
+        errors = path.pending_errors(self._sock)
+        addresses = {error.address for error in errors}
+        concerned = [conn for conn in self.connections if conn.address in addresses] if errors else []
+        for error in errors:
+            for conn in [conn for conn in concerned if conn.address == error.address]:
                 if error.errno == errno.EMSGSIZE:
                     overhead = 48 if ":" in error.address[0] else 28
                     conn.oversize(error.mtu - overhead if error.mtu else SMALLEST, now)

@@ -1,6 +1,6 @@
 """The hot paths of aioquic, written again for packets that hold nothing but streams and acknowledgements.
 
-Only ``aio``, ``sender`` and this module touch private attributes of aioquic.
+Only ``aio``, ``guarded``, ``sender`` and this module touch private attributes of aioquic.
 Once a handshake is confirmed nearly every packet is a short one on the one
 validated path; those are read and written here, with a third of the calls and
 of the copies. Whatever is unusual about a packet or a connection (another
@@ -17,12 +17,13 @@ from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic._crypto import CryptoError
-from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicReceiveContext
+from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicPacketType, push_ack_frame
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 from cryptography.exceptions import InvalidTag
 
+from .guarded import Guarded, TooManyGaps
 from .sender import Sender, pull_varint, stream_header, varint_size, with_sender
 
 __all__ = ["LeanConnection"]
@@ -44,6 +45,10 @@ _ACK_BYTES = 64 << 10
 _ACK_PACKETS = 32
 """So much received is acknowledged at once, however long acknowledgements may wait otherwise."""
 _SMALLEST_PART = 1000
+_UNHEARD_MAX = 64
+"""So many acknowledgements may go unacknowledged before one asks for it; beyond eight times that they are forgotten."""
+_KEY_PACKETS = 1 << 22
+"""Packets after which keys are renewed; AES-GCM is good for twice as many (RFC 9001 §6.6)."""
 _PACKETS_A_TURN = 16
 """Then others have their turn: 0.3 ms."""
 
@@ -99,7 +104,7 @@ class _Keys:
         self.mask = context.hp._encryptor.update
 
 
-class LeanConnection(QuicConnection):
+class LeanConnection(Guarded):
     """A QuicConnection with short ways. Loop thread only.
 
     Attributes:
@@ -109,6 +114,7 @@ class LeanConnection(QuicConnection):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.arrived: list[tuple[int, bytes, bool]] = []
+        self._renew_at = _KEY_PACKETS
         self._unacked_bytes = 0
         self._unacked_packets = 0
         self._for_receiving: _Keys | None = None
@@ -117,7 +123,11 @@ class LeanConnection(QuicConnection):
     # -- streams get our Sender ------------------------------------------------------------
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
-        return with_sender(super()._get_or_create_stream(frame_type, stream_id))
+        known = len(self._streams_queue)
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        for made in self._streams_queue[known:]:  # one, and all before it that the peer has skipped
+            with_sender(made)
+        return stream
 
     def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
         return with_sender(super()._get_or_create_stream_for_send(stream_id))
@@ -150,7 +160,7 @@ class LeanConnection(QuicConnection):
     def take_datagram(self, data: bytes, sockaddr: Any, now: float) -> None:
         """Do what ``receive_datagram`` does; stream data is put into ``arrived``."""
         if (
-            not data[0] & 0x80
+            data[0] & 0xC0 == 0x40
             and self._handshake_confirmed
             and self._close_event is None
             and len(data) >= _SAMPLE_AT + 16
@@ -199,6 +209,8 @@ class LeanConnection(QuicConnection):
             eliciting = self._frames(payload, now)
         except QuicConnectionError as exc:
             self.close(error_code=exc.error_code, frame_type=exc.frame_type, reason_phrase=exc.reason_phrase)
+            return True
+        except TooManyGaps:
             return True
         if self._close_event is not None:
             return True
@@ -338,6 +350,9 @@ class LeanConnection(QuicConnection):
 
         True: there is more, which was held back only to let others have their turn.
         """
+        if self._packet_number >= self._renew_at:
+            self._renew_at = self._packet_number + _KEY_PACKETS
+            self.request_key_update()
         if self._is_plain():
             keys = self._for_sending
             if keys is None or keys.aead is not keys.pair.send.aead:
@@ -375,8 +390,7 @@ class LeanConnection(QuicConnection):
             receiver = stream.receiver
             sender = stream.sender
             if (
-                receiver.stop_pending
-                or sender.reset_pending
+                ((receiver.stop_pending or sender.reset_pending) and not stream.is_blocked)
                 or (receiver.is_finished and sender.is_finished)
                 or stream.max_stream_data_local_sent != stream.max_stream_data_local
                 or receiver.highest_offset * 2 > stream.max_stream_data_local > 0
@@ -384,16 +398,6 @@ class LeanConnection(QuicConnection):
             ):
                 return False
         return True
-
-    def _limits_wait(self) -> bool:
-        """Whether MAX_DATA or MAX_STREAMS has to be sent."""
-        data = self._local_max_data
-        if data.used * 2 > data.value or data.value != data.sent:
-            return True
-        for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
-            if limit.value != limit.sent and limit.sent - limit.used < limit.value - limit.sent:
-                return True
-        return False
 
     def _give(self, keys: _Keys, send: Send, now: float) -> bool:
         self._pacing_at = None
@@ -439,7 +443,8 @@ class LeanConnection(QuicConnection):
             datagram = self._protect(keys, b"".join(parts))
             packet: Any = _Sent(self._packet_number, eliciting, len(datagram), now, handlers)
             self._packet_number += 1
-            loss.on_packet_sent(packet=packet, space=space)
+            if eliciting or len(space.sent_packets) - space.ack_eliciting_in_flight < 8 * _UNHEARD_MAX:
+                loss.on_packet_sent(packet=packet, space=space)
             if pacer.packet_time is not None:
                 pacer.update_after_send(now)
             if eliciting and not self._ack_eliciting_sent_since_receipt:
@@ -473,7 +478,10 @@ class LeanConnection(QuicConnection):
         delay = int((now - space.largest_received_time) * 1000000) >> self._local_ack_delay_exponent
         ranges = push_ack_frame(buf, space.ack_queue, max(0, delay), _ACK_ROOM - 2)
         space.ack_at = None
-        if ranges > 1 and self._packet_number % 8 == 0:
+        unheard = len(space.sent_packets) - space.ack_eliciting_in_flight
+        if (ranges > 1 and self._packet_number % 8 == 0) or (
+            unheard >= _UNHEARD_MAX and not space.ack_eliciting_in_flight
+        ):
             return buf.data + b"\x01", True
         return buf.data, False
 

@@ -1,6 +1,6 @@
 """The sending half of a stream, and the integers of QUIC.
 
-With ``aio`` and ``lean`` one of the three modules that touch private attributes of aioquic.
+With ``aio``, ``guarded`` and ``lean`` one of the four modules that touch private attributes of aioquic.
 
 From: RFC 9000 §3.1, §16, §19.8.
 """
@@ -173,16 +173,12 @@ class Sender(QuicStreamSender):
 
 
 def with_sender(stream: QuicStream) -> QuicStream:
-    """Return `stream` with our sender in place of aioquic's, if it may still send and nothing was written."""
-    sender = stream.sender
-    if type(sender) is QuicStreamSender and not sender.is_finished and not sender._buffer_stop:
-        lean = Sender(stream.stream_id)
-        lean._reset_error_code = sender._reset_error_code
-        lean.reset_pending = sender.reset_pending
-        lean._buffer_fin = sender._buffer_fin
-        lean._pending_eof = sender._pending_eof
-        lean.buffer_is_empty = sender.buffer_is_empty
-        stream.sender = lean
+    """Return `stream`, which is new, with our sender in place of aioquic's if it may send.
+
+    Later is too late: frames under way tell the sender they came from what became of them.
+    """
+    if type(stream.sender) is QuicStreamSender and not stream.sender.is_finished:
+        stream.sender = Sender(stream.stream_id)
     return stream
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -312,3 +314,97 @@ def test_ipv6_and_dual_stack() -> None:
     a.connect(c)
     for side in (a, b, c):
         side.stop()
+
+
+class Narrow:
+    """A socket whose path has become too small for what its owner believes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def sendto(self, data: bytes, address: Any) -> int:
+        if len(data) > 1200:
+            raise OSError(errno.EMSGSIZE, "too long")
+        return self._sock.sendto(data, address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_a_dial_that_does_not_fit_begins_over(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    a.endpoint._sock = Narrow(a.sock)  # type: ignore[assignment]
+    conn = a.connect(b)
+    a.endpoint._sock = a.sock
+    assert conn.mtu == 1200 and a.counters["quic.path_retries"]
+
+
+def test_closing_the_endpoint_ends_connections_that_wait_for_their_turn(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+
+    def close(now: float) -> None:
+        conn.touch_again()
+        a.endpoint.close(now)
+        assert conn in a.owner.ends
+
+    a.run(close)
+    b.owner.wait(lambda: b.owner.ends)
+    assert [end[2:] for end in b.owner.ends.values()] == [(True, "closed")]
+
+
+def test_forged_datagrams_are_no_sign_of_life(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    heard = conn.last_received
+    assert heard > conn.created
+    forged = b"\x40" + conn.host_cid + os.urandom(100)
+    a.run(lambda now: conn.receive(forged, conn.sockaddr, now + 10.0))
+    assert conn.last_received < heard + 10.0
+
+
+def test_forged_icmp_does_not_end_a_connection_that_lives(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+
+    def say(after: float) -> bool:
+        def call(now: float) -> bool:
+            conn.last_received = 0.0
+            conn.refused("nobody there", began + after)
+            return conn.closed
+
+        return a.run(call)
+
+    began = a.run(lambda now: now)
+    patience = a.run(lambda now: conn._quic.closing_time())
+    assert patience > 0.05
+    assert [say(0.0), say(0.05), say(patience - 0.001), say(patience + 1.0)] == [False, False, False, True]
+    a.owner.wait(lambda: conn in a.owner.ends)
+    assert a.owner.ends[conn][3] == "refused"
+
+
+def test_who_takes_the_id_of_another_does_not_take_its_reset(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn, thief = a.connect(b), a.connect(b)
+    token = conn.reset_token
+    assert token is not None
+
+    def steal(now: float) -> None:
+        thief._quic._peer_cid.cid = conn.peer_cid
+        a.endpoint._resets.pop(thief.reset_token or b"")
+        thief.reset_token = None
+        a.endpoint.established(thief)
+        thief.end(0, "", by_peer=True, kind="closed", now=now, tell=False)
+
+    a.run(steal)
+    a.owner.wait(lambda: thief in a.owner.ends)
+    assert a.endpoint._resets[token] is conn
+
+
+def test_an_id_that_is_announced_again_is_noted_once(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    before = list(conn.cids)
+    for cid in before:
+        a.run(lambda now, cid=cid: a.endpoint.issued(conn, cid))
+    assert conn.cids == before

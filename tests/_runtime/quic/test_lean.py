@@ -150,6 +150,8 @@ def test_flow_control_violation_and_garbage_end_the_connection_or_nothing() -> N
         wire.server.receive(b"\x40" * size, CLIENT, wire.now)
     wire.client.quic.send_stream_data(0, b"still here")
     wire.run(lambda: bytes(wire.server.data.get(0, b"")) == b"still here")
+    assert isinstance(server, Quic)
+    server.limits_held = True
     server._local_max_data.value = 100
     wire.client.quic.send_stream_data(0, bytes(1000))
     wire.run(lambda: wire.client.end is not None)

@@ -1,0 +1,90 @@
+"""What is sent on one stream, and the memory for what arrives."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mycorrizal._data.flows import Budget, InValue, Outflow, feed
+from mycorrizal._wire.frames import BULK_INITIAL, Frame
+from mycorrizal.exceptions import RemoteProtocolError
+
+from .harness import World, packed
+from .raw import RawConn
+
+
+def view(size: int) -> memoryview:
+    return memoryview(bytes(size))
+
+
+def test_flows_take_turns_and_wait_for_grants() -> None:
+    conn = RawConn(World(), dialled=True)
+    flows = {n: Outflow(n, [view(10), view(1 << 20)], fin=True) for n in (2, 6)}
+    assert feed(conn, flows, 300 << 10) == []
+    assert sum(map(len, conn.sent.values())) == 300 << 10
+    assert min(map(len, conn.sent.values())) > 0
+    feed(conn, flows, 1 << 30)
+    assert [len(data) for data in conn.sent.values()] == [BULK_INITIAL] * 2
+    flows[2].limit = 1 << 62
+    (finished,) = feed(conn, flows, 1 << 30)
+    assert finished.stream == 2 and finished.finished and conn.fins == {2} and list(flows) == [6]
+    assert len(conn.sent[2]) == (1 << 20) + 10
+
+
+def test_an_end_without_bytes() -> None:
+    conn = RawConn(World(), dialled=True)
+    flow = Outflow(4, [], fin=False)
+    assert flow.idle
+    flow.fin = True
+    assert feed(conn, {4: flow}, 1) == [flow]
+    assert conn.fins == {4}
+
+
+def test_value_in_pieces() -> None:
+    data = packed(bytes(1 << 20))
+    value = InValue(Frame.MESSAGE, b"", len(data), 0.0)
+    assert value.feed(data[:BULK_INITIAL], False, 1.0) is None
+    assert not value.expected and value.last == 1.0
+    with pytest.raises(RemoteProtocolError):
+        value.feed(b"x", False, 2.0)
+    value = InValue(Frame.MESSAGE, b"", len(data), 0.0)
+    value.grant(5.0)
+    assert value.expected and value.since == 5.0
+    received = value.feed(data, True, 6.0)
+    assert received is not None and received.size > 1 << 20
+    value = InValue(Frame.MESSAGE, b"", len(data), 0.0)
+    value.grant(5.0)
+    with pytest.raises(RemoteProtocolError):
+        value.feed(data[:-1], True, 6.0)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_budget_in_any_order(seed: int) -> None:
+    rng = random.Random(seed)
+    budget = Budget(1000)
+    granted: list[InValue] = []
+    waiting: list[InValue] = []
+    for _ in range(300):
+        if rng.random() < 0.5:
+            value = InValue(Frame.MESSAGE, b"", rng.choice((10, 400, 999, 5000)), 0.0)
+
+            def grant(value: InValue = value) -> None:
+                assert waiting[0] is value, "not in order"
+                granted.append(waiting.pop(0))
+
+            value.on_grant = grant
+            waiting.append(value)
+            budget.ask(value)
+        elif granted and rng.random() < 0.7:
+            budget.drop(granted.pop(rng.randrange(len(granted))))
+        elif waiting:
+            budget.drop(waiting.pop(rng.randrange(len(waiting))))
+        assert budget.used == sum(value.size for value in granted)
+        assert budget.used <= 1000 or len(granted) == 1
+        assert budget.wanted == bool(waiting)
+    while waiting:
+        budget.drop(waiting.pop())
+    while granted:
+        budget.drop(granted.pop())
+    assert budget.used == 0 and not budget.wanted

@@ -1,0 +1,144 @@
+"""The data plane's frames: round trips, refusals, and any chunking of a lane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mycorrizal._wire import frames
+from mycorrizal._wire.frames import (
+    FRAME_MAX,
+    HANDSHAKE_MAX,
+    Challenge,
+    Close,
+    Frame,
+    LaneReader,
+    Limits,
+    Proof,
+    Status,
+    StreamHead,
+    Welcome,
+    frame,
+    stream_head,
+)
+from mycorrizal.exceptions import RemoteProtocolError
+
+LIMITS = Limits(64, 1 << 20, 1024, 1 << 30)
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=12),
+    st.lists(st.integers(1, 400), min_size=1, max_size=9),
+)
+def test_lane_in_any_pieces(sent: list[tuple[int, bytes]], sizes: list[int]) -> None:
+    data = b"".join(frame(kind, body) for kind, body in sent)
+    reader, at, step = LaneReader(), 0, 0
+    found: list[tuple[int, bytes]] = []
+    while at < len(data):
+        size = sizes[step % len(sizes)]
+        found += reader.feed(data[at : at + size])
+        at, step = at + size, step + 1
+    assert found == sent
+
+
+def test_lane_limits() -> None:
+    reader = LaneReader()
+    assert list(reader.feed(frame(1, bytes(HANDSHAKE_MAX - 1)))) == [(1, bytes(HANDSHAKE_MAX - 1))]
+    with pytest.raises(RemoteProtocolError):
+        list(reader.feed(frame(1, bytes(HANDSHAKE_MAX))))
+    reader = LaneReader()
+    found = []
+    for kind, body in reader.feed(frame(1, b"") + frame(2, bytes(HANDSHAKE_MAX))):
+        reader.limit = FRAME_MAX  # what is allowed may change in the middle
+        found.append((kind, len(body)))
+    assert found == [(1, 0), (2, HANDSHAKE_MAX)]
+    with pytest.raises(RemoteProtocolError):
+        list(LaneReader().feed(bytes(5)))
+
+
+def test_lane_that_is_left_in_the_middle_goes_on_there() -> None:
+    reader = LaneReader()
+    for kind, _ in reader.feed(frame(1, b"a") + frame(2, b"b")):
+        assert kind == 1
+        break
+    assert list(reader.feed(b"")) == [(2, b"b")]
+
+
+@given(st.integers(0, 255), st.binary(max_size=300), st.none() | st.integers(0, 1 << 63), st.binary(max_size=50))
+def test_head_byte_by_byte(kind: int, body: bytes, size: int | None, rest: bytes) -> None:
+    head = StreamHead()
+    data = stream_head(kind, body, size)
+    for byte in data[:-1]:
+        assert head.feed(bytes((byte,))) is None
+    assert head.feed(data[-1:] + rest) == (kind, body + (b"" if size is None else size.to_bytes(8, "big")), rest)
+
+
+@pytest.mark.parametrize("data", [b"\0\0", b"\x02\x01", b"\xff\xff"])
+def test_heads_of_no_length_and_too_long(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        StreamHead().feed(data)
+
+
+@given(st.binary(min_size=32, max_size=32), names, st.binary(min_size=8, max_size=8), st.binary(max_size=500))
+def test_handshake_round_trip(nonce: bytes, name: str, boot: bytes, proof: bytes) -> None:
+    sent: list[Any] = [
+        Challenge(nonce, name, boot, proof, LIMITS),
+        Proof(nonce, name, boot, proof, LIMITS, 1 << 40),
+        Welcome(proof, (1 << 64) - 1),
+    ]
+    for message in sent:
+        ((kind, body),) = LaneReader().feed(message.pack())
+        assert type(message).parse(body) == message
+        assert type(message).parse(body + b"\x00\x01x") == message  # a later version may add fields
+        assert kind == Frame[type(message).__name__.upper()]
+        for cut in range(len(body)):
+            with pytest.raises(RemoteProtocolError):
+                type(message).parse(body[:cut])
+
+
+@given(st.binary(max_size=400))
+def test_garbage_raises_one_error(data: bytes) -> None:
+    parsers = (
+        *(Challenge.parse, Proof.parse, Welcome.parse, frames.parse_sequence, frames.parse_request),
+        *(frames.parse_response, frames.parse_grant, frames.parse_id, frames.parse_open, StreamHead().feed),
+        lambda raw: list(LaneReader().feed(raw)),
+    )
+    for parse in parsers:
+        try:
+            parse(data)
+        except RemoteProtocolError:
+            pass
+
+
+@pytest.mark.parametrize("limits", [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 1, 0)])
+def test_limits_of_zero(limits: tuple[int, int, int, int]) -> None:
+    ((_, body),) = LaneReader().feed(Challenge(bytes(32), "a", bytes(8), b"", Limits(*limits)).pack())
+    with pytest.raises(RemoteProtocolError):
+        Challenge.parse(body)
+
+
+def test_names() -> None:
+    assert frames.parse_open(frames.name_field("x" * 255)) == "x" * 255
+    for name in ("", "x" * 256, "é" * 128):
+        with pytest.raises(ValueError, match="255"):
+            frames.name_field(name)
+    with pytest.raises(RemoteProtocolError):
+        frames.parse_open(b"")
+
+
+def test_bodies() -> None:
+    body = frames.request_body(7, 1500) + frames.name_field("echo") + b"value"
+    assert frames.parse_request(body) == (7, 1500, "echo", 13)
+    assert frames.parse_response(frames.response_body(7, Status.BUSY) + b"v") == (7, Status.BUSY)
+    assert frames.parse_grant(frames.grant_body(4, 1 << 62)) == (4, 1 << 62)
+    assert frames.parse_id(frames.id_body(9)) == 9
+    assert frames.parse_sequence(frames.message_body(1 << 60)) == 1 << 60
+
+
+def test_codes_are_none_of_the_transports() -> None:
+    """A transport error of the peer (RFC 9000 §20.1, TLS alerts 0x100 to 0x1ff) must not look like a reason of ours."""
+    assert all(code > 0x1FF for code in Close)
