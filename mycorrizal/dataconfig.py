@@ -77,7 +77,7 @@ class DataConfig:
         if not isinstance(self.tracebacks, bool):
             raise ConfigError("tracebacks", f"must be True or False, not {self.tracebacks!r}")
         if self.spin > 0.01:
-            raise ConfigError("spin", f"{self.spin} s would burn a core", hint="0.0001 to 0.0004 is useful")
+            raise ConfigError("spin", f"{self.spin} s would burn a core", hint="0.0005 to 0.001 is useful")
 
     def replace(self, **changes: Any) -> DataConfig:
         """Return a copy with `changes`, checked again."""

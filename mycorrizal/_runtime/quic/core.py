@@ -152,7 +152,8 @@ class Core:
         self._quiet.warning(kind, message, *args)
 
     def _busy(self) -> bool:
-        return bool(self.machine.links)
+        # A loop that polls keeps the interpreter from whoever has work: never beside a handler.
+        return bool(self.machine.links) and not self.pool.busy
 
     # -- handlers (their threads) --------------------------------------------------------------
 

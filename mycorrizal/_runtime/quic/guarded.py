@@ -86,7 +86,12 @@ class Guarded(QuicConnection):
         streams can make us hold any number of bytes.
         """
         data = self._local_max_data
-        held = sum(len(stream.receiver._buffer) for stream in self._streams.values())
+        held = 0
+        for stream in self._streams.values():
+            receiver = stream.receiver
+            if receiver.is_finished:
+                receiver._buffer.clear()  # nobody reads what was there when it was reset
+            held += len(receiver._buffer)
         value = data.used - held + self._window
         if 4 * (value - data.value) >= self._window:
             data.value = value

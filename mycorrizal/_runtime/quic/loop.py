@@ -28,6 +28,7 @@ __all__ = ["Loop", "Timer"]
 log = logging.getLogger("mycorrizal.quic")
 
 _LONGEST_SLEEP = 60.0
+_QUIET_MAX = 4
 _WOKEN_SECONDS = 0.001
 """How long callers that were woken may keep the loop from going on without them."""
 _FD_SETSIZE = 1024  # select() takes descriptors below it, and timeouts in microseconds; poll() only milliseconds
@@ -184,7 +185,7 @@ class Loop:
             raise self.service.refusal()
 
     def submit_quietly(self, fn: Call) -> None:
-        """Like ``submit``, but do not wake the loop: for work that a turn which is known to come soon will find.
+        """Like ``submit``, for work that a turn which is known to come soon will find: wakes the loop for every fourth.
 
         Raises:
             NotRunningError, ServiceCrashed: the loop has ended.
@@ -192,6 +193,8 @@ class Loop:
         if self._ended:
             raise self.service.refusal()
         self._queue.append(fn)
+        if len(self._queue) >= _QUIET_MAX:
+            self.kick()
 
     def ran(self) -> None:
         """A caller that a turn has woken runs. The last of them lets the loop go on with what the others submitted.
@@ -322,7 +325,7 @@ class Loop:
             heapq.heappop(heap)
         if self._queue:
             return self._select(0.0)
-        if self.spin and self.busy():
+        if self.spin and not self._woken and self.busy():
             until = now + self.spin
             while True:
                 ready = self._select(0.0)
@@ -356,9 +359,11 @@ class Loop:
         self._heap.clear()
         self._readers.clear()
         self._turn_ends = []
-        if self._on_end is not None:
-            self._on_end()
-        self.do_afterwards()
+        try:
+            if self._on_end is not None:
+                self._on_end()
+        finally:
+            self.do_afterwards()
 
     def drain_refused(self, now: float) -> None:
         """Run what is left in the queue, as the last act, so that each call is told that it came too late."""

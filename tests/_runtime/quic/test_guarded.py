@@ -59,6 +59,21 @@ def test_gaps_make_us_hold_no_more_than_a_window() -> None:
     assert wire.server.end is None
 
 
+def test_what_was_reset_does_not_hold_the_window() -> None:
+    wire = connected()
+    quic = wire.server.quic
+    assert isinstance(quic, Quic)
+    quic.raise_limit(1 << 20)
+    wire.server.datagrams(wire.now)
+    most = (1 << 20) - 10
+    say(wire, stream_frame(0, most, b""))
+    wire.server.datagrams(wire.now)
+    assert held(quic) == most and quic._local_max_data.value == 1 << 20
+    say(wire, b"\x04" + push_varint(0) + push_varint(9) + push_varint(most))
+    wire.server.datagrams(wire.now)
+    assert held(quic) == 0 and quic._local_max_data.sent > 3 << 19 and 0 in quic._streams
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_the_window_slides_with_what_arrives(pair: tuple[bool, bool]) -> None:
     wire = connected(stock_client=pair[0], stock_server=pair[1], loss=0.03, jitter=0.01)
