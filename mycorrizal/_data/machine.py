@@ -28,6 +28,8 @@ _QUEUE_MAX = 16384
 _PEERS_MAX = 1 << 16
 """Names that are remembered. Each is one of our own, a member's, or was claimed by a holder of the key."""
 
+_RECHECK_SECONDS = 60.0
+
 _CHALLENGE_SECONDS, _CHALLENGE_COUNTS = 1.0, 5.0
 """How long the holder of a name has to answer when another process claims it, and how long the question counts."""
 
@@ -54,6 +56,7 @@ class DataMachine:
         self.links: dict[Connection, Link] = {}
         self._blocked: deque[Peer] = deque()  # in the order of their turn
         self._letting_in = False
+        self._recheck = 0.0
         self._due = NEVER  # the next tick
 
     # -- what users want -----------------------------------------------------------------------
@@ -378,6 +381,9 @@ class DataMachine:
             return  # an earlier one came, and has asked for another
         self._due = NEVER
         delay = NEVER
+        if now >= self._recheck:  # certificates expire without a word
+            self._recheck = now + _RECHECK_SECONDS
+            self.keys_changed(now)
         for link in list(self.links.values()):
             if link.state != "closed":
                 delay = min(delay, self._look_after(link, now))
@@ -395,6 +401,8 @@ class DataMachine:
         if not link.welcomed:
             if now - conn.created >= config.connect_timeout:
                 link.fate = "silent"
+                if not conn.dialled:
+                    self.host.count("quic.unproven_timeouts")
                 link.close(Close.NOT_PROVED, "no proof in time", now)
             return TICK_BUSY
         link.look_after(now)

@@ -13,6 +13,7 @@ from mycorrizal._wire.frames import (
     FRAME_MAX,
     HANDSHAKE_MAX,
     STREAMS_MAX,
+    VALUES_MAX,
     VALUES_TAKEN,
     Close,
     Frame,
@@ -29,7 +30,7 @@ from mycorrizal._wire.frames import (
     stream_head,
 )
 from mycorrizal.dataconfig import DataConfig
-from mycorrizal.exceptions import PeerUnreachable
+from mycorrizal.exceptions import PeerBusy, PeerUnreachable
 
 from .harness import FakeSink, packed
 from .raw import LANE, Raw
@@ -402,6 +403,55 @@ def test_a_large_request_that_is_stopped_does_not_hang_for_ever() -> None:
     raw.conn.last_received = raw.world.now
     raw.world.run(5.2)
     assert outcome.error is not None
+
+
+def test_a_message_that_is_refused_after_all_of_it_was_acknowledged() -> None:
+    raw = Raw().prove()
+    _, outcome = raw.node.send("m", bytes(100_000))
+    _, after = raw.node.send("m", "after")
+    raw.heard()
+    raw.heard()
+    assert raw.conn.fins == {7}
+    raw.node.machine.stream_stopped(raw.conn, 7, Close.FULL, raw.world.now)
+    assert isinstance(outcome.error, PeerBusy) and not outcome.error.indeterminate
+    assert [parse_sequence(body) for kind, body in raw.heard() if kind == Frame.SKIP] == [1]
+    raw.frame(Frame.ACCEPTED, message_body(2))
+    assert after.ok
+
+
+def test_a_cancelled_large_call_leaves_its_stream() -> None:
+    raw = Raw().prove()
+    calls = [raw.node.request("m", bytes(1 << 20))[0] for _ in range(VALUES_MAX + 1)]
+    raw.heard()
+    for call in calls:
+        raw.node.machine.peer("m").cancel(call, raw.world.now)
+    assert len(raw.conn.resets) == VALUES_MAX
+    link = raw.node.link("m")
+    assert not link.bulk.busy and not link.calls
+    assert [kind for kind, _ in raw.heard()] == [Frame.CANCEL] * (VALUES_MAX + 1)
+
+
+def test_an_early_answer_ends_the_sending_of_its_request() -> None:
+    raw = Raw().prove()
+    _, outcome = raw.node.request("m", bytes(1 << 20))
+    raw.heard()
+    raw.frame(Frame.RESPONSE, response_body(1, Status.BUSY))
+    assert outcome.result[0] == Status.BUSY
+    assert raw.conn.resets == {7: Close.CANCELLED} and not raw.node.link("m").bulk.busy
+
+
+def test_nobody_overtakes_who_waits_for_room() -> None:
+    raw = Raw().prove()
+    raw.node.inbox_limits, raw.node.reading = (1, 1 << 30), False
+    other = Raw(name="n", node=raw.node).prove()
+    for number in (1, 2, 3):
+        raw.frame(Frame.MESSAGE, message_body(number) + packed(number))
+    raw.node.inbox.popleft()  # there is room, and nobody has been told yet
+    other.frame(Frame.MESSAGE, message_body(1) + packed("later"))
+    for _ in range(4):
+        raw.node.machine.room()
+        raw.node.read()
+    assert raw.node.messages == [("m", 2), ("n", "later"), ("m", 3)]
 
 
 # -- noise ------------------------------------------------------------------------------------------

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from mycorrizal._wire.frames import Close, Frame
+from mycorrizal._data.peer import Opening
+from mycorrizal._wire.frames import (
+    Challenge,
+    Close,
+    Frame,
+    LaneReader,
+    Proof,
+    Welcome,
+    frame,
+    message_body,
+    name_field,
+    parse_sequence,
+)
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import NotRunningError, PeerUnreachable
 
 from .harness import FakeSink, FakeTrust, Node, Outcome, World, leftovers, mesh, pair
-from .raw import Raw
+from .raw import LIMITS, Raw, RawConn
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -280,13 +292,34 @@ def test_a_newer_connection_of_one_peer_replaces_the_older() -> None:
     assert len(raw.node.machine.peers["m"].links) == 1
 
 
+def test_what_a_lost_connection_carried_goes_over_the_one_that_is_left() -> None:
+    raw = Raw(name="m").prove()
+    _, outcome = raw.node.send("m", "carried")
+    assert [kind for kind, _ in raw.heard()] == [Frame.MESSAGE]
+    conn = RawConn(raw.world, dialled=True)
+    machine, now = raw.node.machine, raw.world.now
+    machine.add(conn, "m")
+    machine.connected(conn, now)
+    machine.stream_data(conn, 3, Challenge(bytes(32), "m", raw.boot, b"k", LIMITS).pack(), False, now)
+    binding = (conn.channel, bytes(32), Proof.parse(bytes(conn.sent[2][5:])).nonce, "b", "m")
+    machine.stream_data(conn, 3, Welcome(FakeTrust("k").answer(binding, "k"), 0).pack(), False, now)
+    assert raw.node.link("m").conn is conn and len(machine.links) == 2
+    before = len(conn.sent[2])
+    machine.before_transmit(conn, now)
+    assert Frame.MESSAGE not in [kind for kind, _ in LaneReader().feed(bytes(conn.sent[2][before:]))]
+    machine.closed(raw.conn, 0, "", True, "reset", now)
+    before = len(conn.sent[2])
+    machine.before_transmit(conn, now)
+    sent = list(LaneReader().feed(bytes(conn.sent[2][before:])))
+    assert [(kind, parse_sequence(body)) for kind, body in sent] == [(Frame.MESSAGE, 1)]
+    machine.stream_data(conn, 3, frame(Frame.ACCEPTED, message_body(1)), False, now)
+    assert outcome.ok
+
+
 def test_streams_of_users_in_virtual_time() -> None:
     world, a, b = pair()
     theirs, ours = FakeSink(), FakeSink()
     b.sinks["s"] = lambda: theirs
-    from mycorrizal._data.peer import Opening
-    from mycorrizal._wire.frames import name_field
-
     outcome = Outcome(lambda: world.now)
     a.machine.open("b", Opening(name_field("s"), ours, outcome), world.now)
     world.run(1.0)
