@@ -454,6 +454,22 @@ def test_nobody_overtakes_who_waits_for_room() -> None:
     assert raw.node.messages == [("m", 2), ("n", "later"), ("m", 3)]
 
 
+def test_messages_that_are_held_go_with_the_last_connection() -> None:
+    raw = Raw().prove()
+    for number in (2, 3):
+        raw.frame(Frame.MESSAGE, message_body(number) + MESSAGE)
+    assert raw.node.machine.peers["m"].holding
+    raw.node.machine.closed(raw.conn, 0, "", True, "reset", raw.world.now)
+    assert not raw.node.machine.peers["m"].holding
+    again = Raw(node=raw.node)
+    again.boot = raw.boot
+    again.prove()
+    for number in (1, 2, 3):
+        again.frame(Frame.MESSAGE, message_body(number) + MESSAGE)
+    raw.world.run(0.1)
+    assert len(raw.node.messages) == 3
+
+
 # -- noise ------------------------------------------------------------------------------------------
 
 

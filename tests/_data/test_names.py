@@ -301,6 +301,7 @@ def test_what_a_lost_connection_carried_goes_over_the_one_that_is_left() -> None
     machine.add(conn, "m")
     machine.connected(conn, now)
     machine.stream_data(conn, 3, Challenge(bytes(32), "m", raw.boot, b"k", LIMITS).pack(), False, now)
+    assert raw.node.link("m").conn is raw.conn  # the other is not welcomed yet
     binding = (conn.channel, bytes(32), Proof.parse(bytes(conn.sent[2][5:])).nonce, "b", "m")
     machine.stream_data(conn, 3, Welcome(FakeTrust("k").answer(binding, "k"), 0).pack(), False, now)
     assert raw.node.link("m").conn is conn and len(machine.links) == 2

@@ -478,9 +478,8 @@ class LeanConnection(Guarded):
         delay = int((now - space.largest_received_time) * 1000000) >> self._local_ack_delay_exponent
         ranges = push_ack_frame(buf, space.ack_queue, max(0, delay), _ACK_ROOM - 2)
         space.ack_at = None
-        unheard = len(space.sent_packets) - space.ack_eliciting_in_flight
         if (ranges > 1 and self._packet_number % 8 == 0) or (
-            unheard >= _UNHEARD_MAX and not space.ack_eliciting_in_flight
+            not space.ack_eliciting_in_flight and len(space.sent_packets) >= _UNHEARD_MAX
         ):
             return buf.data + b"\x01", True
         return buf.data, False

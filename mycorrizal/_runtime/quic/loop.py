@@ -27,7 +27,7 @@ __all__ = ["Loop", "Timer"]
 
 log = logging.getLogger("mycorrizal.quic")
 
-_LONGEST_SLEEP = 60.0
+_LONGEST_SLEEP = 1.0  # a Ctrl-C inside ``submit`` can swallow a wake-up; it costs this much and no more
 _QUIET_MAX = 4
 _WOKEN_SECONDS = 0.001
 """How long callers that were woken may keep the loop from going on without them."""
