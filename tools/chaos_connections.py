@@ -121,7 +121,7 @@ def wrong(found: dict[str, Any]) -> list[str]:
     """Return what stayed behind that should not have."""
     grown, count = found["grown"], found["count"]
     problems = [f"{grown[key]} {key} more" for key in ("descriptors", "threads") if grown[key] > 0]
-    if grown["objects"] > 500 + count // 10:
+    if grown["objects"] > 1000 + count // 10:
         problems.append(f"{grown['objects']} objects more")
     if grown["resident"] > (8 << 20) + 100 * count:
         problems.append(f"{grown['resident'] >> 10} KiB more")
