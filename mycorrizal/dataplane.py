@@ -140,8 +140,8 @@ class DataPlane:
         deadline = core.deadline(timeout)
         ticket = BlockingTicket(core.loop)
         message = OutMessage(encoded, ticket)
-        core.loop.submit(partial(core.machine.send, node, message))
         try:
+            core.loop.submit(partial(core.machine.send, node, message))
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
@@ -240,8 +240,8 @@ class DataPlane:
         deadline = core.deadline(timeout)
         ticket = BlockingTicket(core.loop)
         call = Call(node, field(name), encoded, deadline.moment, ticket)
-        core.loop.submit(partial(core.machine.request, call))
         try:
+            core.loop.submit(partial(core.machine.request, call))
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
