@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from ...exceptions import LocalProtocolError
 from .. import clock
 from ..deadline import Deadline
 from ..service import Service
@@ -372,15 +371,6 @@ class Loop:
                 self._queue.popleft()(now)
             except Exception as exc:
                 log.debug("= %s: dropped at the end: %r", self.node, exc)
-
-    def check_current(self) -> None:
-        """Raise unless on the loop thread.
-
-        Raises:
-            LocalProtocolError: another thread called what belongs to the loop.
-        """
-        if not self.is_current():
-            raise LocalProtocolError("called outside the loop thread")
 
 
 def _never() -> bool:
