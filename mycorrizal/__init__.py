@@ -39,6 +39,7 @@ from .events import (
 from .exceptions import (
     BindError,
     ConfigError,
+    ConnectionRefused,
     DecryptError,
     ForkedProcessError,
     JoinError,
@@ -86,6 +87,7 @@ __all__ = [
     "Codecs",
     "Config",
     "ConfigError",
+    "ConnectionRefused",
     "ConflictDelegate",
     "DataConfig",
     "DataPlane",

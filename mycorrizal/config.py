@@ -108,6 +108,13 @@ class Config:
     """On a name conflict ask the old address first; if it is silent, the new one is taken."""
     verify_suspicions: bool = True
     """Correct accusers who are behind, and ping a suspect a few times before it is declared dead."""
+    suspicion_min_timeout: float = 0.0
+    """Least seconds between suspecting a node and declaring it dead, in small clusters: a process may be frozen for
+    so long. A host that vanishes is noticed as much later; 0: memberlist's window alone."""
+    suspicion_min_nodes: int = 5
+    """The largest cluster, counted without the dead, in which ``suspicion_min_timeout`` holds."""
+    trust_refusals: bool = True
+    """A suspect whose host refuses connections has no process any more, and no use of ``suspicion_min_timeout``."""
     leave_fanout: int = 64
     """How many members are told of a leave directly, besides gossip; 0: by gossip alone."""
     stall_threshold: float = 1.0
@@ -230,6 +237,7 @@ _SECONDS_OR_ZERO = (
     "gossip_to_the_dead_time",
     "dead_node_reclaim_time",
     "reconnect_interval",
+    "suspicion_min_timeout",
     "stall_threshold",
 )
 _SWITCHES = (
@@ -241,6 +249,7 @@ _SWITCHES = (
     "disable_tcp_pings",
     "name_takeover",
     "verify_suspicions",
+    "trust_refusals",
 )
 _COUNTS = {
     "indirect_checks": (0, 255),
@@ -249,6 +258,7 @@ _COUNTS = {
     "suspicion_max_timeout_mult": (1, 255),
     "retransmit_mult": (0, 255),
     "gossip_nodes": (0, 255),
+    "suspicion_min_nodes": (2, 1 << 20),
     "leave_fanout": (0, 255),
     "udp_buffer_size": (1024, 65507),
     "handoff_queue_depth": (1, 1 << 20),

@@ -16,6 +16,7 @@ knowing this module, and each carries fields beside its text::
       OperationTimeout (TimeoutError)     the deadline passed
         NoPingResponse                    no acknowledgement to a ping
       PeerUnreachable (ConnectionError)   a peer could not be reached
+        ConnectionRefused                 nobody listens at its port (also a ConnectionRefusedError)
         JoinError                         no seed could be joined; .failures says why
         PeerRefused                       the peer answered an exchange with an error message
         PeerBusy                          the peer's handlers are all taken; nothing ran
@@ -41,6 +42,7 @@ from typing import Any
 __all__ = [
     "BindError",
     "ConfigError",
+    "ConnectionRefused",
     "DecryptError",
     "ForkedProcessError",
     "JoinError",
@@ -161,6 +163,10 @@ class PeerUnreachable(MycorrizalError, ConnectionError):
     """A peer could not be reached, or broke the conversation off."""
 
     retriable = True
+
+
+class ConnectionRefused(PeerUnreachable, ConnectionRefusedError):
+    """The peer's host answers, and nobody listens at its port."""
 
 
 class JoinError(PeerUnreachable):

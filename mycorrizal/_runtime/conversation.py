@@ -18,7 +18,14 @@ from concurrent.futures import Future
 
 from .._wire.messages import Message, Ping, PushPull, User
 from .._wire.stream import StreamCodec, StreamReader
-from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
+from ..exceptions import (
+    ConnectionRefused,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
 from ..types import Address
 from .counters import Counters, QuietLog
 from .deadline import Deadline
@@ -73,7 +80,7 @@ class Conversations:
         An answer may be an ``Err``: what to think of it is the machine's business.
 
         Raises:
-            PeerUnreachable: refused, broken off, or closed without a word.
+            PeerUnreachable: broken off, or closed without a word; ``ConnectionRefused`` if nobody listens.
             OperationTimeout: the deadline passed.
             RemoteProtocolError: the answer is not one.
             NotRunningError: the pool was closed meanwhile.
@@ -124,7 +131,8 @@ class Conversations:
             ) from exc  # fmt: skip
         except OSError as exc:
             self._pool.release(sock)
-            raise PeerUnreachable(
+            kind = ConnectionRefused if isinstance(exc, ConnectionRefusedError) else PeerUnreachable
+            raise kind(
                 f"cannot connect to {where}: {exc.strerror or exc}", node=where, operation="connect",
                 hint="check that a node runs there and listens on this port",
             ) from exc  # fmt: skip

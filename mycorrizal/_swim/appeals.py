@@ -97,4 +97,5 @@ class Appeals:
     def _answered(self, member: Member, suspicion: Suspicion, now: float) -> None:
         if member.suspicion is suspicion and member.state == NodeState.SUSPECT:
             self._core.count("suspicions_put_off")
+            self._transitions.answered(member, now)
             self._transitions.put_off(member, suspicion, now)

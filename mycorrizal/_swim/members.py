@@ -30,8 +30,8 @@ class Member:
 
     __slots__ = (
         "addr", "address", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
-        "incarnation", "meta", "name", "node_cache", "port", "reported", "state", "suspicion", "suspicion_timer",
-        "tcp_only", "vsn",
+        "incarnation", "meta", "name", "node_cache", "port", "refused", "reported", "state", "suspicion",
+        "suspicion_timer", "tcp_only", "vsn",
     )  # fmt: skip
 
     def __init__(self, name: str, addr: bytes | None, port: int, meta: bytes | None, vsn: bytes) -> None:
@@ -49,6 +49,7 @@ class Member:
         self.fallback_seq = -1  # number of the last of them
         self.fallback_heard = False  # and whether it came over UDP too
         self.tcp_only = 0  # our probes of it that only TCP answered, one after the other
+        self.refused = False  # its host refuses connections, and it has not answered since
         self.reported = float("-inf")  # when UDP to it was last reported as blocked
         self.node_cache: Node | None = None
         self.addr: bytes | None

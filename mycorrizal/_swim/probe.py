@@ -170,7 +170,7 @@ class Prober:
             probe.tcp_pending = True
             core.request_exchange(
                 self._ping(probe.sequence, node.name), probe.address, node.name, probe.deadline,
-                lambda answer, error, then: self._tcp_done(probe, answer, then),
+                lambda answer, error, then: self._tcp_done(probe, answer, error, then),
             )  # fmt: skip
 
     def _tcp_ping_allowed(self, probe: _Probe) -> bool:
@@ -187,6 +187,7 @@ class Prober:
         member = self._core.table.get(probe.node.name)
         if member is not None:
             member.tcp_only = 0
+            self._transitions.answered(member, now)
         if not probe.indirect and self._core.ping_delegate is not None:
             self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
         self._end(probe, probe.delta, now)
@@ -194,8 +195,10 @@ class Prober:
     def _nacked(self, probe: _Probe) -> None:
         probe.nacks += 1
 
-    def _tcp_done(self, probe: _Probe, answer: Message | None, now: float) -> None:
+    def _tcp_done(self, probe: _Probe, answer: Message | None, error: Exception | None, now: float) -> None:
         probe.tcp_pending = False
+        if isinstance(error, ConnectionRefusedError):
+            self._transitions.refused(probe.node.name, probe.address, now)
         probe.answered_tcp = isinstance(answer, AckResp) and answer.seq_no == probe.sequence
         if self._active is probe and now >= probe.deadline:
             self._conclude(probe, now)
@@ -243,6 +246,7 @@ class Prober:
         member = self._core.table.get(name)
         if member is None:
             return
+        self._transitions.answered(member, now)
         member.tcp_only += 1
         if member.tcp_only >= _BLOCKED_PROBES:
             # Its own pings still come: then it is our packets that do not reach it.

@@ -17,16 +17,20 @@ class Suspicion:
         originator: who suspected; its own word never counts as a confirmation.
         expected: confirmations that shrink the window to `minimum` (k).
         minimum, maximum: the window in seconds.
+        floor: seconds that the window lasts at least, whatever the other figures say; may be changed.
     """
 
-    __slots__ = ("_from", "confirmations", "expected", "maximum", "minimum", "not_before", "started")
+    __slots__ = ("_from", "confirmations", "expected", "floor", "maximum", "minimum", "not_before", "started")
 
-    def __init__(self, originator: str, expected: int, minimum: float, maximum: float, now: float) -> None:
+    def __init__(
+        self, originator: str, expected: int, minimum: float, maximum: float, now: float, *, floor: float = 0.0
+    ) -> None:
         self._from = {originator}
         self.confirmations = 0
         self.expected = expected
         self.minimum = minimum
         self.maximum = maximum
+        self.floor = floor
         self.started = now
         self.not_before = now  # no verdict before this, whatever is confirmed (module appeals)
 
@@ -41,7 +45,12 @@ class Suspicion:
     @property
     def deadline(self) -> float:
         """When the node is to be declared dead."""
-        return max(self.not_before, self.started + self._window())
+        return max(self.not_before, self.started + max(self.floor, self._window()))
+
+    @property
+    def shortest(self) -> float:
+        """The window with all confirmations that are wanted."""
+        return max(self.floor, self.minimum)
 
     def _window(self) -> float:
         if self.expected < 1:

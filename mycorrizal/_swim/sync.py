@@ -94,6 +94,8 @@ class Sync:
         def done(answer: Message | None, error: Exception | None, then: float) -> None:
             if error is None:
                 error = self._take_answer(answer, address, join, then)
+            elif isinstance(error, ConnectionRefusedError):
+                self._transitions.refused(name, address, then)
             if error is not None:
                 core.count("push_pulls_failed")
                 logger.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)

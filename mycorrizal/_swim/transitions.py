@@ -15,12 +15,13 @@ From SWIM §4.2 and memberlist ``state.go`` (memberlist-protocol §6.3 to §6.8)
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 
 from .._wire.messages import Alive, Dead, PushNodeState, Suspect
 from ..config import META_MAX_SIZE
-from ..types import Node, NodeState, Versions, host_of
+from ..types import Address, Node, NodeState, Versions, host_of
 from .core import Core
 from .events import NodeConflict, NodeJoined, NodeLeft, NodeUpdated
 from .members import NO_VERSIONS, Member, verify_protocol
@@ -210,7 +211,7 @@ class Transitions:
 
     def put_off(self, member: Member, suspicion: Suspicion, now: float) -> None:
         """Let a suspicion run for its shortest window from now at least."""
-        missing = now + suspicion.minimum - suspicion.deadline
+        missing = now + suspicion.shortest - suspicion.deadline
         if missing > 0:
             suspicion.started += missing
             suspicion.not_before = suspicion.started
@@ -224,6 +225,47 @@ class Transitions:
             suspicion.deadline, lambda then: self._suspicion_over(member, suspicion, then)
         )
         self.on_suspicion(member, suspicion, now)
+
+    # -- evidence -----------------------------------------------------------------------
+
+    def refused(self, name: str, address: Address, now: float) -> None:
+        """A connection to `name` at `address` was refused: its host is there, its process is not.
+
+        Differs from memberlist, and matters to ``suspicion_min_timeout`` only: the kernel of a process that is frozen
+        still takes connections, so this suspect need not be given the time to wake up. Switched off by
+        ``trust_refusals=False``.
+        """
+        member = self._table.get(name)
+        if not self._core.config.trust_refusals or member is None or member.gone or member.address != address:
+            return
+        self._core.count("refusals")
+        self._weigh(member, True, now)
+
+    def answered(self, member: Member, now: float) -> None:
+        """`member` has answered, so what refused was not it, or it is there again."""
+        self._weigh(member, False, now)
+
+    def _weigh(self, member: Member, refused: bool, now: float) -> None:
+        if member.refused is refused:
+            return
+        member.refused = refused
+        suspicion = member.suspicion
+        if suspicion is not None:
+            suspicion.floor = self._floor(member)
+            self.arm(member, suspicion, now)
+
+    def _floor(self, member: Member) -> float:
+        """Return how long a suspicion of `member` must last at least.
+
+        Differs from memberlist: there the window of two or three nodes is four probe intervals, which a C call that
+        holds the GIL outlasts. Switched off by ``suspicion_min_timeout=0``.
+        """
+        config = self._core.config
+        if config.suspicion_min_timeout <= 0 or member.refused:
+            return 0.0
+        most = config.suspicion_min_nodes
+        living = itertools.islice((m for m in self._table if not m.gone), most + 1)
+        return config.suspicion_min_timeout if sum(1 for _ in living) <= most else 0.0
 
     # -- private ----------------------------------------------------------------------
 
@@ -291,6 +333,7 @@ class Transitions:
             member.vsn = claim.vsn[:6]
         member.incarnation = claim.incarnation
         member.meta = claim.meta
+        member.refused = False
         member.move(claim.addr, claim.port)
         if member.state != NodeState.ALIVE:
             member.state = NodeState.ALIVE
@@ -310,7 +353,7 @@ class Transitions:
             expected = 0
         minimum = suspicion_timeout(config.suspicion_mult, nodes, config.probe_interval)
         maximum = config.suspicion_max_timeout_mult * minimum
-        member.suspicion = Suspicion(sender, expected, minimum, maximum, now)
+        member.suspicion = Suspicion(sender, expected, minimum, maximum, now, floor=self._floor(member))
         self.arm(member, member.suspicion, now)
 
     def _suspicion_over(self, member: Member, suspicion: Suspicion, now: float) -> None:

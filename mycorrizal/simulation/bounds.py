@@ -16,7 +16,8 @@ __all__ = ["agreement_bound", "detection_bound", "spread_time", "suspicion_windo
 def suspicion_window(config: Config, size: int) -> tuple[float, float]:
     """Return the shortest and the longest suspicion, in seconds, in a cluster of `size`."""
     shortest = config.suspicion_mult * max(1.0, math.log10(max(1, size))) * config.probe_interval
-    return shortest, shortest * config.suspicion_max_timeout_mult
+    floor = config.suspicion_min_timeout if size <= config.suspicion_min_nodes else 0.0
+    return max(floor, shortest), max(floor, shortest * config.suspicion_max_timeout_mult)
 
 
 def spread_time(config: Config, size: int) -> float:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from .._swim.events import Event, ExchangeRequested, OperationDone, RemoteState, UserMessage
 from .._swim.machine import Swim
 from ..config import Config
-from ..exceptions import LocalProtocolError, OperationTimeout, PeerUnreachable, RemoteProtocolError
+from ..exceptions import ConnectionRefused, LocalProtocolError, OperationTimeout, PeerUnreachable, RemoteProtocolError
 from ..types import Address
 from .acquaint import acquaint
 from .clock import VirtualClock
@@ -453,7 +453,7 @@ class Cluster:
     def _refuse(self, conversation: Conversation) -> None:
         if self.members[conversation.target].silent:
             return
-        refused = PeerUnreachable("connection refused")
+        refused = ConnectionRefused("connection refused")
         self._push(
             self.clock.now + conversation.fate.back, conversation.initiator, _FAILURE, (conversation, refused)
         )

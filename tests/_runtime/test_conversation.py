@@ -14,6 +14,7 @@ import pytest
 
 from mycorrizal import (
     Config,
+    ConnectionRefused,
     DecryptError,
     LabelMismatch,
     NotRunningError,
@@ -98,8 +99,10 @@ def test_user_message_wants_no_answer() -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-    with pytest.raises(PeerUnreachable, match=r"cannot connect to 127\.0\.0\.1:\d+: Connection refused"):
+    with pytest.raises(ConnectionRefused, match=r"cannot connect to 127\.0\.0\.1:\d+: Connection refused") as caught:
         hold(Party(), address, Ping())
+    assert isinstance(caught.value, PeerUnreachable)
+    assert isinstance(caught.value, ConnectionRefusedError)
 
 
 def test_silent_listener_ends_with_the_deadline() -> None:

@@ -29,6 +29,8 @@ FAITHFUL: dict[str, Any] = {
     "stall_threshold": 0,
     "early_push_pulls": 0,
     "verify_suspicions": False,
+    "suspicion_min_timeout": 0,
+    "trust_refusals": False,
     "leave_fanout": 0,
 }
 """Everything beyond memberlist switched off."""

@@ -17,6 +17,7 @@ from mycorrizal import (
     BasePingDelegate,
     Config,
     ConflictDelegate,
+    ConnectionRefused,
     Delegate,
     EventDelegate,
     JoinError,
@@ -95,6 +96,7 @@ def configuration() -> None:
     config = Config.local(name="a", bind_addr="127.0.0.1", bind_port=0, cidrs_allowed=("10.0.0.0/8",))
     assert_type(config.replace(gossip_nodes=4), Config)
     assert_type(config.probe_interval, float)
+    assert_type(config.suspicion_min_timeout, float)
     assert_type(mycorrizal.__version__, str)
 
 
@@ -106,6 +108,9 @@ def membership() -> None:
             result = cluster.join(["127.0.0.1:7946", "bob/10.0.0.1:7946"], timeout=5.0)
         except JoinError as error:
             assert_type(error.failures["127.0.0.1:7946"], Exception)
+            raise
+        except ConnectionRefused as error:
+            assert_type(error.node, str | None)
             raise
         assert_type(result, JoinResult)
         assert_type(result.reached, int)
