@@ -13,6 +13,7 @@ knowing this module, and each carries fields beside its text::
       ServiceCrashed (RuntimeError)       a background thread died; the cause is chained
       QueueFull (RuntimeError)            a bounded queue has no room
       BindError (OSError)                 the address or port cannot be bound
+      NameInUse (RuntimeError)            another agent of this user on this host has the name
       OperationTimeout (TimeoutError)     the deadline passed
         NoPingResponse                    no acknowledgement to a ping
       PeerUnreachable (ConnectionError)   a peer could not be reached
@@ -51,6 +52,7 @@ __all__ = [
     "MergeRefused",
     "MetaTooLarge",
     "MycorrizalError",
+    "NameInUse",
     "NoPingResponse",
     "NotRunningError",
     "OperationCancelled",
@@ -147,6 +149,20 @@ class BindError(MycorrizalError, OSError):
     """The configured address or port cannot be bound."""
 
     retriable = True
+
+
+class NameInUse(MycorrizalError, RuntimeError):
+    """Another agent of this user on this host has the name. ``pid`` is its process, None if it does not say."""
+
+    def __init__(self, name: str, cluster: str, pid: int | None, *, mine: bool = False) -> None:
+        holder = "this process" if mine else "a process that is starting" if pid is None else f"process {pid}"
+        what = "close() that agent first" if mine else "stop that agent"
+        super().__init__(
+            f"{holder} runs the agent {name!r} of cluster {cluster!r}",
+            node=name,
+            hint=f"{what}, or give this one another name",
+        )
+        self.pid = pid
 
 
 class OperationTimeout(MycorrizalError, TimeoutError):
