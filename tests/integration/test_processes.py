@@ -58,7 +58,7 @@ def test_stopped_process_accuses_nobody_and_comes_back(start: Start, spawn: Spaw
     until(lambda: names(a) == names(b) == {"a", "b", "child"}, 5)
     time.sleep(1.5)  # what stale timers would do, they would have done by now
     events = child.ask("events").split()
-    assert "stall:" in events
+    assert any(event.startswith("stall:") for event in events)
     assert [event for event in events if event.startswith(("fail", "udp_blocked"))] == []
     assert set(child.ask("members").split()) == {"a", "b", "child"}
     for stream in (stream_a, stream_b):
@@ -81,7 +81,7 @@ def test_process_whose_gil_was_held_accuses_nobody(start: Start, spawn: Spawn) -
     assert child.ask("freeze 6") == "thawed"
     time.sleep(1.5)
     events = child.ask("events").split()
-    assert "stall:" in events
+    assert any(event.startswith("stall:") for event in events)
     assert [event for event in events if event.startswith(("fail", "udp_blocked"))] == []
     assert names(a) == names(b) == {"a", "b", "child"}
     told = [event for event in (stream.get(0) for _ in range(len(stream))) if isinstance(event, MemberFailed)]

@@ -16,6 +16,7 @@ from mycorrizal.simulation.experiments import (
     lossy,
     message_load,
     speed,
+    stall,
 )
 from mycorrizal.simulation.experiments.s2_detection import LIMIT, round_robin
 from mycorrizal.simulation.experiments.s3_infection import logistic
@@ -51,6 +52,14 @@ def test_s7_convergence() -> None:
 
 def test_lossy() -> None:
     passed(lossy(1, losses=(0.3,), runs=2))
+
+
+def test_s9_stall() -> None:
+    report = stall(1, sizes=(2, 3, 6), stalls=(6.0, 12.0, 20.0), work=12)
+    passed(report)
+    dead = {row[:3]: row[4:7] for row in report.rows}
+    assert dead[2, 0.0, 0.0][1:] == dead[3, 0.0, 0.0][1:] == dead[6, 0.0, 12.0][1:] == (100, 100), "memberlist's window"
+    assert dead[2, 0.0, 12.0] == dead[3, 0.0, 12.0] == (0, 0, 100), "the floor is no longer than that"
 
 
 def test_formulas_against_published_figures() -> None:

@@ -13,6 +13,7 @@ from .s2_detection import first_detection
 from .s3_infection import infection
 from .s5_lifeguard import lifeguard
 from .s7_convergence import convergence
+from .s9_stall import stall
 from .speed import speed
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "lossy",
     "message_load",
     "speed",
+    "stall",
 ]
