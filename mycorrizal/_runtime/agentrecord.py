@@ -6,16 +6,16 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..agentconfig import check_cluster
 from ..config import check_name
 from ..exceptions import ConfigError
 
-__all__ = ["RECORD_MAX_BYTES", "AgentRecord", "check_cluster"]
+__all__ = ["RECORD_MAX_BYTES", "AgentRecord"]
 
 RECORD_MAX_BYTES = 4096
 """A record is about 500 bytes; two long names and two long paths make it 1,500."""
 
 _TEXT_MAX = 1024
-_CLUSTER_MAX_BYTES = 255  # it is the label on the wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,6 @@ class AgentRecord:
             return cls(**{name: value for name, value in found.items() if name in known})
         except TypeError as exc:
             raise ValueError(str(exc).partition("() ")[2] or "fields are missing") from None
-
-
-def check_cluster(cluster: str) -> None:
-    """Raise ``ConfigError`` unless `cluster` may be a cluster's name."""
-    if not isinstance(cluster, str):
-        raise ConfigError("cluster", f"must be text, not {type(cluster).__name__}")
-    try:
-        size = len(cluster.encode())
-    except UnicodeEncodeError:
-        raise ConfigError("cluster", f"{cluster!r} cannot be written as UTF-8", hint="use plain text") from None
-    if not 0 < size <= _CLUSTER_MAX_BYTES:
-        raise ConfigError("cluster", f"is {size} bytes long", hint=f"1 to {_CLUSTER_MAX_BYTES} bytes of UTF-8")
 
 
 def _whole(value: object, low: int, high: int) -> bool:

@@ -24,9 +24,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+from ..agentconfig import check_cluster
 from ..exceptions import ConfigError, NameInUse, NotRunningError
 from . import lifecycle
-from .agentrecord import RECORD_MAX_BYTES, AgentRecord, check_cluster
+from .agentrecord import RECORD_MAX_BYTES, AgentRecord
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 
