@@ -40,6 +40,7 @@ from .exceptions import (
     BindError,
     ConfigError,
     ConnectionRefused,
+    ControlError,
     DecryptError,
     ForkedProcessError,
     JoinError,
@@ -72,7 +73,9 @@ from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
 from .types import Address, JoinResult, Message, Node, NodeState, PeerInfo, ReceivedFile, Request, Versions
 
 if _TYPE_CHECKING:
+    from ._control.messages import ControlEvent
     from ._runtime.quic.streams import Stream
+    from .control import ControlClient
     from .dataplane import DataPlane, Results
 
 __version__ = "0.1.0"
@@ -90,6 +93,9 @@ __all__ = [
     "ConfigError",
     "ConnectionRefused",
     "ConflictDelegate",
+    "ControlClient",
+    "ControlError",
+    "ControlEvent",
     "DataConfig",
     "DataPlane",
     "DecryptError",
@@ -154,7 +160,11 @@ _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())
 
 
 def __getattr__(name: str) -> _Any:
-    """Import what needs aioquic when it is first used: a process that is only a member does without."""
+    """Import what needs aioquic or ZeroMQ when it is first used: a process that is only a member does without."""
+    if name in ("ControlClient", "ControlEvent"):
+        from . import control
+
+        return getattr(control, name)
     if name in ("DataPlane", "Results", "Stream"):
         from . import dataplane
 

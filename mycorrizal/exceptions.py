@@ -26,6 +26,7 @@ knowing this module, and each carries fields beside its text::
       MergeRefused (RuntimeError)         a delegate or the version check refused a merge
       ValueEncodeError (TypeError)        a value that cannot be sent; the text names the place in it
       ValueTooLarge (ValueError)          a value above the limit of either side
+      ControlError (RuntimeError)         an agent refused a command of its control plane; .code says why
       OperationCancelled (CancelledError) the call was cancelled, here or by the peer
       RemoteProtocolError (ValueError)    a peer sent something we refuse
         WireMismatch                      the peer speaks the other ``wire=`` codec
@@ -44,6 +45,7 @@ __all__ = [
     "BindError",
     "ConfigError",
     "ConnectionRefused",
+    "ControlError",
     "DecryptError",
     "ForkedProcessError",
     "JoinError",
@@ -237,6 +239,18 @@ class ValueEncodeError(MycorrizalError, TypeError):
 
 class ValueTooLarge(MycorrizalError, ValueError):
     """A value above the limit, ours or the peer's; nothing was delivered."""
+
+
+class ControlError(MycorrizalError, RuntimeError):
+    """An agent did not carry out a command that came through its control plane.
+
+    Attributes:
+        code: why, one of ``mycorrizal.control.CODES``, e.g. ``"timeout"`` or ``"bad_arguments"``.
+    """
+
+    def __init__(self, code: str, message: str, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.code = code
 
 
 class OperationCancelled(MycorrizalError, CancelledError):

@@ -1,0 +1,136 @@
+"""Where a control plane listens: a socket file in a private directory, or a port of loopback.
+
+The listening sockets are opened here and handed to libzmq, for three reasons:
+an address that is taken is an error with a name before any thread runs; a
+socket file is private before the first client can see it; and a forked child
+knows which descriptors to close.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+from ..exceptions import BindError, ConfigError
+
+__all__ = ["Endpoint", "reachable"]
+
+PATH_MAX = 107
+"""Bytes of the longest path of a Unix socket on Linux."""
+BACKLOG = 64
+"""Clients that may wait to be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An ``ipc://`` path, or a ``tcp://`` address of loopback."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str, *, secured: bool) -> Endpoint:
+        """Return the endpoint that `text` names.
+
+        Args:
+            secured: whether there are CURVE keys, without which only files will do.
+
+        Raises:
+            ConfigError: another transport, an address beyond loopback, TCP without keys, a path that is too long.
+        """
+        kind, _, rest = text.partition("://")
+        if kind == "ipc":
+            if not rest.startswith("/"):
+                raise ConfigError("control", f"{text!r}: the path must be absolute")
+            if len(os.fsencode(rest)) > PATH_MAX:
+                hint = "set XDG_RUNTIME_DIR to a shorter one"
+                raise ConfigError("control", f"{rest!r}: a socket's path has {PATH_MAX} bytes at most", hint=hint)
+            return cls(path=rest)
+        if kind != "tcp":
+            raise ConfigError("control", f"{text!r} is neither ipc:///path nor tcp://127.0.0.1:port")
+        host, _, port = rest.rpartition(":")
+        host = host.strip("[]")
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            raise ConfigError("control", f"{text!r}: {host!r} is no IP address") from None
+        if not address.is_loopback:
+            raise ConfigError("control", f"{host} is not loopback", hint="the control plane is for this machine")
+        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ConfigError("control", f"{text!r}: {port!r} is no port")
+        if not secured:
+            hint = "every user of this machine can reach a port; use ipc://, or give keys"
+            raise ConfigError("control", f"{text} without CURVE keys", hint=hint)
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"ipc://{self.path}"
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
+    def listen(self) -> tuple[Endpoint, socket.socket]:
+        """Open it; return the endpoint with the port it got, and the listening socket.
+
+        A socket file that is there already is taken for one that a dead
+        process left: whoever owns the directory entry has claimed its name.
+
+        Raises:
+            BindError: it cannot be opened.
+        """
+        family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if self.path:
+                _clear(self.path)
+                listener.bind(self.path)
+                os.chmod(self.path, 0o600)  # before it listens: nobody can have connected
+            else:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((self.host, self.port))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise BindError(f"control plane at {self}: {error.strerror or error}") from error
+        if self.path:
+            return self, listener
+        return Endpoint(host=self.host, port=listener.getsockname()[1]), listener
+
+    def remove(self) -> None:
+        """Delete the socket file, if it is one."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def _clear(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BindError(f"control plane: {path} is there and is no socket", hint="remove it, or choose another path")
+    os.unlink(path)
+
+
+def reachable(endpoint: Endpoint, timeout: float = 1.0) -> bool:
+    """Return whether somebody listens there. Waits up to `timeout` seconds; ZeroMQ itself would wait for ever.
+
+    Raises:
+        PermissionError: somebody may, but this user must not know.
+    """
+    family = socket.AF_UNIX if endpoint.path else socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(timeout)
+        try:
+            probe.connect(endpoint.path or (endpoint.host, endpoint.port))
+        except PermissionError:
+            raise
+        except OSError:
+            return False
+    return True

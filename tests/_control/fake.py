@@ -1,0 +1,206 @@
+"""An agent that is none: it has the methods the control plane needs and writes down what was asked of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mycorrizal import JoinResult, MemberJoined, Node, NodeState, NotRunningError, OperationTimeout, UnknownHandler
+
+_NODE = Node("fake", b"\x7f\0\0\1", 7946)
+
+
+@dataclass(frozen=True)
+class FakeMember:
+    """What ``Agent.members`` yields."""
+
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 7946
+    quic_port: int | None = 9000
+    tags: Mapping[str, str] = field(default_factory=dict)
+    state: NodeState = NodeState.ALIVE
+    boot: bytes | None = b"\x01" * 8
+    node: Node = _NODE
+
+
+@dataclass(frozen=True)
+class FakeService:
+    """What ``Services.find`` yields."""
+
+    name: str
+    node: str
+    host: str
+    port: int | None
+    meta: Any
+    healthy: bool
+    id: str
+
+
+@dataclass(frozen=True)
+class FakeHealth:
+    """What ``Agent.health`` returns."""
+
+    score: int = 0
+    members: int = 2
+
+
+@dataclass(frozen=True)
+class UserEvent:
+    """An event that an agent broadcast."""
+
+    topic: str
+    value: Any
+    sender: str
+    number: int
+
+
+class FakeEvents:
+    """A stream that a test fills."""
+
+    def __init__(self) -> None:
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.queue.get, None)
+
+    def close(self) -> None:
+        self.queue.put(None)
+
+
+class FakeRegistration:
+    """What ``Services.register`` returns."""
+
+    def __init__(self, services: FakeServices, service: FakeService) -> None:
+        self.id = service.id
+        self._services = services
+        self._service = service
+
+    def close(self, timeout: float | None = 10.0) -> None:
+        self._services.all.remove(self._service)
+
+
+class FakeServices:
+    """A registry of one agent."""
+
+    def __init__(self) -> None:
+        self.all: list[FakeService] = []
+
+    def find(self, name: str | None = None, *, healthy: bool = True) -> list[FakeService]:
+        return [one for one in self.all if name in (None, one.name) and (one.healthy or not healthy)]
+
+    def register(
+        self, name: str, *, port: int | None = None, meta: Any = None, timeout: float | None = 10.0
+    ) -> FakeRegistration:
+        self.all.append(FakeService(name, "alice", "127.0.0.1", port, meta, True, f"id-{len(self.all)}"))
+        return FakeRegistration(self, self.all[-1])
+
+
+class FakeSettings(dict[str, Any]):
+    """Settings of one agent."""
+
+    def set(self, key: str, value: Any, timeout: float | None = 10.0) -> None:
+        self[key] = value
+
+    def delete(self, key: str, timeout: float | None = 10.0) -> None:
+        del self[key]
+
+
+class FakeKeys:
+    """Keys of a cluster of one."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, bytes]] = []
+
+    def list(self, timeout: float | None = 10.0) -> dict[str, list[str]]:
+        return {"alice": ["5f0e..."]}
+
+    def add(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+        self.calls.append(("add", key))
+        return {"alice": True, "bob": OperationTimeout("no answer from bob")}
+
+    def use(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+        self.calls.append(("use", key))
+        return {"alice": True}
+
+    def remove(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+        self.calls.append(("remove", key))
+        return {"alice": True}
+
+
+class FakeAgent:
+    """Named alice. ``request`` answers what it was asked, or does what is in ``handlers``."""
+
+    cluster = "default"
+    boot = bytes(range(8))
+    address = ("127.0.0.1", 7946)
+    quic_port: int | None = 9000
+
+    def __init__(self, name: str = "alice") -> None:
+        self.name = name
+        self.services = FakeServices()
+        self.settings = FakeSettings()
+        self.keys = FakeKeys()
+        self.calls: list[tuple[Any, ...]] = []
+        self.handlers: dict[str, Any] = {}
+        self.stream = FakeEvents()
+        self.gate = threading.Event()
+        self.closed = threading.Event()
+        self.everyone = [FakeMember("alice", tags={"role": "web"}), FakeMember("bob", boot=None)]
+
+    def members(self) -> list[FakeMember]:
+        return self.everyone
+
+    def events(self) -> FakeEvents:
+        return self.stream
+
+    def wait_for(self, n: int, timeout: float | None = 30.0) -> list[FakeMember]:
+        if n > len(self.everyone):
+            raise OperationTimeout(f"{len(self.everyone)} members, not {n}", operation="wait_for")
+        return self.everyone
+
+    def health(self) -> FakeHealth:
+        return FakeHealth()
+
+    def metrics(self) -> dict[str, int]:
+        return {"events.lost": 0}
+
+    def peers(self) -> list[Any]:
+        return []
+
+    def send(self, node: str, value: Any, timeout: float | None = 10.0) -> None:
+        self.calls.append(("send", node, value, timeout))
+
+    def request(self, node: str, name: str, value: Any = None, timeout: float | None = 10.0) -> Any:
+        self.calls.append(("request", node, name, value, timeout))
+        if name == "wait":
+            self.gate.wait(20)
+        if name == "unknown":
+            raise UnknownHandler(f"{node} has no handler {name!r}", node=node)
+        handler = self.handlers.get(name)
+        return value if handler is None else handler(value)
+
+    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> None:
+        self.stream.queue.put(UserEvent(topic, value, self.name, 1))
+
+    def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:
+        self.calls.append(("update_tags", dict(tags)))
+
+    def join(self, addresses: list[str], timeout: float | None = 10.0) -> JoinResult:
+        self.calls.append(("join", addresses))
+        return JoinResult(1, {"10.0.0.9": OperationTimeout("no answer")})
+
+    def leave(self, timeout: float | None = 10.0) -> None:
+        self.calls.append(("leave",))
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        if self.closed.is_set():
+            raise NotRunningError("closed twice")
+        self.closed.set()
+
+    def tell_join(self, name: str) -> None:
+        """Have the event stream tell that `name` joined."""
+        self.stream.queue.put(MemberJoined(Node(name, b"\x7f\0\0\2", 7946, b"\x23\x28")))

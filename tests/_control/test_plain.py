@@ -1,0 +1,39 @@
+"""What an agent holds, made plain."""
+
+from __future__ import annotations
+
+import mycorrizal
+from mycorrizal._control.plain import event_fields, plain
+
+from .fake import UserEvent
+
+NODE = mycorrizal.Node("bob", b"\x7f\0\0\1", 7946, b"\x23\x28rest", mycorrizal.NodeState.SUSPECT, 3)
+TOLD = {"name": "bob", "host": "127.0.0.1", "port": 7946, "quic_port": 9000, "state": "suspect", "incarnation": 3}
+
+
+def test_events_have_a_topic_and_plain_fields() -> None:
+    assert event_fields(mycorrizal.MemberJoined(NODE)) == ("event.member_joined", {"node": TOLD})
+    assert event_fields(mycorrizal.EventsLost(3, (NODE,))) == ("event.events_lost", {"count": 3, "members": [TOLD]})
+    assert event_fields(mycorrizal.Stalled(1.5)) == ("event.stalled", {"seconds": 1.5})
+    blocked = mycorrizal.UdpBlocked(NODE, 7946, "inbound")
+    assert event_fields(blocked) == ("event.udp_blocked", {"node": TOLD, "port": 7946, "direction": "inbound"})
+
+
+def test_event_of_a_user_has_the_users_topic() -> None:
+    topic, fields = event_fields(UserEvent("deploy", {"v": 1}, "bob", 7))
+    assert topic == "event.user.deploy"
+    assert fields == {"topic": "deploy", "value": {"v": 1}, "sender": "bob", "number": 7}
+
+
+def test_foreign_name_is_readable_text() -> None:
+    assert plain(mycorrizal.Node("b\udcffb", b"\x7f\0\0\1", 1))["name"] == "b?b"
+
+
+def test_what_is_none_of_ours_stays_as_it_is() -> None:
+    deep: list[object] = []
+    for _ in range(100):
+        deep = [deep]
+    assert plain(deep) == deep
+    assert plain(ValueError("no")) == {"error": "ValueError", "text": "no"}
+    thing = object()
+    assert plain({"a": (thing,)}) == {"a": [thing]}
