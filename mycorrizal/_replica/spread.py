@@ -1,0 +1,84 @@
+"""How a message gets to the others: small ones ride gossip, large ones are pushed, and each receiver passes news on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..exceptions import QueueFull
+from .limits import Limits
+from .outputs import Push
+
+__all__ = ["BroadcastQueue", "Spread"]
+
+
+class BroadcastQueue(Protocol):
+    """What is needed of memberlist's transmit-limited queue; a message replaces a waiting one of the same name."""
+
+    def queue_broadcast(self, message: bytes, *, name: str | None = None) -> None: ...
+
+    def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Spread:
+    """Owns the queue and the list of pushes.
+
+    memberlist does not flood user messages: whoever hears news for the first
+    time queues them again (``again``). A quarter of the queue is kept for our own.
+
+    Args:
+        queue: None if nothing may ride gossip; then all is pushed.
+        peers: names of the members to push to.
+    """
+
+    def __init__(
+        self, queue: BroadcastQueue | None, limits: Limits, peers: Callable[[], list[str]], count: Callable[[str], None]
+    ) -> None:
+        self._queue = queue
+        self._limits = limits
+        self._peers = peers
+        self._count = count
+        self.pushes: list[Push] = []
+
+    def check(self, size: int) -> None:
+        """Refuse a message of our own that finds no room.
+
+        Raises:
+            QueueFull: too many are waiting.
+        """
+        if self._rides(size):
+            full = self._queue is not None and len(self._queue) >= self._limits.queue
+        else:
+            full = len(self.pushes) >= self._limits.pushes
+        if full:
+            self._count("spread.full")
+            raise QueueFull("too many messages are waiting to be spread", hint="write more slowly, or try again")
+
+    def out(self, raw: bytes, name: str) -> None:
+        """Spread a message of our own, after ``check``."""
+        if self._queue is not None and self._rides(len(raw)):
+            self._queue.queue_broadcast(raw, name=name)
+        elif peers := self._peers():
+            self._count("spread.pushed")
+            self.pushes.append(Push(tuple(peers), raw))
+
+    def again(self, raw: bytes, name: str) -> None:
+        """Pass on what is news to us, if it can ride gossip."""
+        if self._queue is None or not self._rides(len(raw)):
+            return
+        if 4 * len(self._queue) >= 3 * self._limits.queue:
+            self._count("spread.not_passed_on")
+            return
+        self._queue.queue_broadcast(raw, name=name)
+
+    def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
+        """Take messages for one packet."""
+        return [] if self._queue is None else self._queue.get_broadcasts(overhead, limit)
+
+    def __len__(self) -> int:
+        return 0 if self._queue is None else len(self._queue)
+
+    def _rides(self, size: int) -> bool:
+        return self._queue is not None and size <= self._limits.gossip_bytes

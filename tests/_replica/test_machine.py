@@ -1,0 +1,360 @@
+"""The replica as a whole: settings and services by gossip and by state, bounds, and what a peer cannot do."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from mycorrizal import ConfigError, LocalProtocolError, QueueFull, ValueTooLarge
+from mycorrizal._replica import messages
+from mycorrizal._replica.clock import Stamp
+from mycorrizal._replica.limits import Limits
+from mycorrizal._replica.machine import Replica
+from mycorrizal._replica.outputs import MessageRejected, ServiceChanged, Setting, SettingChanged, SyncDone
+from mycorrizal._swim.broadcasts import TransmitLimitedQueue
+
+from .harness import WALL, Net, boot, drain, exchange, of, replica
+
+
+def test_a_setting_reaches_all_by_gossip_and_is_told_once_to_each() -> None:
+    net = Net(*"abcdef")
+    net["a"].set_setting("key", b"value", net.now)
+    net.run(3.0)
+    for name, one in net.replicas.items():
+        assert one.settings == {"key": Setting(b"value", "a")}
+        changes = of(net.said[name], SettingChanged)
+        assert [(c.key, c.value, c.writer) for c in changes] == [("key", b"value", "a")]
+
+
+def test_a_deleted_setting_is_gone_everywhere_and_an_older_write_does_not_bring_it_back() -> None:
+    net = Net(*"abc")
+    net["a"].set_setting("key", b"value", net.now)
+    net.run(3.0)
+    late = messages.Setting("key", b"late", Stamp(int(WALL * 1000), 0, "z", boot("z"))).encode()
+    net["b"].set_setting("key", None, net.now)
+    net.run(3.0)
+    assert all(not one.settings for one in net.replicas.values())
+    net["c"].receive(late, net.now)
+    net.run(3.0)
+    assert all(not one.settings for one in net.replicas.values())
+
+
+def test_a_large_setting_is_pushed_and_what_is_lost_comes_with_the_state() -> None:
+    net = Net(*"abc")
+    net.lose = lambda what, source, target: target == "c"
+    net["a"].set_setting("key", b"x" * 5000, net.now)
+    net.run(2.0)
+    assert net["b"].settings["key"].value == b"x" * 5000
+    assert not net["c"].settings
+    exchange(net["b"], net["c"], net.now)
+    assert net["c"].settings == net["a"].settings
+
+
+def test_a_clock_an_hour_ahead_freezes_nothing() -> None:
+    a, b = replica("a", wall=WALL + 3600.0), replica("b")
+    a.set_setting("key", b"ahead", 0.0)
+    exchange(a, b)
+    b.set_setting("key", b"behind", 0.0)
+    exchange(a, b)
+    assert a.settings == b.settings == {"key": Setting(b"behind", "b")}
+    a.set_wall(WALL - 3600.0)
+    a.set_setting("key", b"again", 0.0)
+    exchange(a, b)
+    assert b.settings["key"].value == b"again"
+
+
+def test_own_writes_have_limits() -> None:
+    one = replica(limits=Limits(settings=2, setting_bytes=1000, value=600))
+    with pytest.raises(ValueTooLarge, match="601"):
+        one.set_setting("key", b"x" * 601, 0.0)
+    with pytest.raises(ConfigError):
+        one.set_setting("", b"", 0.0)
+    one.set_setting("a", b"x" * 600, 0.0)
+    with pytest.raises(QueueFull):
+        one.set_setting("b", b"x" * 600, 0.0)
+    one.set_setting("b", b"", 0.0)
+    with pytest.raises(QueueFull):
+        one.set_setting("c", b"", 0.0)
+    one.set_setting("b", None, 0.0)
+    one.set_setting("c", b"", 0.0)
+    assert sorted(one.settings) == ["a", "c"]
+
+
+def test_others_writes_are_taken_a_little_beyond_the_limit_and_then_counted() -> None:
+    limits = Limits(settings=4)
+    one, others = replica(limits=limits), [replica(name, limits=limits) for name in "bc"]
+    for other in others:
+        for number in range(4):
+            other.set_setting(f"{other.name}{number}", b"", 0.0)
+        exchange(one, other)
+    assert len(one.settings) == 5
+    assert one.counters["settings.refused"] == 3
+
+
+def test_the_queue_is_bounded_for_own_and_for_others() -> None:
+    one, other = replica(limits=Limits(queue=8)), replica("b")
+    one.joined(0.0)
+    for number in range(20):
+        other.set_setting(f"key{number}", b"", 0.0)
+    exchange(one, other)
+    assert len(one.settings) == 20
+    assert one.gauges["queue"] == 6
+    one.set_setting("a", b"", 0.0)
+    one.set_setting("b", b"", 0.0)
+    with pytest.raises(QueueFull, match="waiting"):
+        one.set_setting("c", b"", 0.0)
+    assert "c" not in one.settings
+
+
+def test_equal_states_are_not_decoded() -> None:
+    a, b = replica("a"), replica("b")
+    a.set_setting("key", b"value", 0.0)
+    exchange(a, b)
+    exchange(a, b)
+    assert a.counters.get("states.same", 0) == 1
+    _, at = messages.decode_header(a.local_state(False))
+    garbage = a.local_state(False)[:at] + b"\xff" * 9
+    b.merge_state(garbage, False, 0.0)
+    assert b.counters["states.same"] == 2
+    assert "rejected" not in b.counters
+
+
+def test_tombstones_are_forgotten_for_good_though_nodes_keep_telling_each_other() -> None:
+    a, b = replica("a"), replica("b")
+    a.set_setting("key", b"", 0.0)
+    a.set_setting("key", None, 0.0)
+    now = 0.0
+    while now < 3 * 86_400.0:
+        now += 300.0
+        for one in (a, b):
+            one.handle_timer(now)
+        if now > 80_000.0:  # b learns of it late
+            exchange(a, b, now)
+    assert a.gauges["settings.tombstones"] == b.gauges["settings.tombstones"] == 0
+
+
+def test_a_tombstone_that_has_almost_run_out_still_deletes_what_is_there() -> None:
+    a, b = replica("a"), replica("b")
+    a.set_setting("key", b"", 0.0)
+    exchange(a, b)
+    a.set_setting("key", None, 1.0)
+    for now in range(0, 85_000, 10):
+        a.handle_timer(float(now))
+    exchange(a, b, 85_000.0)
+    assert not b.settings
+
+
+def test_settings_survive_in_a_file_with_their_stamps() -> None:
+    a = replica("a")
+    a.set_setting("kept", b"value", 0.0)
+    a.set_setting("gone", b"value", 0.0)
+    a.set_setting("gone", None, 0.0)
+    b = replica("a", life=1)
+    b.restore(a.settings_entries(), 0.0)
+    assert b.settings == a.settings
+    assert drain(b) == []
+    assert [kept.data for kept in b.settings_entries()] == [kept.data for kept in a.settings_entries()]
+    b.restore([(b"garbage", 0.0), (messages.Service("x", b"", Stamp(1, 1, "b", boot("b"))).encode(), 0.0)], 0.0)
+    assert b.counters["rejected"] == 2
+
+
+# -- services -------------------------------------------------------------------------
+
+
+def services(one: object) -> list[tuple[str, str, str]]:
+    return [(c.kind, c.node, c.service_id) for c in of(drain(one), ServiceChanged)]  # type: ignore[arg-type]
+
+
+def test_a_service_is_seen_as_long_as_its_node_is() -> None:
+    net = Net(*"abc")
+    net["a"].register("web", b"80", net.now)
+    net.run(3.0)
+    assert all(one.services == {("a", "web"): b"80"} for one in net.replicas.values())
+    net["a"].register("web", b"81", net.now)
+    net.run(3.0)
+    assert net["c"].services == {("a", "web"): b"81"}
+    net["b"].member_down("a", net.now)
+    assert net["b"].services == {}
+    net["b"].member_up("a", boot("a"), net.now + 60.0)
+    assert net["b"].services == {("a", "web"): b"81"}
+    net["a"].deregister("web", net.now)
+    net["a"].deregister("never", net.now)
+    net.run(3.0)
+    assert all(one.services == {} for one in net.replicas.values())
+    kinds = [(c.kind, c.record) for c in of(net.said["c"], ServiceChanged)]
+    assert kinds == [("added", b"80"), ("updated", b"81"), ("removed", b"81")]
+
+
+def test_a_restart_drops_the_services_of_the_life_before() -> None:
+    a, b = replica("a"), replica("b")
+    a.register("old", b"", 0.0)
+    a.register("same", b"1", 0.0)
+    b.member_up("a", a.boot, 0.0)
+    exchange(a, b)
+    again = replica("a", life=1)
+    again.register("same", b"2", 1.0)
+    exchange(again, b)
+    assert b.services == {("a", "old"): b"", ("a", "same"): b"1"}  # its new boot id is not known yet
+    drain(b)
+    b.member_up("a", again.boot, 1.0)
+    assert services(b) == [("removed", "a", "old"), ("removed", "a", "same"), ("added", "a", "same")]
+    assert b.services == {("a", "same"): b"2"}
+    assert b.gauges["services"] == 1
+
+
+def test_services_come_before_their_node_and_wait_for_it() -> None:
+    a, b = replica("a"), replica("b")
+    a.register("web", b"", 0.0)
+    exchange(a, b)
+    assert b.services == {}
+    b.member_up("a", a.boot, 0.0)
+    assert b.services == {("a", "web"): b""}
+
+
+def test_orphans_are_forgotten_for_good_though_nodes_keep_telling_each_other() -> None:
+    a, b, c = replica("a"), replica("b"), replica("c")
+    a.register("web", b"", 0.0)
+    b.member_up("a", a.boot, 0.0)
+    exchange(a, b)
+    b.member_down("a", 0.0)
+    now = 0.0
+    while now < 3000.0:
+        now += 10.0
+        b.handle_timer(now)
+        c.handle_timer(now)
+        if now > 200.0:
+            exchange(b, c, now)
+    assert b.gauges["services"] == c.gauges["services"] == 0
+    assert b.gauges["services.orphans"] == c.gauges["services.orphans"] == 0
+    exchange(a, b, now)
+    b.member_up("a", a.boot, now)
+    assert b.services == {("a", "web"): b""}
+
+
+def test_the_owner_contradicts_what_others_say_of_it() -> None:
+    net = Net(*"ab")
+    net["a"].register("web", b"80", net.now)
+    forged = [
+        messages.Service("ghost", b"boo", Stamp(5, 0, "a", boot("a"))),
+        messages.Service("web", None, Stamp(2 * int(WALL) * 1000, 0, "a", boot("a"))),
+    ]
+    for one in forged:
+        net["b"].receive(one.encode(), net.now)
+    net.run(3.0)
+    assert net["a"].services == net["b"].services == {("a", "web"): b"80"}
+    assert net["a"].counters["services.contradicted"] == 2
+
+
+def test_services_have_limits() -> None:
+    one = replica(limits=Limits(services_per_node=2, record=100))
+    with pytest.raises(ValueTooLarge):
+        one.register("a", b"x" * 101, 0.0)
+    one.register("a", b"", 0.0)
+    one.register("b", b"", 0.0)
+    with pytest.raises(QueueFull):
+        one.register("c", b"", 0.0)
+    for number in range(20):
+        one.deregister("b", 0.0)
+        one.register("b", b"%d" % number, 0.0)
+    for number in range(20):  # ids that come and go
+        one.deregister("b" if not number else f"n{number - 1}", 0.0)
+        one.register(f"n{number}", b"", 0.0)
+    assert sorted(one.services) == [("a", "a"), ("a", "n19")]
+    assert one.gauges["services"] == 2
+    assert len(list(messages.items(one.local_state(False), messages.decode_header(one.local_state(False))[1], 99))) <= 4
+
+
+def test_one_node_cannot_take_the_room_of_the_others() -> None:
+    limits = Limits(services_per_node=3)
+    one, greedy, modest = replica("a", limits=limits), replica("b"), replica("c")
+    for number in range(10):
+        greedy.register(f"s{number}", b"", 0.0)
+    modest.register("s", b"", 0.0)
+    for other in (greedy, modest):
+        one.member_up(other.name, other.boot, 0.0)
+        exchange(one, other)
+    assert len([node for node, _ in one.services if node == "b"]) == 3
+    assert ("c", "s") in one.services
+    assert one.counters["services.refused"] == 7
+
+
+# -- states by fetch -------------------------------------------------------------------
+
+
+def test_sync_brings_both_to_the_same_and_says_when() -> None:
+    net = Net("a", "b", gossip=False)
+    net.lose = lambda what, source, target: True
+    net["a"].set_setting("of a", b"1", 0.0)
+    net["b"].set_setting("of b", b"2", 0.0)
+    net.carry("a", net["a"])
+    net.carry("b", net["b"])
+    net.lose = lambda what, source, target: False
+    ids = [net["a"].sync("b", 0.0), net["a"].sync("b", 0.0)]
+    net.carry("a", net["a"])
+    assert net["a"].settings == net["b"].settings
+    assert len(net["a"].settings) == 2
+    assert of(net.said["a"], SyncDone) == [SyncDone(ids[0]), SyncDone(ids[1])]
+    failed = net["a"].sync("nobody", 0.0)
+    net.carry("a", net["a"])
+    (done,) = [d for d in of(net.said["a"], SyncDone) if d.error]
+    assert done.sync_id == failed
+
+
+def test_without_gossip_everything_goes_by_push_and_heals_by_itself() -> None:
+    net = Net(*"abc", gossip=False)
+    net["a"].set_setting("key", b"1", net.now)
+    net["a"].register("web", b"", net.now)
+    net["a"].publish("t", b"1", net.now)
+    net.run(1.0)
+    assert net["b"].settings == net["c"].settings == {"key": Setting(b"1", "a")}
+    assert net["b"].services == {("a", "web"): b""}
+    assert net.events("c") == [1]
+    assert net["a"].get_broadcasts(0, 1400) == []
+    net.lose = lambda what, source, target: True
+    net["b"].set_setting("key", b"2", net.now)
+    net["b"].publish("t", b"2", net.now)
+    net.run(1.0)
+    net.lose = lambda what, source, target: False
+    net.run(90.0)
+    assert all(one.settings == {"key": Setting(b"2", "b")} for one in net.replicas.values())
+    assert net.events("c", "b") == [1]
+    assert net.missed("c") == 0
+
+
+# -- what cannot go wrong ------------------------------------------------------------------
+
+
+def test_misuse_is_an_error() -> None:
+    with pytest.raises(LocalProtocolError, match="8 bytes"):
+        Replica("a", b"short", rng=Random(1), queue=TransmitLimitedQueue(4, lambda: 1), wall=0.0, now=0.0)
+    one = replica(limits=Limits(fetches=1))
+    one.sync("b", 0.0)
+    with pytest.raises(QueueFull):
+        one.sync("b", 0.0)
+
+
+def test_a_fetch_that_nobody_reports_on_fails_by_itself() -> None:
+    one = replica()
+    one.sync("b", 0.0)
+    assert one.get_timer() is not None
+    one.handle_timer(30.0)
+    (done,) = of(drain(one), SyncDone)
+    assert done.error
+    one.fetched(1, b"", 31.0)
+    one.fetch_failed(99, 31.0)
+    assert drain(one) == []
+    assert one.gauges["fetches"] == 0
+
+
+def test_garbage_is_a_count_and_an_event() -> None:
+    one = replica()
+    one.receive(b"\xff", 0.0)
+    one.merge_state(b"\x00\x00\x00\x09", False, 0.0)
+    assert one.answer_fetch(b"", 0.0) == b""
+    one.sync("b", 0.0)
+    one.fetched(1, b"garbage", 0.0)
+    found = drain(one)
+    assert len(of(found, MessageRejected)) == 4
+    assert of(found, SyncDone)[0].error
+    assert one.counters["rejected"] == 4
