@@ -398,6 +398,17 @@ def test_those_that_hang_are_bounded(package: Any, monkeypatch: pytest.MonkeyPat
     assert discovery.addresses() == ["c"]
 
 
+def test_without_threads_nothing_is_asked_and_nothing_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the interpreter Python 3.12 and later start none."""
+    seen = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(finders, "_threads", seen)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('no new thread')"))
+    with Discovery("c", ["10.0.0.5"]) as discovery:
+        assert discovery.addresses() == []
+        assert str(discovery.failures["10.0.0.5"]) == "10.0.0.5 is not asked: no new thread"
+    assert seen.acquire(blocking=False)
+
+
 def test_it_is_refused_where_nobody_may_wait() -> None:
     discovery = Discovery("c", ["10.0.0.5"])
     with reentry.owner("mycorrizal-gossip"):

@@ -177,9 +177,14 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
         finally:
             _threads.release()
 
-    started = 0
+    started, why = 0, f"{_HANGING_MAX} earlier lookups hang"
     while started < min(_AT_ONCE, len(finders)) and _threads.acquire(blocking=False):
-        threading.Thread(target=work, name=f"mycorrizal-finder-{started}", daemon=True).start()
+        try:
+            threading.Thread(target=work, name=f"mycorrizal-finder-{started}", daemon=True).start()
+        except RuntimeError as exc:  # at the end of the interpreter, or of the system's threads
+            _threads.release()
+            why = str(exc)
+            break
         started += 1
     while started and len(outcomes) < len(finders) and not end.passed:
         try:
@@ -187,9 +192,9 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
         except queue.Empty:
             continue
         outcomes[seed] = outcome
-    why = "has not answered in time" if started else f"is not asked: {_HANGING_MAX} earlier lookups hang"
+    text = "has not answered in time" if started else f"is not asked: {why}"
     for seed in finders:
-        outcomes.setdefault(seed, OperationTimeout(f"{seed} {why}", node=seed, operation="join"))
+        outcomes.setdefault(seed, OperationTimeout(f"{seed} {text}", node=seed, operation="join"))
     return outcomes
 
 
