@@ -25,6 +25,8 @@ __all__ = ["ControlChannel", "ControlEvents"]
 
 SLICE = 0.1
 """Seconds after which a waiting thread notices Ctrl-C, or that its channel was closed."""
+LOOK_SECONDS = 1.0
+"""How often a waiting thread looks whether the agent is still there."""
 IDLE_MAX = 8
 """Sockets kept for later calls."""
 EVENTS_QUEUED = 4096
@@ -95,7 +97,12 @@ class _Wire:
             self._context.term()
 
     def receive(self, one: zmq.Socket[bytes], deadline: Deadline, operation: str) -> list[bytes] | None:
-        """Return the next message on `one`, None at the deadline. Waits in slices."""
+        """Return the next message on `one`, None at the deadline. Waits in slices.
+
+        Raises:
+            PeerUnreachable: nobody listens there any more; ZeroMQ would wait for somebody new.
+        """
+        look = Deadline(LOOK_SECONDS)
         while True:
             left = deadline.capped(SLICE)
             if one.poll(int(left * 1000) + (left > 0)):
@@ -103,6 +110,11 @@ class _Wire:
             self.check(operation)
             if deadline.passed:
                 return None
+            if look.passed:
+                look = Deadline(LOOK_SECONDS)
+                if not reachable(self.endpoint):
+                    text = f"the agent at {self.endpoint} has ended"
+                    raise PeerUnreachable(text, operation=operation, indeterminate=operation == "call")
 
 
 class ControlChannel:
@@ -116,7 +128,7 @@ class ControlChannel:
         """Send a request and wait for its reply.
 
         Raises:
-            PeerUnreachable: nobody listens there.
+            PeerUnreachable: nobody listens there; indeterminate if that was so only later.
             OperationTimeout: no reply in time; indeterminate.
             RemoteProtocolError: the reply is none.
             NotRunningError: closed meanwhile. ReentrantCallError, ForkedProcessError.
@@ -198,7 +210,9 @@ class ControlEvents:
         """Return the next event; wait up to `timeout` seconds, for ever if None.
 
         Raises:
-            OperationTimeout: none came. NotRunningError: closed. ReentrantCallError, ForkedProcessError.
+            OperationTimeout: none came. NotRunningError: closed.
+            PeerUnreachable: the agent has ended; the stream goes on if it is started again.
+            ReentrantCallError, ForkedProcessError.
         """
         self._wire.check("events")
         reentry.refuse("events")

@@ -119,7 +119,7 @@ def _clear(path: str) -> None:
 
 
 def reachable(endpoint: Endpoint, timeout: float = 1.0) -> bool:
-    """Return whether somebody listens there. Waits up to `timeout` seconds; ZeroMQ itself would wait for ever.
+    """Return whether somebody listens there, even if too busy to answer. Waits up to `timeout` seconds.
 
     Raises:
         PermissionError: somebody may, but this user must not know.
@@ -129,8 +129,10 @@ def reachable(endpoint: Endpoint, timeout: float = 1.0) -> bool:
         probe.settimeout(timeout)
         try:
             probe.connect(endpoint.path or (endpoint.host, endpoint.port))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
         except PermissionError:
             raise
-        except OSError:
-            return False
+        except OSError:  # its queue of those who wait to be accepted is full
+            return True
     return True

@@ -135,6 +135,7 @@ class FakeAgent:
     """Named alice. ``request`` answers what it was asked, or does what is in ``handlers``."""
 
     cluster = "default"
+    plane: Any = None  # its control plane, for the test
     boot = bytes(range(8))
     address = ("127.0.0.1", 7946)
     quic_port: int | None = 9000

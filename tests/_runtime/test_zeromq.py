@@ -25,8 +25,8 @@ from mycorrizal import (
     PeerUnreachable,
     ReentrantCallError,
 )
-from mycorrizal._control.messages import REQUEST_MAX, encode_request
-from mycorrizal._runtime import reentry, zeromq
+from mycorrizal._control.messages import encode_request
+from mycorrizal._runtime import control_client, reentry, zeromq
 from mycorrizal._runtime.control_sockets import ControlSockets
 from mycorrizal._runtime.curve import ControlKeys
 from mycorrizal._runtime.endpoints import Endpoint, reachable
@@ -34,72 +34,9 @@ from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
 
+from .raw_control import Raw
+
 KEYS = ControlKeys.derive(bytes(range(32)))
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    agent = FakeAgent()
-    yield agent
-    agent.gate.set()
-
-
-@pytest.fixture
-def plane(agent: FakeAgent, tmp_path: Path) -> Iterator[ControlService]:
-    made = ControlService(
-        agent, commands=f"ipc://{tmp_path}/c", events=f"ipc://{tmp_path}/e", facts={"version": "9", "pid": os.getpid()}
-    )
-    yield made
-    agent.gate.set()
-    made.close()
-    assert not made._service.alive
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def client(plane: ControlService) -> Iterator[ControlClient]:
-    with ControlClient(plane.commands) as made:
-        yield made
-
-
-class Raw:
-    """A client without manners: sends frames as they are."""
-
-    def __init__(self, endpoint: str, kind: int = zmq.DEALER, **options: Any) -> None:
-        self._context = zmq.Context()
-        self.socket: zmq.Socket[bytes] = self._context.socket(kind)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        for name, value in options.items():
-            self.socket.setsockopt(getattr(zmq, name), value)
-        self.socket.connect(endpoint)
-
-    def send(self, *frames: bytes) -> None:
-        self.socket.send_multipart(frames)
-
-    def ask(self, *frames: bytes) -> dict[str, Any]:
-        self.send(*frames)
-        return self.reply()
-
-    def reply(self) -> dict[str, Any]:
-        assert self.socket.poll(10_000), "no reply"
-        table: dict[str, Any] = cbor2.loads(self.socket.recv_multipart()[-1])
-        return table
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
-
-@pytest.fixture
-def raw(plane: ControlService) -> Iterator[Callable[..., Raw]]:
-    made: list[Raw] = []
-
-    def make(kind: int = zmq.DEALER, **options: Any) -> Raw:
-        made.append(Raw(plane.commands, kind, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 # -- commands -----------------------------------------------------------------------------
@@ -139,6 +76,20 @@ def test_result_that_cannot_be_sent_is_an_error_reply(client: ControlClient, age
     assert caught.value.code == "too_large"
 
 
+def test_call_ends_when_the_agent_does(
+    plane: ControlService, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_client, "LOOK_SECONDS", 0.1)
+    with ControlClient(plane.commands) as client:
+        client.call("ping")
+        stopper = threading.Thread(target=plane.close, args=(1,))
+        stopper.start()
+        with pytest.raises(PeerUnreachable) as caught:
+            client.call("request", node="bob", name="wait", timeout=60)
+        stopper.join()
+    assert caught.value.indeterminate or "no agent answers" in str(caught.value)
+
+
 def test_several_threads_share_a_client(client: ControlClient) -> None:
     results: list[Any] = []
 
@@ -175,91 +126,6 @@ def test_command_that_does_not_end_is_answered_for(
     assert reply["error"]["code"] == "timeout" and reply["error"]["indeterminate"]
     assert plane.metrics()["control.timeouts"] == 1
     agent.gate.set()
-
-
-# -- clients without manners ----------------------------------------------------------------
-
-
-MALFORMED = [b"", b"\xff" * 10, cbor2.dumps({"id": 1}), b"\x81" * 5000, cbor2.dumps("ping"), cbor2.dumps({"id": {}})]
-
-
-@pytest.mark.parametrize("data", MALFORMED, ids=range(len(MALFORMED)))
-def test_what_is_no_request_gets_an_error_reply(client: ControlClient, raw: Callable[..., Raw], data: bytes) -> None:
-    reply = raw().ask(data)
-    assert reply["error"]["code"] == "malformed" and reply["id"] is None
-    assert client.call("ping")
-
-
-def test_message_of_many_frames_is_refused_and_counted(
-    client: ControlClient, raw: Callable[..., Raw], plane: ControlService
-) -> None:
-    assert raw().ask(b"a", b"b", b"c")["error"]["code"] == "malformed"
-    assert raw().ask(b"a", *[b"x"] * 10_000)["error"]["code"] == "malformed"
-    assert plane.metrics()["control.malformed"] == 2
-    assert client.call("ping")
-
-
-def test_request_that_is_too_large(client: ControlClient, raw: Callable[..., Raw], plane: ControlService) -> None:
-    assert raw().ask(bytes(REQUEST_MAX + 1))["error"]["code"] == "too_large"
-    hostile = raw(RECONNECT_IVL=-1)
-    hostile.send(bytes(2 * REQUEST_MAX))
-    while not plane.metrics()["control.disconnects"]:
-        client.call("ping")
-    assert not hostile.socket.poll(0)
-
-
-def test_flood_is_refused_without_harm_to_others(
-    client: ControlClient, agent: FakeAgent, raw: Callable[..., Raw], plane: ControlService
-) -> None:
-    flood = raw(RCVHWM=0)
-    for number in range(500):
-        flood.send(encode_request(number, "request", {"node": "bob", "name": "wait", "timeout": 30}))
-    first = flood.reply()
-    assert first["error"]["code"] == "busy" and first["error"]["retriable"] and isinstance(first["id"], int)
-    assert client.call("ping")
-    assert plane.metrics()["control.open"] <= zeromq.PER_CLIENT + 1
-    agent.gate.set()
-
-
-def test_client_that_never_reads_loses_its_replies(
-    client: ControlClient, agent: FakeAgent, raw: Callable[..., Raw], plane: ControlService
-) -> None:
-    agent.handlers["big"] = lambda value: bytes(1 << 20)
-    deaf = raw(RCVHWM=1, RCVBUF=1024)
-    number = 0
-    while not plane.metrics()["control.replies_dropped"]:
-        deaf.socket.send(encode_request(number, "request", {"node": "bob", "name": "big"}), zmq.NOBLOCK)
-        number += 1
-        assert client.call("ping")
-        assert number < 1000
-
-
-def test_reply_to_a_client_that_is_gone_is_dropped_and_counted(
-    client: ControlClient, agent: FakeAgent, raw: Callable[..., Raw], plane: ControlService
-) -> None:
-    gone = raw()
-    gone.send(encode_request(1, "request", {"node": "bob", "name": "wait", "timeout": 30}))
-    while not agent.calls:
-        client.call("ping")
-    gone.close()
-    while not plane.metrics()["control.disconnects"]:
-        client.call("ping")
-    agent.gate.set()
-    while not plane.metrics()["control.replies_dropped"]:
-        client.call("ping")
-
-
-def test_bytes_of_open_requests_are_bounded(
-    agent: FakeAgent, raw: Callable[..., Raw], plane: ControlService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(zeromq, "REQUEST_BYTES", 100_000)
-    large = {"node": "bob", "name": "wait", "value": bytes(60_000), "timeout": 30}
-    one = raw()
-    one.send(encode_request(1, "request", large))
-    assert one.ask(encode_request(2, "request", large))["error"]["code"] == "busy"
-    agent.gate.set()
-    assert one.reply()["ok"]
-    assert plane._bytes == 0 and not plane._open and not plane._by_client
 
 
 # -- events -----------------------------------------------------------------------------------

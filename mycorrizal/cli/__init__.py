@@ -1,0 +1,1 @@
+"""The command line: ``mycorrizal``, or ``python -m mycorrizal``. Needs the extra ``cli``."""

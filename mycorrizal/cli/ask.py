@@ -1,0 +1,181 @@
+"""Commands that ask an agent one thing: who is there, how it does, a message, a request."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ..control import ControlClient
+from .choose import as_json, choosing, complete_nodes, timed
+from .output import line, pairs, result, table
+from .values import from_text, to_json
+
+__all__ = ["COMMANDS", "tags_of", "value_of"]
+
+_MEMBERS = ("name", "host", "port", "quic_port", "state", "tags")
+_PEERS = ("name", "state", "rtt", "mtu", "connections", "calls", "serving", "messages")
+
+
+def value_of(text: str | None, as_text: bool) -> Any:
+    """Return the value an argument stands for; ``-`` reads it from standard input."""
+    if text is None:
+        return None
+    if text == "-":
+        text = sys.stdin.read()
+    return text if as_text else from_text(text)
+
+
+_text_option = click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")
+_node = click.argument("node", shell_complete=complete_nodes)
+
+
+@click.command()
+@choosing
+@as_json
+@click.option("--wait", "count", type=click.IntRange(1), metavar="N", help="Until there are that many.")
+@timed(30.0)
+def members(client: ControlClient, as_json: bool, count: int | None, timeout: float) -> None:
+    """List the members of the cluster, as the agent sees them now."""
+    found = client.call("members") if count is None else client.call("wait", members=count, timeout=timeout)
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        table(found, _MEMBERS, "no members")
+
+
+@click.command()
+@choosing
+@as_json
+def info(client: ControlClient, as_json: bool) -> None:
+    """Tell who the agent is: name, cluster, addresses, process."""
+    _told(client.call("info"), as_json)
+
+
+@click.command()
+@choosing
+@as_json
+def health(client: ControlClient, as_json: bool) -> None:
+    """Tell how well the agent is doing; 0 is a healthy score."""
+    _told(client.call("health"), as_json)
+
+
+@click.command()
+@choosing
+@as_json
+def metrics(client: ControlClient, as_json: bool) -> None:
+    """List all counters and gauges of the agent."""
+    _told(dict(sorted(client.call("metrics").items())), as_json)
+
+
+@click.command()
+@choosing
+@as_json
+def peers(client: ControlClient, as_json: bool) -> None:
+    """List the connections of the agent's data plane."""
+    found = client.call("peers")
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        table(found, _PEERS, "no connections")
+
+
+@click.command()
+@_node
+@click.argument("value")
+@choosing
+@_text_option
+@timed(10.0)
+def send(client: ControlClient, node: str, value: str, as_text: bool, timeout: float) -> None:
+    """Send VALUE to the inbox of NODE; done when it is there."""
+    client.call("send", node=node, value=value_of(value, as_text), timeout=timeout)
+
+
+@click.command()
+@_node
+@click.argument("name")
+@click.argument("value", required=False)
+@choosing
+@as_json
+@_text_option
+@timed(10.0)
+def request(
+    client: ControlClient, node: str, name: str, value: str | None, as_text: bool, timeout: float, as_json: bool
+) -> None:
+    """Ask the handler NAME of NODE, and print what it answers: text as it is, anything else as JSON."""
+    result(client.call("request", node=node, name=name, value=value_of(value, as_text), timeout=timeout), as_json)
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("value", required=False)
+@choosing
+@_text_option
+@timed(10.0)
+def broadcast(client: ControlClient, topic: str, value: str | None, as_text: bool, timeout: float) -> None:
+    """Tell all agents an event of TOPIC; `mycorrizal events` shows it."""
+    client.call("broadcast", topic=topic, value=value_of(value, as_text), timeout=timeout)
+
+
+@click.command()
+@click.argument("tags", nargs=-1, metavar="NAME=VALUE...")
+@choosing
+@timed(10.0)
+def tags(client: ControlClient, tags: tuple[str, ...], timeout: float) -> None:
+    """Have the agent announce these tags, and no others."""
+    client.call("update_tags", tags=tags_of(tags), timeout=timeout)
+
+
+def tags_of(given: tuple[str, ...]) -> dict[str, str]:
+    """Return ``NAME=VALUE`` arguments as a map."""
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"a tag is NAME=VALUE, not {text!r}")
+        found[name] = value
+    return found
+
+
+@click.command()
+@click.argument("addresses", nargs=-1, required=True)
+@choosing
+@as_json
+@timed(10.0)
+def join(client: ControlClient, addresses: tuple[str, ...], as_json: bool, timeout: float) -> None:
+    """Have the agent join a cluster at ADDRESSES."""
+    told = client.call("join", addresses=list(addresses), timeout=timeout)
+    if as_json:
+        click.echo(to_json(told))
+        return
+    line(f"joined {told['reached']} of {len(addresses)}")
+    for seed, why in told["failures"].items():
+        line(f"{seed}: {why}")
+
+
+@click.command()
+@choosing
+@timed(10.0)
+def leave(client: ControlClient, timeout: float) -> None:
+    """Have the agent leave the cluster; its process goes on."""
+    client.call("leave", timeout=timeout)
+
+
+@click.command()
+@choosing
+@click.option("--leave/--no-leave", default=True, show_default=True, help="Say goodbye to the others first.")
+@timed(10.0)
+def shutdown(client: ControlClient, leave: bool, timeout: float) -> None:
+    """End the agent."""
+    client.call("shutdown", leave=leave, timeout=timeout)
+
+
+def _told(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        pairs(found)
+
+
+COMMANDS = (members, info, health, metrics, peers, send, request, broadcast, tags, join, leave, shutdown)

@@ -1,0 +1,114 @@
+"""Which of this user's agents on this host a command is for, and the options that say so."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .._runtime.agentrecord import AgentRecord
+from .._runtime.rundir import RuntimeDir
+from ..control import ControlClient
+from ..exceptions import MycorrizalError, PeerUnreachable
+from .errors import NoAgent
+
+__all__ = ["as_json", "choosing", "complete_nodes", "connect", "find", "timed"]
+
+_COMPLETION_SECONDS = 0.5
+_START = "start one with: mycorrizal agent"
+
+
+def find(name: str | None, cluster: str | None) -> AgentRecord:
+    """Return the one agent that is meant.
+
+    Raises:
+        NoAgent: there is none. click.UsageError: there are several.
+    """
+    everyone = RuntimeDir(create=False).agents()
+    if not everyone:
+        raise NoAgent(f"No agent of yours runs on this host; {_START}")
+    found = [one for one in everyone if name in (None, one.name) and cluster in (None, one.cluster)]
+    if len(found) == 1:
+        return found[0]
+    options = "\n".join(f"  --agent {one.name} --cluster {one.cluster}" for one in found or everyone)
+    if not found:
+        wanted = " ".join(part for part in (name, cluster and f"in cluster {cluster}") if part)
+        raise NoAgent(f"No agent {wanted} runs on this host; there are:\n{options}")
+    raise click.UsageError(f"Several agents run on this host; add one of:\n{options}")
+
+
+def connect(name: str | None, cluster: str | None, timeout: float | None = 10.0) -> ControlClient:
+    """Return a client of the agent that is meant; raises as ``find`` does."""
+    record = find(name, cluster)
+    if record.control is None:
+        raise NoAgent(f"Agent {record.name} has no control plane; it was started with control=False")
+    return ControlClient(record.control, timeout)
+
+
+def choosing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--agent`` and ``--cluster``, and call it with a client of that agent first."""
+
+    @click.option("--agent", "agent_name", metavar="NAME", shell_complete=_complete_agents, help="Which local agent.")
+    @click.option("--cluster", metavar="NAME", shell_complete=_complete_clusters, help="Of which cluster.")
+    @functools.wraps(function)
+    def run(agent_name: str | None, cluster: str | None, **arguments: Any) -> Any:
+        with connect(agent_name, cluster) as client:
+            try:
+                return function(client, **arguments)
+            except PeerUnreachable as error:  # of our own connection: what an agent cannot reach is a ControlError
+                raise NoAgent(str(error)) from error
+
+    return run
+
+
+def as_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def timed(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command ``--timeout``."""
+    return click.option(
+        *("--timeout", "timeout"),
+        type=click.FloatRange(0, 3600),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait.",
+    )
+
+
+# -- completion: never an error, never long ---------------------------------------------------------
+
+
+def _complete_agents(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    return _items({one.name: one.cluster for one in _records()}, begun)
+
+
+def _complete_clusters(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    return _items({one.cluster: "" for one in _records()}, begun)
+
+
+def complete_nodes(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Complete the name of a member, as the agent that is meant knows them."""
+    try:
+        chosen = context.params
+        with connect(chosen.get("agent_name"), chosen.get("cluster"), _COMPLETION_SECONDS) as client:
+            members = client.call("members")
+            return _items({str(one["name"]): str(one["state"]) for one in members}, begun)
+    except (MycorrizalError, click.ClickException):
+        return []
+
+
+def _records() -> list[AgentRecord]:
+    try:
+        return RuntimeDir(create=False).agents()
+    except MycorrizalError:
+        return []
+
+
+def _items(found: dict[str, str], begun: str) -> list[CompletionItem]:
+    return [CompletionItem(name, help=more or None) for name, more in sorted(found.items()) if name.startswith(begun)]

@@ -1,0 +1,209 @@
+"""Commands about what a cluster shares: services, settings and keys."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .._runtime.settings_sources import load
+from ..agentconfig import parse_key
+from ..control import ControlClient
+from ..exceptions import ConfigError
+from .ask import value_of
+from .choose import as_json, choosing, timed
+from .errors import FAILED
+from .output import line, pairs, result, table
+from .values import to_json
+
+__all__ = ["COMMANDS", "key_from"]
+
+_SERVICES = ("name", "node", "host", "port", "healthy", "meta", "id")
+_text_option = click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")
+
+
+# -- services ---------------------------------------------------------------------------------------
+
+
+@click.group()
+def services() -> None:
+    """Services that agents have registered."""
+
+
+@services.command("list")
+@click.argument("name", required=False)
+@choosing
+@as_json
+@click.option("--healthy", is_flag=True, help="Only those whose check passes.")
+def list_services(client: ControlClient, name: str | None, healthy: bool, as_json: bool) -> None:
+    """List the services called NAME, or all."""
+    found = client.call("services.list", name=name, healthy=healthy)
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        table(found, _SERVICES, "no services")
+
+
+@services.command()
+@click.argument("name")
+@choosing
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens.")
+@click.option("--meta", metavar="VALUE", help="Whatever else there is to know.")
+@timed(10.0)
+def register(client: ControlClient, name: str, port: int | None, meta: str | None, timeout: float) -> None:
+    """Register a service at the agent and print its id. It goes when the agent does."""
+    line(client.call("services.register", name=name, port=port, meta=value_of(meta, False), timeout=timeout))
+
+
+@services.command()
+@click.argument("name")
+@choosing
+@timed(10.0)
+def deregister(client: ControlClient, name: str, timeout: float) -> None:
+    """Withdraw what was registered with this command line, by name or id."""
+    line(f"{client.call('services.deregister', name=name, timeout=timeout)} withdrawn")
+
+
+# -- settings ---------------------------------------------------------------------------------------
+
+
+@click.group()
+def settings() -> None:
+    """Small values that the whole cluster shares."""
+
+
+@settings.command("list")
+@choosing
+@as_json
+def list_settings(client: ControlClient, as_json: bool) -> None:
+    """List all settings."""
+    found = dict(sorted(client.call("settings.list").items()))
+    if as_json:
+        click.echo(to_json(found))
+    elif found:
+        pairs(found)
+    else:
+        click.echo("no settings", err=True)
+
+
+@settings.command("get")
+@click.argument("key")
+@choosing
+@as_json
+def get_setting(client: ControlClient, key: str, as_json: bool) -> None:
+    """Print the value of a setting: text as it is, anything else as JSON."""
+    result(client.call("settings.get", key=key), as_json)
+
+
+@settings.command("set")
+@click.argument("key")
+@click.argument("value")
+@choosing
+@_text_option
+@timed(10.0)
+def set_setting(client: ControlClient, key: str, value: str, as_text: bool, timeout: float) -> None:
+    """Set a setting for the whole cluster."""
+    client.call("settings.set", key=key, value=value_of(value, as_text), timeout=timeout)
+
+
+@settings.command("delete")
+@click.argument("key")
+@choosing
+@timed(10.0)
+def delete_setting(client: ControlClient, key: str, timeout: float) -> None:
+    """Delete a setting for the whole cluster."""
+    client.call("settings.delete", key=key, timeout=timeout)
+
+
+# -- keys -------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--bytes", "size", type=click.Choice(["16", "24", "32"]), default="32", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False), help="Write it to a new file that only you can read.")
+def keygen(size: str, out: str | None) -> None:
+    """Make a key for a new cluster."""
+    key = base64.b64encode(os.urandom(int(size))).decode()
+    if out is None:
+        click.echo(key)
+        return
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise click.UsageError(f"{out} is there already; a key that is overwritten is lost") from None
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+
+
+def key_from(key_file: str | None, prompt: bool) -> bytes | None:
+    """Return the key of a file or, hidden, of whoever types it; None if neither is asked for.
+
+    Raises:
+        ConfigError: it is none, or the file is open to others.
+    """
+    if key_file is not None:
+        return load({"key_file": key_file, "settings_file": False}, environ={}).key
+    if prompt:
+        return parse_key(str(click.prompt("Key", hide_input=True, err=True)))
+    return None
+
+
+def _which(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a key. Never an argument: others see those in the process list."""
+    options = (
+        click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The file that holds the key."),
+        click.option("--prompt", is_flag=True, help="Ask for the key."),
+    )
+    for option in options:
+        function = option(function)
+    return function
+
+
+@click.group()
+def keys() -> None:
+    """Keys of the cluster: add the new one, use it, remove the old one."""
+
+
+def _report(found: Any, as_json: bool) -> None:
+    """Print an outcome for each node; exit 1 if one failed."""
+    if as_json:
+        click.echo(to_json(found))
+    elif isinstance(found, dict):
+        pairs({node: told.get("text", told) if isinstance(told, dict) else told for node, told in found.items()})
+    failed = isinstance(found, dict) and any(isinstance(told, dict) and "error" in told for told in found.values())
+    if failed:
+        click.get_current_context().exit(FAILED)
+
+
+@keys.command("list")
+@choosing
+@as_json
+@timed(10.0)
+def list_keys(client: ControlClient, as_json: bool, timeout: float) -> None:
+    """List fingerprints of the keys that each node has."""
+    _report(client.call("keys.list", timeout=timeout), as_json)
+
+
+def _changer(verb: str, about: str) -> click.Command:
+    @keys.command(verb, help=about)
+    @choosing
+    @_which
+    @as_json
+    @timed(10.0)
+    def change(client: ControlClient, key_file: str | None, prompt: bool, as_json: bool, timeout: float) -> None:
+        key = key_from(key_file, prompt)
+        if key is None:
+            raise ConfigError("key", "is missing", hint="give --key-file FILE, or --prompt")
+        _report(client.call(f"keys.{verb}", key=key, timeout=timeout), as_json)
+
+    return change
+
+
+_changer("add", "Install a key on every node; nobody encrypts with it yet.")
+_changer("use", "Have every node encrypt with a key that all have.")
+_changer("remove", "Have every node forget a key that nobody encrypts with.")
+
+COMMANDS = (services, settings, keygen, keys)

@@ -1,0 +1,60 @@
+"""Values of the command line: JSON in and JSON out, with rules for what JSON does not know.
+
+In: what is JSON is that; anything else is text, so that ``hello`` needs no
+quotes within quotes. Out: bytes become ``{"base64": ...}``, arrays nested
+lists, sets lists, times ISO 8601; what is not a finite number becomes text.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["from_text", "to_json", "to_plain"]
+
+DEPTH_MAX = 200
+"""How deep JSON on the command line may nest; what is deeper is taken for text."""
+
+
+def from_text(text: str) -> Any:
+    """Return the JSON value in `text`, or the text itself if it is none."""
+    if text.count("[") + text.count("{") > DEPTH_MAX:
+        return text
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return text
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return `value` as JSON text."""
+    return json.dumps(to_plain(value), indent=indent, ensure_ascii=False)
+
+
+def to_plain(value: Any) -> Any:
+    """Return what JSON can hold of `value`."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(to_plain(key)): to_plain(item) for key, item in value.items()}
+    if isinstance(value, bytes | bytearray | memoryview) and getattr(value, "ndim", 1) == 1:
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((to_plain(item) for item in value), key=str)
+    if hasattr(value, "tolist"):  # an array, or a scalar of NumPy
+        return to_plain(value.tolist())
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,334 @@
+"""Every command against a fake agent behind a real control plane: output, JSON, exit codes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mycorrizal import Node, NodeState
+from mycorrizal._runtime import control_client
+from mycorrizal.control import ControlClient
+from tests._control.fake import FakeAgent, FakeMember
+
+from .conftest import Run
+
+Start = Callable[..., FakeAgent]
+
+# -- which agent ------------------------------------------------------------------------------------
+
+
+def test_no_agent_is_exit_3_and_says_how_to_start_one(run: Run) -> None:
+    done = run("members")
+    assert done.exit_code == 3
+    assert done.stderr == "Error: No agent of yours runs on this host; start one with: mycorrizal agent\n"
+
+
+def test_one_agent_needs_no_option(run: Run, start: Start) -> None:
+    start("alice")
+    assert run("members").exit_code == 0
+
+
+def test_several_agents_are_listed_as_what_to_type(run: Run, start: Start) -> None:
+    start("alice", "one")
+    start("alice", "two")
+    done = run("members")
+    assert done.exit_code == 2
+    assert "  --agent alice --cluster one\n  --agent alice --cluster two\n" in done.stderr
+    assert run("members", "--agent", "alice").exit_code == 2
+    assert run("members", "--cluster", "two").exit_code == 0
+    assert json.loads(run("info", "--json", "--cluster", "two").stdout)["cluster"] == "two"
+
+
+def test_agent_that_is_not_there_is_exit_3_and_says_which_are(run: Run, start: Start) -> None:
+    start("alice")
+    done = run("members", "--agent", "bob", "--cluster", "x")
+    assert done.exit_code == 3
+    assert "No agent bob in cluster x runs on this host" in done.stderr and "--agent alice" in done.stderr
+
+
+def test_agent_without_control_says_so(run: Run, start: Start) -> None:
+    start("alice", control=False)
+    done = run("members")
+    assert done.exit_code == 3 and "control=False" in done.stderr
+
+
+def test_agent_that_has_just_died_is_exit_3(run: Run, start: Start) -> None:
+    agent = start("alice")
+    folder = Path(os.environ["MYCORRIZAL_RUNTIME_DIR"])
+    for path in folder.glob("*.control"):
+        path.unlink()
+    done = run("members")
+    assert done.exit_code == 3 and "no agent answers" in done.stderr
+    assert agent.calls == []
+
+
+# -- asking ------------------------------------------------------------------------------------------
+
+
+def test_members_as_table_and_as_json(run: Run, start: Start) -> None:
+    start()
+    done = run("members")
+    assert done.stdout.splitlines() == [
+        "NAME   HOST       PORT  QUIC PORT  STATE  TAGS",
+        "alice  127.0.0.1  7946  9000       alive  role=web",
+        "bob    127.0.0.1  7946  9000       alive",
+    ]
+    members = json.loads(run("members", "--json").stdout)
+    assert [(one["name"], one["tags"]) for one in members] == [("alice", {"role": "web"}), ("bob", {})]
+
+
+def test_names_of_others_cannot_steer_the_terminal(run: Run, start: Start) -> None:
+    agent = start()
+    evil = "e\x1b[2J[bold]\n"
+    agent.everyone = [FakeMember(evil, tags={evil: evil}, state=NodeState.SUSPECT, node=Node(evil, b"", 1))]
+    done = run("members")
+    assert "\x1b" not in done.stdout and r"e\x1b[2J[bold]\n" in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_waiting_for_members(run: Run, start: Start) -> None:
+    start()
+    assert run("members", "--wait", "2").exit_code == 0
+    done = run("members", "--wait", "9", "--timeout", "1")
+    assert done.exit_code == 4 and "2 members, not 9" in done.stderr
+
+
+def test_what_the_agent_tells_of_itself(run: Run, start: Start) -> None:
+    start()
+    assert "name       alice" in run("info").stdout
+    assert json.loads(run("health", "--json").stdout) == {"score": 0, "members": 2}
+    assert run("health").stdout == "score    0\nmembers  2\n"
+    assert json.loads(run("metrics", "--json").stdout) == {"events.lost": 0}
+    assert json.loads(run("peers", "--json").stdout) == []
+    done = run("peers")
+    assert (done.stdout, done.stderr) == ("", "no connections\n")
+
+
+def test_send_takes_json_text_and_stdin(run: Run, start: Start) -> None:
+    agent = start()
+    for arguments, text in (
+        (["bob", '{"a": 1}'], None),
+        (["bob", "hello"], None),
+        (["bob", "5", "--text"], None),
+        (["bob", "-"], "[1, 2]"),
+    ):
+        done = run("send", *arguments, text=text)
+        assert (done.exit_code, done.stdout) == (0, "")
+    assert [call[2] for call in agent.calls] == [{"a": 1}, "hello", "5", [1, 2]]
+    assert run("send", "bob").exit_code == 2
+
+
+def test_request_prints_the_answer(run: Run, start: Start) -> None:
+    agent = start()
+    assert run("request", "bob", "echo", "hello").stdout == "hello\n"
+    assert run("request", "bob", "echo", "hello", "--json").stdout == '"hello"\n'
+    assert json.loads(run("request", "bob", "echo", "[1, null]").stdout) == [1, None]
+    assert run("request", "bob", "echo").stdout == "null\n"
+    agent.handlers["raw"] = lambda value: b"\0"
+    assert json.loads(run("request", "bob", "raw").stdout) == {"base64": "AA=="}
+    done = run("request", "bob", "unknown")
+    assert done.exit_code == 1 and done.stderr == "Error: bob has no handler 'unknown'\n"
+
+
+def test_value_that_is_too_large_is_exit_1(run: Run, start: Start) -> None:
+    start()
+    done = run("send", "bob", "-", text="x" * (2 << 20))
+    assert done.exit_code == 1 and "1048576 are the most" in done.stderr
+
+
+def test_the_agent_itself(run: Run, start: Start) -> None:
+    agent = start()
+    assert run("tags", "role=db", "note=a=b").exit_code == 0
+    assert run("tags", "role").exit_code == 2
+    assert run("join", "10.0.0.1", "10.0.0.9").stdout == "joined 1 of 2\n10.0.0.9: no answer\n"
+    assert json.loads(run("join", "10.0.0.1", "--json").stdout)["reached"] == 1
+    assert run("leave").exit_code == 0
+    assert [call[0] for call in agent.calls] == ["update_tags", "join", "join", "leave"]
+    assert agent.calls[0][1] == {"role": "db", "note": "a=b"}
+    assert run("shutdown", "--no-leave").exit_code == 0
+    assert agent.closed.wait(10) and len(agent.calls) == 4
+
+
+# -- shared state ------------------------------------------------------------------------------------
+
+
+def test_services(run: Run, start: Start) -> None:
+    start()
+    assert run("services", "list").stderr == "no services\n"
+    number = run("services", "register", "web", "--port", "80", "--meta", '{"v": 1}').stdout.strip()
+    (found,) = json.loads(run("services", "list", "web", "--json").stdout)
+    assert (found["id"], found["port"], found["meta"]) == (number, 80, {"v": 1})
+    assert run("services", "list").stdout.splitlines()[1].startswith("web   alice  127.0.0.1  80    true     v=1")
+    assert run("services", "deregister", "web").stdout == "1 withdrawn\n"
+    done = run("services", "deregister", "web")
+    assert done.exit_code == 1 and "no service 'web'" in done.stderr
+
+
+def test_settings(run: Run, start: Start) -> None:
+    start()
+    assert run("settings", "list").stderr == "no settings\n"
+    assert json.loads(run("settings", "list", "--json").stdout) == {}
+    run("settings", "set", "limit", "5")
+    run("settings", "set", "mode", "fast")
+    assert run("settings", "get", "limit").stdout == "5\n"
+    assert run("settings", "get", "mode").stdout == "fast\n"
+    assert run("settings", "list").stdout == "limit  5\nmode   fast\n"
+    assert run("settings", "delete", "mode").exit_code == 0
+    assert run("settings", "get", "mode").exit_code == 1
+
+
+def test_key_comes_from_a_private_file_or_a_prompt_and_never_from_an_argument(
+    run: Run, start: Start, tmp_path: Path
+) -> None:
+    agent = start()
+    path = tmp_path / "key"
+    assert run("keygen", "--out", str(path)).stdout == ""
+    assert path.stat().st_mode & 0o777 == 0o600
+    key = base64.b64decode(path.read_text())
+    assert run("keygen", "--out", str(path)).exit_code == 2
+    done = run("keys", "add", "--key-file", str(path))
+    assert done.exit_code == 1  # bob did not answer
+    assert done.stdout == "alice  true\nbob    no answer from bob\n"
+    done = run("keys", "use", "--prompt", "--json", text=path.read_text())
+    assert json.loads(done.stdout) == {"alice": True} and path.read_text().strip() not in done.output
+    assert agent.keys.calls == [("add", key), ("use", key)]
+    assert run("keys", "remove").exit_code == 2
+    assert run("keys", "remove", path.read_text()).exit_code == 2
+    path.chmod(0o644)
+    done = run("keys", "remove", "--key-file", str(path))
+    assert done.exit_code == 2 and "chmod 600" in done.stderr
+    assert json.loads(run("keys", "list", "--json").stdout) == {"alice": ["5f0e..."]}
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_keygen_makes_another_key_each_time(run: Run, size: int) -> None:
+    made = {run("keygen", "--bytes", str(size)).stdout for _ in range(3)}
+    assert len(made) == 3
+    assert {len(base64.b64decode(key)) for key in made} == {size}
+
+
+# -- events ------------------------------------------------------------------------------------------
+
+
+def test_events_as_json_lines_and_for_people(
+    run: Run, start: Start, in_background: Callable[[Callable[[], object]], threading.Thread]
+) -> None:
+    agent = start()
+    stop = threading.Event()
+
+    def tell() -> None:
+        while not stop.wait(0.01):
+            agent.tell_join("carol")
+            agent.broadcast("deploy", {"v": 1})
+
+    teller = in_background(tell)
+    done = run("events", "--json", "--count", "4")
+    words = run("events", "user.deploy", "--count", "2")
+    people = run("events", "member", "--count", "1")
+    stop.set()
+    teller.join(10)
+    lines = [json.loads(text) for text in done.stdout.splitlines()]
+    assert {one["topic"] for one in lines} == {"event.member_joined", "event.user.deploy"}
+    assert set(lines[0]) == {"topic", "value", "sequence", "topic_sequence", "publisher", "lost"}
+    assert [text.split("  ", 1)[1] for text in words.stdout.splitlines()] == ["alice tells deploy: v=1"] * 2
+    assert people.stdout.strip().endswith("member_joined carol")
+
+
+def test_events_end_when_the_agent_does(
+    run: Run,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    in_background: Callable[[Callable[[], object]], threading.Thread],
+) -> None:
+    agent = start()
+    monkeypatch.setattr(control_client, "LOOK_SECONDS", 0.1)
+
+    def end() -> None:
+        while not agent.plane.metrics()["control.subscribers"]:
+            pass
+        agent.plane.close()
+
+    in_background(end)
+    done = run("events")
+    assert done.exit_code == 3 and "has ended" in done.stderr
+
+
+# -- the frame ---------------------------------------------------------------------------------------
+
+
+def test_help_tells_the_exit_codes(run: Run) -> None:
+    done = run("--help")
+    assert done.exit_code == 0
+    assert "3    no such agent runs on this host" in done.stdout
+    assert run("dance").exit_code == 2
+    assert run("members", "--nonsense").exit_code == 2
+    assert "mycorrizal, version" in run("--version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(run: Run, shell: str) -> None:
+    done = run("completion", shell)
+    assert done.exit_code == 0 and "_MYCORRIZAL_COMPLETE" in done.stdout
+
+
+def completed(words: str, folder: Path) -> list[str]:
+    """Return what bash would offer after `words`."""
+    env = {**os.environ, "_MYCORRIZAL_COMPLETE": "bash_complete", "COMP_WORDS": words}
+    env["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "mycorrizal"], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_completion_knows_commands_agents_and_nodes(start: Start, folder: Path) -> None:
+    start("alice", "prod")
+    assert completed("mycorrizal mem", folder) == ["members"]
+    assert completed("mycorrizal members --agent ", folder) == ["alice"]
+    assert completed("mycorrizal members --cluster p", folder) == ["prod"]
+    assert completed("mycorrizal send b", folder) == ["bob"]
+
+
+def test_completion_without_agents_is_silent(folder: Path) -> None:
+    assert completed("mycorrizal send b", folder) == []
+
+
+def test_interruption_is_exit_130(run: Run, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = start()
+
+    def interrupt(value: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ControlClient, "call", lambda *args, **more: interrupt(agent))
+    assert run("members").exit_code == 130
+
+
+WITHOUT = """
+import sys
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("click", "rich"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Gone())
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name in ("click", "rich") else real(name, *more)
+sys.argv = ["mycorrizal", "members"]
+import runpy
+runpy.run_module("mycorrizal", run_name="__main__")
+"""
+
+
+def test_without_the_extra_one_sentence_says_how_to_get_it() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "The command line is an extra: pip install 'mycorrizal[cli]'\n"

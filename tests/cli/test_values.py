@@ -1,0 +1,67 @@
+"""Values on their way in and out of the command line."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mycorrizal.cli.output import shown
+from mycorrizal.cli.values import from_text, to_json, to_plain
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("hello", "hello"),
+        ("hello world", "hello world"),
+        ("5", 5),
+        ("5.5", 5.5),
+        ("null", None),
+        ("true", True),
+        ('"5"', "5"),
+        ('{"a": [1, 2]}', {"a": [1, 2]}),
+        ("{a: 1}", "{a: 1}"),
+        ("NaN", "NaN"),
+        ("Infinity", "Infinity"),
+        ("", ""),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_json_is_a_value_and_anything_else_is_text(text: str, value: Any) -> None:
+    assert from_text(text) == value
+
+
+@given(st.text())
+def test_any_text_is_some_value(text: str) -> None:
+    from_text(text)
+
+
+def test_what_json_does_not_know_has_a_rule() -> None:
+    numpy = pytest.importorskip("numpy")
+    moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
+    value = {
+        **{"bytes": b"\0\1", "set": {2, 1}, "nan": float("nan"), "inf": -float("inf"), "tuple": (1,)},
+        **{"array": numpy.arange(4).reshape(2, 2), "scalar": numpy.float32(0.5), "when": moment},
+        **{"day": moment.date(), "money": decimal.Decimal("1.10"), "id": uuid.UUID(int=1), 5: "key"},
+    }
+    assert json.loads(to_json(value)) == {
+        **{"bytes": {"base64": "AAE="}, "set": [1, 2], "nan": "nan", "inf": "-inf", "tuple": [1]},
+        **{"array": [[0, 1], [2, 3]], "scalar": 0.5, "when": "2026-01-02T03:04:00+00:00"},
+        **{"day": "2026-01-02", "money": "1.10", "id": "00000000-0000-0000-0000-000000000001", "5": "key"},
+    }
+    assert to_plain(memoryview(b"ab")) == {"base64": "YWI="}
+
+
+def test_text_for_people_does_nothing_to_a_terminal() -> None:
+    assert shown("a\x1b[31mb\r\n\u202e") == r"a\x1b[31mb\r\n\u202e"
+    assert shown({"a": 1, "b": [True, None]}) == "a=1 b=[true, null]"
+    assert shown(None) == "-"
+    assert shown(0.123456789) == "0.123457"
+    assert shown("\ud800") == r"\ud800"
