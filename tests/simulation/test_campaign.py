@@ -34,6 +34,14 @@ def test_msgpack_in_a_larger_cluster(seed: int) -> None:
     print(run_campaign(seed, members=12, duration=45.0, config=config))
 
 
+@pytest.mark.parametrize("seed", [900, 901])
+def test_with_a_floor_under_suspicions(seed: int) -> None:
+    config = Config.local(
+        name="template", gossip_to_the_dead_time=5.0, reconnect_interval=2.0, suspicion_min_timeout=12.0
+    )
+    print(run_campaign(seed, members=5, config=config))
+
+
 def test_the_same_seed_is_the_same_campaign() -> None:
     one, other = (run_campaign("again", members=5, duration=40.0) for _ in range(2))
     assert one == other

@@ -57,6 +57,9 @@ def test_lossy() -> None:
 def test_s9_stall() -> None:
     report = stall(1, sizes=(2, 3, 6), stalls=(6.0, 12.0, 20.0), work=12)
     passed(report)
+    kills = [band for band in report.bands if "kill" in band.what]
+    assert len(kills) == 2
+    assert all(4 < band.measured < 8 for band in kills)
     dead = {row[:3]: row[4:7] for row in report.rows}
     assert dead[2, 0.0, 0.0][1:] == dead[3, 0.0, 0.0][1:] == dead[6, 0.0, 12.0][1:] == (100, 100), "memberlist's window"
     assert dead[2, 0.0, 12.0] == dead[3, 0.0, 12.0] == (0, 0, 100), "the floor is no longer than that"

@@ -28,7 +28,6 @@ WORK = 600
 _PEACE = 5.0
 _AFTERMATH = 20.0
 _PATIENCE = 120.0
-_KILLED = 6  # place of that column, from the end
 
 
 class _Verdicts:
@@ -82,7 +81,8 @@ def stall(
         if plain is not None:
             series.append(Series(f"{size} members, as memberlist", stalls, plain))
             _check(report, size, 0.0, floor, stalls, shares)
-            killed, before = (row[_KILLED - len(row)] for row in (report.rows[-1], report.rows[-2]))
+            place = list(report.columns).index("killed")
+            killed, before = (row[place] for row in (report.rows[-1], report.rows[-2]))
             assert isinstance(killed, float) and isinstance(before, float)
             what = f"{size} members, floor {floor:g} s: seconds until a kill is noticed"
             report.bands.append(Band(what, f"{before:.3g}, as without", killed, 0, 1.1 * before))
