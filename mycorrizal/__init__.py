@@ -6,6 +6,7 @@ members, over memberlist's protocol. ``Config`` holds its settings.
 ``DataConfig`` holds its settings.
 """
 
+import importlib as _importlib
 import logging as _logging
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -26,15 +27,22 @@ from .delegates import (
     PingDelegate,
 )
 from .events import (
+    AgentEvent,
+    ChangesLost,
     EventsLost,
     MemberEvent,
     MemberFailed,
     MemberJoined,
     MemberLeft,
+    MemberStalled,
     MemberUpdated,
     NameConflict,
+    ServiceChange,
+    SettingChange,
     Stalled,
     UdpBlocked,
+    UserEvent,
+    UserEventsMissed,
 )
 from .exceptions import (
     BindError,
@@ -70,29 +78,49 @@ from .exceptions import (
 )
 from .memberlist import Memberlist
 from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
-from .types import Address, JoinResult, Message, Node, NodeState, PeerInfo, ReceivedFile, Request, Versions
+from .types import (
+    Address,
+    Health,
+    JoinResult,
+    Member,
+    Members,
+    Message,
+    Node,
+    NodeState,
+    PeerInfo,
+    ReceivedFile,
+    Request,
+    Service,
+    Versions,
+)
 
 if _TYPE_CHECKING:
     from ._control.messages import ControlEvent
     from ._runtime.quic.streams import Stream
+    from .agent import Agent
     from .control import ControlClient
     from .dataplane import DataPlane, Results
+    from .services import Registration, Services
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "META_MAX_SIZE",
     "Address",
+    "Agent",
+    "AgentEvent",
     "AliveDelegate",
     "BaseDelegate",
     "BaseEventDelegate",
     "BasePingDelegate",
     "BindError",
+    "ChangesLost",
     "Codecs",
     "Config",
     "ConfigError",
-    "ConnectionRefused",
     "ConflictDelegate",
+    "ConnectionRefused",
     "ControlClient",
     "ControlError",
     "ControlEvent",
@@ -103,17 +131,21 @@ __all__ = [
     "EventDelegate",
     "EventsLost",
     "ForkedProcessError",
+    "Health",
     "JoinError",
     "JoinResult",
     "Keyring",
     "LabelMismatch",
     "LocalProtocolError",
+    "Member",
     "MemberEvent",
     "MemberFailed",
     "MemberJoined",
     "MemberLeft",
+    "MemberStalled",
     "MemberUpdated",
     "Memberlist",
+    "Members",
     "MergeDelegate",
     "MergeRefused",
     "Message",
@@ -136,6 +168,7 @@ __all__ = [
     "QueueFull",
     "ReceivedFile",
     "ReentrantCallError",
+    "Registration",
     "RemoteError",
     "RemoteProtocolError",
     "Request",
@@ -144,11 +177,18 @@ __all__ = [
     "SerfEvent",
     "SerfMember",
     "SerfStatus",
+    "Service",
+    "ServiceChange",
     "ServiceCrashed",
+    "Services",
+    "SettingChange",
+    "Settings",
     "Stalled",
     "Stream",
     "UdpBlocked",
     "UnknownHandler",
+    "UserEvent",
+    "UserEventsMissed",
     "ValueEncodeError",
     "ValueTooLarge",
     "Versions",
@@ -156,17 +196,23 @@ __all__ = [
     "__version__",
 ]
 
+_LATE = {
+    "Agent": "agent",
+    "ControlClient": "control",
+    "ControlEvent": "control",
+    "DataPlane": "dataplane",
+    "Registration": "services",
+    "Results": "dataplane",
+    "Services": "services",
+    "Settings": "settings",
+    "Stream": "dataplane",
+}
+
 _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())
 
 
 def __getattr__(name: str) -> _Any:
     """Import what needs aioquic or ZeroMQ when it is first used: a process that is only a member does without."""
-    if name in ("ControlClient", "ControlEvent"):
-        from . import control
-
-        return getattr(control, name)
-    if name in ("DataPlane", "Results", "Stream"):
-        from . import dataplane
-
-        return getattr(dataplane, name)
+    if name in _LATE:
+        return getattr(_importlib.import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,6 +46,7 @@ class AgentSettings:
         join_timeout: seconds that starting may take to reach a seed; None waits.
         config: a whole ``Config`` that was given; None: the agent's own, with ``config_fields`` changed.
         config_fields: single settings of membership; empty if ``config`` was given.
+        settings_file: path of a SQLite file that keeps the cluster's settings; None: no file.
         data_config: settings of the data plane, None: the defaults.
         sources: where each setting that was given comes from, e.g. ``{"port": "MYCORRIZAL_PORT"}``.
 
@@ -71,6 +72,7 @@ class AgentSettings:
     config: Config | None = None
     config_fields: Mapping[str, Any] = field(default_factory=_nothing)
     data_config: DataConfig | None = None
+    settings_file: str | None = None
     sources: Mapping[str, str] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from .exceptions import ConfigError
 
-__all__ = ["Config", "META_MAX_SIZE", "check_name"]
+__all__ = ["Config", "META_MAX_SIZE", "check_name", "check_topic"]
 
 META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
@@ -298,6 +298,20 @@ def check_name(name: str) -> None:
         raise ConfigError("name", f"{name!a} holds '/' or a control character", hint="use letters, digits, '-' or '.'")
     if name != name.strip():
         raise ConfigError("name", f"{name!a} begins or ends with a space", hint="use letters, digits, '-' or '.'")
+
+
+def check_topic(topic: str) -> None:
+    """Raise ``ConfigError`` unless `topic` may be a user event's."""
+    if not isinstance(topic, str) or not topic:
+        raise ConfigError("topic", f"{topic!r:.80} is no text", hint="e.g. 'epoch'")
+    try:
+        size = len(topic.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("topic", f"{topic!a:.80} cannot be written as UTF-8", hint="use plain text") from None
+    if size > 255:
+        raise ConfigError("topic", f"is {size} bytes long", hint="at most 255 bytes of UTF-8")
+    if topic.startswith("mycorrizal."):
+        raise ConfigError("topic", f"{topic!r} begins with 'mycorrizal.'", hint="such topics are the library's own")
 
 
 def _check_label(label: str) -> None:

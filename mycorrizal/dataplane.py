@@ -30,7 +30,7 @@ from ._data.ports import Call
 from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
 from ._runtime.quic import opening
-from ._runtime.quic.core import Core, Handler
+from ._runtime.quic.core import RESERVED, Core, Handler
 from ._runtime.quic.files import Folder, Source, receive_file, send_file
 from ._runtime.quic.follow import Follower
 from ._runtime.quic.streams import Stream, StreamHandler, open_stream, stream_field
@@ -316,6 +316,8 @@ class DataPlane:
         one name replaces the first.
         """
         field(name)
+        if name.startswith(RESERVED):
+            raise ConfigError("name", f"{name!r} begins with {RESERVED!r}", hint="such names are the library's own")
 
         def register(handler: _H) -> _H:
             if not callable(handler):

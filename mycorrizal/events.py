@@ -1,4 +1,4 @@
-"""What ``Memberlist.events()`` yields: one frozen value for each change a subscriber can see.
+"""What ``events()``, ``subscribe()`` and ``watch()`` yield: one frozen value for each change a subscriber can see.
 
 Whether a node said goodbye or was given up is told apart here (``MemberLeft``
 and ``MemberFailed``); memberlist's ``notify_leave`` delegate covers both. Every
@@ -8,20 +8,27 @@ class carries its ``kind`` as a short text for logs, JSON and command lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Union
+from typing import Any, ClassVar, Literal, Union
 
-from .types import Node
+from .types import Node, Service
 
 __all__ = [
+    "AgentEvent",
+    "ChangesLost",
     "EventsLost",
     "MemberEvent",
     "MemberFailed",
     "MemberJoined",
     "MemberLeft",
+    "MemberStalled",
     "MemberUpdated",
     "NameConflict",
+    "ServiceChange",
+    "SettingChange",
     "Stalled",
     "UdpBlocked",
+    "UserEvent",
+    "UserEventsMissed",
 ]
 
 
@@ -108,3 +115,68 @@ MemberEvent = Union[
     MemberJoined, MemberLeft, MemberFailed, MemberUpdated, NameConflict, Stalled, UdpBlocked, EventsLost
 ]
 """Everything ``Memberlist.events()`` yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStalled:
+    """The agent `node` tells that its process did not run for `seconds`; this one's own stalls too."""
+
+    kind: ClassVar[str] = "member_stalled"
+    node: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """An event that an agent broadcast.
+
+    Attributes:
+        topic, value: what was broadcast; the value is the reader's own.
+        sender: the agent's name.
+        number: counts the events of one process of the sender, from 1.
+    """
+
+    kind: ClassVar[str] = "user"
+    topic: str
+    value: Any
+    sender: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserEventsMissed:
+    """`count` events of `sender` are to be had nowhere any more: this agent was away for too long."""
+
+    kind: ClassVar[str] = "missed"
+    sender: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChange:
+    """A service appeared, changed or went: with its node, by ``deregister``, or because its check says so."""
+
+    kind: Literal["added", "updated", "removed"]
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """A setting was set, or deleted (`value` is None then), by the agent `writer`."""
+
+    key: str
+    value: Any
+    deleted: bool
+    writer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesLost:
+    """The watcher was too slow and lost its `count` oldest changes; look at the present state to start over from."""
+
+    kind: ClassVar[str] = "lost"
+    count: int
+
+
+AgentEvent = Union[MemberEvent, MemberStalled, UserEvent, UserEventsMissed]
+"""Everything ``Agent.events()`` yields."""

@@ -154,10 +154,19 @@ class BindError(MycorrizalError, OSError):
 
 
 class NameInUse(MycorrizalError, RuntimeError):
-    """Another agent of this user on this host has the name. ``pid`` is its process, None if it does not say."""
+    """Another live agent has the name.
 
-    def __init__(self, name: str, cluster: str, pid: int | None, *, mine: bool = False) -> None:
+    Attributes:
+        pid: its process, None if it does not say or runs on another host.
+        where: where it gossips, if it was met there.
+    """
+
+    def __init__(
+        self, name: str, cluster: str, pid: int | None, *, mine: bool = False, where: str | None = None
+    ) -> None:
         holder = "this process" if mine else "a process that is starting" if pid is None else f"process {pid}"
+        if where is not None:
+            holder = f"a node at {where}"
         what = "close() that agent first" if mine else "stop that agent"
         super().__init__(
             f"{holder} runs the agent {name!r} of cluster {cluster!r}",
@@ -165,6 +174,7 @@ class NameInUse(MycorrizalError, RuntimeError):
             hint=f"{what}, or give this one another name",
         )
         self.pid = pid
+        self.where = where
 
 
 class OperationTimeout(MycorrizalError, TimeoutError):
@@ -195,8 +205,10 @@ class JoinError(PeerUnreachable):
         failures: the error of each seed, by the text it was given as.
     """
 
-    def __init__(self, message: str, *, failures: Mapping[str, Exception], reached: int = 0) -> None:
-        super().__init__(message, operation="join")
+    def __init__(
+        self, message: str, *, failures: Mapping[str, Exception], reached: int = 0, hint: str | None = None
+    ) -> None:
+        super().__init__(message, operation="join", hint=hint)
         self.reached = reached
         self.failures = dict(failures)
 

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from ._runtime import addresses, joining
+from ._runtime.companion import Companion
 from ._runtime.deadline import Deadline
 from ._runtime.membership import Delegates, Membership
 from ._runtime.subscribers import EventStream
@@ -33,6 +34,7 @@ from ._wire.messages import User
 from ._wire.security import Keyring
 from .config import Config
 from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
+from .events import MemberEvent
 from .exceptions import ConfigError, LocalProtocolError, MycorrizalError, NotRunningError, PeerUnreachable
 from .types import Address, JoinResult, Node, NodeState
 
@@ -79,11 +81,12 @@ class Memberlist:
         merge: MergeDelegate | None = None,
         ping: PingDelegate | None = None,
         alive: AliveDelegate | None = None,
+        _companion: Companion | None = None,
     ) -> None:
         self._membership: Membership | None = None
         if not isinstance(config, Config):
             raise TypeError(f"config must be a mycorrizal.Config, not {type(config).__name__}")
-        self._membership = Membership(config, Delegates(delegate, events, conflict, merge, ping, alive))
+        self._membership = Membership(config, Delegates(delegate, events, conflict, merge, ping, alive, _companion))
 
     # -- joining and leaving --------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Memberlist:
         """The keys: ``add``, ``use``, ``remove``, ``keys``. Changes take effect at once; any thread."""
         return self._running.keyring
 
-    def events(self) -> EventStream:
+    def events(self) -> EventStream[MemberEvent]:
         """Return a new iterator of what happens from now on (``mycorrizal.events``); any thread.
 
         It ends when this ``Memberlist`` shuts down. A reader that falls

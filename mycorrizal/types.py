@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "Address",
+    "Health",
     "JoinResult",
+    "Member",
+    "Members",
     "Message",
     "Node",
     "NodeState",
     "PeerInfo",
     "ReceivedFile",
     "Request",
+    "Service",
     "Versions",
     "host_of",
+    "html_table",
     "pack_host",
 ]
 
@@ -81,6 +87,95 @@ class Node:
     def address(self) -> Address:
         """``(host, port)`` to dial."""
         return (host_of(self.addr), self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an agent's cluster, as this agent knows it at one moment.
+
+    Attributes:
+        name, host, port: who, and where it gossips.
+        quic_port: where its data plane listens; None if it tells none (a Go or Serf node).
+        tags: what it says of itself.
+        state: alive or suspect; dead or left in events.
+        boot: the random id of its process; None if it is no agent.
+        node: membership's own record.
+    """
+
+    name: str
+    host: str
+    port: int
+    quic_port: int | None
+    tags: Mapping[str, str]
+    state: NodeState
+    boot: bytes | None
+    node: Node
+
+
+class Members(tuple[Member, ...]):
+    """Members by name; a tuple that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return [member.name for member in self]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (m.name, m.state.name.lower(), f"{m.host}:{m.port}", m.quic_port or "", _pairs(m.tags)) for m in self
+        ]
+        return html_table(("name", "state", "address", "quic", "tags"), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One registered service.
+
+    Attributes:
+        name: what it is looked for by; several nodes may offer it.
+        node, host: who offers it, and where that node is.
+        port: where it listens; None if that is not how it is reached.
+        meta: whatever was registered with it.
+        healthy: the last outcome of its check; True without one.
+        id: unique on its node.
+    """
+
+    name: str
+    node: str
+    host: str
+    port: int | None
+    meta: Any
+    healthy: bool
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an agent is, at one moment.
+
+    Attributes:
+        name, cluster: whose.
+        score: 0 is well; higher means that this node answers or is answered late (Lifeguard).
+        members, suspects: how many there are; suspects are members that did not answer lately.
+        stalls: how often this process stood still.
+        connections: of the data plane.
+        inbox: messages that nobody has received yet.
+        events_lost: by readers that were too slow.
+        problems: a sentence for each thing that is not as it should be; empty if all is well.
+    """
+
+    name: str
+    cluster: str
+    score: int
+    members: int
+    suspects: int
+    stalls: int
+    connections: int
+    inbox: int
+    events_lost: int
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +261,18 @@ class PeerInfo:
     serving: int
     messages: int
     path: Mapping[str, float]
+
+
+def html_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    """Return a small HTML table; all that is in it is escaped."""
+    cells = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in head)
+    lines = ("".join(f"<td style='text-align:left'>{escape(str(cell))}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _pairs(tags: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(tags.items()))
 
 
 def host_of(addr: bytes) -> str:

@@ -208,6 +208,11 @@ class Replica:
         """Return settings and tombstones for a file. The owner adds to `age` how long the file lay about."""
         return [Kept(entry.raw, self._age(entry)) for _, entry in self._table.items()]
 
+    def kept(self, keys: Iterable[str]) -> dict[str, Kept]:
+        """Return what a file should hold of `keys`; of what is forgotten there is nothing."""
+        found = {key: entry for key in keys if (entry := self._table.get(key)) is not None}
+        return {key: Kept(entry.raw, self._age(entry)) for key, entry in found.items()}
+
     # -- inputs -------------------------------------------------------------------------
 
     def member_up(self, name: str, boot: bytes | None, now: float) -> None:

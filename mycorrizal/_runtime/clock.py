@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["now"]
+__all__ = ["now", "wall_offset"]
 
 
 def _choose() -> Callable[[], float]:
@@ -26,3 +26,8 @@ def _choose() -> Callable[[], float]:
 
 now = _choose()
 """Return the time in seconds since an arbitrary moment. Any thread."""
+
+
+def wall_offset() -> float:
+    """Return what must be added to ``now()`` to get seconds since 1970. It changes when somebody sets the clock."""
+    return time.time() - now()

@@ -16,7 +16,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import events as public
@@ -26,6 +26,7 @@ from .._wire.messages import Message
 from ..config import Config
 from ..types import Address, Node, NodeState
 from . import clock, reentry
+from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters, QuietLog
 from .deadline import Deadline
@@ -75,8 +76,9 @@ class Gossip:
         pool: ExchangePool,
         conversations: Conversations,
         dispatcher: Dispatcher | None,
-        subscribers: Subscribers,
+        subscribers: Subscribers[public.MemberEvent],
         counters: Counters,
+        companion: Companion | None = None,
     ) -> None:
         self._machine = machine
         self._sockets = sockets
@@ -86,6 +88,7 @@ class Gossip:
         self._dispatcher = dispatcher
         self._subscribers = subscribers
         self._counters = counters
+        self._companion = companion
         self._node = config.name
         self._networks = config.networks
         self._stall = config.stall_threshold or 1.0
@@ -164,6 +167,7 @@ class Gossip:
 
     def _turn(self) -> None:
         now = clock.now()
+        companion = self._companion
         due = self._machine.get_timer()
         ready = 0
         for key, _ in self._selector.select(self._timeout(due, now)):
@@ -183,6 +187,8 @@ class Gossip:
         due = self._machine.get_timer()
         if due is not None and due <= now:
             self._machine.handle_timer(now)
+        if companion is not None and (due := companion.get_timer()) is not None and due <= now:
+            companion.handle_timer(now)
         self._pump()
 
     def _timeout(self, due: float | None, now: float) -> float | None:
@@ -190,6 +196,8 @@ class Gossip:
             return 0
         if self._accept_at is not None and (due is None or self._accept_at < due):
             due = self._accept_at
+        if self._companion is not None and (other := self._companion.get_timer()) is not None:
+            due = other if due is None else min(due, other)
         return None if due is None else max(0.0, due - now)
 
     def _receive(self, batch: int) -> None:
@@ -277,6 +285,8 @@ class Gossip:
         self._publish()
         while (event := self._machine.next_event()) is not None:
             self._announce(event)
+        if self._companion is not None:
+            self._companion.pump(clock.now())
 
     def _flush(self) -> int:
         datagrams = self._machine.datagrams_to_send()
@@ -334,6 +344,8 @@ class Gossip:
         if isinstance(event, swim.OperationDone):
             self._finish(event)
             return
+        if self._companion is not None and not self._shared(self._companion, event):
+            return
         if self._dispatcher is not None:
             self._dispatcher.put(event)
         match event:
@@ -358,6 +370,25 @@ class Gossip:
                 )
             case swim.DelegateFault(call=call, message=message):
                 self._quiet.warning(f"fault {call}", "delegate method %s: %s", call, message)
+
+    def _shared(self, companion: Companion, event: swim.Event) -> bool:
+        """Give the companion its share; return whether the event is for the user's delegates and readers too."""
+        now = clock.now()
+        match event:
+            case swim.UserMessage(data=data):
+                rest = companion.take_message(data, now)
+                if rest is data:
+                    return True
+                if rest is not None and self._dispatcher is not None:
+                    self._dispatcher.put(replace(event, data=rest))
+                return False
+            case swim.RemoteState(data=data, join=join):
+                rest = companion.take_state(data, join, now)
+                if rest and self._dispatcher is not None:
+                    self._dispatcher.put(replace(event, data=rest))
+                return False
+        companion.observe(event, now)
+        return True
 
     def _finish(self, event: swim.OperationDone) -> None:
         result = self._operations.pop(event.operation_id, None)
@@ -385,6 +416,8 @@ class Gossip:
                 result.set_exception(self.service.refusal())
         self._subscribers.end()
         self._pool.close()
+        if self._companion is not None:
+            self._companion.ended()
         if self._dispatcher is not None:
             self._dispatcher.stop()
         self.close_descriptors()

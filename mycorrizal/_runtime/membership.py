@@ -21,9 +21,11 @@ from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
 from ..config import Config
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
+from ..events import EventsLost, MemberEvent
 from ..exceptions import NotRunningError, OperationTimeout, ReentrantCallError
 from ..types import Address, host_of
 from . import addresses, lifecycle, sockets
+from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters
 from .deadline import Deadline
@@ -55,6 +57,7 @@ class Delegates:
     merge: MergeDelegate | None = None
     ping: PingDelegate | None = None
     alive: AliveDelegate | None = None
+    companion: Companion | None = None
 
     def __post_init__(self) -> None:
         for role, methods in _METHODS.items():
@@ -109,7 +112,7 @@ class Membership:
         observers = Observers(delegates.delegate, delegates.events, delegates.conflict, delegates.ping)
         self.dispatcher = Dispatcher(observers, config.handoff_queue_depth, node, self.counters) if observers else None
         self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node)
-        self.subscribers = Subscribers(self._new_stream)
+        self.subscribers: Subscribers[MemberEvent] = Subscribers(self._new_stream)
         self.conversations = Conversations(
             StreamCodec(config, self.keyring, _nonce), self.pool, self.counters, node, config.tcp_timeout, self._answer
         )
@@ -117,20 +120,25 @@ class Membership:
         self.mailbox = Mailbox()
         self.gossip = Gossip(
             config, self.machine, bound, self.mailbox, self.pool, self.conversations, self.dispatcher, self.subscribers,
-            self.counters,
+            self.counters, delegates.companion,
         )  # fmt: skip
+        if delegates.companion is not None:
+            delegates.companion.attached(self)
 
     def _machine(self, delegates: Delegates) -> Swim:
         timed = Timed(self.config.name, self.counters)
         addr, port = self.advertised
         self.codec = PacketCodec(self.config, self.keyring, _nonce)
+        supply: Delegate | None = Supply(delegates.delegate, timed) if delegates.delegate is not None else None
+        if delegates.companion is not None:
+            supply = delegates.companion.supply(supply)
         return Swim(
             self.config,
             addr=addr,
             port=port,
             codec=self.codec,
             rng=random.Random(int.from_bytes(os.urandom(16))),
-            delegate=Supply(delegates.delegate, timed) if delegates.delegate is not None else None,
+            delegate=supply,
             alive=AliveGate(delegates.alive, timed) if delegates.alive is not None else None,
             merge=MergeGate(delegates.merge, timed) if delegates.merge is not None else None,
             ping=PingSupply(delegates.ping, timed) if delegates.ping is not None else None,
@@ -169,9 +177,9 @@ class Membership:
                 host_of(self.advertised[0]),
             )
 
-    def _new_stream(self) -> EventStream:
+    def _new_stream(self) -> EventStream[MemberEvent]:
         depth, refusal = self.config.event_queue_depth, self.gossip.service.refusal
-        return EventStream(depth, lambda: self.view().members, self.guard, refusal, self.counters)
+        return EventStream(depth, lambda n: EventsLost(n, self.view().members), self.guard, refusal, self.counters)
 
     # -- may this thread call? ----------------------------------------------------------------
 

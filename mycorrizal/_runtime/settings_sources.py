@@ -63,7 +63,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
 
     Args:
         arguments: what the caller gave, by the names of ``AgentSettings``; None counts as not given. Besides:
-            ``key_file``, and ``settings_file``: a path instead of the usual ones, or False for no file at all.
+            ``key_file``, and ``config_file``: a path instead of the usual ones, or False for no file at all.
         environ: instead of ``os.environ``.
 
     Raises:
@@ -72,7 +72,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
     environ = os.environ if environ is None else environ
     given = {name: value for name, value in arguments.items() if value is not None}
     layers = [
-        _from_file(given.pop("settings_file", None), environ),
+        _from_file(given.pop("config_file", None), environ),
         _from_environment(environ),
         _from_arguments(given),
     ]
@@ -181,6 +181,7 @@ ENVIRONMENT: Mapping[str, Callable[[str], Any]] = MappingProxyType({
     "name": str, "cluster": str, "join": _list, "key": str, "key_file": str, "bind": str, "port": _whole,
     "quic_port": _whole, "advertise": str, "tags": _tags, "wire": str, "label": str, "insecure": _yes_or_no,
     "discover": _yes_or_no, "control": _yes_or_no, "join_timeout": _seconds,
+    "settings_file": str,
 })  # fmt: skip
 """What is read from ``MYCORRIZAL_`` and the name in capitals, and how. An empty variable counts as not set."""
 
@@ -218,7 +219,7 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
     path = _which_file(chosen, environ)
     if path is None:
         return {}
-    data, private = _read(path, _FILE_MAX_BYTES, "settings_file")
+    data, private = _read(path, _FILE_MAX_BYTES, "config_file")
     table, error = None, ""
     try:
         table = tomllib.loads(data.decode())
@@ -227,7 +228,7 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
     except (ValueError, RecursionError) as exc:
         error = str(exc) or "nested too deeply"
     if table is None:  # outside of the handlers: what they caught holds the text, with a key in it maybe
-        raise ConfigError("settings_file", f"{path} is not TOML: {error}")
+        raise ConfigError("config_file", f"{path} is not TOML: {error}")
     log.debug("= settings are read from %s", path)
     _only(table, {"agent"}, path, "at the top")
     agent = table.get("agent", {})
@@ -243,7 +244,7 @@ def _which_file(chosen: Any, environ: Mapping[str, str]) -> str | None:
     if chosen is False:
         return None
     if chosen is not None and not isinstance(chosen, (str, os.PathLike)):
-        raise ConfigError("settings_file", f"must be a path or False, not {type(chosen).__name__}")
+        raise ConfigError("config_file", f"must be a path or False, not {type(chosen).__name__}")
     named = os.fspath(chosen) if chosen else environ.get(_PREFIX + "CONFIG", "")
     if named:
         return None if named == os.devnull else os.path.abspath(os.path.expanduser(named))

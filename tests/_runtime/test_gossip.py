@@ -107,14 +107,16 @@ class Rig:
         self.pool = ExchangePool(2, 2, "alice")
         self.told: list[swim.Event] = []
         self.held: Callable[..., Message | None] = lambda *args: None
-        self.subscribers = Subscribers(
-            lambda: EventStream(100, lambda: (), lambda op: None, lambda: NotRunningError(""), self.counters)
-        )
+        self.subscribers: Subscribers[events.MemberEvent] = Subscribers(self.stream)
         talk = SimpleNamespace(hold=lambda *args: self.held(*args), answer=self.answer)
         self.gossip = Gossip(
             Config.local(name="alice", **settings), self.machine, self.sockets, self.mailbox, self.pool, talk,  # type: ignore[arg-type]
             SimpleNamespace(put=self.told.append, stop=lambda: None), self.subscribers, self.counters,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def stream(self) -> EventStream[events.MemberEvent]:
+        over = NotRunningError("")
+        return EventStream(100, lambda n: events.EventsLost(n, ()), lambda op: None, lambda: over, self.counters)
 
     def answer(self, sock: socket.socket, address: Address) -> None:
         self.machine.note("connection", address)

@@ -87,13 +87,13 @@ def test_every_variable_is_read() -> None:
         "MYCORRIZAL_KEY": TEXT, "MYCORRIZAL_BIND": "::1", "MYCORRIZAL_PORT": "1", "MYCORRIZAL_QUIC_PORT": "2",
         "MYCORRIZAL_ADVERTISE": "10.0.0.1:3", "MYCORRIZAL_TAGS": "zone=a, role = b=c", "MYCORRIZAL_WIRE": "msgpack",
         "MYCORRIZAL_LABEL": "l", "MYCORRIZAL_INSECURE": "Yes", "MYCORRIZAL_DISCOVER": "0", "MYCORRIZAL_CONTROL": "off",
-        "MYCORRIZAL_JOIN_TIMEOUT": "2.5",
+        "MYCORRIZAL_JOIN_TIMEOUT": "2.5", "MYCORRIZAL_SETTINGS_FILE": "s.db",
     }  # fmt: skip
     settings = load({}, environ)
     expected = AgentSettings(
         name="n", cluster="c", join=("10.0.0.5", "dns://seeds"), key=SECRET, bind="::1", port=1, quic_port=2,
         advertise="10.0.0.1:3", tags={"zone": "a", "role": "b=c"}, wire="msgpack", label="l", insecure=True,
-        discover=False, control=False, join_timeout=2.5, sources=settings.sources,
+        discover=False, control=False, join_timeout=2.5, settings_file="s.db", sources=settings.sources,
     )  # fmt: skip
     assert settings == expected
     assert {"MYCORRIZAL_KEY_FILE", *environ} == {f"MYCORRIZAL_{name.upper()}" for name in ENVIRONMENT}
@@ -144,7 +144,7 @@ def test_a_misspelled_variable_is_told_and_a_stranger_s_is_not(caplog: pytest.Lo
         ({"key": 7}, "key: must be bytes or base64 text, not int"),
         ({"key": SECRET[:31]}, "key: is not 16, 24 or 32 bytes"),
         ({"config": {}}, "config: must be a Config, in argument config"),
-        ({"settings_file": 7}, "settings_file: must be a path or False"),
+        ({"config_file": 7}, "config_file: must be a path or False"),
         ({"key_file": 7}, "key_file: must be a path"),
         ({"key": SECRET, "key_file": "x"}, "key: given twice: argument key and argument key_file"),
     ],
@@ -181,12 +181,12 @@ def test_which_file_is_read(write: Write, here: Path, monkeypatch: pytest.Monkey
     assert load({}, {}).name == "here"
     assert load({}, environ).name == "other"
     assert load({}, environ).sources == {"name": f"{other}, table [agent]"}
-    assert load({"settings_file": third}, environ).name == "third"
-    assert load({"settings_file": False}, environ).name is None
+    assert load({"config_file": third}, environ).name == "third"
+    assert load({"config_file": False}, environ).name is None
     assert load({}, {"MYCORRIZAL_CONFIG": os.devnull}).name is None
-    refused({}, "settings_file: cannot read .*/none.toml: No such file", {"MYCORRIZAL_CONFIG": "none.toml"})
-    refused({"settings_file": here}, "cannot read|no regular file")
-    refused({"settings_file": "a\0b"}, "cannot read .*null byte")
+    refused({}, "config_file: cannot read .*/none.toml: No such file", {"MYCORRIZAL_CONFIG": "none.toml"})
+    refused({"config_file": here}, "cannot read|no regular file")
+    refused({"config_file": "a\0b"}, "cannot read .*null byte")
 
 
 def test_a_stranger_s_file_in_the_working_directory_is_left_alone(
@@ -209,7 +209,7 @@ def test_a_stranger_s_file_in_the_working_directory_is_left_alone(
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("nonsense\n", r"settings_file: .*/mycorrizal.toml is not TOML: .*line 1"),
+        ("nonsense\n", r"config_file: .*/mycorrizal.toml is not TOML: .*line 1"),
         (b"\xff", "not TOML: no UTF-8"),
         ("a = " + "[" * 5000, "not TOML: "),
         ("x = 1\n" * 50000, "has more than 262144 bytes"),
@@ -266,13 +266,13 @@ def test_a_key_file_of_the_settings_is_beside_them(write: Write, here: Path) -> 
     (here / "sub").mkdir()
     path = write('[agent]\nkey_file = "k"', "sub/settings.toml", 0o644)  # it names the key, it does not hold it
     write(TEXT, "sub/k")
-    settings = load({"settings_file": path}, {})
+    settings = load({"config_file": path}, {})
     assert settings.key == SECRET
     assert dict(settings.sources) == {"key": f"{path}, table [agent]"}
-    assert load({"settings_file": path, "key": b"x" * 16}, {}).key == b"x" * 16
+    assert load({"config_file": path, "key": b"x" * 16}, {}).key == b"x" * 16
     (here / "sub" / "k").unlink()
-    assert load({"settings_file": path}, {"MYCORRIZAL_KEY": TEXT}).key == SECRET  # what does not win is not read
-    refused({"settings_file": path}, r"key_file: cannot read .*/sub/k: No such file or directory, in .*\[agent\]")
+    assert load({"config_file": path}, {"MYCORRIZAL_KEY": TEXT}).key == SECRET  # what does not win is not read
+    refused({"config_file": path}, r"key_file: cannot read .*/sub/k: No such file or directory, in .*\[agent\]")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
@@ -332,7 +332,7 @@ def test_the_file_of_the_page_is_read(write: Write) -> None:
 
 
 def test_the_table_of_the_page_is_complete() -> None:
-    rows = re.findall(r"^\| `(\w+)`.*?\| (?:`(MYCORRIZAL_\w+)`)?", PAGE.partition("## A file")[0], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)`.*?\| (?:`(MYCORRIZAL_\w+)`)?", PAGE.partition("## Seeds")[0], re.MULTILINE)
     documented = {name: variable for name, variable in rows if variable}
     assert documented == {name: f"MYCORRIZAL_{name.upper()}" for name in ENVIRONMENT}
     fields = set(AgentSettings.__dataclass_fields__) - {"sources", "config_fields"}

@@ -19,6 +19,7 @@ from mycorrizal import (
 )
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.subscribers import EventStream, Subscribers
+from mycorrizal.events import MemberEvent
 
 NODES = tuple(Node(f"n{index}", b"\x7f\0\0\1", index) for index in range(10))
 EVENTS = [MemberJoined(node) for node in NODES]
@@ -28,9 +29,9 @@ def subscribers(
     limit: int = 4,
     refusal: Callable[[], Exception] = lambda: NotRunningError("over"),
     guard: Callable[[str], None] = lambda operation: None,
-) -> tuple[Subscribers, Counters]:
+) -> tuple[Subscribers[MemberEvent], Counters]:
     counters = Counters()
-    return Subscribers(lambda: EventStream(limit, lambda: NODES, guard, refusal, counters)), counters
+    return Subscribers(lambda: EventStream(limit, lambda n: EventsLost(n, NODES), guard, refusal, counters)), counters
 
 
 def test_each_subscriber_gets_each_event_in_order() -> None:

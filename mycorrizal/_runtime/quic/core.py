@@ -39,11 +39,14 @@ from .proof import Binding
 from .streams import Streams
 from .trust import Trust
 
-__all__ = ["Core"]
+__all__ = ["RESERVED", "Core"]
 
 log = logging.getLogger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
+
+RESERVED = "mycorrizal."
+"""What the names of the library's own requests begin with; a user's handlers may not."""
 
 _TEXT_MAX = 8192
 _local = threading.local()
@@ -72,6 +75,7 @@ class Core:
         self.count = self.counters.add
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
+        self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         self.pool = HandlerPool(
             name,
@@ -115,9 +119,13 @@ class Core:
         return self.inbox.offer(item, size)
 
     def has_handler(self, name: str) -> bool:
-        return name in self.handlers
+        return name in self.handlers or name in self.system
 
     def serve(self, request: Served) -> bool:
+        system = self.system.get(request.name)
+        if system is not None:
+            system(request)
+            return True
         return self.run(partial(self._handle, request))
 
     def run(self, job: Callable[[], None]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..._wire.meta import quic_port
-from ...events import EventsLost, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
+from ...events import EventsLost, MemberEvent, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
 from ...types import Address, Node
 from ..deadline import Deadline
 from ..service import Service
@@ -24,7 +24,7 @@ class Follower:
         events: a stream of what happens from now on; it is closed with the follower.
     """
 
-    def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]], events: EventStream) -> None:
+    def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]], events: EventStream[MemberEvent]) -> None:
         self._core = core
         self._members = members
         self._events = events

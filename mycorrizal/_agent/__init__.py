@@ -1,0 +1,1 @@
+"""What an ``Agent`` is put together from. Internal; ``mycorrizal.agent`` is the door."""

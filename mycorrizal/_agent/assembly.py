@@ -1,0 +1,338 @@
+"""Puts an agent together from a name, a data plane, a membership and what they share, and takes it apart."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .._replica.outputs import EventReceived
+from .._runtime import clock, identity
+from .._runtime.agentrecord import AgentRecord
+from .._runtime.deadline import Deadline
+from .._runtime.quic.carrier import Carrier
+from .._runtime.rundir import Claim, RuntimeDir
+from .._runtime.settingsfile import SettingsFile
+from .._runtime.sharing import Sharing
+from .._runtime.watching import Watching, merged
+from .._runtime.zeromq import ControlService
+from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
+from .._wire.security import Keyring
+from .._wire.values import Codecs
+from ..agentconfig import AgentSettings
+from ..config import META_MAX_SIZE, Config
+from ..dataplane import DataPlane
+from ..delegates import Delegate, EventDelegate
+from ..discovery import Discovery
+from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
+from ..memberlist import Memberlist
+from ..serf import SerfDelegate
+from ..types import Request
+from .keys import Rings, derivation
+
+if TYPE_CHECKING:
+    from ..agent import Agent
+
+__all__ = ["Assembly", "Identity"]
+
+log = logging.getLogger("mycorrizal.agent")
+
+DEFAULT_PORT = 7946
+SUSPICION_SECONDS = 12.0
+"""Least suspicion window of an agent in a cluster of two to five: a process may hold its GIL for about 10 s."""
+_HISTORY_TRIES, _HISTORY_MAX, _HISTORY_SECONDS = 3, 4096, 3.0
+_NAMES_TRIED = 100  # agents without a name in one process
+
+
+@dataclass(slots=True)
+class Identity:
+    """What this agent says of itself in its metadata. Tags are replaced as a whole; asked on the gossip thread."""
+
+    boot: bytes
+    quic_port: int
+    tags: dict[str, str]
+    serf: SerfDelegate | None
+
+    def meta(self, limit: int, user: Delegate | None) -> bytes:
+        """Return the metadata, with what `user` has to say in them."""
+        theirs = user.node_meta(limit) if user is not None else b""
+        if self.serf is not None:
+            return theirs  # Serf's tags, ours among them
+        return agent_meta(AgentMeta(self.quic_port, self.boot, self.tags, theirs), limit)
+
+    def change(self, tags: dict[str, str]) -> None:
+        """Take `tags` from now on.
+
+        Raises:
+            MetaTooLarge, ConfigError: they do not fit, or are no text; the old ones stay.
+        """
+        for key, value in tags.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise ConfigError("tags", f"{key!r}: {value!r} is not text", hint="tags are a dict of text to text")
+        if self.serf is not None:
+            self.serf.tags = {**tags, SERF_TAG: str(self.quic_port), BOOT_TAG: self.boot.hex()}
+        else:
+            agent_meta(AgentMeta(self.quic_port, self.boot, tags), META_MAX_SIZE)
+        self.tags = dict(tags)
+
+
+class Assembly:
+    """The parts of one agent, running. Any thread.
+
+    Raises: as ``Agent``. Whatever was begun by then is closed again.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        delegate: Delegate | None,
+        event_delegate: EventDelegate | None,
+        codecs: Codecs,
+        make_way: Callable[[str, str, bool], None],
+    ) -> None:
+        self.settings = settings
+        self.delegate = delegate
+        self.event_delegate = event_delegate
+        self.codecs = codecs
+        self.stopped = False
+        self._make_way = make_way
+        self.claim: Claim | None = None
+        self.discovery: Discovery | None = None
+        self.plane: DataPlane | None = None
+        self.memberlist: Memberlist | None = None
+        self.rings: Rings | None = None
+        self.file: SettingsFile | None = None
+        self.control: ControlService | None = None
+        try:
+            self._build()
+        except BaseException:
+            self.close(Deadline(1.0))
+            raise
+
+    def _build(self) -> None:
+        settings = self.settings
+        self.rundir = RuntimeDir()
+        self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir)
+        self.claim = self._claim()
+        self.name = self.claim.name
+        bind, key = self._trust()
+        ring = Keyring(primary=key) if key is not None else None
+        self.plane = DataPlane(
+            self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
+            insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
+        )  # fmt: skip
+        core = self.plane._started
+        serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
+        self.identity = Identity(core.boot, self.plane.port, {}, serf)
+        self.identity.change(dict(settings.tags))
+        config = self._config(bind, key)
+        self.sharing = Sharing(
+            self.name, core.boot, self.identity.meta, gossip=settings.wire == "cbor",
+            retransmit_mult=config.retransmit_mult,
+        )  # fmt: skip
+        self.memberlist = self._listen(config)
+        self.watching = Watching(self.memberlist._running, self.sharing, self.codecs)
+        self.sharing.on_event = self.watching.publish
+        if settings.settings_file is not None:
+            self.file = SettingsFile(settings.settings_file, self.name, self.sharing.kept)
+            entries = self.file.load()
+            self.sharing.call(lambda now: self.sharing.replica.restore(entries, now), Deadline(None), "settings_file")
+            self.sharing.on_setting = self.file.changed
+            self.file.start()
+        self.plane.follow(self.memberlist)
+        self.sharing.carry(Carrier(core, "share", self.sharing.serve))
+        if ring is not None:
+            derive = derivation(settings.wire, settings.cluster)
+            self.rings = Rings(ring, self.memberlist.keyring, derive)
+
+    def _claim(self) -> Claim:
+        settings, name = self.settings, self.settings.name
+        if name is not None:
+            self._make_way(settings.cluster, name, True)
+            return self.rundir.claim(settings.cluster, name)
+        base = identity.default_name()
+        for number in range(1, _NAMES_TRIED + 1):
+            name = base if number == 1 else f"{base}-{number}"
+            self._make_way(settings.cluster, name, False)
+            try:
+                return self.rundir.claim(settings.cluster, name)
+            except NameInUse:
+                if number == _NAMES_TRIED:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _trust(self) -> tuple[str, bytes | None]:
+        """Return where to listen, and the key: without one this host's agents share one, and keep to it."""
+        settings = self.settings
+        key = settings.key
+        bind = settings.bind or (settings.config.bind_addr if settings.config is not None else None)
+        if bind is None:
+            bind = "127.0.0.1" if key is None and not settings.insecure else "0.0.0.0"
+        if key is not None or settings.insecure:
+            return bind, key
+        if not _is_loopback(bind):
+            raise ConfigError(
+                "key", f"none is given, and {bind} is not loopback",
+                hint="make one with `mycorrizal keygen` and give it to every agent; or insecure=True",
+            )  # fmt: skip
+        return bind, None if settings.wire == "msgpack" else self.rundir.shared_key(settings.cluster)
+
+    def _config(self, bind: str, key: bytes | None) -> Config:
+        settings = self.settings
+        base = settings.config
+        if base is None:
+            make = Config.local if _is_loopback(bind) else Config.lan
+            base = make(**{"suspicion_min_timeout": SUSPICION_SECONDS, **settings.config_fields})
+        label = settings.label if settings.label is not None else ""
+        if settings.wire == "cbor":
+            label = settings.cluster
+        gossip = derivation(settings.wire, settings.cluster)(key) if key is not None else None
+        changes: dict[str, Any] = {"wire": settings.wire, "label": label, "secret_key": gossip}
+        if settings.advertised is not None:
+            changes |= dict(zip(("advertise_addr", "advertise_port"), settings.advertised, strict=True))
+        config = base.replace(name=self.name, bind_addr=bind, **changes)
+        if isinstance(self.delegate, SerfDelegate):
+            config = self.delegate.config(config)
+        return config
+
+    def _listen(self, config: Config) -> Memberlist:
+        """Take the port that was asked for, or memberlist's if it is free, or any."""
+        settings = self.settings
+        ports = [DEFAULT_PORT, 0] if settings.port is None else [settings.port]
+        if settings.port is None and settings.config is not None:
+            ports = [settings.config.bind_port, 0] if settings.config.bind_port == DEFAULT_PORT else [config.bind_port]
+        for port in ports:
+            try:
+                return Memberlist(
+                    replace(config, bind_port=port), delegate=self.delegate, events=self.event_delegate,
+                    _companion=self.sharing,
+                )  # fmt: skip
+            except BindError:
+                if port == ports[-1]:
+                    raise
+        raise AssertionError("unreachable")
+
+    def serve(self, agent: Agent) -> None:
+        """Answer what other agents, and this host's programs, ask."""
+        handlers = self.data._started.handlers
+        handlers["mycorrizal.history"] = self._tell_history
+        handlers["mycorrizal.keys"] = self._change_keys
+        node = self.members.local_node
+        assert self.claim is not None
+        commands = events = None
+        if self.settings.control:
+            commands, events = (f"ipc://{self.claim.socket_path(kind)}" for kind in ("control", "events"))
+            # A proxy: an agent that its owner has dropped is closed, whatever the control plane has of it.
+            self.control = ControlService(weakref.proxy(agent), commands=commands, events=events)
+        record = AgentRecord(
+            self.name, self.settings.cluster, identity.process(), node.host, node.port, self.data.port, commands,
+            events, self.identity.boot.hex(), clock.now() + clock.wall_offset(),
+        )  # fmt: skip
+        self.claim.publish(record)
+        self.seeds.advertise(record)
+        for seed, failure in self.seeds.failures.items():
+            log.warning("! %s: %s does not tell of this agent: %s", self.name, seed, failure)
+
+    # -- any thread -------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> DataPlane:
+        """The data plane."""
+        assert self.plane is not None
+        return self.plane
+
+    @property
+    def seeds(self) -> Discovery:
+        """Where to look for others."""
+        assert self.discovery is not None
+        return self.discovery
+
+    @property
+    def members(self) -> Memberlist:
+        """The membership."""
+        assert self.memberlist is not None
+        return self.memberlist
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process inherited the agent through ``fork``."""
+        return self.members._running.forked
+
+    def others(self) -> list[str]:
+        """Return the names of the other agents that are members."""
+        found = [(node.name, read_meta(node.meta).boot) for node in self.members.members()]
+        return [name for name, boot in found if boot is not None and name != self.name]
+
+    def history(self, topic: str | None, last: int, deadline: Deadline) -> list[EventReceived]:
+        """Return up to `last` events from before, asked of another agent if this one remembers fewer. Blocks.
+
+        Raises:
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        replica = self.sharing.replica
+        known = self.sharing.call(lambda now: replica.history(topic, last), deadline, "subscribe")
+        others = self.others() if len(known) < last else []
+        for name in others[:_HISTORY_TRIES]:
+            try:
+                found = self.data.request(name, "mycorrizal.history", [topic, last], deadline.capped(_HISTORY_SECONDS))
+                return merged([EventReceived(*event) for event in found], known, last)
+            except (MycorrizalError, TypeError) as error:
+                log.info("= %s: no events of before from %s: %s", self.name, name, error)
+        return known
+
+    def _tell_history(self, request: Request) -> list[list[Any]]:
+        match request.value:
+            case [str() | None as topic, int(last)] if 0 < last <= _HISTORY_MAX:
+                replica = self.sharing.replica
+                found = self.sharing.call(
+                    lambda now: replica.history(topic, last), Deadline(_HISTORY_SECONDS), "history"
+                )
+                return [[event.topic, event.value, event.sender, event.number] for event in found]
+        raise ConfigError("history", "is asked for by topic and number")
+
+    def _change_keys(self, request: Request) -> bool:
+        match request.value:
+            case [str(operation), bytes(key)] if self.rings is not None:
+                self.rings.change(operation, key)
+                log.info("= %s: %s asks to %s a key", self.name, request.sender, operation)
+                return True
+        raise ConfigError("keys", "an operation and a key are expected, of a cluster that has keys")
+
+    def stop(self) -> None:
+        """Begin to stop everything; does not wait."""
+        self.stopped = True
+        if self.control is not None:
+            self.control.stop()
+        if self.plane is not None:
+            self.plane._started.stop()
+        if self.memberlist is not None:
+            self.memberlist._running.stop()
+        if self.claim is not None:
+            self.claim.release()
+
+    def close(self, deadline: Deadline) -> None:
+        """End all parts, the data plane first: its calls end with clear errors while membership still answers."""
+        self.stopped = True
+        if self.control is not None:
+            self.control.close(deadline.remaining())
+        if self.plane is not None:
+            self.plane.close(deadline.remaining())
+        if self.file is not None:
+            self.file.close(deadline)
+        if self.memberlist is not None:
+            self.watching.end()
+            self.memberlist.shutdown(deadline.remaining())
+        if self.discovery is not None:
+            self.discovery.close(deadline.remaining())
+        if self.claim is not None:
+            self.claim.release()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False  # Config says what is wrong with it

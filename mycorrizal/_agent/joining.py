@@ -1,0 +1,118 @@
+"""How an agent gets into its cluster: through seeds, or through this host's other agents."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from .._runtime.deadline import Deadline, pause
+from ..discovery import Discovery
+from ..exceptions import JoinError, MycorrizalError, NameInUse, NoPingResponse, OperationTimeout
+
+if TYPE_CHECKING:
+    from .assembly import Assembly
+
+__all__ = ["join", "join_through"]
+
+log = logging.getLogger("mycorrizal.agent")
+
+_RETRY_FIRST, _RETRY_MAX = 0.2, 2.0
+_SYNC_TRIES = 3
+_LOCAL_SECONDS = 3.0  # one of this host's agents may be frozen; the others are not worth waiting longer for
+
+
+def join(parts: Assembly) -> None:
+    """Join, and return when what the others share is here.
+
+    Raises:
+        JoinError: there are seeds, and none of the others answered in time.
+        NameInUse: a live member has this agent's name.
+    """
+    settings = parts.settings
+    deadline = Deadline(settings.join_timeout)
+    if settings.join:
+        _join_seeds(parts, deadline)
+    elif settings.discover:
+        _join_neighbours(parts, deadline)
+    _refuse_a_taken_name(parts)
+    if settings.wire == "msgpack":
+        _sync(parts, deadline)
+    replica = parts.sharing.replica
+    parts.sharing.call(replica.joined, Deadline(None), "join")
+
+
+def join_through(parts: Assembly, seeds: list[str], deadline: Deadline) -> None:
+    """Join through `seeds`, once; see ``Agent.join``."""
+    with Discovery(parts.settings.cluster, seeds, rundir=parts.rundir) as discovery:
+        entries = discovery.addresses(deadline.remaining())
+        failures = discovery.failures
+    if not entries:
+        lines = "; ".join(f"{seed}: {failure}" for seed, failure in failures.items())
+        raise JoinError(f"no seed has an address: {lines}", failures=failures)
+    parts.members.join(entries, deadline.remaining())
+    if parts.settings.wire == "msgpack":
+        _sync(parts, deadline)
+
+
+def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
+    wait = _RETRY_FIRST
+    while True:
+        entries = parts.seeds.addresses(deadline.remaining())
+        failures = dict(parts.seeds.failures)
+        error: MycorrizalError | None = None
+        try:
+            result = parts.members.join(entries, deadline.capped(parts.members.config.tcp_timeout))
+            failures |= result.failures
+        except JoinError as exc:
+            failures |= exc.failures
+            error = exc
+        except OperationTimeout as exc:
+            error = exc
+        if error is None and (parts.members.num_members() > 1 or not failures):
+            return  # also where all seeds are this very node
+        left = deadline.remaining()
+        if left is not None and left <= wait:
+            lines = "; ".join(f"{seed}: {failure}" for seed, failure in failures.items())
+            raise JoinError(
+                f"no seed could be joined within {parts.settings.join_timeout} s: {lines}", failures=failures,
+                hint="is an agent of this cluster, with this key, running there?",
+            ) from error  # fmt: skip
+        log.info("= %s: no seed answers yet, trying again", parts.name)
+        pause(wait)
+        wait = min(_RETRY_MAX, wait * 2)
+
+
+def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
+    """Join this user's agents of the cluster on this host. None, or none that answers, is no error."""
+    records = [record for record in parts.rundir.agents(parts.settings.cluster) if record.name != parts.name]
+    if not records:
+        return
+    try:
+        result = parts.members.join([record.entry for record in records], deadline.capped(_LOCAL_SECONDS))
+        failures = result.failures
+    except JoinError as exc:
+        failures = exc.failures
+    except OperationTimeout:
+        failures = {}
+    for entry, failure in failures.items():
+        log.warning("! %s: %s on this host could not be joined: %s", parts.name, entry, failure)
+
+
+def _refuse_a_taken_name(parts: Assembly) -> None:
+    """A rival that answers is alive; one that does not is this name's former life, and will be replaced."""
+    for rival in parts.sharing.rivals:
+        try:
+            parts.members.ping(rival, None)
+        except NoPingResponse:
+            continue
+        raise NameInUse(parts.name, parts.settings.cluster, None, where=f"{rival.host}:{rival.port}")
+
+
+def _sync(parts: Assembly, deadline: Deadline) -> None:
+    """Get what the agents share over the data plane, where gossip is not ours."""
+    for name in parts.others()[:_SYNC_TRIES]:
+        try:
+            parts.sharing.sync(name, Deadline(deadline.remaining()))
+            return
+        except MycorrizalError as error:
+            log.info("= %s: no state from %s: %s", parts.name, name, error)

@@ -1,0 +1,66 @@
+"""Health checks of services: a user's function, called every so often on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ..exceptions import ConfigError
+from .service import Service
+
+__all__ = ["Check"]
+
+log = logging.getLogger("mycorrizal.services")
+
+_INTERVAL_MIN = 0.05
+
+
+class Check:
+    """Calls `check` every `interval` seconds and `tell(healthy)` when the answer is another one than before.
+
+    A check that hangs is left behind at the end; its thread is a daemon.
+
+    Raises:
+        ConfigError: `interval` is too short, or `check` cannot be called.
+    """
+
+    def __init__(self, check: Callable[[], object], interval: float, tell: Callable[[bool], None], node: str) -> None:
+        if not callable(check):
+            raise ConfigError("check", f"{check!r:.80} cannot be called", hint="pass a function without arguments")
+        if not isinstance(interval, (int, float)) or not interval >= _INTERVAL_MIN:
+            raise ConfigError("interval", f"{interval!r} is not a number of seconds from {_INTERVAL_MIN} on")
+        self._check = check
+        self._interval = interval
+        self._tell = tell
+        self._node = node
+        self._healthy = True
+        self._over = threading.Event()
+        self._service = Service("mycorrizal-check", node, self._run, lambda: None)
+
+    def first(self) -> bool:
+        """Call the check once, on the calling thread; return whether it is well."""
+        self._healthy = self._ask()
+        return self._healthy
+
+    def start(self) -> None:
+        """Begin to call it."""
+        self._service.start()
+
+    def close(self) -> None:
+        """End it; does not wait for a check that runs. Idempotent, any thread."""
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._interval):
+            healthy = self._ask()
+            if healthy != self._healthy and not self._over.is_set():
+                self._healthy = healthy
+                self._tell(healthy)
+
+    def _ask(self) -> bool:
+        try:
+            return self._check() is not False
+        except Exception as exc:
+            log.debug("= %s: a check raised %r", self._node, exc)
+            return False

@@ -1,0 +1,286 @@
+"""Services, settings and events on the gossip thread: owns a ``Replica``, and carries what it asks for.
+
+Small messages ride gossip through the delegate that ``supply`` returns, larger
+ones and repairs go over the data plane; what arrives there is posted to the
+gossip thread. Facades post commands and wait; reads look at the replica's
+dicts, which only the gossip thread changes, one step at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._replica import outputs as replica
+from .._replica.machine import Replica
+from .._replica.outputs import Kept
+from .._replica.share import Share
+from .._swim import events as swim
+from .._swim.broadcasts import TransmitLimitedQueue
+from .._wire.meta import read_meta
+from .._wire.values import encode_value
+from ..delegates import BaseDelegate, Delegate
+from ..exceptions import MycorrizalError, PeerUnreachable, QueueFull
+from . import clock
+from .counters import Counters, QuietLog
+from .deadline import Deadline
+
+if TYPE_CHECKING:
+    from .membership import Membership
+    from .quic.carrier import Answer, Carrier
+
+__all__ = ["Sharing", "STALLED"]
+
+log = logging.getLogger("mycorrizal.agent")
+
+STALLED = "mycorrizal.stalled"
+"""Topic by which an agent tells that its process stood still."""
+
+_PUSH, _FETCH = b"\0", b"\1"
+_FETCH_SECONDS = 5.0
+_WALL_SECONDS = 60.0  # between two looks at the wall clock
+_CARRIED_MAX = 4096  # payloads on their way over the data plane; further pushes are dropped, and repaired later
+
+T = TypeVar("T")
+
+
+class Sharing:
+    """One agent's replica, its owner's side. Methods say which thread may call them.
+
+    Args:
+        name, boot: the agent's.
+        meta: returns the node's metadata within a limit; the user's part is an argument. Gossip thread.
+        gossip: whether our share may ride gossip; False among Go peers.
+        retransmit_mult: of gossip, as in ``Config``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        boot: bytes,
+        meta: Callable[[int, Delegate | None], bytes],
+        *,
+        gossip: bool,
+        retransmit_mult: int,
+    ) -> None:
+        self._name = name
+        self._meta = meta
+        self._gossip = gossip
+        self._up: dict[str, bytes | None] = {}
+        self._queue = TransmitLimitedQueue(retransmit_mult, lambda: len(self._up) or 1)
+        self._wall_at = clock.now()
+        self.replica = Replica(
+            name, boot, rng=random.Random(int.from_bytes(os.urandom(16))), queue=self._queue,
+            wall=clock.wall_offset(), gossip=gossip, now=self._wall_at,
+        )  # fmt: skip
+        self.counters = Counters()
+        self._share = Share(self.replica, None)
+        self._quiet = QuietLog(log, name)
+        self._carrier: Carrier | None = None
+        self._carried = [0, 0]  # begun, by the gossip thread; ended, by the loop
+        self._syncs: dict[int, Future[None]] = {}
+        self._membership: Membership | None = None
+        self.rivals: list[Any] = []  # nodes that claimed our name
+        # Called on the gossip thread for each public thing that happened; set before the thread starts.
+        self.on_event: Callable[[replica.Output], None] = lambda event: None
+        self.on_setting: Callable[[str], None] = lambda key: None  # also of settings of before that come with a join
+
+    # -- before the thread starts ----------------------------------------------------------
+
+    def attached(self, membership: Membership) -> None:
+        """Know the membership whose thread this will run on."""
+        self._membership = membership
+
+    def supply(self, user: Delegate | None) -> Delegate:
+        """Return the delegate for the membership machine: ours, with `user` inside."""
+        self._share = Share(self.replica, user)
+        return _Supply(self._share, partial(self._node_meta, user), user)
+
+    def _node_meta(self, user: Delegate | None, limit: int) -> bytes:
+        return self._meta(limit, user)
+
+    # -- any thread ----------------------------------------------------------------------
+
+    def carry(self, carrier: Carrier) -> None:
+        """Use `carrier` from now on."""
+        self._carrier = carrier
+
+    def call(self, command: Callable[[float], T], deadline: Deadline, operation: str) -> T:
+        """Run `command` on the gossip thread and return its result. Blocks.
+
+        Raises:
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError, QueueFull
+        """
+        membership = self._attached
+        membership.guard(operation)
+        return membership.wait(membership.mailbox.post(command), deadline, operation)
+
+    def post(self, command: Callable[[float], T]) -> Future[T]:
+        """Run `command` on the gossip thread; the future brings its result."""
+        return self._attached.mailbox.post(command)
+
+    def kept(self, keys: list[str]) -> dict[str, Kept]:
+        """Return what a file should hold of `keys`; those that are to be removed are missing. Blocks."""
+        return self.call(lambda now: self.replica.kept(keys), Deadline(None), "settings_file")
+
+    def sync(self, member: str, deadline: Deadline) -> None:
+        """Exchange states with `member` over the data plane. Blocks.
+
+        Raises:
+            PeerUnreachable, OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError
+        """
+        done: Future[None] = Future()
+
+        def begin(now: float) -> None:
+            self._syncs[self.replica.sync(member, now)] = done
+
+        self.call(begin, deadline, "join")
+        self._attached.wait(done, deadline, "join")
+
+    def serve(self, sender: str, payload: bytes, answer: Answer) -> None:
+        """Take a payload of another agent. Loop thread of the data plane."""
+        kind, body = payload[:1], payload[1:]
+        if kind == _PUSH:
+            answer(b"")
+            self._tell(lambda now: self.replica.receive(body, now))
+        elif kind == _FETCH:
+            self._tell(lambda now: answer(self.replica.answer_fetch(body, now)))
+        else:
+            self.counters.add("share.rejected")
+            answer(b"")
+
+    def metrics(self) -> dict[str, int]:
+        """Return counters and gauges, ``share.`` in front of their names."""
+        counted = {**self.replica.counters, **self.replica.gauges}
+        return {**{f"share.{name}": value for name, value in counted.items()}, **self.counters.snapshot()}
+
+    def _tell(self, command: Callable[[float], object]) -> None:
+        try:
+            self._attached.mailbox.tell(command, bounded=True)
+        except QueueFull:
+            self.counters.add("share.dropped")
+
+    @property
+    def _attached(self) -> Membership:
+        assert self._membership is not None
+        return self._membership
+
+    # -- the gossip thread ------------------------------------------------------------------
+
+    def take_message(self, data: bytes, now: float) -> bytes | None:
+        return self._share.take_message(data, now)
+
+    def take_state(self, data: bytes, join: bool, now: float) -> bytes:
+        return self._share.take_state(data, join, now)
+
+    def observe(self, event: swim.Event, now: float) -> None:
+        match event:
+            case swim.NodeJoined(node=node) | swim.NodeUpdated(node=node):
+                boot = read_meta(node.meta).boot
+                self._up[node.name] = boot
+                self.replica.member_up(node.name, boot, now)
+            case swim.NodeLeft(node=node):
+                self._up.pop(node.name, None)
+                self.replica.member_down(node.name, now)
+            case swim.NodeConflict(existing=existing, other=other) if existing.name == self._name:
+                self.rivals = [other, *self.rivals[:7]]
+            case swim.Stalled(seconds=seconds):
+                self.on_stall(seconds, now)
+
+    def on_stall(self, seconds: float, now: float) -> None:
+        """Tell the others how long this process stood still."""
+        try:
+            self.replica.publish(STALLED, encode_value(seconds).pack(), now)
+        except MycorrizalError as error:
+            log.warning("! %s: a stall of %.1f s could not be told: %s", self._name, seconds, error)
+
+    def get_timer(self) -> float | None:
+        return self.replica.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        self.replica.handle_timer(now)
+
+    def pump(self, now: float) -> None:
+        if now - self._wall_at > _WALL_SECONDS:
+            self._wall_at = now
+            self.replica.set_wall(clock.wall_offset())
+        for push in self.replica.pushes_to_send():
+            for target in push.targets:
+                self._push(target, push.payload)
+        for fetch in self.replica.fetches_to_start():
+            self._fetch(fetch)
+        while (event := self.replica.next_event()) is not None:
+            match event:
+                case replica.SyncDone():
+                    self._synced(event)
+                case replica.MessageRejected(reason=reason):
+                    self.counters.add("share.rejected")
+                    self._quiet.warning("share", "what another agent shares was refused: %s", reason)
+                case _:
+                    if isinstance(event, replica.SettingChanged):
+                        self.on_setting(event.key)
+                    self.on_event(event)
+
+    def _push(self, target: str, payload: bytes) -> None:
+        if self._carrier is None or self._carried[0] - self._carried[1] >= _CARRIED_MAX:
+            self.counters.add("share.pushes_dropped")
+            return
+
+        def done(answer: bytes | None, error: MycorrizalError | None) -> None:
+            self._carried[1] += 1
+            if error is not None:
+                self.counters.add("share.pushes_failed")
+
+        self._carried[0] += 1
+        self._carrier.ask(target, _PUSH + payload, _FETCH_SECONDS, done)
+
+    def _fetch(self, fetch: replica.Fetch) -> None:
+        def done(answer: bytes | None, error: MycorrizalError | None) -> None:
+            if answer is None:
+                self._attached.mailbox.tell(lambda now: self.replica.fetch_failed(fetch.fetch_id, now))
+            else:
+                self._attached.mailbox.tell(lambda now: self.replica.fetched(fetch.fetch_id, answer, now))
+
+        if self._carrier is None:
+            done(None, None)
+        else:
+            self._carrier.ask(fetch.member, _FETCH + fetch.payload, _FETCH_SECONDS, done)
+
+    def _synced(self, event: replica.SyncDone) -> None:
+        future = self._syncs.pop(event.sync_id, None)
+        if future is not None and future.set_running_or_notify_cancel():
+            if event.error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(PeerUnreachable(event.error, operation="join"))
+
+    def ended(self) -> None:
+        syncs, self._syncs = self._syncs, {}
+        for future in syncs.values():
+            if future.set_running_or_notify_cancel():
+                future.set_exception(self._attached.gossip.service.refusal())
+
+
+class _Supply(BaseDelegate):
+    """What the membership machine asks; the user's share is inside ``Share``."""
+
+    def __init__(self, share: Share, meta: Callable[[int], bytes], user: Delegate | None) -> None:
+        self._share = share
+        self._meta = meta
+        leaving: Callable[[], None] | None = getattr(user, "leaving", None)
+        if leaving is not None:
+            self.leaving = leaving
+
+    def node_meta(self, limit: int) -> bytes:
+        return self._meta(limit)
+
+    def get_broadcasts(self, overhead: int, limit: int) -> Iterable[bytes]:
+        return self._share.get_broadcasts(overhead, limit)
+
+    def local_state(self, join: bool) -> bytes:
+        return self._share.local_state(join)

@@ -1,0 +1,403 @@
+"""``Agent``: a process's whole place in a cluster, for plain, blocking Python.
+
+::
+
+    with mycorrizal.Agent("alice") as agent:           # finds this user's other agents on this host
+        agent.wait_for(3)
+        agent.send("bob", {"step": 1})                  # bob's inbox has it when this returns
+        agent.request("bob", "score", [1, 2, 3])        # what bob's handler returns
+        agent.broadcast("epoch", 7)                     # everybody's subscribe("epoch") gets it once
+        agent.settings["rate"] = 0.1                    # a dict that all agents share
+        agent.services.register("api", port=8080)       # known to all, gone with this process
+
+Membership, the data plane and what is shared between agents are put together
+in ``_agent``; this module is the door.
+
+*Threads.* Every method may be called on any thread, also inside handlers and
+delegates of the observing kind. Calls that block take ``timeout`` in seconds,
+where None waits; Ctrl-C ends them and the agent stays usable.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._agent.assembly import Assembly
+from ._agent.health import health
+from ._agent.joining import join, join_through
+from ._agent.keys import Keys
+from ._agent.notebook import current_cell, residents
+from ._agent.talking import Talking
+from ._runtime import settings_sources
+from ._runtime.deadline import Deadline
+from ._wire.meta import read_meta
+from ._wire.values import DEFAULT, Codecs, encode_value
+from .config import Config, check_topic
+from .dataconfig import DataConfig
+from .dataplane import Results
+from .delegates import Delegate, EventDelegate
+from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
+from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
+from .services import Services
+from .settings import Settings
+from .types import Address, Health, Member, Members, Node
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from ._runtime.subscribers import EventStream
+
+__all__ = ["Agent"]
+
+log = logging.getLogger("mycorrizal.agent")
+
+_EXIT_LEAVE_SECONDS = 3.0
+_CLOSE_SECONDS = 5.0
+_EVENT_DEPTH = 4096
+
+
+class Agent(Talking):
+    """One member of a cluster: listening and joined from construction to ``close``.
+
+    As a context manager it says goodbye (for at most 3 s) and closes at the end of the block. Arguments that are
+    not given are looked for in the environment and in a TOML file (docs/agent-settings.md).
+
+    Args:
+        name: unique in the cluster; ``<host>-<pid>`` if None.
+        cluster: agents of different clusters do not see each other, even with one key.
+        join: seeds, ``host``, ``host:port``, ``dns://name`` and what else docs/agent-settings.md lists. At least
+            one must answer within `join_timeout`. Without seeds this user's agents on this host are found, if any.
+        key: 16, 24 or 32 random bytes, or their base64, that all agents have: gossip is encrypted with it and
+            connections prove it. Without it this user's agents on this host share one, and keep to loopback.
+        bind, port: where to listen; port None takes 7946 if that is free, and any other one if not.
+        quic_port: of the data plane (UDP); 0 picks a free one.
+        advertise: ``host`` or ``host:port`` that others should dial.
+        tags: what this agent says of itself: text to text, about 400 bytes in all.
+        wire: ``"msgpack"`` where Go's memberlist, Serf or Consul are members too.
+        label: Go's label, with ``wire="msgpack"``; otherwise the cluster's name is the label.
+        config, data_config: further settings of membership and data plane.
+        delegate: memberlist's delegate of your own; its five methods are yours. A ``SerfDelegate`` joins Serf.
+        event_delegate: joins, leaves, updates, on the delegate thread.
+        insecure: listen beyond loopback without a key; whoever reaches the port can then do anything.
+        discover: look for this host's agents when there are no seeds.
+        join_timeout: seconds in which a seed must answer.
+        settings_file: path of a SQLite file that keeps ``settings`` over a restart of the whole cluster.
+        control: answer the command line and other programs of this user on this host.
+        config_file: path of a TOML file with settings; False reads none, None the usual one.
+        codecs: for values of types that CBOR does not have.
+
+    Raises:
+        NameInUse: another live agent of the cluster has the name.
+        BindError: the address or port cannot be listened on.
+        JoinError: no seed could be joined; ``failures`` says why, seed by seed.
+        ConfigError: a bad setting, or another address than loopback without a key.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a setting that people look for here
+        self,
+        name: str | None = None,
+        *,
+        cluster: str | None = None,
+        join: Iterable[str] | str | None = None,
+        key: bytes | str | None = None,
+        bind: str | None = None,
+        port: int | None = None,
+        quic_port: int | None = None,
+        advertise: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        wire: Literal["cbor", "msgpack"] | None = None,
+        label: str | None = None,
+        config: Config | None = None,
+        data_config: DataConfig | None = None,
+        delegate: Delegate | None = None,
+        event_delegate: EventDelegate | None = None,
+        insecure: bool | None = None,
+        discover: bool | None = None,
+        join_timeout: float | None = None,
+        settings_file: str | None = None,
+        control: bool | None = None,
+        config_file: str | Literal[False] | None = None,
+        codecs: Codecs = DEFAULT,
+    ) -> None:
+        given = {
+            "name": name, "cluster": cluster, "join": join, "key": key, "bind": bind, "port": port,
+            "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,
+            "config": config, "data_config": data_config, "insecure": insecure, "discover": discover,
+            "join_timeout": join_timeout, "settings_file": settings_file, "control": control,
+            "config_file": config_file,
+        }  # fmt: skip
+        found = settings_sources.load(given)
+        self._start(Assembly(found, delegate, event_delegate, codecs, _make_way))
+
+    def _start(self, parts: Assembly) -> None:
+        self._parts: Assembly | None = parts
+        self._leaving = False
+        self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
+        self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
+        self.keys = Keys(parts.rings, partial(self._ask_all, "mycorrizal.keys"))
+        try:
+            parts.serve(self)
+            join(parts)
+        except BaseException:
+            parts.close(Deadline(1.0))
+            raise
+        residents.add(self, parts.settings.cluster, parts.name, current_cell())
+
+    # -- who is there -------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """This agent's name."""
+        return self._running.name
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name."""
+        return self._running.settings.cluster
+
+    @property
+    def boot(self) -> bytes:
+        """The random id of this agent's life; a restart has another one."""
+        return self._running.identity.boot
+
+    @property
+    def local_node(self) -> Node:
+        """Membership's record of this agent."""
+        return self._running.members.local_node
+
+    @property
+    def address(self) -> Address:
+        """Where it gossips: what another agent's ``join=`` may be."""
+        return self.local_node.address
+
+    @property
+    def quic_port(self) -> int:
+        """The UDP port of its data plane."""
+        return self._running.data.port
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What this agent says of itself; ``update_tags`` changes it."""
+        return dict(self._running.identity.tags)
+
+    def members(self) -> Members:
+        """Return the members, alive and suspect, this agent included, by name. Never blocks.
+
+        Raises:
+            ServiceCrashed: the gossip thread died, so the list would be stale.
+        """
+        return Members(_member(node) for node in self._running.members.members())
+
+    def join(self, seeds: Iterable[str] | str, timeout: float | None = 10.0) -> None:
+        """Join through further seeds, as ``join=`` takes them, and return when what their side shares is here. Blocks.
+
+        Raises:
+            JoinError: none of them was reached; ``failures`` says why.
+            ConfigError: an entry is wrong.
+            LocalProtocolError: this agent has left.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts = self._running
+        join_through(parts, [seeds] if isinstance(seeds, str) else list(seeds), Deadline(timeout))
+
+    def wait_for(self, n: int, timeout: float | None = 30.0) -> Members:
+        """Wait until there are at least `n` members, this one included, and return them. Blocks.
+
+        Raises:
+            OperationTimeout: there were fewer all the time.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts, deadline = self._running, Deadline(timeout)
+        with parts.watching.events(_EVENT_DEPTH) as news:
+            while len(members := self.members()) < n:
+                try:
+                    news.get(deadline.remaining())
+                except OperationTimeout:
+                    text = f"{len(members)} of {n} members after {timeout} s: {', '.join(members.names)}"
+                    raise OperationTimeout(
+                        text, operation="wait_for", hint="do the others have the same cluster=, key= and seeds?"
+                    ) from None
+        return members
+
+    def events(self) -> EventStream[AgentEvent]:
+        """Return a new iterator of what happens from now on: joins, leaves, failures, stalls, user events.
+
+        It ends when this agent closes. A reader that falls 4,096 events behind loses the oldest and gets one
+        ``EventsLost``. ``get(timeout=)`` waits for one event, ``close()`` ends it. Any thread.
+        """
+        return self._running.watching.events(_EVENT_DEPTH)
+
+    def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:
+        """Replace this agent's tags, and wait until the others were told. Blocks.
+
+        Raises:
+            MetaTooLarge: they take too many bytes; the old ones stay.
+            ConfigError: they are not text.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts = self._running
+        parts.members._blocking("update_tags")
+        parts.identity.change(dict(tags))
+        parts.members.update_node(timeout)
+
+    # -- events of our own -----------------------------------------------------------------------
+
+    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> int:
+        """Tell all agents, this one included; return the number of the event. Blocks for the gossip thread only.
+
+        Each ``subscribe(topic)`` anywhere gets it once, and the events of one sender in the order they were
+        broadcast; what is lost on the way is fetched again. Small values ride gossip, larger ones go over QUIC.
+
+        Raises:
+            ConfigError: `topic` is no text of 1 to 255 bytes, or reserved.
+            ValueEncodeError, ValueTooLarge: `value` cannot be sent, or takes more than 1 MiB.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts = self._running
+        check_topic(topic)
+        encoded = encode_value(value, parts.codecs).pack()
+        replica = parts.sharing.replica
+        return parts.sharing.call(
+            lambda now: replica.publish(topic, encoded, now), Deadline(timeout), "broadcast"
+        )
+
+    def subscribe(
+        self, topic: str | None = None, *, last: int = 0, depth: int = 1024, timeout: float | None = 10.0
+    ) -> EventStream[UserEvent | UserEventsMissed | ChangesLost]:
+        """Return a new iterator of the events of `topic`, of all if None. Blocks for the gossip thread.
+
+        Args:
+            last: begin with up to so many events from before, as far as the agents remember them (about 1,000).
+            depth: events that wait unread; a reader that is slower loses the oldest and gets one ``ChangesLost``.
+            timeout: for asking another agent about `last`, if this one is new.
+
+        Raises:
+            ConfigError, OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts, deadline = self._running, Deadline(timeout)
+        if topic is not None:
+            check_topic(topic)
+        if depth < 1 or last < 0:
+            raise ConfigError("depth", f"depth={depth}, last={last}", hint="depth is at least 1, last at least 0")
+        stream = parts.watching.subscribe(topic, depth)
+        before = parts.history(topic, last, deadline) if last else []
+        parts.sharing.call(
+            lambda now: parts.watching.begin(stream, topic, last, before), deadline, "subscribe"
+        )
+        return stream
+
+    # -- how it is -----------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Return how this agent is, with a sentence for each thing that is not well. Never blocks."""
+        return health(self._running)
+
+    def metrics(self) -> dict[str, int]:
+        """Return the counters and gauges of all parts. Never blocks, any thread."""
+        parts = self._running
+        return {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def leave(self, timeout: float | None = 10.0) -> None:
+        """Say goodbye, and wait until the others were told. Blocks; idempotent. ``close`` must follow.
+
+        Raises:
+            OperationTimeout: not told in time; this agent counts as gone all the same.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        parts = self._running
+        self.services.close()
+        parts.members.leave(timeout)
+
+    def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
+        """Stop without a word to the others, who will find this agent failed; ``leave`` first to say goodbye.
+
+        Idempotent, any thread; in a callback or handler it does not wait for that. Each call in flight ends with a
+        clear error. Afterwards calls raise ``NotRunningError``.
+        """
+        parts = getattr(self, "_parts", None)
+        if parts is None or parts.forked:
+            return
+        residents.remove(self, parts.settings.cluster, parts.name)
+        self.services.close()
+        parts.close(Deadline(timeout))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or belongs to another process."""
+        parts = self._parts
+        return parts is None or parts.stopped or parts.forked
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.closed:
+            return  # also a child of fork that runs out of the parent's block
+        try:
+            self.leave(_EXIT_LEAVE_SECONDS)
+        except MycorrizalError as exc:
+            log.debug("= %s: left without a goodbye: %s", self._running.name, exc)
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        parts = getattr(self, "_parts", None)
+        if parts is None:
+            return "<Agent (not started)>"
+        if self.closed:
+            return f"<Agent {parts.name!r} of {parts.settings.cluster!r}, closed>"
+        host, port = self.address
+        count = parts.members.num_members()
+        seen = "1 member" if count == 1 else f"{count} members"
+        return f"<Agent {parts.name!r} of {parts.settings.cluster!r} on {host} port {port}, {seen}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        table = "" if self.closed else self.members()._repr_html_()
+        return f"<div>{escape(repr(self))}{table}</div>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Agent cannot be copied or pickled; create one in each process")
+
+    def __del__(self) -> None:
+        parts: Assembly | None = getattr(self, "_parts", None)
+        if parts is not None and not parts.stopped and not parts.forked:
+            warnings.warn(f"unclosed {self!r}; call close(), or use `with`", ResourceWarning, source=self, stacklevel=2)
+            parts.stop()
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> Assembly:
+        if self._parts is None:
+            raise NotRunningError("this Agent was never started")
+        return self._parts
+
+    def _ask_all(self, name: str, value: Any, timeout: float | None) -> Results:
+        others = [member.name for member in self.members() if member.boot not in (None, self.boot)]
+        results = self._running.data.request_all(others, name, value, timeout)
+        results[self.name] = True
+        return results
+
+
+def _member(node: Node) -> Member:
+    meta = read_meta(node.meta)
+    return Member(node.name, node.host, node.port, meta.quic_port, meta.tags, node.state, meta.boot, node)
+
+
+def _make_way(cluster: str, name: str, chosen: bool) -> None:
+    """Close the agent of a notebook's cell that is run again."""
+    old = residents.replaced(cluster, name, chosen=chosen)
+    if old is not None:
+        log.info("= %s: replaced by the cell's new run", name)
+        old.__exit__(None, None, None)

@@ -1,0 +1,216 @@
+"""``agent.services``: who offers what, known to every agent.
+
+::
+
+    agent.services.register("api", port=8080, meta={"version": 2}, check=ping_it)
+    for service in other.services.find("api"):
+        print(service.host, service.port)
+
+A registration vanishes with its node: when it leaves, fails, or its process is
+replaced by another one of the same name.
+
+Threads: every method may be called on any thread. ``find`` never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, overload
+
+from ._runtime.checks import Check
+from ._runtime.deadline import Deadline
+from ._runtime.sharing import Sharing
+from ._runtime.subscribers import EventStream
+from ._runtime.watching import CallbackWatch, Watching
+from ._wire.values import Codecs, encode_value
+from .events import ChangesLost, ServiceChange
+from .exceptions import ConfigError, NotRunningError
+from .types import Service
+
+__all__ = ["Registration", "Services"]
+
+_SECONDS = 10.0
+
+ServiceStream = EventStream[ServiceChange | ChangesLost]
+ServiceCallback = Callable[[ServiceChange | ChangesLost], object]
+
+
+class Services:
+    """The cluster's service registry, as this agent knows it. Made by ``Agent``."""
+
+    def __init__(self, sharing: Sharing, watching: Watching, codecs: Codecs, node: str) -> None:
+        self._sharing = sharing
+        self._watching = watching
+        self._codecs = codecs
+        self._node = node
+        self._registered: dict[str, Registration] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        host: str = "",
+        meta: Any = None,
+        service_id: str | None = None,
+        check: Callable[[], object] | None = None,
+        interval: float = 10.0,
+        timeout: float | None = _SECONDS,
+    ) -> Registration:
+        """Offer a service; when this returns it is known here, and on its way to the others. Blocks for that.
+
+        Args:
+            name: what it is looked for by.
+            port: where it listens.
+            host: where, if that is not this agent's address.
+            meta: anything small that CBOR carries.
+            service_id: unique among this agent's services; `name` if None. A second registration of one id replaces
+                the first.
+            check: called every `interval` seconds on a thread of its own; it is healthy as long as that returns
+                something else than False and does not raise. It is called once before the service is announced.
+
+        Raises:
+            ConfigError: a bad name, port or interval.
+            ValueEncodeError, ValueTooLarge: `meta` cannot be sent.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        _check_name("name", name)
+        service_id = name if service_id is None else service_id
+        _check_name("service_id", service_id)
+        if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536):
+            raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
+        encode_value(meta, self._codecs)
+        registration = Registration(self, service_id, (name, port, meta, host))
+        old = self._registered.get(service_id)
+        if old is not None:
+            old.stop_checking()
+        if check is not None:
+            registration.check = Check(check, interval, registration.tell, self._node)
+        healthy = registration.check is None or registration.check.first()
+        self._announce(registration, healthy, Deadline(timeout))
+        self._registered[service_id] = registration
+        if registration.check is not None:
+            registration.check.start()
+        return registration
+
+    def find(self, name: str | None = None, *, healthy: bool | None = True) -> list[Service]:
+        """Return the services called `name`, all if None, by node and id. Never blocks.
+
+        Args:
+            healthy: only those whose check says so; False: only the others; None: all.
+        """
+        found = []
+        for (node, service_id), record in sorted(self._sharing.replica.services.copy().items()):
+            service = self._watching.service(node, service_id, record)
+            if service is None or name not in (None, service.name):
+                continue
+            if healthy is None or service.healthy == healthy:
+                found.append(service)
+        return found
+
+    def deregister(self, service_id: str, timeout: float | None = _SECONDS) -> None:
+        """Withdraw this agent's service `service_id`; nothing happens if there is none. Blocks for the gossip thread.
+
+        Raises:
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        registration = self._registered.pop(service_id, None)
+        if registration is not None:
+            registration.stop_checking()
+        replica = self._sharing.replica
+        self._sharing.call(lambda now: replica.deregister(service_id, now), Deadline(timeout), "services.deregister")
+
+    @overload
+    def watch(self, name: str | None = None) -> ServiceStream: ...
+
+    @overload
+    def watch(
+        self, name: str | None, callback: ServiceCallback
+    ) -> CallbackWatch[ServiceChange | ChangesLost]: ...
+
+    def watch(
+        self, name: str | None = None, callback: ServiceCallback | None = None
+    ) -> ServiceStream | CallbackWatch[ServiceChange | ChangesLost]:
+        """Hear of services called `name`, of all if None, as they come, change and go; also one's own.
+
+        Returns:
+            Without `callback` a stream to iterate or ``get`` from. With it, something to ``close()``: `callback` is
+            called with each change, in order, on a thread of its own.
+        """
+        stream = self._watching.watch_services(name)
+        return stream if callback is None else CallbackWatch(stream, callback, self._node)
+
+    def close(self) -> None:
+        """End the checks. The agent does it."""
+        for registration in list(self._registered.values()):
+            registration.stop_checking()
+
+    def _announce(self, registration: Registration, healthy: bool, deadline: Deadline) -> None:
+        record = self._record(registration, healthy)
+        replica = self._sharing.replica
+        self._sharing.call(
+            lambda now: replica.register(registration.id, record, now), deadline, "services.register"
+        )
+
+    def _changed(self, registration: Registration, healthy: bool) -> None:
+        """A check says something new. On its thread."""
+        if self._registered.get(registration.id) is registration:
+            record = self._record(registration, healthy)
+            try:
+                self._sharing.post(partial(self._sharing.replica.register, registration.id, record))
+            except NotRunningError:
+                pass
+
+    def _record(self, registration: Registration, healthy: bool) -> bytes:
+        name, port, meta, host = registration.what
+        return encode_value([name, port, meta, healthy, host], self._codecs).pack()
+
+    def __repr__(self) -> str:
+        return f"<Services of {self._node}: {len(self._sharing.replica.services)}>"
+
+
+class Registration:
+    """One service that this agent offers; also a context manager that withdraws it.
+
+    Attributes:
+        id: unique among the agent's services.
+        name: what it is looked for by.
+    """
+
+    def __init__(self, services: Services, service_id: str, what: tuple[str, int | None, Any, str]) -> None:
+        self._services = services
+        self.id = service_id
+        self.name = what[0]
+        self.what = what
+        self.check: Check | None = None
+
+    def deregister(self, timeout: float | None = _SECONDS) -> None:
+        """Withdraw it. Raises: as ``Services.deregister``."""
+        self._services.deregister(self.id, timeout)
+
+    def tell(self, healthy: bool) -> None:
+        """Say how it is, if not a check does. Does not block."""
+        self._services._changed(self, healthy)
+
+    def stop_checking(self) -> None:
+        """End its check, if there is one."""
+        if self.check is not None:
+            self.check.close()
+
+    def __enter__(self) -> Registration:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self.deregister()
+        except NotRunningError:
+            pass  # the agent is gone, and the service with it
+
+    def __repr__(self) -> str:
+        return f"<Registration {self.id}>"
+
+
+def _check_name(field: str, name: str) -> None:
+    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= 255:
+        raise ConfigError(field, f"{name!r:.80} is no text of 1 to 255 bytes", hint="e.g. 'api'")

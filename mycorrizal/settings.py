@@ -1,0 +1,138 @@
+"""``agent.settings``: a small dict that all agents of a cluster share.
+
+::
+
+    agent.settings["threshold"] = 3                 # everywhere within a second or so
+    agent.settings["threshold"]                     # read here, never over the network
+    agent.settings.watch("threshold", print)
+
+The last writer wins, by hybrid logical clocks: who has seen a value and then
+writes another one is later, whatever the wall clocks say. Two sides of a
+partition both go on; afterwards all hold the same values. It is for settings,
+not for data: the whole of it is kept by every agent and sent to each that joins.
+
+Threads: every method may be called on any thread. Reads never block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, overload
+
+from ._runtime.deadline import Deadline
+from ._runtime.sharing import Sharing
+from ._runtime.subscribers import EventStream
+from ._runtime.watching import CallbackWatch, Watching
+from ._wire.values import Codecs, encode_value
+from .events import ChangesLost, SettingChange
+from .exceptions import ConfigError
+
+__all__ = ["Settings"]
+
+_KEY_MAX = 255
+_SECONDS = 10.0
+
+SettingStream = EventStream[SettingChange | ChangesLost]
+SettingCallback = Callable[[SettingChange | ChangesLost], object]
+
+
+class Settings(MutableMapping[str, Any]):
+    """The cluster's settings, as this agent knows them. Made by ``Agent``."""
+
+    def __init__(self, sharing: Sharing, watching: Watching, codecs: Codecs, node: str) -> None:
+        self._sharing = sharing
+        self._watching = watching
+        self._codecs = codecs
+        self._node = node
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of `key`, the caller's own copy.
+
+        Raises:
+            KeyError: it is not set here (yet).
+        """
+        setting = self._sharing.replica.settings.get(key)
+        if setting is None:
+            raise KeyError(key)
+        return self._watching.decode(setting.value)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._sharing.replica.settings.copy()))
+
+    def __len__(self) -> int:
+        return len(self._sharing.replica.settings)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._sharing.replica.settings
+
+    def set(self, key: str, value: Any, timeout: float | None = _SECONDS) -> None:
+        """Set `key`; when this returns it holds here, and is on its way to the others. Blocks for the gossip thread.
+
+        Raises:
+            ConfigError: `key` is no text of 1 to 255 bytes.
+            ValueEncodeError, ValueTooLarge: `value` cannot be sent, or takes more than 64 KiB.
+            QueueFull: there are too many settings.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        key = _checked(key)
+        encoded = encode_value(value, self._codecs).pack()
+        replica = self._sharing.replica
+        self._sharing.call(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
+
+    def delete(self, key: str, timeout: float | None = _SECONDS) -> None:
+        """Delete `key`, whether or not it is set here; it stays deleted until somebody sets it again. Blocks likewise.
+
+        Raises: as ``set``.
+        """
+        key = _checked(key)
+        replica = self._sharing.replica
+        self._sharing.call(lambda now: replica.set_setting(key, None, now), Deadline(timeout), "settings.delete")
+
+    def writer(self, key: str) -> str:
+        """Return the name of the agent that set `key` last.
+
+        Raises:
+            KeyError: it is not set.
+        """
+        return self._sharing.replica.settings[key].writer
+
+    @overload
+    def watch(self, key: str | None = None) -> SettingStream: ...
+
+    @overload
+    def watch(
+        self, key: str | None, callback: SettingCallback
+    ) -> CallbackWatch[SettingChange | ChangesLost]: ...
+
+    def watch(
+        self, key: str | None = None, callback: SettingCallback | None = None
+    ) -> SettingStream | CallbackWatch[SettingChange | ChangesLost]:
+        """Hear of changes of `key`, of all keys if None, also of one's own.
+
+        Returns:
+            Without `callback` a stream to iterate or ``get`` from. With it, something to ``close()``: `callback` is
+            called with each change, in order, on a thread of its own.
+        """
+        stream = self._watching.watch_settings(key)
+        return stream if callback is None else CallbackWatch(stream, callback, self._node)
+
+    def __repr__(self) -> str:
+        return f"<Settings of {self._node}: {len(self)}>"
+
+
+def _checked(key: str) -> str:
+    if not isinstance(key, str) or not key or len(key.encode("utf-8", "surrogatepass")) > _KEY_MAX:
+        raise ConfigError("key", f"{key!r:.80} is no text of 1 to {_KEY_MAX} bytes", hint="e.g. 'threshold'")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("key", f"{key!a:.80} cannot be written as UTF-8", hint="use plain text") from None
+    return key

@@ -1,0 +1,308 @@
+"""Agents in one process: finding each other, talking, sharing, and the errors of a start that fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from mycorrizal import (
+    Agent,
+    BaseDelegate,
+    BindError,
+    ConfigError,
+    JoinError,
+    MemberFailed,
+    MemberJoined,
+    MemberLeft,
+    MetaTooLarge,
+    NameInUse,
+    NotRunningError,
+    OperationTimeout,
+    SettingChange,
+    UserEvent,
+    ValueEncodeError,
+    ValueTooLarge,
+)
+
+from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
+from .conftest import until
+
+pytestmark = pytest.mark.usefixtures("runtime_dir")
+
+
+def test_agents_on_one_host_find_each_other_without_an_address(agents: Make) -> None:  # noqa: F811
+    alice, bob, carol = agents("alice"), agents("bob"), agents("carol")
+    for agent in (alice, bob, carol):
+        assert agent.wait_for(3, 10).names == ["alice", "bob", "carol"]
+
+
+def test_other_clusters_and_names(agents: Make) -> None:  # noqa: F811
+    one, other = agents("alice"), agents("alice", cluster="other")
+    first, second = agents(), agents()
+    assert first.name != second.name
+    assert second.name == f"{first.name}-2"
+    assert other.members().names == ["alice"]
+    assert one.wait_for(3, 10).names == sorted(["alice", first.name, second.name])
+
+
+def test_the_data_plane_goes_by_member_names(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+
+    @bob.on_request("double")
+    def double(request: Any) -> Any:
+        return request.value * 2
+
+    bob.wait_for(2)
+    alice.wait_for(2)
+    alice.send("bob", {"step": 1})
+    assert bob.receive(5).value == {"step": 1}
+    assert alice.request("bob", "double", 21) == 42
+    assert dict(alice.request_all("double", [1])) == {"bob": [1, 1]}
+    with pytest.raises(ConfigError, match="library's own"):
+        alice.on_request("mycorrizal.share")
+
+
+def test_members_show_tags_and_addresses(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice", tags={"role": "trainer"}), agents("bob")
+    members = {member.name: member for member in bob.wait_for(2)}
+    assert members["alice"].tags == {"role": "trainer"}
+    assert members["alice"].quic_port == alice.quic_port
+    assert members["alice"].boot == alice.boot
+    alice.update_tags({"role": "judge", "zone": "a"})
+    until(lambda: {m.name: dict(m.tags) for m in bob.members()}["alice"] == {"role": "judge", "zone": "a"})
+    with pytest.raises(MetaTooLarge):
+        alice.update_tags({"role": "x" * 600})
+    assert alice.tags == {"role": "judge", "zone": "a"}
+    html = bob.members()._repr_html_()
+    assert "role=judge" in html and "<table>" in html
+
+
+def user_events(stream: Any, count: int) -> list[UserEvent]:
+    found = [stream.get(10) for _ in range(count)]
+    assert all(isinstance(event, UserEvent) for event in found)
+    return found
+
+
+def test_events_reach_each_subscriber_once_and_in_order(agents: Make) -> None:  # noqa: F811
+    team = [agents(name) for name in ("alice", "bob", "carol")]
+    for agent in team:
+        agent.wait_for(3)
+    streams = [agent.subscribe("epoch") for agent in team]
+    for number in range(20):
+        team[0].broadcast("epoch", number)
+        team[0].broadcast("noise", number)
+    team[1].broadcast("epoch", b"x" * 100_000)  # over QUIC
+    for stream in streams:
+        got = user_events(stream, 21)
+        assert [event.value for event in got if event.sender == "alice"] == list(range(20))
+        assert [event.value for event in got if event.sender == "bob"] == [b"x" * 100_000]
+        with pytest.raises(OperationTimeout):
+            stream.get(0.3)
+
+
+def test_a_late_subscriber_gets_the_last_events(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    for number in range(5):
+        alice.broadcast("epoch", number)
+    bob = agents("bob")
+    bob.wait_for(2)
+    late = bob.subscribe("epoch", last=3)
+    assert [event.value for event in user_events(late, 3)] == [2, 3, 4]
+    alice.broadcast("epoch", 5)
+    assert user_events(late, 1)[0].value == 5
+    local = alice.subscribe("epoch", last=2)
+    assert [event.value for event in user_events(local, 2)] == [4, 5]
+
+
+def test_settings_are_here_when_the_join_returns_and_follow(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    alice.settings["rate"] = 0.5
+    alice.settings["names"] = ["a", "b"]
+    bob = agents("bob")
+    assert dict(bob.settings) == {"rate": 0.5, "names": ["a", "b"]}
+    changes = bob.settings.watch("rate")
+    alice.settings["rate"] = 0.25
+    assert changes.get(5) == SettingChange("rate", 0.25, False, "alice")
+    del bob.settings["names"]
+    until(lambda: "names" not in alice.settings)
+    with pytest.raises(KeyError):
+        alice.settings["names"]
+    with pytest.raises(KeyError):
+        del alice.settings["names"]
+    with pytest.raises(ValueEncodeError):
+        alice.settings["rate"] = object()
+    with pytest.raises(ValueTooLarge):
+        alice.settings["rate"] = b"x" * 100_000
+    assert alice.settings["rate"] == 0.25
+
+
+def test_a_watching_callback_runs_in_order_and_may_block_nobody(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    seen: list[Any] = []
+    done = threading.Event()
+
+    def note(change: Any) -> None:
+        bob.members()
+        seen.append(change.value)
+        if change.value == 4:
+            done.set()
+        if change.value == 1:
+            raise RuntimeError("a watcher's own fault")
+
+    bob.settings.watch("n", note)
+    for number in range(5):
+        alice.settings["n"] = number
+    assert done.wait(10)
+    assert seen == sorted(seen) and seen[-1] == 4
+
+
+def test_services_come_and_go_with_their_nodes(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    healthy = threading.Event()
+    healthy.set()
+    alice.services.register("api", port=8080, meta={"v": 2}, check=healthy.is_set, interval=0.05)
+    bob = agents("bob")
+    (service,) = bob.services.find("api")
+    assert (service.node, service.host, service.port, service.meta) == ("alice", "127.0.0.1", 8080, {"v": 2})
+    news = bob.services.watch("api")
+    healthy.clear()
+    assert news.get(5).kind == "updated"
+    assert bob.services.find("api") == [] and len(bob.services.find("api", healthy=False)) == 1
+    healthy.set()
+    assert news.get(5).kind == "updated"
+    with bob.services.register("job", service_id="job-1"):
+        until(lambda: alice.services.find("job"))
+    until(lambda: not alice.services.find("job"))
+    alice.leave()
+    assert news.get(5).kind == "removed"
+    assert bob.services.find() == []
+
+
+def test_events_tell_who_came_left_and_failed(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    with alice.events() as news:
+        bob = agents("bob")
+        assert isinstance(event := news.get(5), MemberJoined) and event.node.name == "bob"
+        bob.broadcast("hello", 1)
+        event = news.get(5)
+        assert isinstance(event, UserEvent) and (event.topic, event.sender) == ("hello", "bob")
+        bob.leave()
+        bob.close()
+        while not isinstance(event := news.get(5), MemberLeft):
+            pass
+        carol = agents("carol")
+        carol.close()
+        while not isinstance(event := news.get(20), MemberFailed):
+            pass
+        assert event.node.name == "carol"
+
+
+def test_a_users_delegate_keeps_its_five_calls(agents: Make) -> None:  # noqa: F811
+    class Mine(BaseDelegate):
+        def __init__(self, meta: bytes, say: list[bytes]) -> None:
+            self.meta, self.say = meta, say
+            self.heard: list[bytes] = []
+            self.states: list[bytes] = []
+
+        def node_meta(self, limit: int) -> bytes:
+            return self.meta
+
+        def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
+            say, self.say = self.say, []
+            return say
+
+        def notify_msg(self, data: bytes) -> None:
+            self.heard.append(data)
+
+        def local_state(self, join: bool) -> bytes:
+            return b"state of " + self.meta
+
+        def merge_remote_state(self, buf: bytes, join: bool) -> None:
+            self.states.append(buf)
+
+    one, two = Mine(b"one", []), Mine(b"two", [])
+    alice, bob = agents("alice", delegate=one, tags={"a": "b"}), agents("bob", delegate=two)
+    alice.wait_for(2)
+    alice.settings["beside"] = 1
+    one.say = [b"plain", b"\xd9\x6d\x79 looks like ours"]
+    until(lambda: {b"plain", b"\xd9\x6d\x79 looks like ours"} <= set(two.heard))
+    until(lambda: b"state of one" in two.states and b"state of two" in one.states)
+    until(lambda: bob.settings.get("beside") == 1)
+    assert all(not message.startswith(b"\xd9\x6d\x79") or b"looks" in message for message in two.heard)
+
+
+def test_a_start_that_cannot_be_says_why(agents: Make, tmp_path: Any) -> None:  # noqa: F811
+    alice = agents("alice")
+    with pytest.raises(NameInUse, match="this process"):
+        Agent("alice")
+    with pytest.raises(BindError):
+        Agent("bob", port=alice.address[1])
+    with pytest.raises(ConfigError, match="key"):
+        Agent("bob", key=b"short")
+    with pytest.raises(ConfigError, match="not loopback"):
+        Agent("bob", bind="0.0.0.0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        seed = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(JoinError) as caught:
+            Agent("bob", join=[seed], join_timeout=0.5)
+        assert list(caught.value.failures) == [seed]
+    with pytest.raises(JoinError):
+        Agent("bob", join=[f"127.0.0.1:{alice.address[1]}"], key=bytes(32), bind="127.0.0.1", join_timeout=0.5)
+    assert alice.members().names == ["alice"]
+    agents("bob", join=[f"127.0.0.1:{alice.address[1]}"])
+
+
+def test_a_seed_list_that_holds_only_oneself_is_fine(agents: Make) -> None:  # noqa: F811
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert agents("alice", port=port, join=[f"127.0.0.1:{port}"]).members().names == ["alice"]
+
+
+def test_after_close_calls_say_so_and_the_name_is_free(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    subscription, watch = alice.subscribe("x"), alice.settings.watch()
+    alice.close()
+    alice.close()
+    for call in (
+        lambda: alice.send("bob", 1),
+        lambda: alice.broadcast("x", 1),
+        lambda: alice.settings.set("a", 1),
+        lambda: alice.services.register("a"),
+        lambda: alice.update_tags({}),
+        lambda: subscription.get(1),
+        lambda: watch.get(1),
+        lambda: alice.wait_for(2, 1),
+    ):
+        with pytest.raises(NotRunningError):
+            call()
+    assert "closed" in repr(alice)
+    agents("alice")
+
+
+def test_keys_are_rotated_on_all_agents(agents: Make) -> None:  # noqa: F811
+    old, new = bytes(range(32)), bytes(range(32, 64))
+    alice, bob = agents("alice", key=old, bind="127.0.0.1"), agents("bob", key=old, bind="127.0.0.1")
+    alice.wait_for(2)
+    for step in (alice.keys.add, alice.keys.use):
+        results = step(new)
+        assert dict(results) == {"alice": True, "bob": True} and not results.errors
+    assert not alice.keys.remove(old).errors
+    assert alice.keys.list() == bob.keys.list() == (new,)
+    bob.send("alice", "still here")
+    assert alice.receive(5).value == "still here"
+    with pytest.raises(JoinError):
+        Agent("carol", key=old, bind="127.0.0.1", join=["{}:{}".format(*alice.address)], join_timeout=1)
+    agents("carol", key=new, bind="127.0.0.1", join=["{}:{}".format(*alice.address)]).wait_for(3)
+
+
+def test_health_and_metrics(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    health = alice.health()
+    assert (health.name, health.members, health.problems) == ("alice", 1, ())
+    alice.settings["x"] = 1
+    assert alice.metrics()["members"] == 1

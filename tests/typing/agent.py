@@ -1,0 +1,83 @@
+"""How an agent is used, for the type checker: this file is never run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from mycorrizal import (
+    Agent,
+    AgentEvent,
+    ChangesLost,
+    EventsLost,
+    Health,
+    Member,
+    Members,
+    MemberStalled,
+    Registration,
+    Request,
+    Results,
+    Service,
+    ServiceChange,
+    Services,
+    SettingChange,
+    Settings,
+    UserEvent,
+    UserEventsMissed,
+)
+
+
+def membership(agent: Agent) -> None:
+    """Who is there, and what happens."""
+    assert_type(agent.wait_for(3, timeout=10), Members)
+    for member in agent.members():
+        assert_type(member, Member)
+        assert_type(member.tags, Mapping[str, str])
+        assert_type(member.quic_port, int | None)
+    assert_type(agent.members().names, list[str])
+    for event in agent.events():
+        assert_type(event, AgentEvent)
+        match event:
+            case MemberStalled(node, seconds):
+                assert_type(node, str)
+                assert_type(seconds, float)
+            case UserEvent(topic=topic, value=value):
+                assert_type(topic, str)
+                assert_type(value, Any)
+            case EventsLost(count=count) | UserEventsMissed(count=count):
+                assert_type(count, int)
+    agent.update_tags({"zone": "a"}, timeout=5)
+    agent.join(["10.0.0.5"], timeout=5)
+    assert_type(agent.health(), Health)
+    assert_type(agent.metrics(), dict[str, int])
+
+
+def talking(agent: Agent) -> None:
+    """Messages, requests, events."""
+    agent.send("bob", {"step": 1})
+    assert_type(agent.request_all("score", [1]), Results)
+
+    @agent.on_request("score")
+    def score(request: Request) -> int:
+        return int(request.value)
+
+    assert_type(agent.broadcast("epoch", 1), int)
+    with agent.subscribe("epoch", last=5) as stream:
+        assert_type(stream.get(timeout=1), UserEvent | UserEventsMissed | ChangesLost)
+    assert_type(agent.keys.add(bytes(32)), Results)
+    assert_type(agent.keys.list(), tuple[bytes, ...])
+
+
+def sharing(agent: Agent) -> None:
+    """Services and settings."""
+    services, settings = agent.services, agent.settings
+    assert_type(services, Services)
+    assert_type(settings, Settings)
+    registration = services.register("api", port=80, meta={"v": 1}, check=lambda: True, interval=5)
+    assert_type(registration, Registration)
+    assert_type(services.find("api"), list[Service])
+    settings["rate"] = 0.5
+    assert_type(settings.get("rate"), Any | None)
+    assert_type(settings.watch("rate").get(1), SettingChange | ChangesLost)
+    services.watch("api", lambda change: print(change)).close()
+    assert_type(services.watch().get(), ServiceChange | ChangesLost)
