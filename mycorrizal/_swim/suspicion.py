@@ -18,12 +18,23 @@ class Suspicion:
         expected: confirmations that shrink the window to `minimum` (k).
         minimum, maximum: the window in seconds.
         floor: seconds that the window lasts at least, whatever the other figures say; may be changed.
+        certain: whether there is evidence as good as all confirmations; may be changed.
     """
 
-    __slots__ = ("_from", "confirmations", "expected", "floor", "maximum", "minimum", "not_before", "started")
+    __slots__ = (
+        "_from", "certain", "confirmations", "expected", "floor", "maximum", "minimum", "not_before", "started",
+    )  # fmt: skip
 
     def __init__(
-        self, originator: str, expected: int, minimum: float, maximum: float, now: float, *, floor: float = 0.0
+        self,
+        originator: str,
+        expected: int,
+        minimum: float,
+        maximum: float,
+        now: float,
+        *,
+        floor: float = 0.0,
+        certain: bool = False,
     ) -> None:
         self._from = {originator}
         self.confirmations = 0
@@ -31,6 +42,7 @@ class Suspicion:
         self.minimum = minimum
         self.maximum = maximum
         self.floor = floor
+        self.certain = certain
         self.started = now
         self.not_before = now  # no verdict before this, whatever is confirmed (module appeals)
 
@@ -53,7 +65,7 @@ class Suspicion:
         return max(self.floor, self.minimum)
 
     def _window(self) -> float:
-        if self.expected < 1:
+        if self.expected < 1 or self.certain:
             return self.minimum
         if self.confirmations == 0:
             return self.maximum

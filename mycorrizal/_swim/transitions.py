@@ -251,7 +251,7 @@ class Transitions:
         member.refused = refused
         suspicion = member.suspicion
         if suspicion is not None:
-            suspicion.floor = self._floor(member)
+            suspicion.floor, suspicion.certain = self._floor(member), self._certain(member)
             self.arm(member, suspicion, now)
 
     def _floor(self, member: Member) -> float:
@@ -266,6 +266,14 @@ class Transitions:
         most = config.suspicion_min_nodes
         living = itertools.islice((m for m in self._table if not m.gone), most + 1)
         return config.suspicion_min_timeout if sum(1 for _ in living) <= most else 0.0
+
+    def _certain(self, member: Member) -> bool:
+        """Return whether a refusal stands for the confirmations that a small cluster may never have.
+
+        Differs from memberlist, where three nodes of which one has left wait for a witness that does not exist: six
+        windows. Holds where ``suspicion_min_timeout`` is set.
+        """
+        return member.refused and self._core.config.suspicion_min_timeout > 0
 
     # -- private ----------------------------------------------------------------------
 
@@ -353,7 +361,8 @@ class Transitions:
             expected = 0
         minimum = suspicion_timeout(config.suspicion_mult, nodes, config.probe_interval)
         maximum = config.suspicion_max_timeout_mult * minimum
-        member.suspicion = Suspicion(sender, expected, minimum, maximum, now, floor=self._floor(member))
+        floor, certain = self._floor(member), self._certain(member)
+        member.suspicion = Suspicion(sender, expected, minimum, maximum, now, floor=floor, certain=certain)
         self.arm(member, member.suspicion, now)
 
     def _suspicion_over(self, member: Member, suspicion: Suspicion, now: float) -> None:

@@ -146,6 +146,15 @@ def test_a_late_refusal_ends_it_when_the_suspect_was_heard(verify: bool) -> None
     assert "stalls" not in swim.counters
 
 
+def test_a_refusal_is_as_good_as_all_confirmations() -> None:
+    swim = doubted(4)
+    swim._transitions.refused("peer0", swim._core.table.get("peer0").address, 0.0)  # type: ignore[union-attr]
+    assert dies(swim) == 4.0
+    swim = doubted(4, suspicion_min_timeout=0.0)  # memberlist's rules alone: it would take a witness
+    swim._transitions.refused("peer0", swim._core.table.get("peer0").address, 0.0)  # type: ignore[union-attr]
+    assert dies(swim) == 24.0
+
+
 def test_a_refused_push_pull_counts_too() -> None:
     swim = patient(2)
     swim._sync._with_anyone(0.0)
