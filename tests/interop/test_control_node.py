@@ -1,0 +1,83 @@
+"""The client in JavaScript that docs/control.md shows, run by Node against a control plane of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mycorrizal.control import CODES, COMMANDS, ControlService
+from tests._control.fake import FakeAgent
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "control.md"
+PACKAGES = {"zeromq": "6.8.0", "cbor-x": "1.6.9"}
+"""Versions that were tried; both bring their binaries, so no script of theirs has to run."""
+
+
+def example() -> str:
+    """Return the program on the page."""
+    (found,) = re.findall(r"```js\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def modules(need_peer: Callable[[str], str]) -> Path:
+    """Return a directory with the packages, installed once."""
+    npm = need_peer("npm")
+    folder = Path(tempfile.gettempdir()) / f"mycorrizal-npm-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    wanted = json.dumps({"name": "watch", "private": True, "dependencies": PACKAGES})
+    done = folder / "installed.json"
+    if done.exists() and done.read_text() == wanted:
+        return folder
+    (folder / "package.json").write_text(wanted)
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    try:
+        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=150)
+        trouble = made.stderr if made.returncode else ""
+    except subprocess.TimeoutExpired:
+        trouble = "npm install took too long"
+    if trouble:
+        if os.environ.get("CI") == "true":
+            pytest.fail(trouble)
+        pytest.skip(f"the packages cannot be installed: {trouble[-300:]}")
+    done.write_text(wanted)
+    return folder
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[ControlService]:
+    made = ControlService(FakeAgent(), commands=f"ipc://{tmp_path}/c", events=f"ipc://{tmp_path}/e")
+    yield made
+    made.close()
+
+
+def test_the_example_does_what_the_page_says(
+    plane: ControlService, modules: Path, need_peer: Callable[[str], str]
+) -> None:
+    script = modules / "watch.mjs"
+    script.write_text(example())
+    done = subprocess.run(
+        [need_peer("node"), str(script), plane.commands], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "alice is alive at 127.0.0.1:7946",
+        "bob is alive at 127.0.0.1:7946",
+        "limit is 5",
+        "not_found: there is no setting 'nothing' (settings.list tells which there are)",
+        'event.user.deploy #1 {"topic":"deploy","value":{"version":7},"sender":"alice","number":1}',
+    ]
+
+
+def test_the_page_has_every_command_and_code() -> None:
+    text = PAGE.read_text("utf-8")
+    rows = set(re.findall(r"`([a-z_.]+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    assert set(COMMANDS) <= rows
+    assert {f"| `{code}` | {meaning} |" for code, meaning in CODES.items()} <= set(text.splitlines())
