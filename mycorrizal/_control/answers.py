@@ -6,6 +6,7 @@ the agent's own method does. Several threads may.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ from .commands import described
 from .messages import PROTOCOL
 from .plain import plain
 
-__all__ = ["CODES", "Controlled", "Desk", "code_of"]
+__all__ = ["CODES", "Controlled", "Desk", "code_of", "fingerprint"]
 
 REGISTRATIONS_MAX = 256
 """Services that may be registered through one control plane at a time."""
@@ -65,7 +66,7 @@ _CODES_OF: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class Controlled(Protocol):
-    """What the control plane needs of an agent. ``join`` may be missing."""
+    """What the control plane needs of an agent; ``mycorrizal.Agent`` is one."""
 
     @property
     def name(self) -> str:
@@ -123,7 +124,10 @@ class Controlled(Protocol):
     def request(self, node: str, name: str, value: Any = None, timeout: float | None = 10.0) -> Any:
         """Ask a handler."""
 
-    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> None:
+    def join(self, seeds: list[str], timeout: float | None = 10.0) -> Any:
+        """Join through seeds."""
+
+    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> Any:
         """Tell all."""
 
     def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:
@@ -176,10 +180,10 @@ class Desk:
             "settings.get": self._setting,
             "settings.set": self._set,
             "settings.delete": self._delete,
-            "keys.list": lambda timeout: plain(agent.keys.list(timeout=timeout)),
-            "keys.add": lambda key, timeout: plain(agent.keys.add(key, timeout=timeout)),
-            "keys.use": lambda key, timeout: plain(agent.keys.use(key, timeout=timeout)),
-            "keys.remove": lambda key, timeout: plain(agent.keys.remove(key, timeout=timeout)),
+            "keys.list": lambda: [fingerprint(key) for key in agent.keys.list()],
+            "keys.add": lambda key, timeout: _by_node(agent.keys.add(key, timeout=timeout)),
+            "keys.use": lambda key, timeout: _by_node(agent.keys.use(key, timeout=timeout)),
+            "keys.remove": lambda key, timeout: _by_node(agent.keys.remove(key, timeout=timeout)),
             "update_tags": self._update_tags,
             "join": self._join,
             "leave": self._leave,
@@ -201,6 +205,8 @@ class Desk:
         except MycorrizalError as error:
             more = {"retriable": error.retriable, "indeterminate": error.indeterminate}
             raise ControlError(code_of(error), str(error), **more) from error
+        except ReferenceError:  # what was given is a weak proxy, and its owner has dropped the agent
+            raise ControlError("not_running", "the agent is gone") from None
         except Exception as error:
             raise ControlError("failed", f"{name}: {type(error).__name__}: {error}") from error
 
@@ -246,8 +252,8 @@ class Desk:
     def _request(self, node: str, name: str, value: Any, timeout: float) -> Any:
         return self._agent.request(node, name, value, timeout=timeout)
 
-    def _broadcast(self, topic: str, value: Any, timeout: float) -> None:
-        self._agent.broadcast(topic, value, timeout=timeout)
+    def _broadcast(self, topic: str, value: Any, timeout: float) -> Any:
+        return self._agent.broadcast(topic, value, timeout=timeout)
 
     def _update_tags(self, tags: Mapping[str, str], timeout: float) -> None:
         self._agent.update_tags(tags, timeout=timeout)
@@ -255,35 +261,32 @@ class Desk:
     def _leave(self, timeout: float) -> None:
         self._agent.leave(timeout=timeout)
 
-    def _join(self, addresses: list[str], timeout: float) -> Any:
-        join = getattr(self._agent, "join", None)
-        if join is None:
-            raise ControlError("unsupported", "this agent joins only when it starts", hint="restart it with --join")
-        result = join(addresses, timeout=timeout)
-        failures = {str(seed): str(error) for seed, error in getattr(result, "failures", {}).items()}
-        return {"reached": getattr(result, "reached", result), "failures": failures}
+    def _join(self, addresses: list[str], timeout: float) -> None:
+        self._agent.join(addresses, timeout=timeout)
 
     def _services(self, name: str | None, healthy: bool) -> Any:
-        return plain(list(self._agent.services.find(name, healthy=healthy)))
+        return plain(list(self._agent.services.find(name, healthy=True if healthy else None)))
 
-    def _register(self, name: str, port: int | None, meta: Any, timeout: float) -> str:
-        if len(self._registrations) >= REGISTRATIONS_MAX:
-            text = f"{REGISTRATIONS_MAX} services are registered through this control plane"
-            raise ControlError("busy", text, hint="deregister some")
-        made = self._agent.services.register(name, port=port, meta=meta, timeout=timeout)
-        number = str(made.id)
-        self._registrations[number] = name, made
-        return number
+    def _register(self, name: str, id: str | None, port: int | None, meta: Any, timeout: float) -> None:  # noqa: A002
+        number = name if id is None else id
+        if number not in self._registrations:
+            if len(self._registrations) >= REGISTRATIONS_MAX:
+                text = f"{REGISTRATIONS_MAX} services are registered through this control plane"
+                raise ControlError("busy", text, hint="deregister some")
+            taken = self._agent.services.find(healthy=None)
+            if any(one.node == self._agent.name and one.id == number for one in taken):
+                text = f"the agent's own program has a service with the id {number!r}"
+                raise ControlError("bad_arguments", text, hint="choose another id")
+        more = {"port": port, "meta": meta, "service_id": number, "timeout": timeout}
+        self._registrations[number] = self._agent.services.register(name, **more)
 
-    def _deregister(self, name: str, timeout: float) -> int:
-        ids = [number for number, (called, _) in list(self._registrations.items()) if name in (number, called)]
-        if not ids:
-            hint = "one that a program registered ends with that program's agent"
-            raise ControlError("not_found", f"no service {name!r} was registered through this agent", hint=hint)
-        for number in ids:
-            _, made = self._registrations.pop(number)
-            made.close(timeout=timeout)
-        return len(ids)
+    def _deregister(self, id: str, timeout: float) -> None:  # noqa: A002
+        made = self._registrations.get(id)
+        if made is None:
+            hint = "what a program registered, that program withdraws"
+            raise ControlError("not_found", f"no service {id!r} was registered through this agent", hint=hint)
+        made.deregister(timeout=timeout)
+        self._registrations.pop(id, None)
 
     def _setting(self, key: str) -> Any:
         try:
@@ -295,10 +298,19 @@ class Desk:
         self._agent.settings.set(key, value, timeout=timeout)
 
     def _delete(self, key: str, timeout: float) -> None:
-        try:
-            self._agent.settings.delete(key, timeout=timeout)
-        except KeyError:
-            raise _no_setting(key) from None
+        if key not in self._agent.settings:
+            raise _no_setting(key)
+        self._agent.settings.delete(key, timeout=timeout)
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what a key is known by where the key itself must not be seen."""
+    return hashlib.sha256(b"mycorrizal key " + key).hexdigest()[:16]
+
+
+def _by_node(results: Any) -> Any:
+    """Return the outcomes of all nodes, also those that failed, by name."""
+    return plain({**results, **results.errors})
 
 
 def _no_setting(key: str) -> ControlError:

@@ -15,7 +15,9 @@ and those of libzmq in ``control_sockets``.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import logging
+import os
 import socket
 import threading
 from collections import OrderedDict
@@ -130,7 +132,8 @@ class ControlService:
         self._endpoints = [endpoint for endpoint, _ in self._listeners]
         # For a forked child: libzmq keeps these descriptors until the thread closes the sockets.
         self._descriptors = [listener.fileno() for _, listener in self._listeners]
-        told = {"commands": self.commands, "events": self.events, **(facts or {})}
+        told = {"version": _version(), "pid": os.getpid(), "commands": self.commands, "events": self.events}
+        told |= facts or {}
         self._desk = Desk(agent, told, lambda: self._sequence)
         self._pool = HandlerPool(
             self._name,
@@ -399,6 +402,13 @@ _COUNTED = (
     *("requests", "errors", "malformed", "busy", "timeouts", "faults", "replies_dropped"),
     *("events", "events_dropped", "subscribers", "disconnects", "handshakes_failed"),
 )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("mycorrizal")
+    except importlib.metadata.PackageNotFoundError:  # run from a tree that was not installed
+        return "unknown"
 
 
 def _listen(wanted: list[Endpoint]) -> list[tuple[Endpoint, socket.socket]]:

@@ -9,7 +9,8 @@ import click
 
 from ..control import ControlClient
 from .choose import as_json, choosing, complete_nodes, timed
-from .output import line, pairs, result, table
+from .errors import FAILED
+from .output import pairs, result, table
 from .values import from_text, to_json
 
 __all__ = ["COMMANDS", "tags_of", "value_of"]
@@ -57,8 +58,11 @@ def info(client: ControlClient, as_json: bool) -> None:
 @choosing
 @as_json
 def health(client: ControlClient, as_json: bool) -> None:
-    """Tell how well the agent is doing; 0 is a healthy score."""
-    _told(client.call("health"), as_json)
+    """Tell how well the agent is doing; exit code 1 if something is not well."""
+    found = client.call("health")
+    _told(found, as_json)
+    if found.get("problems"):
+        click.get_current_context().exit(FAILED)
 
 
 @click.command()
@@ -141,17 +145,10 @@ def tags_of(given: tuple[str, ...]) -> dict[str, str]:
 @click.command()
 @click.argument("addresses", nargs=-1, required=True)
 @choosing
-@as_json
 @timed(10.0)
-def join(client: ControlClient, addresses: tuple[str, ...], as_json: bool, timeout: float) -> None:
-    """Have the agent join a cluster at ADDRESSES."""
-    told = client.call("join", addresses=list(addresses), timeout=timeout)
-    if as_json:
-        click.echo(to_json(told))
-        return
-    line(f"joined {told['reached']} of {len(addresses)}")
-    for seed, why in told["failures"].items():
-        line(f"{seed}: {why}")
+def join(client: ControlClient, addresses: tuple[str, ...], timeout: float) -> None:
+    """Have the agent join a cluster through one of ADDRESSES."""
+    client.call("join", addresses=list(addresses), timeout=timeout)
 
 
 @click.command()

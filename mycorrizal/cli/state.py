@@ -50,21 +50,25 @@ def list_services(client: ControlClient, name: str | None, healthy: bool, as_jso
 @services.command()
 @click.argument("name")
 @choosing
+@click.option("--id", "number", metavar="ID", help="Unique at the agent; NAME if not given.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Where it listens.")
 @click.option("--meta", metavar="VALUE", help="Whatever else there is to know.")
 @timed(10.0)
-def register(client: ControlClient, name: str, port: int | None, meta: str | None, timeout: float) -> None:
-    """Register a service at the agent and print its id. It goes when the agent does."""
-    line(client.call("services.register", name=name, port=port, meta=value_of(meta, False), timeout=timeout))
+def register(
+    client: ControlClient, name: str, number: str | None, port: int | None, meta: str | None, timeout: float
+) -> None:
+    """Register a service at the agent. It goes when the agent does."""
+    more = {"id": number, "port": port, "meta": value_of(meta, False), "timeout": timeout}
+    client.call("services.register", name=name, **more)
 
 
 @services.command()
-@click.argument("name")
+@click.argument("number", metavar="ID")
 @choosing
 @timed(10.0)
-def deregister(client: ControlClient, name: str, timeout: float) -> None:
-    """Withdraw what was registered with this command line, by name or id."""
-    line(f"{client.call('services.deregister', name=name, timeout=timeout)} withdrawn")
+def deregister(client: ControlClient, number: str, timeout: float) -> None:
+    """Withdraw what was registered at the agent with this command line."""
+    client.call("services.deregister", id=number, timeout=timeout)
 
 
 # -- settings ---------------------------------------------------------------------------------------
@@ -167,13 +171,13 @@ def keys() -> None:
     """Keys of the cluster: add the new one, use it, remove the old one."""
 
 
-def _report(found: Any, as_json: bool) -> None:
+def _report(found: dict[str, Any], as_json: bool) -> None:
     """Print an outcome for each node; exit 1 if one failed."""
+    failed = {node: told["text"] for node, told in found.items() if isinstance(told, dict) and "error" in told}
     if as_json:
         click.echo(to_json(found))
-    elif isinstance(found, dict):
-        pairs({node: told.get("text", told) if isinstance(told, dict) else told for node, told in found.items()})
-    failed = isinstance(found, dict) and any(isinstance(told, dict) and "error" in told for told in found.values())
+    else:
+        pairs({node: failed.get(node, "done") for node in found})
     if failed:
         click.get_current_context().exit(FAILED)
 
@@ -181,10 +185,16 @@ def _report(found: Any, as_json: bool) -> None:
 @keys.command("list")
 @choosing
 @as_json
-@timed(10.0)
-def list_keys(client: ControlClient, as_json: bool, timeout: float) -> None:
-    """List fingerprints of the keys that each node has."""
-    _report(client.call("keys.list", timeout=timeout), as_json)
+def list_keys(client: ControlClient, as_json: bool) -> None:
+    """List fingerprints of the agent's keys, the one in use first."""
+    found = client.call("keys.list")
+    if as_json:
+        click.echo(to_json(found))
+        return
+    for number in found:
+        line(number)
+    if not found:
+        click.echo("no keys", err=True)
 
 
 def _changer(verb: str, about: str) -> click.Command:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mycorrizal import JoinResult, MemberJoined, Node, NodeState, NotRunningError, OperationTimeout, UnknownHandler
+from mycorrizal import JoinError, MemberJoined, Node, NodeState, NotRunningError, OperationTimeout, UnknownHandler
 
 _NODE = Node("fake", b"\x7f\0\0\1", 7946)
 
@@ -46,6 +46,7 @@ class FakeHealth:
 
     score: int = 0
     members: int = 2
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,10 @@ class FakeRegistration:
     """What ``Services.register`` returns."""
 
     def __init__(self, services: FakeServices, service: FakeService) -> None:
-        self.id = service.id
         self._services = services
         self._service = service
 
-    def close(self, timeout: float | None = 10.0) -> None:
+    def deregister(self, timeout: float | None = 10.0) -> None:
         self._services.all.remove(self._service)
 
 
@@ -89,13 +89,20 @@ class FakeServices:
     def __init__(self) -> None:
         self.all: list[FakeService] = []
 
-    def find(self, name: str | None = None, *, healthy: bool = True) -> list[FakeService]:
-        return [one for one in self.all if name in (None, one.name) and (one.healthy or not healthy)]
+    def find(self, name: str | None = None, *, healthy: bool | None = True) -> list[FakeService]:
+        return [one for one in self.all if name in (None, one.name) and healthy in (None, one.healthy)]
 
     def register(
-        self, name: str, *, port: int | None = None, meta: Any = None, timeout: float | None = 10.0
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        meta: Any = None,
+        service_id: str | None = None,
+        timeout: float | None = 10.0,
     ) -> FakeRegistration:
-        self.all.append(FakeService(name, "alice", "127.0.0.1", port, meta, True, f"id-{len(self.all)}"))
+        self.all = [one for one in self.all if one.id != service_id]
+        self.all.append(FakeService(name, "alice", "127.0.0.1", port, meta, True, service_id or name))
         return FakeRegistration(self, self.all[-1])
 
 
@@ -109,26 +116,34 @@ class FakeSettings(dict[str, Any]):
         del self[key]
 
 
+class FakeResults(dict[str, Any]):
+    """What came back from each node, and the errors of the others."""
+
+    def __init__(self, results: Mapping[str, Any], errors: Mapping[str, Exception]) -> None:
+        super().__init__(results)
+        self.errors = errors
+
+
 class FakeKeys:
-    """Keys of a cluster of one."""
+    """Keys of a cluster of two, of which one does not answer to ``add``."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, bytes]] = []
 
-    def list(self, timeout: float | None = 10.0) -> dict[str, list[str]]:
-        return {"alice": ["5f0e..."]}
+    def list(self) -> tuple[bytes, ...]:
+        return (bytes(16), b"\1" * 16)
 
-    def add(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+    def add(self, key: bytes, timeout: float | None = 10.0) -> FakeResults:
         self.calls.append(("add", key))
-        return {"alice": True, "bob": OperationTimeout("no answer from bob")}
+        return FakeResults({"alice": True}, {"bob": OperationTimeout("no answer from bob")})
 
-    def use(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+    def use(self, key: bytes, timeout: float | None = 10.0) -> FakeResults:
         self.calls.append(("use", key))
-        return {"alice": True}
+        return FakeResults({"alice": True}, {})
 
-    def remove(self, key: bytes, timeout: float | None = 10.0) -> dict[str, Any]:
+    def remove(self, key: bytes, timeout: float | None = 10.0) -> FakeResults:
         self.calls.append(("remove", key))
-        return {"alice": True}
+        return FakeResults({"alice": True}, {})
 
 
 class FakeAgent:
@@ -150,6 +165,7 @@ class FakeAgent:
         self.stream = FakeEvents()
         self.gate = threading.Event()
         self.closed = threading.Event()
+        self.problems: tuple[str, ...] = ()
         self.everyone = [FakeMember("alice", tags={"role": "web"}), FakeMember("bob", boot=None)]
 
     def members(self) -> list[FakeMember]:
@@ -164,7 +180,7 @@ class FakeAgent:
         return self.everyone
 
     def health(self) -> FakeHealth:
-        return FakeHealth()
+        return FakeHealth(problems=self.problems)
 
     def metrics(self) -> dict[str, int]:
         return {"events.lost": 0}
@@ -184,15 +200,17 @@ class FakeAgent:
         handler = self.handlers.get(name)
         return value if handler is None else handler(value)
 
-    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> None:
+    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> int:
         self.stream.queue.put(UserEvent(topic, value, self.name, 1))
+        return 1
 
     def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:
         self.calls.append(("update_tags", dict(tags)))
 
-    def join(self, addresses: list[str], timeout: float | None = 10.0) -> JoinResult:
-        self.calls.append(("join", addresses))
-        return JoinResult(1, {"10.0.0.9": OperationTimeout("no answer")})
+    def join(self, seeds: list[str], timeout: float | None = 10.0) -> None:
+        self.calls.append(("join", seeds))
+        if seeds == ["10.0.0.9"]:
+            raise JoinError("nobody there", failures={"10.0.0.9": OperationTimeout("no answer")})
 
     def leave(self, timeout: float | None = 10.0) -> None:
         self.calls.append(("leave",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -21,10 +22,10 @@ from mycorrizal import (
     ValueEncodeError,
     ValueTooLarge,
 )
-from mycorrizal._control.answers import CODES, REGISTRATIONS_MAX, Desk, code_of
+from mycorrizal._control.answers import CODES, REGISTRATIONS_MAX, Desk, code_of, fingerprint
 from mycorrizal._control.commands import COMMANDS, checked
 
-from .fake import FakeAgent
+from .fake import FakeAgent, FakeService
 
 FACTS = {"version": "1.2", "pid": 17, "commands": "ipc:///c", "events": "ipc:///e"}
 
@@ -63,7 +64,7 @@ def test_who_is_there(ask: Asked) -> None:
             **{"state": "alive", "boot": None},
         },
     ]
-    assert ask("health") == {"score": 0, "members": 2}
+    assert ask("health") == {"score": 0, "members": 2, "problems": []}
     assert ask("metrics") == {"events.lost": 0}
     assert ask("peers") == []
     assert ask("commands")[0]["command"] == "ping"
@@ -83,23 +84,41 @@ def test_what_waits_gets_its_timeout(ask: Asked) -> None:
 
 
 def test_services(ask: Asked) -> None:
-    number = ask("services.register", name="web", port=80, meta={"v": 1})
-    assert [one["name"] for one in ask("services.list", name="web")] == ["web"]
+    ask("services.register", name="web", port=80, meta={"v": 1})
+    ask("services.register", name="web", port=81)  # the same once more, changed
+    ask("services.register", name="web", id="second", port=82)
+    assert [(one["id"], one["port"]) for one in ask("services.list", name="web")] == [("web", 81), ("second", 82)]
     assert ask("services.list", name="db") == []
-    ask("services.register", name="web")
-    assert ask("services.deregister", name=number) == 1
-    assert ask("services.deregister", name="web") == 1
+    ask("services.deregister", id="web")
+    assert [one["id"] for one in ask("services.list")] == ["second"]
     with pytest.raises(ControlError) as caught:
-        ask("services.deregister", name="web")
+        ask("services.deregister", id="web")
     assert caught.value.code == "not_found"
 
 
+def test_service_of_the_program_is_left_alone(ask: Asked) -> None:
+    ask.agent.services.register("web", port=80)
+    with pytest.raises(ControlError, match="own program") as caught:
+        ask("services.register", name="web", port=81)
+    assert caught.value.code == "bad_arguments"
+    with pytest.raises(ControlError):
+        ask("services.deregister", id="web")
+    assert [one["port"] for one in ask("services.list")] == [80]
+
+
+def test_unhealthy_services_are_listed_unless_told_not_to(ask: Asked) -> None:
+    ask.agent.services.all.append(FakeService("db", "bob", "127.0.0.1", 1, None, False, "db"))
+    assert len(ask("services.list")) == 1
+    assert ask("services.list", healthy=True) == []
+
+
 def test_registrations_are_bounded(ask: Asked) -> None:
-    for _ in range(REGISTRATIONS_MAX):
-        ask("services.register", name="web")
+    for number in range(REGISTRATIONS_MAX):
+        ask("services.register", name="web", id=str(number))
     with pytest.raises(ControlError) as caught:
         ask("services.register", name="web")
     assert caught.value.code == "busy"
+    ask("services.register", name="web", id="0", port=80)
 
 
 def test_settings(ask: Asked) -> None:
@@ -122,12 +141,14 @@ def test_keys_answer_per_node_also_what_failed(ask: Asked) -> None:
     ask("keys.use", key=key)
     ask("keys.remove", key=key)
     assert ask.agent.keys.calls == [("add", key), ("use", key), ("remove", key)]
-    assert ask("keys.list") == {"alice": ["5f0e..."]}
+    assert ask("keys.list") == [fingerprint(bytes(16)), fingerprint(b"\1" * 16)]
+    assert len({len(number) for number in ask("keys.list")}) == 1 and bytes(16).hex() not in ask("keys.list")
 
 
 def test_the_agent_itself(ask: Asked) -> None:
     ask("update_tags", tags={"role": "db"})
-    assert ask("join", addresses=["10.0.0.1", "10.0.0.9"]) == {"reached": 1, "failures": {"10.0.0.9": "no answer"}}
+    assert ask("broadcast", topic="deploy") == 1
+    ask("join", addresses=["10.0.0.1", "10.0.0.9"])
     ask("leave")
     assert ask("shutdown") is None
     assert not ask.agent.closed.is_set()
@@ -136,11 +157,20 @@ def test_the_agent_itself(ask: Asked) -> None:
     assert [call[0] for call in ask.agent.calls] == ["update_tags", "join", "leave", "leave"]
 
 
-def test_agent_that_cannot_join_later_says_so(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(FakeAgent, "join")
+def test_nobody_to_join_is_said(ask: Asked) -> None:
+    with pytest.raises(ControlError, match="nobody there") as caught:
+        ask("join", addresses=["10.0.0.9"])
+    assert caught.value.code == "unreachable"
+
+
+def test_agent_that_its_owner_dropped_is_gone() -> None:
+    agent = FakeAgent()
+    desk = Desk(weakref.proxy(agent), FACTS)
+    assert desk.answer("ping", {})
+    del agent
     with pytest.raises(ControlError) as caught:
-        ask("join", addresses=["10.0.0.1"])
-    assert caught.value.code == "unsupported"
+        desk.answer("ping", {})
+    assert caught.value.code == "not_running"
 
 
 def test_agent_is_closed_even_if_it_cannot_leave(ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,11 @@ def test_first_signal_is_noted_and_handlers_come_back(number: signal.Signals) ->
 
 
 def test_second_ctrl_c_interrupts() -> None:
-    with pytest.raises(KeyboardInterrupt), StopSignals():
+    with StopSignals() as stop:
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        assert stop.received == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_without_a_signal_nothing_changes() -> None:
