@@ -256,15 +256,14 @@ class Agent(Talking):
         Raises:
             ConfigError: `topic` is no text of 1 to 255 bytes, or reserved.
             ValueEncodeError, ValueTooLarge: `value` cannot be sent, or takes more than 1 MiB.
+            QueueFull: too many events waited to be told, all the time.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         parts = self._running
         check_topic(topic)
         encoded = encode_value(value, parts.codecs).pack()
-        replica = parts.sharing.replica
-        return parts.sharing.call(
-            lambda now: replica.publish(topic, encoded, now), Deadline(timeout), "broadcast"
-        )
+        publish = parts.sharing.publish
+        return parts.sharing.call(lambda now: publish(topic, encoded, now), Deadline(timeout), "broadcast")
 
     def subscribe(
         self, topic: str | None = None, *, last: int = 0, depth: int = 1024, timeout: float | None = 10.0

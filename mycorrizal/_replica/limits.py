@@ -66,6 +66,8 @@ class Limits:
     """Members that say they do not have an event, before it is believed."""
     queue: int = 2_048
     """Messages waiting to be gossiped; own writes are refused beyond it, others' are dropped, the most sent first."""
+    gossip_backlog: int = 128
+    """Messages waiting to be gossiped beyond which own ones are pushed: gossip carries a few hundred a second."""
     pushes: int = 1_024
     """Messages waiting to be pushed; the owner takes them after each call."""
     gossip_bytes: int = 900

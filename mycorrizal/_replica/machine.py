@@ -125,7 +125,8 @@ class Replica:
         message = messages.Setting(key, value, self._clock.tick(now))
         raw = message.encode()
         if value is not None and not self._table.has_room(key, len(raw)):
-            raise QueueFull(f"no room for another setting beside {self._table.live}", hint="delete some")
+            text = f"no room for another setting beside {self._table.live}"
+            raise QueueFull(text, hint="delete some", retriable=False)
         self._spread.check(len(raw))
         self._put_setting(message, raw, now)
         self._spread.out(raw, f"s/{key}")
@@ -234,13 +235,16 @@ class Replica:
         if boot is not None:
             self._services.member_down(Sender(name, boot), now)
 
-    def receive(self, data: bytes, now: float) -> None:
-        """Take one message, out of gossip or a push."""
+    def receive(self, data: bytes, now: float, *, pushed: bool = False) -> None:
+        """Take one message, out of gossip or a push; what was `pushed` to everybody is not passed on."""
         self.note("messages")
+        self._spread.muted = pushed
         try:
             self._handle(messages.decode(data), data, 0.0, now)
         except RemoteProtocolError as error:
             self.reject(error)
+        finally:
+            self._spread.muted = False
 
     def local_state(self, join: bool) -> bytes:
         """Return our state for a push/pull."""
@@ -425,7 +429,8 @@ class Replica:
         service = Service(service_id, record, self._clock.tick(now))
         raw = service.encode()
         if record is not None and not self._services.has_room(service, len(raw)):
-            raise QueueFull("no room for another service", hint="deregister some, or shorten their records")
+            hint = "deregister some, or shorten their records"
+            raise QueueFull("no room for another service", hint=hint, retriable=False)
         self._spread.check(len(raw))
         self._services.put(service, raw, now)
         self._spread.out(raw, f"v/{self.name}/{self.boot.hex()}/{service_id}")

@@ -41,6 +41,7 @@ class Spread:
         self._peers = peers
         self._count = count
         self.pushes: list[Push] = []
+        self.muted = False  # while what was pushed is taken: its sender tells everybody itself
 
     def check(self, size: int) -> None:
         """Refuse a message of our own that finds no room.
@@ -48,25 +49,26 @@ class Spread:
         Raises:
             QueueFull: too many are waiting.
         """
-        if self._rides(size):
-            full = self._queue is not None and len(self._queue) >= self._limits.queue
-        else:
-            full = len(self.pushes) >= self._limits.pushes
-        if full:
+        if not self._peers():
+            return  # nobody to tell; who comes gets our state
+        if not self._gossiped(size) and len(self.pushes) >= self._limits.pushes:
             self._count("spread.full")
             raise QueueFull("too many messages are waiting to be spread", hint="write more slowly, or try again")
 
     def out(self, raw: bytes, name: str) -> None:
         """Spread a message of our own, after ``check``."""
-        if self._queue is not None and self._rides(len(raw)):
+        peers = self._peers()
+        if not peers:
+            return
+        if self._queue is not None and self._gossiped(len(raw)):
             self._queue.queue_broadcast(raw, name=name)
-        elif peers := self._peers():
+        else:
             self._count("spread.pushed")
             self.pushes.append(Push(tuple(peers), raw))
 
     def again(self, raw: bytes, name: str) -> None:
         """Pass on what is news to us, if it can ride gossip."""
-        if self._queue is None or not self._rides(len(raw)):
+        if self.muted or self._queue is None or len(raw) > self._limits.gossip_bytes:
             return
         if 4 * len(self._queue) >= 3 * self._limits.queue:
             self._count("spread.not_passed_on")
@@ -80,5 +82,7 @@ class Spread:
     def __len__(self) -> int:
         return 0 if self._queue is None else len(self._queue)
 
-    def _rides(self, size: int) -> bool:
-        return self._queue is not None and size <= self._limits.gossip_bytes
+    def _gossiped(self, size: int) -> bool:
+        """Return whether a message of our own is for gossip: it is small, and not too many wait there."""
+        queue, limits = self._queue, self._limits
+        return queue is not None and size <= limits.gossip_bytes and len(queue) < limits.gossip_backlog

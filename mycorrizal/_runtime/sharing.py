@@ -28,7 +28,7 @@ from ..delegates import BaseDelegate, Delegate
 from ..exceptions import MycorrizalError, PeerUnreachable, QueueFull
 from . import clock
 from .counters import Counters, QuietLog
-from .deadline import Deadline
+from .deadline import Deadline, pause
 
 if TYPE_CHECKING:
     from .membership import Membership
@@ -43,8 +43,11 @@ STALLED = "mycorrizal.stalled"
 
 _PUSH, _FETCH = b"\0", b"\1"
 _FETCH_SECONDS = 5.0
+_FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
-_CARRIED_MAX = 4096  # payloads on their way over the data plane; further pushes are dropped, and repaired later
+_LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
+_LANE_BUSY = 256
+_LANE_SECONDS = 1.0  # who answered nothing for so long does not hold up the others any more
 
 T = TypeVar("T")
 
@@ -82,7 +85,7 @@ class Sharing:
         self._share = Share(self.replica, None)
         self._quiet = QuietLog(log, name)
         self._carrier: Carrier | None = None
-        self._carried = [0, 0]  # begun, by the gossip thread; ended, by the loop
+        self._lanes: dict[str, _Lane] = {}  # pushes on their way, by target; gossip thread
         self._syncs: dict[int, Future[None]] = {}
         self._membership: Membership | None = None
         self.rivals: list[Any] = []  # nodes that claimed our name
@@ -111,14 +114,21 @@ class Sharing:
         self._carrier = carrier
 
     def call(self, command: Callable[[float], T], deadline: Deadline, operation: str) -> T:
-        """Run `command` on the gossip thread and return its result. Blocks.
+        """Run `command` on the gossip thread and return its result. Blocks, also while too much waits to be told.
 
         Raises:
-            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError, QueueFull
+            QueueFull: there was no room before the deadline, or there will not be.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         membership = self._attached
         membership.guard(operation)
-        return membership.wait(membership.mailbox.post(command), deadline, operation)
+        while True:
+            try:
+                return membership.wait(membership.mailbox.post(command), deadline, operation)
+            except QueueFull as full:
+                if not full.retriable or deadline.passed:
+                    raise
+                pause(deadline.capped(_FULL_SECONDS))
 
     def post(self, command: Callable[[float], T]) -> Future[T]:
         """Run `command` on the gossip thread; the future brings its result."""
@@ -147,7 +157,7 @@ class Sharing:
         kind, body = payload[:1], payload[1:]
         if kind == _PUSH:
             answer(b"")
-            self._tell(lambda now: self.replica.receive(body, now))
+            self._tell(lambda now: self.replica.receive(body, now, pushed=True))
         elif kind == _FETCH:
             self._tell(lambda now: answer(self.replica.answer_fetch(body, now)))
         else:
@@ -186,6 +196,7 @@ class Sharing:
                 self.replica.member_up(node.name, boot, now)
             case swim.NodeLeft(node=node):
                 self._up.pop(node.name, None)
+                self._lanes.pop(node.name, None)
                 self.replica.member_down(node.name, now)
             case swim.NodeConflict(existing=existing, other=other) if existing.name == self._name:
                 self.rivals = [other, *self.rivals[:7]]
@@ -211,7 +222,7 @@ class Sharing:
             self.replica.set_wall(clock.wall_offset())
         for push in self.replica.pushes_to_send():
             for target in push.targets:
-                self._push(target, push.payload)
+                self._push(target, push.payload, now)
         for fetch in self.replica.fetches_to_start():
             self._fetch(fetch)
         while (event := self.replica.next_event()) is not None:
@@ -226,17 +237,32 @@ class Sharing:
                         self.on_setting(event.key)
                     self.on_event(event)
 
-    def _push(self, target: str, payload: bytes) -> None:
-        if self._carrier is None or self._carried[0] - self._carried[1] >= _CARRIED_MAX:
-            self.counters.add("share.pushes_dropped")
+    def publish(self, topic: str, value: bytes, now: float) -> int:
+        """Tell an event; see ``Replica.publish``. Gossip thread.
+
+        Raises:
+            QueueFull: a member that does answer is behind with what was pushed to it.
+        """
+        if any(lane.busy(now) for lane in self._lanes.values()):
+            raise QueueFull("the others are behind with the events", hint="tell fewer a second, or try again")
+        return self.replica.publish(topic, value, now)
+
+    def _push(self, target: str, payload: bytes, now: float) -> None:
+        lane = self._lanes.setdefault(target, _Lane(now))
+        if self._carrier is None or lane.waiting >= _LANE_MAX:
+            self.counters.add("share.pushes_dropped")  # it does not answer; when it does, it asks for what it missed
             return
 
         def done(answer: bytes | None, error: MycorrizalError | None) -> None:
-            self._carried[1] += 1
-            if error is not None:
+            lane.ended += 1
+            if error is None:
+                lane.moved = clock.now()
+            else:
                 self.counters.add("share.pushes_failed")
 
-        self._carried[0] += 1
+        if not lane.waiting:
+            lane.moved = now
+        lane.begun += 1
         self._carrier.ask(target, _PUSH + payload, _FETCH_SECONDS, done)
 
     def _fetch(self, fetch: replica.Fetch) -> None:
@@ -264,6 +290,24 @@ class Sharing:
         for future in syncs.values():
             if future.set_running_or_notify_cancel():
                 future.set_exception(self._attached.gossip.service.refusal())
+
+
+class _Lane:
+    """Pushes on their way to one member. ``begun`` is the gossip thread's, ``ended`` the loop's, each a single step."""
+
+    __slots__ = ("begun", "ended", "moved")
+
+    def __init__(self, now: float) -> None:
+        self.begun = 0
+        self.ended = 0
+        self.moved = now
+
+    @property
+    def waiting(self) -> int:
+        return self.begun - self.ended
+
+    def busy(self, now: float) -> bool:
+        return self.waiting >= _LANE_BUSY and now - self.moved < _LANE_SECONDS
 
 
 class _Supply(BaseDelegate):

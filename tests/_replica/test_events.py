@@ -209,7 +209,8 @@ def test_a_newcomer_that_learns_of_a_sender_late_gets_what_is_remembered() -> No
 
 
 def test_own_events_have_limits() -> None:
-    one = replica(limits=Limits(event=100, queue=3))
+    one = replica(limits=Limits(event=100, gossip_backlog=3, pushes=0))
+    one.member_up("b", boot("b"), 0.0)
     with pytest.raises(ValueTooLarge):
         one.publish("t", b"x" * 101, 0.0)
     with pytest.raises(ValueTooLarge):

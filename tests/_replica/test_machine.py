@@ -93,7 +93,8 @@ def test_others_writes_are_taken_a_little_beyond_the_limit_and_then_counted() ->
 
 
 def test_the_queue_is_bounded_for_own_and_for_others() -> None:
-    one, other = replica(limits=Limits(queue=8)), replica("b")
+    one, other = replica(limits=Limits(queue=8, gossip_backlog=8, pushes=2)), replica("b")
+    one.member_up("b", boot("b"), 0.0)
     one.joined(0.0)
     for number in range(20):
         other.set_setting(f"key{number}", b"", 0.0)
@@ -102,9 +103,32 @@ def test_the_queue_is_bounded_for_own_and_for_others() -> None:
     assert one.gauges["queue"] == 6
     one.set_setting("a", b"", 0.0)
     one.set_setting("b", b"", 0.0)
+    assert one.gauges["queue"] == 8
+    for key in ("c", "d"):  # gossip has enough to do: these are pushed
+        one.set_setting(key, b"", 0.0)
     with pytest.raises(QueueFull, match="waiting"):
-        one.set_setting("c", b"", 0.0)
-    assert "c" not in one.settings
+        one.set_setting("e", b"", 0.0)
+    assert "e" not in one.settings
+    assert [push.targets for push in one.pushes_to_send()] == [("b",), ("b",)]
+    one.set_setting("e", b"", 0.0)
+
+
+def test_who_has_nobody_to_tell_queues_nothing() -> None:
+    one = replica()
+    for number in range(5_000):
+        one.publish("t", b"", float(number))
+    assert one.gauges["queue"] == 0
+    assert one.pushes_to_send() == []
+
+
+def test_what_was_pushed_is_not_passed_on() -> None:
+    one, other = replica(), replica("b")
+    one.member_up("b", boot("b"), 0.0)
+    one.joined(0.0)
+    for number, pushed in ((1, True), (2, False)):
+        event = messages.Event(messages.Sender("b", other.boot), number, "t", b"")
+        one.receive(event.encode(), 0.0, pushed=pushed)
+        assert one.gauges["queue"] == number - 1
 
 
 def test_equal_states_are_not_decoded() -> None:

@@ -30,6 +30,7 @@ class User(BaseDelegate):
 
 def test_messages_of_both_go_side_by_side_and_fit() -> None:
     one, other = replica("a"), replica("b")
+    one.member_up("b", other.boot, 0.0)
     one.set_setting("key", b"value", 0.0)
     user = User(b"hello", PREFIX + b"\x01like ours", b"")
     share, theirs = Share(one, user), Share(other, None)
@@ -43,6 +44,7 @@ def test_messages_of_both_go_side_by_side_and_fit() -> None:
 
 def test_a_packet_that_is_full_of_ours_leaves_the_users_waiting() -> None:
     one = replica("a")
+    one.member_up("b", replica("b").boot, 0.0)
     one.set_setting("key", b"x" * 400, 0.0)
     user = User(b"hello")
     share = Share(one, user)

@@ -103,6 +103,18 @@ def test_events_reach_each_subscriber_once_and_in_order(agents: Make) -> None:  
             stream.get(0.3)
 
 
+def test_a_flood_of_events_makes_the_sender_wait_and_loses_none(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    for number in range(5000):
+        alice.broadcast("alone", number)  # nobody to tell: no queue fills up
+    bob = agents("bob")
+    alice.wait_for(2)
+    stream = bob.subscribe("flood", depth=4000)
+    for number in range(3000):
+        alice.broadcast("flood", number, timeout=30)
+    assert [event.value for event in user_events(stream, 3000)] == list(range(3000))
+
+
 def test_a_late_subscriber_gets_the_last_events(agents: Make) -> None:  # noqa: F811
     alice = agents("alice")
     for number in range(5):
