@@ -33,6 +33,11 @@ knowing this module, and each carries fields beside its text::
         LabelMismatch                     the peer's label is not ours
         DecryptError                      encrypted with another key, or not at all
         ProofError                        the peer did not prove the key, or its certificate
+      CacheError (RuntimeError)           an operation of the cache failed
+        CacheUnavailable                  no primary took it in time; nothing happened
+        CacheOutcomeUnknown               it may have happened (indeterminate)
+        NotACounter (TypeError)           an increment of what is no integer
+      CacheConflict (ConfigError)         two members define one cache differently
 """
 
 from __future__ import annotations
@@ -43,6 +48,10 @@ from typing import Any
 
 __all__ = [
     "BindError",
+    "CacheConflict",
+    "CacheError",
+    "CacheOutcomeUnknown",
+    "CacheUnavailable",
     "ConfigError",
     "ConnectionRefused",
     "ControlError",
@@ -56,6 +65,7 @@ __all__ = [
     "MycorrizalError",
     "NameInUse",
     "NoPingResponse",
+    "NotACounter",
     "NotRunningError",
     "OperationCancelled",
     "OperationTimeout",
@@ -287,3 +297,31 @@ class DecryptError(RemoteProtocolError):
 
 class ProofError(RemoteProtocolError):
     """The peer did not prove the key, or its certificate, for this very session."""
+
+
+class CacheError(MycorrizalError, RuntimeError):
+    """An operation of the cache failed."""
+
+
+class CacheUnavailable(CacheError):
+    """Nobody could take the operation before its deadline, or the quorum is missing; nothing happened."""
+
+    retriable = True
+
+
+class CacheOutcomeUnknown(CacheError):
+    """The operation was sent, and whether it took effect is not known."""
+
+    indeterminate = True
+
+
+class NotACounter(CacheError, TypeError):
+    """``incr`` of an entry whose value is no integer of 64 bits; nothing happened."""
+
+
+class CacheConflict(ConfigError):
+    """Two members define one cache with different settings; the text names both."""
+
+    def __init__(self, message: str, *, node: str | None = None, hint: str | None = None) -> None:
+        super().__init__("cache", message, hint=hint)
+        self.node = node

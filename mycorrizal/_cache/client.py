@@ -1,0 +1,217 @@
+"""Operations of this node's callers: to the primary, again if it was not it, until the deadline.
+
+An operation is tried again when nothing happened (another node is primary, or
+not ready yet), and also when nobody knows (the call broke): a primary
+recognises it by its id. If the deadline passes while nobody knows, the error
+says ``indeterminate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import CacheError, CacheOutcomeUnknown, CacheUnavailable
+from .core import Failure
+from .messages import Answer, Message, Reply, pack_ops, parse_results, parts
+from .operations import AGAIN, READS, Kind, Op, Result, Status
+from .placement import Owner, partition_of
+from .shard import Pending
+from .timers import Timer
+
+if TYPE_CHECKING:
+    from .space import Space
+
+__all__ = ["Client"]
+
+
+class _Job:
+    """What one caller asked for: one operation or many, and one completion."""
+
+    __slots__ = ("left", "outcomes", "ticket", "timer")
+
+    def __init__(self, ticket: Any, count: int) -> None:
+        self.ticket = ticket
+        self.left = count
+        self.outcomes: list[Result | CacheError | None] = [None] * count
+        self.timer: Timer | None = None
+
+
+class _Attempt:
+    """One operation of a job."""
+
+    __slots__ = ("began", "count", "deadline", "done", "index", "job", "op", "owner", "unsure", "why")
+
+    def __init__(self, job: _Job, index: int, op: Op, now: float, deadline: float) -> None:
+        self.job = job
+        self.index = index
+        self.op = op
+        self.began = now
+        self.deadline = deadline
+        self.count = 0
+        self.unsure = False
+        self.done = False
+        self.why = int(Status.MOVED)
+        self.owner: Owner | None = None  # who has it now
+
+
+class Client:
+    """The callers of one cache on one node."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._core = space.core
+        self._ready: list[_Attempt] = []
+        self.open = 0
+
+    def operate(self, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
+        """Run operations; the completion is a list of a ``Result`` or an error for each, in order."""
+        job = _Job(ticket, len(ops))
+        if not ops:
+            self._core.completions.append((ticket, []))
+            return
+        attempts = []
+        for index, op in enumerate(ops):
+            named = op if op.id else op._replace(id=self._core.rng.getrandbits(62) | 1)
+            attempts.append(_Attempt(job, index, named, now, deadline))
+        self.open += len(ops)
+        self._ready += attempts
+        job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
+
+    def flush(self, now: float) -> None:
+        """Send what is ready: each alone, but operations of one job together."""
+        while self._ready:
+            ready, self._ready = self._ready, []
+            groups: dict[tuple[Owner, _Job], list[_Attempt]] = {}
+            for attempt in ready:
+                if attempt.done:
+                    continue
+                owner = self._space.shards[partition_of(attempt.op.key)].primary
+                if owner is None:
+                    self._again(attempt, Status.MOVED, now)
+                elif owner == self._core.me:
+                    self._run_here(attempt, now)
+                else:
+                    groups.setdefault((owner, attempt.job), []).append(attempt)
+            for (owner, _), attempts in groups.items():
+                self._send(owner, attempts, now)
+
+    def _prepared(self, attempt: _Attempt, now: float) -> Op:
+        """Return the operation as this attempt sends it."""
+        op = attempt.op
+        if attempt.count:
+            op = op._replace(age=max(1, int((now - attempt.began) * 1000)))
+        attempt.count += 1
+        return op
+
+    def _run_here(self, attempt: _Attempt, now: float) -> None:
+        attempt.owner = self._core.me
+        number = attempt.count
+
+        def done(result: Result, now: float) -> None:
+            if attempt.count == number + 1 and not attempt.done:
+                self._answered(attempt, result, now)
+
+        op = self._prepared(attempt, now)
+        self._space.primary.submit(Pending(op, self._core.me, done, attempt.deadline), now)
+
+    def _send(self, owner: Owner, attempts: list[_Attempt], now: float) -> None:
+        limits = self._core.limits
+        batch: list[_Attempt] = []
+        size = 0
+        for attempt in attempts:
+            batch.append(attempt)
+            size += len(attempt.op.key) + len(attempt.op.value or b"") + 64
+            if len(batch) >= limits.batch_records or size >= limits.batch_bytes:
+                self._send_batch(owner, batch, now)
+                batch, size = [], 0
+        if batch:
+            self._send_batch(owner, batch, now)
+
+    def _send_batch(self, owner: Owner, batch: list[_Attempt], now: float) -> None:
+        ops = [self._prepared(attempt, now) for attempt in batch]
+        for attempt in batch:
+            attempt.owner = owner
+        deadline = min(attempt.deadline for attempt in batch)
+        longest = max(op.wait for op in ops) / 1000.0
+
+        def done(outcome: Reply | Failure, answered: float) -> None:
+            results = None
+            if not isinstance(outcome, Failure) and outcome.status == Answer.OK:
+                results = parse_results(parts(outcome.body, 1)[0])
+            if results is not None and len(results) == len(batch):
+                for attempt, result in zip(batch, results, strict=True):
+                    if not attempt.done:
+                        if attempt.op.kind == Kind.GET:
+                            self._space.near.keep(attempt.op.key, result, owner, now)
+                        self._answered(attempt, result, answered)
+                return
+            unsure = (isinstance(outcome, Failure) and outcome.indeterminate) or results is not None
+            for attempt in batch:
+                if not attempt.done:
+                    attempt.unsure = attempt.unsure or (unsure and attempt.op.kind not in READS)
+                    self._again(attempt, Status.MOVED, answered)
+
+        left = max(1, int((deadline - now) * 1000))
+        body = [pack_ops(ops), left]
+        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest)
+
+    def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
+        status = result.status
+        if status in AGAIN:
+            self._again(attempt, status, now)
+        elif status == Status.UNSURE:
+            attempt.unsure = True
+            self._again(attempt, status, now)
+        elif status == Status.FORGOTTEN:
+            self._finish(attempt, _unknown(attempt.owner))
+        else:
+            self._finish(attempt, result)
+
+    def _again(self, attempt: _Attempt, why: int, now: float) -> None:
+        """Try later, unless the deadline comes first."""
+        attempt.why = why
+        attempt.owner = None
+        at = now + self._core.backoff(attempt.count - 1 if attempt.count else 0)
+        if at >= attempt.deadline:
+            return  # the timer of the job ends it
+        self._core.counters["operations_retried"] += 1
+        self._core.timers.call_at(at, lambda now: self._ready.append(attempt))
+
+    def _expire(self, attempts: list[_Attempt], now: float) -> None:
+        for attempt in attempts:
+            if attempt.done:
+                continue
+            under_way = attempt.owner is not None and attempt.op.kind not in READS
+            if attempt.unsure or under_way:
+                self._finish(attempt, _unknown(attempt.owner))
+            else:
+                self._finish(attempt, self._unavailable(attempt))
+
+    def _unavailable(self, attempt: _Attempt) -> CacheUnavailable:
+        if attempt.why == Status.NO_QUORUM:
+            text = f"fewer than {self._space.definition.quorum} members announce cache {self._space.name!r}"
+        else:
+            text = f"no primary of cache {self._space.name!r} took the operation in time"
+        return CacheUnavailable(text, hint="nothing happened; try again, or allow more time")
+
+    def _finish(self, attempt: _Attempt, outcome: Result | CacheError) -> None:
+        attempt.done = True
+        self.open -= 1
+        job = attempt.job
+        job.outcomes[attempt.index] = outcome
+        job.left -= 1
+        if isinstance(outcome, CacheError):
+            self._core.counters["operations_failed"] += 1
+        if not job.left:
+            if job.timer is not None:
+                job.timer.cancel()
+            self._core.completions.append((job.ticket, job.outcomes))
+
+
+def _unknown(owner: Owner | None) -> CacheOutcomeUnknown:
+    return CacheOutcomeUnknown(
+        "the operation was sent, and nobody said what came of it",
+        node=owner.name if owner is not None else None,
+        hint="read the entry before trying again",
+    )

@@ -1,0 +1,102 @@
+"""What all parts of a cache machine share: who we are, the clock of versions, calls to peers, timers, counters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+from .._wire.values import Encoded
+from ..exceptions import RemoteProtocolError
+from .definition import Limits
+from .messages import Message, Reply, Request, encode
+from .placement import Owner, Placement
+from .timers import Timers
+from .versions import VersionClock
+
+__all__ = ["Call", "Core", "Done", "Failure", "Pace"]
+
+
+class Call(NamedTuple):
+    """One request to be carried to a peer. Answer with ``answered`` or ``failed``, exactly once, by the deadline."""
+
+    id: int
+    member: Owner
+    payload: Encoded
+    deadline: float
+
+
+class Failure(NamedTuple):
+    """A call that got no answer. Not ``indeterminate``: the peer did not read it."""
+
+    indeterminate: bool
+
+
+Done = Callable[[Reply | Failure, float], None]
+
+
+class Pace:
+    """Bytes a second, with a second's worth in hand."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    def take(self, size: int, now: float) -> float:
+        """Spend `size` bytes; return when the next may be spent."""
+        self._free_at = max(self._free_at, now - 0.1) + size / self._rate
+        return max(now, self._free_at)
+
+
+class Core:
+    """Shared by the spaces of one machine."""
+
+    def __init__(self, me: Owner, clock: VersionClock, rng: Random, limits: Limits) -> None:
+        self.me = me
+        self.clock = clock
+        self.rng = rng
+        self.limits = limits
+        self.timers = Timers()
+        self.counters: Counter[str] = Counter()
+        self.placement = Placement()
+        self.pace = Pace(limits.rebalance_rate)
+        self.alive: dict[Owner, None] = {}  # all processes in our view
+        self.outgoing: list[Call] = []
+        self.notices: list[tuple[Owner, Encoded]] = []
+        self.completions: list[tuple[Any, Any]] = []
+        self._calls: dict[int, Done] = {}
+        self._next_call = 0
+
+    def call(
+        self, member: Owner, kind: Message, cache: str, body: list[Any], done: Done, now: float,
+        deadline: float | None = None, patience: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Ask `member`, which may take `patience` seconds longer; ``done`` gets the answer or the failure."""
+        latest = now + self.limits.call_timeout + patience
+        deadline = latest if deadline is None else min(deadline, latest)
+        self._next_call += 1
+        self._calls[self._next_call] = done
+        request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
+        self.outgoing.append(Call(self._next_call, member, encode(request), deadline))
+
+    def notify(self, member: Owner, kind: Message, cache: str, body: list[Any]) -> None:
+        """Tell `member`; it may get lost."""
+        request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
+        self.notices.append((member, encode(request)))
+
+    def end_call(self, number: int, outcome: Reply | Failure, now: float) -> None:
+        """A call is over."""
+        done = self._calls.pop(number, None)
+        if done is None:
+            return
+        try:
+            done(outcome, now)
+        except RemoteProtocolError:  # raised before anything was changed
+            self.counters["bad_answers"] += 1
+            done(Failure(indeterminate=True), now)
+
+    def backoff(self, attempt: int) -> float:
+        """Return how long to wait before the next attempt: doubling, with jitter."""
+        most = min(self.limits.retry_max, self.limits.retry_min * (1 << min(attempt, 10)))
+        return most * (0.5 + self.rng.random() / 2)

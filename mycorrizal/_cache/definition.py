@@ -1,0 +1,109 @@
+"""What a cache is defined as, the same on every member that announces it, and what bounds a machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from ..exceptions import CacheConflict, ConfigError
+
+__all__ = ["Definition", "Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A cache, as its members agree on it.
+
+    Attributes:
+        name: up to 255 bytes of UTF-8.
+        ttl: seconds that an entry lives unless its write says otherwise; None: for ever.
+        max_entries, max_bytes: bounds of what *each node* holds of it, primaries' and backups' copies alike.
+            Bytes count keys, values and ``ENTRY_BYTES`` an entry.
+        replicas: copies of each entry, the primary's included.
+        near: whether members may keep near copies, and are sent invalidations for them.
+        read_backups: whether a node reads from a copy that it holds as backup (it may be behind by a write under way).
+        sync_backups: whether a write waits for its backups. False: a write that was acknowledged is lost if its
+            primary dies before the backups have it, some milliseconds as a rule.
+        quorum: members that must announce the cache for it to be used; 0: none.
+    """
+
+    name: str
+    ttl: float | None = None
+    max_entries: int | None = None
+    max_bytes: int | None = None
+    replicas: int = 2
+    near: bool = False
+    read_backups: bool = False
+    sync_backups: bool = True
+    quorum: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name.encode()) <= 255:
+            raise ConfigError("name", "a cache's name has 1 to 255 bytes of UTF-8")
+        if not 1 <= self.replicas <= 16:
+            raise ConfigError("replicas", f"{self.replicas} copies; from 1 to 16 are possible")
+        for field in ("ttl", "max_entries", "max_bytes"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ConfigError(field, f"{value} is not above zero", hint="None is without a bound")
+        if self.quorum < 0:
+            raise ConfigError("quorum", f"{self.quorum} members")
+
+    def refuse_conflict(self, other: Definition, node: str) -> None:
+        """Raise ``CacheConflict`` if `node` has defined the same cache differently."""
+        mine, theirs = asdict(self), asdict(other)
+        differing = [field.name for field in fields(self) if mine[field.name] != theirs[field.name]]
+        if differing:
+            here = ", ".join(f"{field}={mine[field]!r}" for field in differing)
+            there = ", ".join(f"{field}={theirs[field]!r}" for field in differing)
+            raise CacheConflict(
+                f"cache {self.name!r} is defined with {here} here and with {there} on {node}",
+                node=node,
+                hint="use the same settings everywhere, or another name",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one machine. Each overflow is counted."""
+
+    key_bytes: int = 1024
+    """Longest key."""
+    value_bytes: int = 1 << 30
+    """Longest value."""
+    operations: int = 1 << 16
+    """Operations of local callers under way; more are refused."""
+    waiting: int = 4096
+    """Operations that wait at the primary for the same key; more are told to come again."""
+    batch_bytes: int = 256 << 10
+    """Bytes of records in one message, unless a single one is larger."""
+    batch_records: int = 1024
+    """Records in one message."""
+    backlog_records: int = 1 << 16
+    """Records that wait for one backup that need not be waited for; more, and it is filled anew instead."""
+    outcomes: int = 256
+    """Outcomes remembered for each partition, so that a retry is recognised; the oldest go first."""
+    outcomes_age: float = 60.0
+    """Seconds they are remembered for, and so the longest that an operation is retried."""
+    graves: int = 1 << 17
+    """Tombstones of one cache; the oldest go first."""
+    graves_age: float = 3600.0
+    """Seconds that a tombstone is kept: longer partitions may lose writes to old deletes, never undo a delete."""
+    rebalance_rate: float = 64e6
+    """Bytes a second that this node moves when copies change place."""
+    takeover_patience: float = 10.0
+    """Seconds that a new primary waits for a member that does not agree, before it serves without it."""
+    retry_min: float = 0.02
+    retry_max: float = 0.4
+    """Seconds between attempts, doubling."""
+    call_timeout: float = 5.0
+    """Seconds for one call between members; a caller's own deadline may be sooner."""
+    leases: int = 1 << 14
+    """Leases to compute that one node gives out for a cache at a time."""
+    audit_interval: float = 60.0
+    """Seconds between two comparisons of a partition with its backups."""
+    near_entries: int = 1 << 16
+    """Near copies of one cache."""
+    near_interval: float = 0.5
+    """Seconds between two heartbeats of the invalidations."""
+    work: int = 1000
+    """Entries expired or looked at in one turn."""

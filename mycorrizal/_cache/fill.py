@@ -1,0 +1,264 @@
+"""How a backup gets a whole copy: the primary offers, and pushes what differs, at a bounded rate.
+
+Writes go to a new backup at once, as to any other; what was there before is
+pushed meanwhile, key by key, and newest version wins. At the end the backup
+drops what it holds beside that, so that copies are equal: what was evicted,
+or deleted so long ago that no tombstone is left. Equal digests spare the push.
+
+The same comparison runs for every backup once an ``audit_interval``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .core import Failure
+from .handover import copy_of
+from .messages import (
+    Answer,
+    Message,
+    Record,
+    Reply,
+    pack_records,
+    parse_copies,
+    parse_records,
+    partition,
+    partitions,
+    parts,
+    version,
+)
+from .placement import Owner, bitmap
+from .shard import Shard
+
+if TYPE_CHECKING:
+    from .space import Space
+
+__all__ = ["Fill"]
+
+
+class _Push:
+    """A partition on its way to one backup."""
+
+    __slots__ = ("at", "backup", "epoch", "keys", "mark", "shard", "start")
+
+    def __init__(self, shard: Shard, backup: Owner, keys: list[bytes], mark: int, start: int) -> None:
+        self.shard = shard
+        self.backup = backup
+        self.epoch = shard.epoch
+        self.keys = keys
+        self.mark = mark
+        self.start = start
+        self.at = 0
+
+
+class _Peer:
+    """What is going on with one backup."""
+
+    __slots__ = ("attempt", "not_before", "offering", "push", "wanted")
+
+    def __init__(self) -> None:
+        self.offering = False
+        self.push: _Push | None = None
+        self.wanted: dict[int, None] = {}
+        self.attempt = 0
+        self.not_before = 0.0
+
+
+class Fill:
+    """Both ends of it, for one cache on one node."""
+
+    def __init__(self, space: Space, now: float) -> None:
+        self._space = space
+        self._core = space.core
+        self._peers: dict[Owner, _Peer] = {}
+        self._receiving: dict[int, tuple[int, dict[bytes, None]]] = {}
+        self._audit_at(now)
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._space.wake()
+
+    def _audit_at(self, now: float) -> None:
+        interval = self._core.limits.audit_interval * (0.75 + self._core.rng.random() / 2)
+        self._core.timers.call_at(now + interval, self._audit)
+
+    def _audit(self, now: float) -> None:
+        """Compare all copies again; they are taken for whole meanwhile."""
+        self._audit_at(now)
+        offers: dict[Owner, list[Shard]] = {}
+        for shard in self._space.shards:
+            if shard.serving and shard.claim is None and not shard.fills and not shard.flights:
+                for backup in shard.owners[1:]:
+                    offers.setdefault(backup, []).append(shard)
+        for backup, shards in offers.items():
+            peer = self._peers.setdefault(backup, _Peer())
+            if not peer.offering:
+                self._offer(backup, peer, shards, now)
+
+    def forget(self, members: dict[Owner, None]) -> None:
+        """Keep what goes on with `members` only."""
+        for member in [member for member in self._peers if member not in members]:
+            del self._peers[member]
+
+    # -- the primary --------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """Start what may be started: at the end of every turn."""
+        needed: dict[Owner, list[Shard]] = {}
+        for shard in self._space.shards:
+            if shard.fills and shard.serving and shard.claim is None:
+                for backup in shard.fills:
+                    needed.setdefault(backup, []).append(shard)
+        for backup, shards in needed.items():
+            peer = self._peers.setdefault(backup, _Peer())
+            if peer.push is None and not peer.offering and peer.not_before <= now:
+                shards_wanted = [shard for shard in shards if shard.partition in peer.wanted]
+                if shards_wanted:
+                    self._start(peer, shards_wanted[0], backup, now)
+                else:
+                    self._offer(backup, peer, shards, now)
+
+    def _offer(self, backup: Owner, peer: _Peer, shards: list[Shard], now: float) -> None:
+        peer.offering = True
+        peer.wanted = {}
+        epochs = {shard.partition: shard.epoch for shard in shards}
+
+        def done(outcome: Reply | Failure, now: float) -> None:
+            peer.offering = False
+            if isinstance(outcome, Failure) or outcome.status != Answer.OK:
+                self._later(peer, now)
+                return
+            refused, wanted = (partitions(item) for item in parts(outcome.body, 2))
+            for shard in shards:
+                place = shard.partition
+                if shard.epoch != epochs[place] or not shard.serving or place in refused:
+                    continue
+                if place in wanted:
+                    shard.fills[backup] = None
+                    peer.wanted[place] = None
+                else:
+                    shard.fills.pop(backup, None)
+            if refused:
+                self._later(peer, now)
+            else:
+                peer.attempt = 0
+            self.wake()
+
+        body = [[list(copy_of(self._space, shard)) for shard in shards]]
+        self._core.call(backup, Message.OFFER, self._space.name, body, done, now)
+
+    def _later(self, peer: _Peer, now: float) -> None:
+        peer.not_before = now + self._core.backoff(peer.attempt)
+        peer.attempt += 1
+        self._core.timers.call_at(peer.not_before, lambda now: self.wake())
+
+    def _start(self, peer: _Peer, shard: Shard, backup: Owner, now: float) -> None:
+        """Push a partition: the keys that are there now, as they are when their turn comes."""
+        store, place = self._space.store, shard.partition
+        keys = [*store.tables[place], *store.graves[place]]
+        start = self._core.clock.peek()
+        for flight in shard.flights.values():  # they reach the backup by themselves, and are not in the table yet
+            start = min(start, flight.record.version - 1)
+        peer.push = _Push(shard, backup, keys, self._core.clock.tick(now), start)
+        self._core.counters["fills"] += 1
+        self._push(peer, peer.push, now)
+
+    def _push(self, peer: _Peer, push: _Push, now: float) -> None:
+        if peer.push is not push:
+            return
+        shard, store = push.shard, self._space.store
+        if shard.epoch != push.epoch or not shard.serving or push.backup not in shard.fills:
+            peer.push = None
+            self.wake()
+            return
+        place, limits = shard.partition, self._core.limits
+        table, graves = store.tables[place], store.graves[place]
+        records: list[Record] = []
+        size, first = 0, not push.at
+        while push.at < len(push.keys) and len(records) < limits.batch_records and size < limits.batch_bytes:
+            key = push.keys[push.at]
+            push.at += 1
+            entry = table.get(key)
+            if entry is not None:
+                records.append(Record(key, entry.value, entry.version, entry.expires))
+                size += len(entry.value) + len(key) + 64
+            elif key in graves:
+                records.append(Record(key, None, graves[key]))
+                size += len(key) + 64
+        last = push.at >= len(push.keys)
+
+        def done(outcome: Reply | Failure, now: float) -> None:
+            if peer.push is push:
+                self._pushed(peer, push, last, size, outcome, now)
+
+        outcomes = self._space.outcomes(shard, now) if first else []
+        ends = [push.start, store.floors[place], store.cleared[place]]
+        body = [place, push.mark, first, last, ends, pack_records(records, now), outcomes]
+        self._core.counters["fill_bytes"] += size
+        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now)
+
+    def _pushed(
+        self, peer: _Peer, push: _Push, last: bool, size: int, outcome: Reply | Failure, now: float
+    ) -> None:
+        if isinstance(outcome, Failure) or outcome.status != Answer.OK:
+            peer.push = None
+            self._later(peer, now)
+        elif not last:
+            at = self._core.pace.take(size, now)
+            if at > now:
+                self._core.timers.call_at(at, lambda now: self._push(peer, push, now))
+            else:
+                self._push(peer, push, now)
+        else:
+            peer.push = None
+            peer.attempt = 0
+            peer.wanted.pop(push.shard.partition, None)
+            if push.shard.epoch == push.epoch and push.shard.serving:
+                push.shard.fills.pop(push.backup, None)
+            self.wake()
+
+    # -- the backup ---------------------------------------------------------------------
+
+    def offered(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
+        """Answer an OFFER: what we do not take from `sender`, and what we want."""
+        refused, wanted = [], []
+        for copy in parse_copies(parts(body, 1)[0]):
+            shard = self._space.shards[copy.partition]
+            if shard.primary != sender:
+                refused.append(copy.partition)
+                continue
+            mine = copy_of(self._space, shard)
+            if mine[:3] != copy[:3] or mine.cleared < copy.cleared:
+                wanted.append(copy.partition)
+            else:
+                self._space.store.floors[copy.partition] = max(mine.floor, copy.floor)
+        return [bitmap(refused), bitmap(wanted)]
+
+    def pushed(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
+        """Take a piece of a copy; None if `sender` is not primary, or the pieces before are missing."""
+        place, mark, first, last, ends, records, outcomes = parts(body, 7)
+        start, floor, cleared = [version(end) for end in parts(ends, 3)]
+        space, shard = self._space, self._space.shards[partition(place)]
+        if shard.primary != sender:
+            return None
+        if first:
+            self._receiving[place] = (version(mark), {})
+            space.learn(shard, outcomes, now)
+        session = self._receiving.get(place)
+        if session is None or session[0] != mark:
+            return None
+        seen = session[1]
+        for record in parse_records(records, now):
+            seen[record.key] = None
+            space.apply(record, now)
+        if last:
+            if self._core.me not in shard.owners:
+                space.handover.keep_house(now)
+            del self._receiving[place]
+            store = space.store
+            store.clear(place, cleared)
+            for key, entry in list(store.tables[place].items()):
+                if entry.version <= start and key not in seen:
+                    store.discard(place, key)
+            store.floors[place] = max(store.floors[place], floor)
+        return []

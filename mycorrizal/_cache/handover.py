@@ -1,0 +1,415 @@
+"""How a partition gets a new primary that has everything: claim, agree, pull.
+
+A new primary asks *every* member that announces the cache what it holds. A
+member that agrees takes no writes from anybody else from then on; one whose
+view says otherwise refuses, and is asked again until the views meet, or it is
+gone from ours. What those who agreed hold is pulled, newest version wins, and
+only then does the primary serve. So of two nodes that both hold themselves for
+primary, one cannot complete a write.
+
+Who holds copies and sees another primary than before expects to be asked; if
+it is not, it says so (``RELEASE``), which covers a primary that was thought
+dead and does not know it, and the halves of a cluster that meet again. A member
+that never agrees holds a primary up for ``takeover_patience`` seconds, no longer.
+
+A member that is no owner any more keeps its copy until the primary says that
+all owners have theirs (``SURPLUS``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any
+
+from .core import Failure
+from .messages import (
+    Answer,
+    Copy,
+    Message,
+    Record,
+    Reply,
+    pack_records,
+    parse_copies,
+    parse_records,
+    partition,
+    partitions,
+    parts,
+)
+from .placement import Owner, bitmap
+from .shard import Shard
+
+if TYPE_CHECKING:
+    from .space import Space
+
+__all__ = ["Claim", "Handover", "copy_of"]
+
+_RELEASE_AFTER = 0.3
+_HOUSEKEEPING = 1.0
+
+
+class Claim:
+    """What the primary of one partition still has to hear.
+
+    Attributes:
+        asking: members that have not agreed yet.
+        pulling: members that have, and what they say they hold.
+    """
+
+    __slots__ = ("asking", "pulling", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.asking: dict[Owner, None] = {}
+        self.pulling: dict[Owner, Copy] = {}
+
+
+class _Peer:
+    """What is going on with one member."""
+
+    __slots__ = ("attempt", "claiming", "not_before", "pull")
+
+    def __init__(self) -> None:
+        self.claiming = False
+        self.attempt = 0
+        self.not_before = 0.0
+        self.pull: _Pull | None = None
+
+
+class _Pull:
+    """A partition on its way from one member."""
+
+    __slots__ = ("claim", "copy", "member", "seen", "shard")
+
+    def __init__(self, member: Owner, shard: Shard, claim: Claim, copy: Copy) -> None:
+        self.member = member
+        self.shard = shard
+        self.claim = claim
+        self.copy = copy
+        self.seen: dict[bytes, None] = {}
+
+
+def copy_of(space: Space, shard: Shard) -> Copy:
+    """Return what we hold of a partition; the digest covers entries and tombstones."""
+    place, store = shard.partition, space.store
+    count = len(store.tables[place]) + len(store.graves[place]) + len(shard.outcomes)
+    digest = store.digests[place] ^ store.graves_digest(place) ^ shard.outcomes_digest()
+    return Copy(place, count, digest, store.floors[place], store.cleared[place])
+
+
+class Handover:
+    """Both ends of it, for one cache on one node."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._core = space.core
+        self._peers: dict[Owner, _Peer] = {}
+        self._housekeeping = False
+
+    # -- what the view brings -----------------------------------------------------------
+
+    def claim(self, shard: Shard, now: float, who: Owner | None = None) -> None:
+        """We are primary of `shard`: hear everybody (and `who`) before serving."""
+        claim = shard.claim = Claim(now)
+        claim.asking = {member: None for member in self._space.members if member != self._core.me}
+        if who is not None:
+            claim.asking[who] = None
+        shard.fills = {}
+        self._core.counters["claims"] += 1
+        if claim.asking:
+            patience = now + self._core.limits.takeover_patience
+            self._core.timers.call_at(patience, lambda now: self._impatient(shard, claim, now))
+        self._advance(shard, now)
+        self._space.wake()
+
+    def members_changed(self, shard: Shard, now: float) -> None:
+        """While `shard` is being claimed, others may have come or gone."""
+        claim = shard.claim
+        if claim is None:
+            return
+        members = self._core.alive
+        for table in (claim.asking, claim.pulling):
+            for member in [member for member in table if member not in members]:
+                del table[member]
+        self._advance(shard, now)
+
+    def reclaim(self, place: int, now: float, who: Owner | None = None) -> None:
+        """Somebody has what we may not have; `who` may be one that announces the cache no more."""
+        shard = self._space.shards[place]
+        if shard.primary != self._core.me:
+            return
+        if shard.claim is None or shard.serving:
+            self._space.stop_serving(shard, now)
+            self._core.counters["reclaims"] += 1
+            self.claim(shard, now, who)
+        elif who is not None:
+            shard.claim.asking[who] = None
+
+    def _impatient(self, shard: Shard, claim: Claim, now: float) -> None:
+        if shard.claim is claim and not shard.serving and shard.primary == self._core.me:
+            self._core.counters["takeovers_forced"] += 1
+            self._space.start_serving(shard, now)
+
+    def _advance(self, shard: Shard, now: float) -> None:
+        claim = shard.claim
+        if claim is not None and not claim.asking and not claim.pulling:
+            shard.claim = None
+            if not shard.serving:
+                self._space.start_serving(shard, now)
+
+    def forget(self, members: dict[Owner, None]) -> None:
+        """Keep what goes on with `members` only."""
+        for member in [member for member in self._peers if member not in members]:
+            del self._peers[member]
+
+    # -- asking -------------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """Send the claims and pulls that may be sent: at the end of every turn."""
+        asked: dict[Owner, list[int]] = {}
+        for shard in self._space.shards:
+            if shard.claim is not None:
+                for member in shard.claim.asking:
+                    asked.setdefault(member, []).append(shard.partition)
+                for member in shard.claim.pulling:
+                    asked.setdefault(member, [])
+        for member, places in asked.items():
+            peer = self._peers.setdefault(member, _Peer())
+            if places and not peer.claiming and peer.not_before <= now:
+                self._ask(member, peer, places, now)
+            if peer.pull is None:
+                self._next_pull(member, peer, now)
+
+    def _ask(self, member: Owner, peer: _Peer, places: list[int], now: float) -> None:
+        peer.claiming = True
+        claims = {place: self._space.shards[place].claim for place in places}
+
+        def done(outcome: Reply | Failure, now: float) -> None:
+            peer.claiming = False
+            agreed = self._heard(member, claims, outcome, now)
+            if agreed == len(claims):
+                peer.attempt = 0
+                return
+            peer.not_before = now + self._core.backoff(peer.attempt)
+            peer.attempt += 1
+            self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
+
+        self._core.call(member, Message.CLAIM, self._space.name, [bitmap(places)], done, now)
+
+    def _heard(self, member: Owner, claims: dict[int, Claim | None], outcome: Reply | Failure, now: float) -> int:
+        if isinstance(outcome, Failure) or outcome.status not in (Answer.OK, Answer.UNKNOWN_CACHE):
+            return 0
+        if outcome.status == Answer.UNKNOWN_CACHE:
+            return 0  # it announces the cache, so it will know it in a moment
+        agreed = 0
+        for copy in parse_copies(parts(outcome.body, 1)[0]):
+            shard = self._space.shards[copy.partition]
+            claim = shard.claim
+            if claim is None or claims.get(copy.partition) is not claim or member not in claim.asking:
+                continue
+            agreed += 1
+            del claim.asking[member]
+            if copy.size or copy.cleared > self._space.store.cleared[copy.partition]:
+                claim.pulling[member] = copy
+            self._advance(shard, now)
+        self._space.wake()
+        return agreed
+
+    def _next_pull(self, member: Owner, peer: _Peer, now: float) -> None:
+        """Start on the next partition that `member` has and we do not."""
+        for shard in self._space.shards:
+            claim = shard.claim
+            if claim is None or member not in claim.pulling:
+                continue
+            copy = claim.pulling[member]
+            if copy[:3] == copy_of(self._space, shard)[:3]:
+                self._pulled(shard, claim, member, copy, now)
+                continue
+            peer.pull = _Pull(member, shard, claim, copy)
+            self._pull(peer, peer.pull, b"", now)
+            return
+
+    def _pull(self, peer: _Peer, pull: _Pull, after: bytes, now: float) -> None:
+        def done(outcome: Reply | Failure, now: float) -> None:
+            if peer.pull is not pull:
+                return
+            if pull.shard.claim is not pull.claim or pull.member not in pull.claim.pulling:
+                peer.pull = None
+                self._space.wake()
+                return
+            if isinstance(outcome, Failure) or outcome.status != Answer.OK:
+                self._pull_failed(peer, pull, now)
+                return
+            following = self._merge(pull, outcome.body, now)
+            if following is None:
+                peer.pull = None
+                self._pulled(pull.shard, pull.claim, pull.member, pull.copy, now)
+                self._space.wake()
+                return
+            size = sum(len(row[1] or b"") + 100 for row in outcome.body[0])
+            at = self._core.pace.take(size, now)
+            if at > now:
+                self._core.timers.call_at(at, lambda now: self._continue(peer, pull, following, now))
+            else:
+                self._pull(peer, pull, following, now)
+
+        body = [pull.shard.partition, after]
+        self._core.call(pull.member, Message.PULL, self._space.name, body, done, now)
+
+    def _continue(self, peer: _Peer, pull: _Pull, after: bytes, now: float) -> None:
+        if peer.pull is pull:
+            self._pull(peer, pull, after, now)
+
+    def _pull_failed(self, peer: _Peer, pull: _Pull, now: float) -> None:
+        """Ask for its agreement again: its view may have changed."""
+        peer.pull = None
+        pull.claim.pulling.pop(pull.member, None)
+        pull.claim.asking[pull.member] = None
+        peer.not_before = now + self._core.backoff(peer.attempt)
+        peer.attempt += 1
+        self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
+
+    def _merge(self, pull: _Pull, body: list[Any], now: float) -> bytes | None:
+        """Take a piece of a copy; return the key to go on after, or None at its end."""
+        records, following, outcomes = parts(body, 3)
+        space, shard = self._space, pull.shard
+        space.learn(shard, outcomes, now)
+        floor = space.store.floors[shard.partition]
+        if pull.copy.cleared > space.store.cleared[shard.partition]:
+            space.store.clear(shard.partition, pull.copy.cleared)
+        for record in parse_records(records, now):
+            if pull.copy.floor > floor:
+                pull.seen[record.key] = None
+            if record.version <= floor and not space.store.version_of(shard.partition, record.key):
+                self._core.counters["deleted_long_ago"] += 1
+                continue
+            space.apply(record, now)
+        return following if type(following) is bytes and following else None
+
+    def _pulled(self, shard: Shard, claim: Claim, member: Owner, copy: Copy, now: float) -> None:
+        """We have all that `member` has."""
+        store = self._space.store
+        peer = self._peers[member]
+        seen = peer.pull.seen if peer.pull is not None else None
+        if copy.floor > store.floors[shard.partition]:
+            if seen is not None:
+                for key, entry in list(store.tables[shard.partition].items()):
+                    if entry.version <= copy.floor and key not in seen:
+                        store.discard(shard.partition, key)
+                        self._core.counters["deleted_long_ago"] += 1
+            store.floors[shard.partition] = copy.floor
+        claim.pulling.pop(member, None)
+        self._advance(shard, now)
+
+    # -- being asked --------------------------------------------------------------------
+
+    def agree(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
+        """Answer a CLAIM: which of the partitions we agree to, and what we hold of them."""
+        copies = []
+        for place in partitions(parts(body, 1)[0]):
+            shard = self._space.shards[place]
+            if shard.primary != sender:
+                self._core.counters["claims_refused"] += 1
+                continue
+            shard.reported = True
+            copies.append(list(copy_of(self._space, shard)))
+        return [copies]
+
+    def give(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
+        """Answer a PULL: a piece of our copy, in the order of keys; None if `sender` is not primary."""
+        place, after, *_ = parts(body, 2)
+        shard = self._space.shards[partition(place)]
+        if shard.primary != sender or type(after) is not bytes:
+            return None
+        table, graves = self._space.store.tables[place], self._space.store.graves[place]
+        limits = self._core.limits
+        keys = [key for source in (table, graves) for key in source if key > after]
+        records: list[Record] = []
+        size = 0
+        following = b""
+        for key in heapq.nsmallest(limits.batch_records, keys):
+            entry = table.get(key)
+            if entry is None:
+                records.append(Record(key, None, graves[key]))
+            else:
+                records.append(Record(key, entry.value, entry.version, entry.expires))
+                size += len(entry.value)
+            if size >= limits.batch_bytes:
+                break
+        if len(records) < len(keys):
+            following = records[-1].key
+        outcomes = self._space.outcomes(shard, now) if not after else []
+        return [pack_records(records, now), following, outcomes]
+
+    def released(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
+        """A member has copies that we should have asked for."""
+        places = partitions(parts(body, 1)[0])
+        if sender not in self._core.alive or any(
+            self._space.shards[place].primary != self._core.me for place in places
+        ):
+            return None
+        for place in places:
+            shard = self._space.shards[place]
+            if shard.claim is not None and (sender in shard.claim.asking or sender in shard.claim.pulling):
+                continue
+            self.reclaim(place, now, sender)
+        return []
+
+    def surplus(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
+        """Answer which copies `sender` may drop."""
+        settled = []
+        for place in partitions(parts(body, 1)[0]):
+            shard = self._space.shards[place]
+            if (
+                shard.primary == self._core.me
+                and shard.serving
+                and shard.claim is None
+                and not shard.fills
+                and sender not in shard.owners
+            ):
+                settled.append(place)
+        return [bitmap(settled)]
+
+    # -- what we hold and others should know --------------------------------------------
+
+    def keep_house(self, now: float) -> None:
+        """From time to time: tell primaries what they did not ask for, and drop what is not ours."""
+        if not self._housekeeping:
+            self._housekeeping = True
+            self._core.timers.call_at(now + _RELEASE_AFTER, self._keep_house)
+
+    def _keep_house(self, now: float) -> None:
+        self._housekeeping = False
+        unreported: dict[Owner, list[int]] = {}
+        surplus: dict[Owner, list[int]] = {}
+        for shard in self._space.shards:
+            primary = shard.primary
+            if primary is None or primary == self._core.me or not self._space.holds(shard):
+                continue
+            if not shard.reported:
+                unreported.setdefault(primary, []).append(shard.partition)
+            elif self._core.me not in shard.owners:
+                surplus.setdefault(primary, []).append(shard.partition)
+        for member, places in unreported.items():
+            self._core.counters["releases"] += 1
+            self._core.call(member, Message.RELEASE, self._space.name, [bitmap(places)], lambda *_: None, now)
+        for member, places in surplus.items():
+            self._offer_surplus(member, places, now)
+        if unreported or surplus:
+            self._housekeeping = True
+            self._core.timers.call_at(now + _HOUSEKEEPING * (0.75 + self._core.rng.random() / 2), self._keep_house)
+
+    def _offer_surplus(self, member: Owner, places: list[int], now: float) -> None:
+        epochs = {place: self._space.shards[place].epoch for place in places}
+
+        def done(outcome: Reply | Failure, now: float) -> None:
+            if isinstance(outcome, Failure) or outcome.status != Answer.OK:
+                return
+            for place in partitions(parts(outcome.body, 1)[0]):
+                shard = self._space.shards[place]
+                if epochs.get(place) == shard.epoch:
+                    self._space.store.forget(place)
+                    shard.outcomes.clear()
+                    shard.complete_since = now
+                    self._core.counters["copies_dropped"] += 1
+
+        self._core.call(member, Message.SURPLUS, self._space.name, [bitmap(places)], done, now)

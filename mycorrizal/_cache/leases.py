@@ -1,0 +1,180 @@
+"""Who computes a value, and who waits: leases at the primary, and everything that waits for a key.
+
+The first who asks for a key that is not there is given a lease and computes;
+the others wait here until the value is written, the lease runs out, or the
+computing node is seen dead, and then the next one is given a lease. A write or
+delete by somebody else voids the lease, so that what was computed from old data
+is not stored. An entry with less than ``early`` milliseconds to live counts as
+one to compute by one caller, while all others get it as it is.
+
+Leases are the primary's alone: when it dies, a value may be computed once more.
+Locks are entries like others and survive; who waits for one waits here too.
+
+From: Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), leases.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .entry import NEVER, Entry
+from .operations import Op, Result, Status, found
+from .placement import Owner, partition_of
+from .shard import Pending
+
+if TYPE_CHECKING:
+    from .primary import Primary
+    from .space import Space
+
+__all__ = ["Leases"]
+
+
+class _Lease:
+    __slots__ = ("holder", "token", "until")
+
+    def __init__(self, holder: Owner, token: int, until: float) -> None:
+        self.holder = holder
+        self.token = token
+        self.until = until
+
+
+class _Queue:
+    """What waits for one key, and when it is looked at next."""
+
+    __slots__ = ("look_at", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Pending] = deque()
+        self.look_at = NEVER
+
+
+class Leases:
+    """Leases and waiters of one cache on one node."""
+
+    def __init__(self, space: Space, primary: Primary) -> None:
+        self._space = space
+        self._core = space.core
+        self._primary = primary
+        self._leases: dict[bytes, _Lease] = {}
+        self._queues: dict[bytes, _Queue] = {}
+        self._parked = 0
+
+    # -- leases -------------------------------------------------------------------------
+
+    def get(self, pending: Pending, entry: Entry | None, now: float) -> None:
+        """Answer a LEASE."""
+        op = pending.op
+        shard = self._space.shards[partition_of(op.key)]
+        self._space.counters.gets += 1
+        lease = self._live(op.key, now)
+        if entry is not None:
+            entry.visited = True
+            self._space.counters.hits += 1
+            fresh = entry.expires == NEVER or (entry.expires - now) * 1000 >= op.early
+            if fresh or lease is not None:
+                pending.done(found(entry, now, shard.seq), now)
+                return
+        elif lease is not None:
+            if op.wait and pending.until > now:
+                self.park(pending, lease.until, now)
+            else:
+                pending.done(Result(Status.FAILED, ttl=max(1, int((lease.until - now) * 1000))), now)
+            return
+        if len(self._leases) >= self._core.limits.leases:
+            self._sweep(now)
+        if len(self._leases) >= self._core.limits.leases:
+            self._core.counters["leases_refused"] += 1
+            pending.done(Result(Status.BUSY), now)
+            return
+        token = self._core.clock.tick(now)
+        self._leases[op.key] = _Lease(pending.who, token, now + op.number / 1000.0)
+        self._core.counters["leases"] += 1
+        value, version = (entry.value, entry.version) if entry is not None else (None, 0)
+        pending.done(Result(Status.LEASED, value, version, number=token), now)
+
+    def _live(self, key: bytes, now: float) -> _Lease | None:
+        lease = self._leases.get(key)
+        if lease is not None and lease.until <= now:
+            del self._leases[key]
+            self._core.counters["leases_lapsed"] += 1
+            return None
+        return lease
+
+    def holds(self, op: Op, entry: Entry | None, now: float) -> bool:
+        """Return whether a SET under the lease ``op.number`` may be done."""
+        lease = self._live(op.key, now)
+        if lease is None:
+            return entry is None  # run out, or the primary is new: whoever is first
+        return lease.token == op.number
+
+    def _sweep(self, now: float) -> None:
+        for key in [key for key, lease in self._leases.items() if lease.until <= now]:
+            del self._leases[key]
+
+    def members_changed(self, members: dict[Owner, None], now: float) -> None:
+        """Leases of the dead are void at once."""
+        for key in [key for key, lease in self._leases.items() if lease.holder not in members]:
+            del self._leases[key]
+            self._core.counters["leases_lapsed"] += 1
+            self._wake(key, now)
+
+    # -- waiting ------------------------------------------------------------------------
+
+    def park(self, pending: Pending, look_at: float, now: float) -> None:
+        """Let an operation wait until its key changes, at the latest `look_at` or its own end."""
+        op = pending.op
+        until = min(pending.until, now + op.wait / 1000.0)
+        if self._parked >= 4 * self._core.limits.waiting:
+            self._core.counters["busy"] += 1
+            pending.done(Result(Status.BUSY), now)
+            return
+        queue = self._queues.setdefault(op.key, _Queue())
+        # the wait that is left when it is run again
+        queue.waiting.append(pending._replace(until=until))
+        self._parked += 1
+        look_at = min(look_at, until)
+        if look_at < queue.look_at:
+            queue.look_at = look_at
+            key = op.key
+            self._core.timers.call_at(look_at, lambda now: self._wake(key, now))
+
+    def changed(self, key: bytes, now: float) -> None:
+        """The key was written."""
+        self._leases.pop(key, None)
+        if key in self._queues:
+            self._wake(key, now)
+
+    def expired(self, key: bytes, now: float) -> None:
+        """The entry under the key ran out."""
+        if key in self._queues:
+            self._wake(key, now)
+
+    def cleared(self, partition: int, now: float) -> None:
+        """Everything in a partition was cleared."""
+        for key in [key for key in (*self._leases, *self._queues) if partition_of(key) == partition]:
+            self.changed(key, now)
+
+    def _wake(self, key: bytes, now: float) -> None:
+        """Run everything again that waits for `key`; what still cannot be done parks again."""
+        queue = self._queues.pop(key, None)
+        if queue is None:
+            return
+        self._parked -= len(queue.waiting)
+        for pending in queue.waiting:
+            if pending.until <= now:
+                pending.done(Result(Status.FAILED), now)
+                continue
+            left = max(1, int((pending.until - now) * 1000))
+            self._primary.submit(pending._replace(op=pending.op._replace(wait=left)), now)
+
+    def resign(self, partition: int, now: float) -> None:
+        """We are not primary of `partition` any more."""
+        for key in [key for key in self._leases if partition_of(key) == partition]:
+            del self._leases[key]
+        for key in [key for key in self._queues if partition_of(key) == partition]:
+            queue = self._queues.pop(key)
+            self._parked -= len(queue.waiting)
+            for pending in queue.waiting:
+                pending.done(Result(Status.MOVED), now)
+

@@ -1,0 +1,366 @@
+"""All caches of one node, as a machine that knows no thread, socket or clock.
+
+Owned by the loop thread, or by a simulation. Inputs take `now` (monotonic
+seconds of this node); outputs are pulled after every input. Messages are
+requests with at most one answer, which may come late, twice in spirit (a retry)
+or not at all, in any order; and notices, which may get lost.
+
+The rules, each in its file:
+
+* ``placement``: keys to 256 partitions, partitions to members by rendezvous.
+* ``versions``, ``store``: newest version wins; tombstones; bounds; expiry.
+* ``operations``, ``primary``, ``leases``: one write on a key at a time.
+* ``replication``: a write is done when all backups have it.
+* ``handover``: a new primary hears every member before it serves.
+* ``fill``: backups get whole copies, at a bounded rate.
+* ``near``: copies elsewhere, and their invalidation.
+* ``client``, ``survey``: this node's callers.
+
+Deviations from the usual Dynamo-like design, and why: a write waits for *all*
+backups instead of a quorum, since with two copies a quorum is both; and views
+need no consensus, since a backup takes writes only from whom it holds for
+primary, so two primaries cannot both complete one.
+
+What other threads read: ``readable(name)`` and ``near(name)``, tables of
+immutable entries by partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from .._wire.values import Encoded
+from ..exceptions import CacheConflict, ConfigError, LocalProtocolError, QueueFull, RemoteProtocolError
+from .core import Call, Core, Failure
+from .definition import Definition, Limits
+from .entry import Entry
+from .messages import (
+    Answer,
+    Message,
+    Payload,
+    Reply,
+    Request,
+    decode_reply,
+    decode_request,
+    encode,
+    pack_results,
+    parse_ops,
+    parts,
+)
+from .near import Near
+from .operations import Op, Result, Status
+from .placement import Owner
+from .shard import Pending
+from .space import Space
+from .survey import Cursor
+from .versions import VersionClock
+
+__all__ = ["Announced", "CacheMachine", "Later"]
+
+Announced = Mapping[str, tuple[bytes, Mapping[str, Definition]]]
+"""The members by name: boot id, and the caches that the process announces."""
+
+
+class Later:
+    """In place of an answer: it comes out of ``replies_to_send``."""
+
+    __slots__ = ("left", "results", "sender")
+
+    def __init__(self, sender: str, count: int) -> None:
+        self.sender = sender
+        self.left = count
+        self.results: list[Result] = [Result(Status.BUSY)] * count
+
+
+class CacheMachine:
+    """See the module. ``name`` and ``boot`` are the node's, as its peers see them."""
+
+    def __init__(
+        self, name: str, boot: bytes, *, rng: Random, wall: float, now: float, limits: Limits | None = None
+    ) -> None:
+        limits = limits or Limits()
+        clock = VersionClock(name, boot, wall=wall, now=now)
+        self._core = Core(Owner(name, boot), clock, rng, limits)
+        self._spaces: dict[str, Space] = {}
+        self._announced: Announced = {}
+        self._replies: list[tuple[Later, Encoded]] = []
+
+    # -- inputs: what this node does ----------------------------------------------------
+
+    def define(self, cache: Definition, now: float) -> None:
+        """Take part in `cache`. Announce it to the others; ours is added to what ``members_changed`` says of us.
+
+        Raises:
+            CacheConflict: it is defined differently here or on a member; the text names both.
+        """
+        space = self._spaces.get(cache.name)
+        if space is not None:
+            cache.refuse_conflict(space.definition, "this node")
+            return
+        for name, (_, caches) in sorted(self._announced.items()):
+            if cache.name in caches:
+                cache.refuse_conflict(caches[cache.name], name)
+        space = self._spaces[cache.name] = Space(self._core, cache, now)
+        self._set_view(space, now)
+        self._turn(now)
+
+    def retire(self, cache: str, now: float) -> None:
+        """Take part no more: hand over what is here, and announce `cache` no longer. See ``retired``."""
+        space = self._space(cache)
+        space.retired = True
+        self._set_view(space, now)
+        self._turn(now)
+
+    def retired(self, cache: str) -> bool:
+        """Return whether everything that was here is elsewhere, so that the node may stop."""
+        space = self._space(cache)
+        return space.retired and not any(space.holds(shard) for shard in space.shards)
+
+    def members_changed(self, members: Announced, now: float) -> None:
+        """The view of the cluster: every member that has a boot id, ourselves included or not."""
+        self._announced = members
+        me = self._core.me
+        alive = sorted({Owner(name, boot) for name, (boot, _) in members.items() if name != me.name} | {me})
+        self._core.alive = dict.fromkeys(alive)
+        for space in self._spaces.values():
+            self._set_view(space, now)
+        self._turn(now)
+
+    def _set_view(self, space: Space, now: float) -> None:
+        me = self._core.me
+        owners = [] if space.retired else [me]
+        for name, (boot, caches) in self._announced.items():
+            if name != me.name and space.name in caches:
+                if caches[space.name] == space.definition:
+                    owners.append(Owner(name, boot))
+                else:
+                    self._core.counters["conflicts"] += 1
+        space.set_view(sorted(owners), now)
+
+    def conflicts(self) -> list[CacheConflict]:
+        """Return an error for each member that defines one of our caches differently; it takes no part."""
+        found = []
+        for name, (_, caches) in sorted(self._announced.items()):
+            for space in self._spaces.values():
+                if space.name in caches and name != self._core.me.name:
+                    try:
+                        space.definition.refuse_conflict(caches[space.name], name)
+                    except CacheConflict as conflict:
+                        found.append(conflict)
+        return found
+
+    def set_wall(self, wall: float, now: float) -> None:
+        """The wall clock shows `wall`."""
+        self._core.clock.set_wall(wall, now)
+
+    # -- inputs: what callers ask -------------------------------------------------------
+
+    def operate(self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
+        """Run `ops`; the completion of `ticket` is a list of a ``Result`` or a ``CacheError`` for each, in order.
+
+        Raises:
+            QueueFull: too many are under way.
+            ConfigError: a key or value that no cache takes.
+        """
+        space = self._space(cache)
+        limits = self._core.limits
+        if space.client.open + len(ops) > limits.operations:
+            self._core.counters["operations_refused"] += 1
+            raise QueueFull("too many cache operations under way", operation=cache)
+        for op in ops:
+            if not 0 < len(op.key) <= limits.key_bytes:
+                raise ConfigError("key", f"{len(op.key)} bytes; a key has 1 to {limits.key_bytes}")
+        space.client.operate(ops, ticket, deadline, now)
+        self._turn(now)
+
+    def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
+        """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
+        self._space(cache).survey.keys(cursor, most, ticket, deadline, now)
+        self._turn(now)
+
+    def stats(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
+        """The numbers of every member; the completion is a dict by name, None for who did not answer."""
+        self._space(cache).survey.stats(ticket, now, deadline)
+        self._turn(now)
+
+    def synced(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
+        """Whether every copy is where it belongs; the completion is True as soon as it is, or False at `deadline`."""
+        self._space(cache).survey.synced(ticket, deadline, now)
+        self._turn(now)
+
+    # -- inputs: what peers say ---------------------------------------------------------
+
+    def receive(self, sender: str, payload: Payload, now: float) -> Encoded | Later:
+        """Answer a peer's request, at once or later. Bad bytes are counted and answered with ``BAD``."""
+        try:
+            request = decode_request(payload)
+            answer = self._serve(sender, request, now)
+        except RemoteProtocolError:
+            self._core.counters["bad_requests"] += 1
+            answer = Reply(Answer.BAD, 0, [])
+        self._turn(now)
+        return answer if isinstance(answer, Later) else encode(answer)
+
+    def notice(self, sender: str, payload: Payload, now: float) -> None:
+        """Take a peer's notice."""
+        try:
+            request = decode_request(payload)
+            space = self._spaces.get(request.cache)
+            if request.to == self._core.me.boot and space is not None and request.kind == Message.INVALIDATE:
+                space.near.heard(Owner(sender, request.boot), request.body, now)
+        except RemoteProtocolError:
+            self._core.counters["bad_requests"] += 1
+        self._turn(now)
+
+    def _reply(self, status: int, body: list[Any]) -> Reply:
+        return Reply(status, self._core.clock.peek(), body)
+
+    def _serve(self, name: str, request: Request, now: float) -> Reply | Later:
+        if request.to != self._core.me.boot:
+            return self._reply(Answer.WRONG_PROCESS, [])
+        if not self._core.clock.observe(request.clock, now):
+            self._core.counters["versions_refused"] += 1
+        space = self._spaces.get(request.cache)
+        if space is None:
+            return self._reply(Answer.UNKNOWN_CACHE, [])
+        sender, kind, body = Owner(name, request.boot), request.kind, request.body
+        if kind == Message.OPERATE:
+            return self._operate_for(space, sender, body, now)
+        answer: list[Any] | None
+        if kind == Message.REPLICATE:
+            answer = space.replication.receive(sender, body, now)
+        elif kind == Message.CLAIM:
+            answer = space.handover.agree(sender, body, now)
+        elif kind == Message.PULL:
+            answer = space.handover.give(sender, body, now)
+        elif kind == Message.OFFER:
+            answer = space.fill.offered(sender, body, now)
+        elif kind == Message.PUSH:
+            answer = space.fill.pushed(sender, body, now)
+        elif kind == Message.RELEASE:
+            answer = space.handover.released(sender, body, now)
+        elif kind == Message.SURPLUS:
+            answer = space.handover.surplus(sender, body, now)
+        elif kind == Message.KEYS:
+            answer = space.survey.give_keys(body)
+        elif kind == Message.SYNCED:
+            answer = [space.synced, space.view]
+        elif kind == Message.STATS:
+            answer = [space.stats()]
+        else:
+            raise RemoteProtocolError(f"a cache request of unknown kind {kind}")
+        return self._reply(Answer.REFUSED, []) if answer is None else self._reply(Answer.OK, answer)
+
+    def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Reply | Later:
+        items, left = parts(body, 2)
+        ops = parse_ops(items)
+        if type(left) is not int or left < 0 or not ops:
+            raise RemoteProtocolError("operations without a deadline, or none")
+        later = Later(sender.name, len(ops))
+        until = now + min(left / 1000.0, 3600.0)
+        answered_now = False
+
+        for index, op in enumerate(ops):
+
+            def done(result: Result, now: float, index: int = index) -> None:
+                later.results[index] = result
+                later.left -= 1
+                if not later.left and answered_now:
+                    self._replies.append((later, encode(self._reply(Answer.OK, [pack_results(later.results)]))))
+
+            space.primary.submit(Pending(op, sender, done, until), now)
+        answered_now = True
+        return later if later.left else self._reply(Answer.OK, [pack_results(later.results)])
+
+    def answered(self, call: int, payload: Payload, now: float) -> None:
+        """The answer to one of ``calls_to_start``."""
+        outcome: Reply | Failure
+        try:
+            outcome = decode_reply(payload)
+            if not self._core.clock.observe(outcome.clock, now):
+                self._core.counters["versions_refused"] += 1
+        except RemoteProtocolError:
+            self._core.counters["bad_answers"] += 1
+            outcome = Failure(indeterminate=True)
+        self._core.end_call(call, outcome, now)
+        self._turn(now)
+
+    def failed(self, call: int, indeterminate: bool, now: float) -> None:
+        """One of ``calls_to_start`` got no answer; not `indeterminate`: the peer surely did not read it."""
+        self._core.end_call(call, Failure(indeterminate), now)
+        self._turn(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        self._core.timers.fire(now)
+        for space in self._spaces.values():
+            space.tick(now)
+        self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        for space in self._spaces.values():
+            space.flush(now)
+
+    # -- outputs ------------------------------------------------------------------------
+
+    def calls_to_start(self) -> list[Call]:
+        """Return requests to be carried to peers. End each with ``answered`` or ``failed`` by its deadline."""
+        calls, self._core.outgoing = self._core.outgoing, []
+        return calls
+
+    def replies_to_send(self) -> list[tuple[Later, Encoded]]:
+        """Return answers to requests that were answered with a ``Later``."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    def notices_to_send(self) -> list[tuple[Owner, Encoded]]:
+        """Return what members are to be told, without an answer."""
+        notices, self._core.notices = self._core.notices, []
+        return notices
+
+    def completions(self) -> list[tuple[Any, Any]]:
+        """Return tickets with what came of them."""
+        completions, self._core.completions = self._core.completions, []
+        return completions
+
+    def get_timer(self) -> float | None:
+        """Return when ``handle_timer`` is to be called."""
+        times = [self._core.timers.next(), *[space.store.next_timer() for space in self._spaces.values()]]
+        return min((time for time in times if time is not None), default=None)
+
+    # -- views: any thread --------------------------------------------------------------
+
+    def readable(self, cache: str) -> list[dict[bytes, Entry]]:
+        """Return the tables by partition that may be read; look it up in the list anew for every read.
+
+        An entry counts while its ``expires`` is ahead. Set ``visited`` on what is read.
+        """
+        return self._space(cache).readable
+
+    def near(self, cache: str) -> Near:
+        """Return the near copies: ``tables`` and ``until``."""
+        return self._space(cache).near
+
+    def counters(self) -> dict[str, int]:
+        """Return what happened, by name."""
+        return dict(self._core.counters)
+
+    def definitions(self) -> list[Definition]:
+        """Return what is to be announced."""
+        return [space.definition for space in self._spaces.values() if not space.retired]
+
+    def info(self, cache: str) -> dict[str, int]:
+        """Return this node's own numbers of a cache."""
+        return self._space(cache).stats()
+
+    def _space(self, cache: str) -> Space:
+        space = self._spaces.get(cache)
+        if space is None:
+            raise LocalProtocolError(f"cache {cache!r} is not defined here")
+        return space
+
+    def spaces(self) -> Iterable[Space]:
+        """Yield the caches, for simulations and tests."""
+        return self._spaces.values()

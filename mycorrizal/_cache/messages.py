@@ -1,0 +1,278 @@
+"""What cache machines say to each other: lists in the wire form of values, so large bytes travel uncopied.
+
+A request is ``[kind, boot of the receiver, boot of the sender, clock, cache,
+body]`` and its answer ``[status, clock, body]``; a notice is a request that
+nobody answers. The boots keep a process from taking what was meant for its
+predecessor under the same name. Everything is decoded by the guarded decoder
+of ``_wire.values`` and then checked here, field by field; what does not fit is
+a ``RemoteProtocolError``, which the machine counts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from .._wire.values import DEFAULT, Codecs, Encoded, encode_value
+from ..exceptions import RemoteProtocolError
+from .entry import NEVER
+from .operations import Op, Result
+from .placement import BITMAP_BYTES, PARTITIONS, from_bitmap
+from .versions import VERSION_MAX
+
+__all__ = ["Answer", "Copy", "Message", "Offer", "Payload", "Record", "Reply", "Request"]
+
+RECORDS_MAX = 1 << 16
+"""Most records, operations or partitions in one message."""
+
+KEY_MAX = 4096
+
+
+class Payload(Protocol):
+    """Bytes as they came from a peer, to be decoded: ``_data.ports.Received`` is one."""
+
+    def decode(self, codecs: Codecs) -> object: ...
+
+
+class Message(enum.IntEnum):
+    """Kinds of requests and notices; numbers are append-only."""
+
+    OPERATE = 1  # operations -> results
+    REPLICATE = 2  # records -> indexes of those refused
+    CLAIM = 3  # bitmap -> [bitmap of those agreed to, copies]
+    PULL = 4  # partition, key -> [records, next key]
+    OFFER = 5  # offers -> bitmap of those wanted
+    PUSH = 6  # partition, session, last, records -> ok
+    RELEASE = 7  # bitmap: claim them, I have what you may not have
+    SURPLUS = 8  # bitmap -> bitmap of those that may be dropped
+    SYNCED = 9  # -> [synced, view]
+    KEYS = 10  # partition, after, most -> [keys]
+    STATS = 11  # -> map
+    CLEAR = 12  # partition, version -> ok
+    INVALIDATE = 20  # notice: [partition, epoch, sequence, keys] ...
+
+
+class Answer(enum.IntEnum):
+    """Status of an answer."""
+
+    OK = 0
+    WRONG_PROCESS = 1
+    UNKNOWN_CACHE = 2
+    REFUSED = 3
+    """The receiver's view is another one."""
+    BAD = 4
+
+
+class Request(NamedTuple):
+    """A request or notice, its envelope checked."""
+
+    kind: int
+    to: bytes
+    boot: bytes
+    clock: int
+    cache: str
+    body: list[Any]
+
+
+class Reply(NamedTuple):
+    """An answer, its envelope checked."""
+
+    status: int
+    clock: int
+    body: list[Any]
+
+
+class Record(NamedTuple):
+    """One write, as copies get it. ``value`` None: a tombstone. ``op`` and the outcome let a copy answer a retry."""
+
+    key: bytes
+    value: bytes | None
+    version: int
+    expires: float = NEVER
+    op: int = 0
+    status: int = 0
+    number: int = 0
+
+
+class Copy(NamedTuple):
+    """What a member has of a partition: how much, which, and up to where absence means deletion."""
+
+    partition: int
+    size: int
+    digest: int
+    floor: int
+    cleared: int
+
+
+Offer = Copy
+
+
+def encode(request: Request | Reply) -> Encoded:
+    """Return a message ready to be sent."""
+    return encode_value(list(request))
+
+
+def _decode(payload: Payload, fields: int) -> list[Any]:
+    message = payload.decode(DEFAULT)
+    if type(message) is not list or len(message) < fields:
+        raise RemoteProtocolError("a cache message that is no list, or too short")
+    return message
+
+
+def decode_request(payload: Payload) -> Request:
+    """Return a peer's request."""
+    kind, to, boot, clock, cache, body = _decode(payload, 6)[:6]
+    if type(to) is not bytes or type(boot) is not bytes or type(cache) is not str or type(body) is not list:
+        raise RemoteProtocolError("a cache request whose fields have the wrong types")
+    return Request(_number(kind, 255), to, boot, _number(clock, VERSION_MAX), cache, body)
+
+
+def decode_reply(payload: Payload) -> Reply:
+    """Return a peer's answer."""
+    status, clock, body = _decode(payload, 3)[:3]
+    if type(body) is not list:
+        raise RemoteProtocolError("a cache answer without a body")
+    return Reply(_number(status, 255), _number(clock, VERSION_MAX), body)
+
+
+# -- checks ---------------------------------------------------------------------------------
+
+
+def _number(value: object, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise RemoteProtocolError("a number that is none, or out of range")
+    return value
+
+
+def _signed(value: object) -> int:
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+        raise RemoteProtocolError("a number that is none, or out of range")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise RemoteProtocolError("something else where bytes should be")
+    return value
+
+
+def _maybe_bytes(value: object) -> bytes | None:
+    return None if value is None else _bytes(value)
+
+
+def _key(value: object) -> bytes:
+    if type(value) is not bytes or not 0 < len(value) <= KEY_MAX:
+        raise RemoteProtocolError("a key that is none, empty or too long")
+    return value
+
+
+def rows(value: object, width: int) -> list[list[Any]]:
+    """Return a list of lists of at least `width`."""
+    if type(value) is not list or len(value) > RECORDS_MAX:
+        raise RemoteProtocolError("a list that is none, or too long")
+    for row in value:
+        if type(row) is not list or len(row) < width:
+            raise RemoteProtocolError("a record that is none, or too short")
+    return value
+
+
+def parts(body: list[Any], width: int) -> list[Any]:
+    """Return the first `width` items of a body."""
+    if len(body) < width:
+        raise RemoteProtocolError("a cache message whose body is too short")
+    return body[:width]
+
+
+def partition(value: object) -> int:
+    """Return a partition's number."""
+    return _number(value, PARTITIONS - 1)
+
+
+def version(value: object) -> int:
+    """Return a version."""
+    return _number(value, VERSION_MAX)
+
+
+def partitions(value: object) -> list[int]:
+    """Return the partitions in a bitmap."""
+    raw = _bytes(value)
+    if len(raw) != BITMAP_BYTES:
+        raise RemoteProtocolError("a bitmap of the wrong size")
+    return from_bitmap(raw)
+
+
+# -- bodies ---------------------------------------------------------------------------------
+
+_MS_MAX = 1 << 53
+
+
+def pack_ops(ops: Sequence[Op]) -> list[Any]:
+    """Return operations for a body."""
+    return [list(op) for op in ops]
+
+
+def parse_ops(value: object) -> list[Op]:
+    """Return the operations in a body."""
+    return [
+        Op(
+            _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
+            _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX),
+            _maybe_bytes(expected),
+        )
+        for kind, key, ident, age, data, ttl, number, wait, early, expected, *_ in rows(value, 10)
+    ]  # fmt: skip
+
+
+def pack_results(results: Sequence[Result]) -> list[Any]:
+    """Return results for a body."""
+    return [list(result) for result in results]
+
+
+def parse_results(value: object) -> list[Result]:
+    """Return the results in a body."""
+    return [
+        Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
+               _number(seq, VERSION_MAX))
+        for status, data, stamp, ttl, number, seq, *_ in rows(value, 6)
+    ]  # fmt: skip
+
+
+def pack_records(records: Sequence[Record], now: float) -> list[Any]:
+    """Return records for a body; when they expire travels as what is left, since clocks differ."""
+    return [
+        [key, value, stamp, 0 if expires == NEVER else max(1, int((expires - now) * 1000)), op, status, number]
+        for key, value, stamp, expires, op, status, number in records
+    ]
+
+
+def parse_records(value: object, now: float) -> list[Record]:
+    """Return the records in a body."""
+    return [
+        Record(_key(key), _maybe_bytes(data), version(stamp),
+               now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
+               _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
+        for key, data, stamp, ttl, op, status, number, *_ in rows(value, 7)
+    ]  # fmt: skip
+
+
+def parse_copies(value: object) -> list[Copy]:
+    """Return what a member says that it has."""
+    return [
+        Copy(partition(place), _number(count, _MS_MAX), _number(digest, (1 << 64) - 1), version(floor), version(clear))
+        for place, count, digest, floor, clear, *_ in rows(value, 5)
+    ]
+
+
+def parse_indexes(value: object, count: int) -> list[int]:
+    """Return indexes below `count`."""
+    if type(value) is not list or len(value) > count:
+        raise RemoteProtocolError("a list of indexes that is none, or too long")
+    return [_number(index, count - 1) for index in value]
+
+
+def parse_keys(value: object) -> list[bytes]:
+    """Return a list of keys."""
+    if type(value) is not list or len(value) > RECORDS_MAX:
+        raise RemoteProtocolError("a list of keys that is none, or too long")
+    return [_key(key) for key in value]

@@ -1,0 +1,84 @@
+"""Where a key lives: fixed partitions, and rendezvous hashing of the members over them.
+
+Every node computes the same from the same view, so nobody has to be asked, and
+a member that leaves moves only what it held. Scores depend on a member's
+*name*, so one that restarts gets its old partitions back; a copy belongs to a
+*process*, name and boot id, so the new process knows that it holds nothing.
+
+Hash functions are stable across processes and versions: CRC-32 for keys, cheap
+enough for a local read, SHAKE-128 for the scores of a member.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from hashlib import shake_128
+from typing import NamedTuple
+from zlib import crc32
+
+__all__ = ["PARTITIONS", "Owner", "Placement", "bitmap", "from_bitmap", "partition_of"]
+
+PARTITIONS = 256
+"""Partitions of every cache. A bitmap of them is 32 bytes; a million entries make partitions of 4,000."""
+
+BITMAP_BYTES = PARTITIONS // 8
+
+_SCORES = struct.Struct(f">{PARTITIONS}Q")
+
+
+class Owner(NamedTuple):
+    """A process that may hold copies: a member's name and its boot id."""
+
+    name: str
+    boot: bytes
+
+
+def partition_of(key: bytes) -> int:
+    """Return the partition of `key`. Any thread."""
+    return crc32(key) & 0xFF
+
+
+def bitmap(partitions: Iterable[int]) -> bytes:
+    """Return a set of partitions as 32 bytes."""
+    bits = 0
+    for partition in partitions:
+        bits |= 1 << partition
+    return bits.to_bytes(BITMAP_BYTES, "big")
+
+
+def from_bitmap(raw: bytes) -> list[int]:
+    """Return the partitions in a bitmap, ascending."""
+    bits = int.from_bytes(raw, "big")
+    return [partition for partition in range(PARTITIONS) if bits >> partition & 1]
+
+
+class Placement:
+    """The owners of every partition, for views of members that come and go.
+
+    Scores of at most ``2 * members`` names are kept, so a rejoin costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._scores: dict[str, tuple[int, ...]] = {}
+
+    def owners(self, members: Iterable[Owner], replicas: int) -> list[tuple[Owner, ...]]:
+        """Return, for each partition, its owners: the primary, then up to ``replicas - 1`` backups."""
+        present = sorted(members)
+        columns = [self._score(member.name) for member in present]
+        found = []
+        for partition in range(PARTITIONS):
+            ranked = sorted(
+                [(column[partition], place) for place, column in enumerate(columns)], reverse=True
+            )
+            found.append(tuple([present[place] for _, place in ranked[:replicas]]))
+        if len(self._scores) > 2 * len(present) + 16:
+            names = {member.name for member in present}
+            self._scores = {name: score for name, score in self._scores.items() if name in names}
+        return found
+
+    def _score(self, name: str) -> tuple[int, ...]:
+        score = self._scores.get(name)
+        if score is None:
+            score = self._scores[name] = _SCORES.unpack(shake_128(name.encode()).digest(_SCORES.size))
+        return score

@@ -1,0 +1,186 @@
+"""Operations at their primary: one write on a key at a time, done when its backups have it.
+
+Until then readers see what was before. A write that is under way when the
+partition moves on is kept, as if it had been done, and its caller is told to
+ask again: whether the new primary got it from us or from a backup, it knows the
+operation by its id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .entry import CLEAR_PREFIX, Entry
+from .leases import Leases
+from .messages import Record
+from .operations import READS, Change, Kind, Op, Result, Status, decide, found
+from .placement import Owner, partition_of
+from .shard import Flight, Pending, Shard
+
+if TYPE_CHECKING:
+    from .space import Space
+
+__all__ = ["Primary"]
+
+
+class Primary:
+    """The operations of one cache on one node."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._core = space.core
+        self.leases = Leases(space, self)
+
+    def submit(self, pending: Pending, now: float) -> None:
+        """Run an operation here, or refuse it; ``pending.done`` is called exactly once, now or later."""
+        op = pending.op
+        shard = self._space.shards[partition_of(op.key)]
+        if not shard.serving:
+            moved = shard.primary != self._core.me
+            pending.done(Result(Status.MOVED if moved else Status.NOT_READY), now)
+        elif not self._space.has_quorum:
+            self._core.counters["no_quorum"] += 1
+            pending.done(Result(Status.NO_QUORUM), now)
+        else:
+            flight = shard.flights.get(op.key)
+            if flight is None or op.kind == Kind.GET:
+                self._run(shard, pending, now)
+            elif len(flight.queue) < self._core.limits.waiting:
+                flight.queue.append(pending)
+            else:
+                self._core.counters["busy"] += 1
+                pending.done(Result(Status.BUSY), now)
+
+    def _run(self, shard: Shard, pending: Pending, now: float) -> None:
+        op = pending.op
+        space = self._space
+        if op.age and op.kind not in READS:
+            known = self._remembered(shard, op, now)
+            if known is not None:
+                pending.done(known, now)
+                return
+        entry = space.store.get(op.key, now)
+        if op.kind == Kind.GET:
+            space.counters.gets += 1
+            if entry is not None:
+                space.counters.hits += 1
+                entry.visited = True
+                pending.done(found(entry, now, shard.seq), now)
+            else:
+                pending.done(Result(Status.MISSING, seq=shard.seq), now)
+            return
+        if op.kind == Kind.LEASE:
+            self.leases.get(pending, entry, now)
+            return
+        if op.value is not None and len(op.value) > space.value_max:
+            pending.done(Result(Status.TOO_LARGE), now)
+            return
+        if op.kind == Kind.SET and op.number and not self.leases.holds(op, entry, now):
+            pending.done(Result(Status.FAILED, version=entry.version if entry else 0), now)
+            return
+        self._write(shard, pending, entry, now)
+
+    def _write(self, shard: Shard, pending: Pending, entry: Entry | None, now: float) -> None:
+        op = pending.op
+        version = self._core.clock.tick(now)
+        result, change = decide(op, entry, version, now)
+        if change is None:
+            if op.kind == Kind.LOCK and op.wait and entry is not None:
+                self.leases.park(pending, entry.expires, now)
+            else:
+                pending.done(result, now)
+            return
+        record = _record(op, result, change, version)
+        backups = shard.owners[1:]
+        if not backups or not self._space.definition.sync_backups:
+            for backup in backups:
+                self._space.replication.send(backup, record, None)
+            self._done(shard, record, now)
+            pending.done(result, now)
+            return
+        flight = shard.flights[op.key] = Flight(pending, record, result)
+        for backup in backups:
+            flight.waiting[backup] = None
+            self._space.replication.send(backup, record, flight)
+
+    def _remembered(self, shard: Shard, op: Op, now: float) -> Result | None:
+        """Return the outcome of an operation that is tried again, if it was done; None if it surely was not."""
+        outcome = shard.outcomes.get(op.id)
+        if outcome is not None:
+            self._core.counters["retries_recognised"] += 1
+            return Result(outcome.status, version=outcome.version, number=outcome.number)
+        began = now - op.age / 1000.0
+        if began < max(shard.complete_since, now - self._core.limits.outcomes_age):
+            self._core.counters["retries_forgotten"] += 1
+            return Result(Status.FORGOTTEN)
+        return None
+
+    # -- writes under way -----------------------------------------------------------------
+
+    def acknowledged(self, flight: Flight, backup: Owner, now: float) -> None:
+        """`backup` has the write."""
+        flight.waiting.pop(backup, None)
+        self.land(flight, now)
+
+    def land(self, flight: Flight, now: float) -> None:
+        """If nothing is waited for any more, the write is done; then what waited behind it has its turn."""
+        key = flight.record.key
+        shard = self._space.shards[partition_of(key)]
+        if flight.waiting or shard.flights.get(key) is not flight:
+            return
+        del shard.flights[key]
+        self._done(shard, flight.record, now)
+        flight.pending.done(flight.result, now)
+        queue = flight.queue
+        while queue:
+            pending = queue.popleft()
+            if pending.until <= now:
+                pending.done(Result(Status.BUSY), now)
+            else:
+                self.submit(pending, now)
+            following = shard.flights.get(key)
+            if following is not None:
+                queue.extend(following.queue)
+                following.queue = queue
+                return
+
+    def _done(self, shard: Shard, record: Record, now: float) -> None:
+        self._space.apply(record, now)
+        self._space.remember(shard, record, now)
+        self._space.counters.writes += 1
+        if record.key.startswith(CLEAR_PREFIX):
+            self._space.near.invalidate_all(shard)
+            self.leases.cleared(shard.partition, now)
+        else:
+            self._space.near.invalidate(shard, record.key)
+            self.leases.changed(record.key, now)
+
+    def owners_changed(self, shard: Shard, before: tuple[Owner, ...], now: float) -> None:
+        """The backups of a partition that we serve are others: writes under way wait for those."""
+        backups = dict.fromkeys(shard.owners[1:])
+        flights = list(shard.flights.values())
+        for flight in flights:
+            for backup in [backup for backup in flight.waiting if backup not in backups]:
+                del flight.waiting[backup]
+            for backup in backups:
+                if backup not in before:
+                    flight.waiting[backup] = None
+                    self._space.replication.send(backup, flight.record, flight)
+        for flight in flights:
+            self.land(flight, now)
+
+    def resign(self, shard: Shard, now: float) -> None:
+        """We serve this partition no more: keep what was under way, and send everyone to ask again."""
+        flights, shard.flights = shard.flights, {}
+        for flight in flights.values():
+            self._space.apply(flight.record, now)
+            self._space.remember(shard, flight.record, now)
+            flight.waiting.clear()
+            flight.pending.done(Result(Status.UNSURE), now)
+            for pending in flight.queue:
+                pending.done(Result(Status.MOVED), now)
+        self.leases.resign(shard.partition, now)
+
+
+def _record(op: Op, result: Result, change: Change, version: int) -> Record:
+    return Record(op.key, change.value, version, change.expires, op.id, result.status, result.number)

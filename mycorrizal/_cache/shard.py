@@ -1,0 +1,109 @@
+"""One partition of one cache on one node: whose it is, and what this node does about it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from .messages import Record
+from .operations import Op, Result
+from .placement import Owner
+
+if TYPE_CHECKING:
+    from .handover import Claim
+
+__all__ = ["Flight", "Outcome", "Pending", "Shard"]
+
+Answered = Callable[[Result, float], None]
+
+
+class Pending(NamedTuple):
+    """An operation at its primary: for whom, and whom to answer until when."""
+
+    op: Op
+    who: Owner
+    done: Answered
+    until: float
+
+
+class Outcome(NamedTuple):
+    """What a write came to, remembered for retries."""
+
+    status: int
+    number: int
+    version: int
+    at: float
+
+
+class Flight:
+    """A write that its backups do not all have yet, and what waits behind it for the same key."""
+
+    __slots__ = ("pending", "queue", "record", "result", "waiting")
+
+    def __init__(self, pending: Pending, record: Record, result: Result) -> None:
+        self.pending = pending
+        self.record = record
+        self.result = result
+        self.waiting: dict[Owner, None] = {}
+        self.queue: deque[Pending] = deque()
+
+
+class Shard:
+    """State of one partition.
+
+    Attributes:
+        owners: primary first, by our view; empty: nobody announces the cache.
+        epoch: how often they changed.
+        serving: we are primary and have what there is.
+        claim: what we still have to hear from others before, or (after the patience) while, we serve.
+        flights: writes under way, by key.
+        outcomes: of the last writes, by the id of the operation.
+        reported: the primary has asked us what we hold, since it became primary by our view.
+        fills: backups that are not known to hold a whole copy.
+        complete_since: outcomes of operations that began later are all remembered.
+        seq: number of the last invalidation sent.
+    """
+
+    __slots__ = (
+        "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "reported", "seq",
+        "serving",
+    )  # fmt: skip
+
+    def __init__(self, partition: int, now: float) -> None:
+        self.partition = partition
+        self.epoch = 0
+        self.owners: tuple[Owner, ...] = ()
+        self.serving = False
+        self.claim: Claim | None = None
+        self.flights: dict[bytes, Flight] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.reported = True
+        self.fills: dict[Owner, None] = {}
+        self.complete_since = now
+        self.seq = 0
+
+    @property
+    def primary(self) -> Owner | None:
+        """Who is primary, by our view."""
+        return self.owners[0] if self.owners else None
+
+    def remember(self, op: int, outcome: Outcome, most: int, age: float) -> None:
+        """Keep an outcome, and let go of old ones."""
+        outcomes = self.outcomes
+        outcomes[op] = outcome
+        while outcomes:
+            first = next(iter(outcomes))
+            oldest = outcomes[first]
+            if len(outcomes) > most:
+                self.complete_since = max(self.complete_since, oldest.at)
+            elif oldest.at > outcome.at - age:
+                break
+            del outcomes[first]
+
+    def outcomes_digest(self) -> int:
+        """Return a sum over the operations remembered."""
+        digest = 0
+        for op in self.outcomes:
+            digest ^= op
+        return digest

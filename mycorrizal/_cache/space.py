@@ -1,0 +1,230 @@
+"""One cache on one node: its store, its partitions, and the parts that move them."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+from .client import Client
+from .core import Core
+from .definition import Definition
+from .entry import CLEAR_PREFIX, ENTRY_BYTES, Entry
+from .fill import Fill
+from .handover import Handover
+from .messages import Record, rows
+from .near import Near
+from .placement import PARTITIONS, Owner, partition_of
+from .primary import Primary
+from .replication import Replication, outcome_of
+from .shard import Outcome, Shard
+from .store import Store
+from .survey import Survey
+
+__all__ = ["Space", "SpaceCounters"]
+
+_NOTHING: dict[bytes, Entry] = {}
+
+
+class SpaceCounters:
+    """What was asked of this node as primary."""
+
+    __slots__ = ("gets", "hits", "writes")
+
+    def __init__(self) -> None:
+        self.gets = 0
+        self.hits = 0
+        self.writes = 0
+
+
+class Space:
+    """Owned by the machine.
+
+    Attributes:
+        members: processes that announce the cache, by our view, sorted.
+        readable: for each partition the table that other threads may read from; an empty one where we may not.
+        retired: this node takes part no more, and hands over what it has.
+        moved: something changed that claims and fills must look at, at the end of the turn.
+    """
+
+    def __init__(self, core: Core, definition: Definition, now: float) -> None:
+        self.core = core
+        self.definition = definition
+        self.name = definition.name
+        self.store = Store(definition, core.limits)
+        self.shards = [Shard(partition, now) for partition in range(PARTITIONS)]
+        self.readable: list[dict[bytes, Entry]] = [_NOTHING] * PARTITIONS
+        self.members: dict[Owner, None] = {}
+        self.counters = SpaceCounters()
+        self.moved = False
+        self.retired = False
+        self.view = b""
+        self.value_max = core.limits.value_bytes
+        if definition.max_bytes is not None:
+            self.value_max = min(self.value_max, definition.max_bytes - ENTRY_BYTES)
+        self.primary = Primary(self)
+        self.replication = Replication(self)
+        self.handover = Handover(self)
+        self.fill = Fill(self, now)
+        self.near = Near(self, now)
+        self.client = Client(self)
+        self.survey = Survey(self)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether enough members announce the cache."""
+        return len(self.members) >= self.definition.quorum
+
+    # -- the view -----------------------------------------------------------------------
+
+    def set_view(self, members: list[Owner], now: float) -> None:
+        """These processes announce the cache now."""
+        gone = [member for member in self.members if member not in members]
+        if gone:
+            self.store.grieve(now + self.core.limits.graves_age)
+        self.members = dict.fromkeys(sorted(members))
+        self.view = blake2b(b"".join(b"%s\0%s\0" % (name.encode(), boot) for name, boot in self.members)).digest()[:8]
+        placed = self.core.placement.owners(self.members, self.definition.replicas)
+        for shard, owners in zip(self.shards, placed, strict=True):
+            if owners != shard.owners:
+                self._move(shard, owners, now)
+            self.handover.members_changed(shard, now)
+        self.replication.forget(self.members)
+        self.handover.forget(self.core.alive)
+        self.fill.forget(self.members)
+        self.primary.leases.members_changed(self.core.alive, now)
+        self.handover.keep_house(now)
+        self.wake()
+
+    def _move(self, shard: Shard, owners: tuple[Owner, ...], now: float) -> None:
+        """A partition has other owners than before."""
+        me = self.core.me
+        before, shard.owners = shard.owners, owners
+        shard.epoch += 1
+        was = bool(before) and before[0] == me
+        if shard.primary == me:
+            if not was:
+                self.near.drop(shard.partition)
+                self.handover.claim(shard, now)
+            elif shard.serving:
+                shard.fills = {
+                    backup: None for backup in owners[1:] if backup in shard.fills or backup not in before
+                }
+                self.primary.owners_changed(shard, before, now)
+            return
+        if was:
+            self.stop_serving(shard, now)
+            shard.claim = None
+            shard.fills = {}
+        if not before or shard.primary != before[0]:
+            self.near.drop(shard.partition)
+            shard.reported = not self.holds(shard)
+        if self.definition.read_backups and me in owners:
+            self.readable[shard.partition] = self.store.tables[shard.partition]
+        else:
+            self.readable[shard.partition] = _NOTHING
+
+    def start_serving(self, shard: Shard, now: float) -> None:
+        """We have what there is of a partition that we are primary of."""
+        shard.serving = True
+        shard.fills = dict.fromkeys(shard.owners[1:])
+        self.readable[shard.partition] = self.store.tables[shard.partition]
+        self.near.invalidate_all(shard)
+        self.wake()
+
+    def stop_serving(self, shard: Shard, now: float) -> None:
+        """We are not primary any more, or not sure to have what there is."""
+        self.readable[shard.partition] = _NOTHING
+        if shard.serving:
+            shard.serving = False
+            self.primary.resign(shard, now)
+
+    def wake(self) -> None:
+        """Look at claims and fills at the end of the turn."""
+        self.moved = True
+
+    def flush(self, now: float) -> None:
+        """The end of a turn: send what is to be sent."""
+        self.client.flush(now)
+        while self.moved:
+            self.moved = False
+            self.handover.flush(now)
+            self.fill.flush(now)
+        self.replication.flush(now)
+        self.near.flush()
+
+    def tick(self, now: float) -> None:
+        """Take out what expired; a lock that did is news for who waits for it."""
+        for entry in self.store.tick(now):
+            self.primary.leases.expired(entry.key, now)
+
+    # -- copies -------------------------------------------------------------------------
+
+    def holds(self, shard: Shard) -> bool:
+        """Return whether there is anything of a partition here that others might lack."""
+        return self.store.holds(shard.partition) or bool(shard.outcomes)
+
+    def apply(self, record: Record, now: float) -> None:
+        """Write what was decided, here or by the primary."""
+        if not self.core.clock.observe(record.version, now):
+            self.core.counters["versions_refused"] += 1
+        elif record.value is not None and record.expires > now:
+            self.store.put(record.key, record.value, record.version, record.expires)
+        elif record.key.startswith(CLEAR_PREFIX):
+            self.store.clear(partition_of(record.key), record.version)
+        else:
+            self.store.bury(record.key, record.version, now)
+
+    def remember(self, shard: Shard, record: Record, now: float) -> None:
+        """Keep the outcome of a write for retries."""
+        if record.op:
+            limits = self.core.limits
+            shard.remember(record.op, outcome_of(record, now), limits.outcomes, limits.outcomes_age)
+
+    def outcomes(self, shard: Shard, now: float) -> list[Any]:
+        """Return what is remembered, for a message: how far back it is complete, then each."""
+        known: list[Any] = [[0, 0, 0, 0, max(0, int((now - shard.complete_since) * 1000))]]
+        for op, (status, number, version, at) in shard.outcomes.items():
+            known.append([op, status, number, version, max(0, int((now - at) * 1000))])
+        return known
+
+    def learn(self, shard: Shard, known: object, now: float) -> None:
+        """Take what another copy remembers."""
+        for op, status, number, version, age, *_ in rows(known, 5):
+            if not all(type(item) is int for item in (op, status, number, version, age)):
+                continue
+            at = now - age / 1000.0
+            if not op:
+                shard.complete_since = min(shard.complete_since, at)
+            elif op not in shard.outcomes and len(shard.outcomes) < self.core.limits.outcomes:
+                shard.outcomes[op] = Outcome(status, number, version, at)
+
+    # -- what others ask ----------------------------------------------------------------
+
+    @property
+    def synced(self) -> bool:
+        """Whether every partition that is ours is in place, by our view, and nobody lacks what we hold."""
+        return all(
+            (shard.serving and shard.claim is None and not shard.fills)
+            if shard.primary == self.core.me
+            else (bool(shard.owners) and (shard.reported or not self.holds(shard)))
+            for shard in self.shards
+        )
+
+    def stats(self) -> dict[str, int]:
+        """Return plain numbers about this node's part."""
+        store = self.store
+        return {
+            "entries": store.entries,
+            "bytes": store.bytes,
+            "primary_entries": sum(len(store.tables[shard.partition]) for shard in self.shards if shard.serving),
+            "graves": sum(map(len, store.graves)),
+            "gets": self.counters.gets,
+            "hits": self.counters.hits,
+            "writes": self.counters.writes,
+            "evicted": store.counters.evicted,
+            "expired": store.counters.expired,
+            "outdated": store.counters.outdated,
+            "partitions": sum(shard.serving for shard in self.shards),
+        }
+
+

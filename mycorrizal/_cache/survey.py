@@ -1,0 +1,166 @@
+"""What is asked of many members: their keys, their numbers, and whether every copy is where it belongs."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..exceptions import CacheUnavailable, RemoteProtocolError
+from .core import Failure
+from .messages import Answer, Message, Reply, parse_keys, partition, partitions, parts, rows
+from .placement import PARTITIONS, Owner, bitmap
+
+if TYPE_CHECKING:
+    from .space import Space
+
+__all__ = ["Cursor", "Survey"]
+
+_AGAIN = 0.1
+
+
+class Cursor(NamedTuple):
+    """Where an iteration over keys stands: partitions that are left, and the last key seen in the first of them."""
+
+    left: tuple[int, ...] = tuple(range(PARTITIONS))
+    after: bytes = b""
+
+
+class Survey:
+    """Asking and answering, for one cache on one node."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._core = space.core
+
+    # -- keys ---------------------------------------------------------------------------
+
+    def keys(self, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
+        """Complete with ``(keys, cursor)``, up to about `most` keys; with an empty ``left`` it was the last.
+
+        Each key that is there all the time is seen once, unless its partition moves meanwhile.
+        """
+        if not cursor.left:
+            self._core.completions.append((ticket, ([], cursor)))
+            return
+        first = cursor.left[0]
+        shard = self._space.shards[first]
+        owner = shard.primary
+        if owner == self._core.me and shard.serving:
+            self._keys_came(cursor, self._keys(list(cursor.left), cursor.after, most), ticket)
+        elif owner is None or owner == self._core.me:
+            self._keys_later(cursor, most, ticket, deadline, now)
+        else:
+
+            def done(outcome: Reply | Failure, now: float) -> None:
+                if isinstance(outcome, Failure) or outcome.status != Answer.OK:
+                    self._keys_later(cursor, most, ticket, deadline, now)
+                else:
+                    self._keys_came(cursor, parts(outcome.body, 1)[0], ticket)
+
+            body = [bitmap(cursor.left), cursor.after, most]
+            self._core.call(owner, Message.KEYS, self._space.name, body, done, now, deadline)
+
+    def _keys_later(self, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
+        if now + _AGAIN >= deadline:
+            text = f"partition {cursor.left[0]} of cache {self._space.name!r} has no primary that answers"
+            self._core.completions.append((ticket, CacheUnavailable(text, hint="try again, or allow more time")))
+            return
+        self._core.timers.call_at(now + _AGAIN, lambda now: self.keys(cursor, most, ticket, deadline, now))
+
+    def _keys_came(self, cursor: Cursor, answer: object, ticket: Any) -> None:
+        keys: list[bytes] = []
+        left = dict.fromkeys(cursor.left)
+        after = b""
+        for place, found, whole, *_ in rows(answer, 3):
+            more = parse_keys(found)
+            keys += more
+            if whole is True:
+                left.pop(partition(place), None)
+            elif more:
+                after = more[-1]
+                left = {partition(place): None} | left
+        self._core.completions.append((ticket, (keys, Cursor(tuple(left), after))))
+
+    def give_keys(self, body: list[Any]) -> list[Any] | None:
+        """Answer KEYS, beginning with the first partition; None if we do not serve that."""
+        wanted, after, most, *_ = parts(body, 3)
+        places = partitions(wanted)
+        if not places or not self._space.shards[places[0]].serving:
+            return None
+        if type(after) is not bytes or type(most) is not int or not 0 < most <= 1 << 16:
+            raise RemoteProtocolError("a request for keys that asks for none")
+        return [self._keys(places, after, most)]
+
+    def _keys(self, places: list[int], after: bytes, most: int) -> list[Any]:
+        found = []
+        for place in places:
+            if not self._space.shards[place].serving:
+                continue
+            keys = [key for key in self._space.store.tables[place] if key > after and not key.startswith(b"\x00")]
+            some = heapq.nsmallest(most, keys)
+            found.append([place, some, len(some) == len(keys)])
+            most -= len(some)
+            after = b""
+            if most <= 0:
+                break
+        return found
+
+    # -- numbers ------------------------------------------------------------------------
+
+    def stats(self, ticket: Any, now: float, deadline: float) -> None:
+        """Complete with the numbers of each member by name; None for one that did not answer."""
+        answers: dict[str, dict[str, int] | None] = {}
+        waiting = dict.fromkeys(self._space.members)
+        if self._core.me in waiting:
+            answers[self._core.me.name] = self._space.stats()
+            del waiting[self._core.me]
+        if not waiting:
+            self._core.completions.append((ticket, answers))
+
+        for member in list(waiting):
+
+            def done(outcome: Reply | Failure, now: float, member: Owner = member) -> None:
+                answers[member.name] = None
+                if not isinstance(outcome, Failure) and outcome.status == Answer.OK and outcome.body:
+                    numbers = outcome.body[0]
+                    if type(numbers) is dict and len(numbers) < 100:
+                        answers[member.name] = {
+                            key: value for key, value in numbers.items() if type(key) is str and type(value) is int
+                        }
+                del waiting[member]
+                if not waiting:
+                    self._core.completions.append((ticket, answers))
+
+            self._core.call(member, Message.STATS, self._space.name, [], done, now, deadline)
+
+    # -- synced -------------------------------------------------------------------------
+
+    def synced(self, ticket: Any, deadline: float, now: float) -> None:
+        """Complete with True once all members say, of one view, that their part is in place; False at `deadline`."""
+        space = self._space
+        view, waiting = space.view, dict.fromkeys(space.members)
+        waiting.pop(self._core.me, None)
+        good = space.synced and space.has_quorum
+
+        def settle(now: float) -> None:
+            if good and view == space.view and space.synced:
+                self._core.completions.append((ticket, True))
+            elif now + _AGAIN >= deadline:
+                self._core.completions.append((ticket, False))
+            else:
+                self._core.timers.call_at(now + _AGAIN, lambda now: self.synced(ticket, deadline, now))
+
+        if not waiting or not good:
+            settle(now)
+            return
+        for member in list(waiting):
+
+            def done(outcome: Reply | Failure, now: float, member: Owner = member) -> None:
+                nonlocal good
+                if isinstance(outcome, Failure) or outcome.status != Answer.OK or outcome.body[:2] != [True, view]:
+                    good = False
+                del waiting[member]
+                if not waiting:
+                    settle(now)
+
+            self._core.call(member, Message.SYNCED, space.name, [], done, now, deadline)

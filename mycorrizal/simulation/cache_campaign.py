@@ -1,0 +1,228 @@
+"""A campaign against the cache: faults of every kind while clients work, then calm, and everything is checked.
+
+Three kinds, by what may be claimed. *Stable*: calls are lost and slow and
+wall clocks wrong, but nobody comes or goes: histories must be linearizable.
+*Crashes*: one process at a time dies, some restart at once under the same name,
+and the next fault waits for ``synced``: nothing acknowledged may be lost, and
+histories must be linearizable still. *Partitions*: networks split and the
+living are held for dead: after that all copies must agree on the newest
+acknowledged write of every key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from .._cache.definition import Definition, Limits
+from .._cache.machine import CacheMachine
+from .cache_checkers import (
+    check_bounds,
+    check_converged,
+    check_copies,
+    check_linearizable,
+    check_locks,
+    check_newest,
+)
+from .cache_cluster import CacheCluster, CacheNode
+from .cache_history import Clients
+from .checkers import CheckFailed
+from .faults import Faults
+
+__all__ = ["KINDS", "CacheReport", "run_cache_campaign"]
+
+KINDS = ("stable", "crashes", "partitions")
+
+_WEATHER = Faults(loss=0.02, delay=0.0005, jitter=0.005, exchange_slow=0.02, exchange_slow_by=0.5)
+_STORM = Faults(loss=0.2, delay=0.001, jitter=0.05, exchange_slow=0.2, exchange_slow_by=1.0)
+_CALM = Faults()
+_SYNC_MAX = 30.0
+
+
+@dataclass(slots=True)
+class CacheReport:
+    """What a campaign did; ``str()`` gives one line."""
+
+    seed: object
+    kind: str
+    nodes: int
+    replicas: int
+    operations: int = 0
+    unknown: int = 0
+    refused: int = 0
+    locks: int = 0
+    keys: int = 0
+    undecided: int = 0
+    synced_after: list[float] = field(default_factory=list)
+    actions: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+    digest: str = ""
+    steps: int = 0
+
+    def __str__(self) -> str:
+        done = " ".join(f"{name}={count}" for name, count in sorted(self.actions.items()))
+        slowest = max(self.synced_after, default=0.0)
+        return (
+            f"seed {self.seed!r}: {self.kind}, {self.nodes} nodes, {self.replicas} copies, {self.operations} operations"
+            f" ({self.unknown} unknown, {self.refused} refused), {self.locks} locks, synced within {slowest:.1f} s;"
+            f" {done}"
+        )
+
+
+def run_cache_campaign(
+    seed: object,
+    *,
+    kind: str | None = None,
+    duration: float = 8.0,
+    machine: type[CacheMachine] = CacheMachine,
+    definition: Definition | None = None,
+    limits: Limits | None = None,
+) -> CacheReport:
+    """Run one campaign, a function of its arguments.
+
+    Args:
+        seed: of everything, the kind included unless `kind` says it.
+        kind: one of ``KINDS``.
+        duration: seconds of faults.
+        machine: the class to run; tests plant faults in a subclass.
+        definition: of the cache, which is named ``cache``; by default two or three copies without bounds.
+        limits: of the machines.
+
+    Raises:
+        CheckFailed: a rule was broken; carries seed and time.
+    """
+    return _Campaign(seed, kind, duration, machine, definition, limits).run()
+
+
+class _Campaign:
+    def __init__(
+        self,
+        seed: object,
+        kind: str | None,
+        duration: float,
+        machine: type[CacheMachine],
+        definition: Definition | None,
+        limits: Limits | None,
+    ) -> None:
+        self.rng = rng = Random(f"{seed}/campaign")
+        drawn, nodes, replicas = rng.choice(KINDS), rng.choice((3, 4, 5)), rng.choice((2, 2, 3))
+        skew = rng.choice((0.0, 1.0, 3600.0))
+        spread = rng.choice((0.05, 0.5, 1.5))
+        self.kind = kind or drawn
+        definition = definition or Definition("cache", replicas=replicas)
+        self.cluster = CacheCluster(
+            nodes, seed=seed, definition=definition, limits=limits or Limits(), faults=_WEATHER, skew=skew,
+            spread=spread, machine=machine,
+        )  # fmt: skip
+        self.duration = duration
+        self.report = CacheReport(seed, self.kind, nodes, definition.replicas)
+        self.clients = Clients(self.cluster, seed)
+
+    def fail(self, checker: str, text: str) -> CheckFailed:
+        return CheckFailed(checker, self.cluster.now, text, seed=self.report.seed)
+
+    def run(self) -> CacheReport:
+        actions: dict[str, Callable[[], None]] = {
+            "stable": self._storm,
+            "crashes": self._crash,
+            "partitions": self._divide,
+        }
+        while self.cluster.now < self.duration:
+            self.cluster.run(self.rng.expovariate(1.0))
+            actions[self.kind]()
+        self._calm()
+        self._check()
+        return self._summed_up()
+
+    # -- faults -------------------------------------------------------------------------
+
+    def _storm(self) -> None:
+        self.report.actions["storm"] += 1
+        self.cluster.faults = _STORM
+        self.cluster.run(self.rng.random() * 2)
+        self.cluster.faults = _WEATHER
+
+    def _crash(self) -> None:
+        """One process dies. If it was not noticed in between, that was a restart under the same name and port."""
+        node = self.rng.choice(self.cluster.nodes)
+        at_once, down = self.rng.random() < 0.5, self.rng.random() * 4
+        self.cluster.crash(node, noticed=not at_once)
+        if at_once:
+            self.report.actions["restart"] += 1
+            self.cluster.run(self.rng.random() * 0.2)
+        else:
+            self.report.actions["crash"] += 1
+            self.cluster.run(down)
+            if self.rng.random() < 0.5:
+                self._wait_synced()
+        self.cluster.restart(node)
+        self._wait_synced()
+
+    def _divide(self) -> None:
+        nodes = self.cluster.nodes
+        what, seconds = self.rng.random(), self.rng.random() * 6
+        if what < 0.5:
+            self.report.actions["partition"] += 1
+            side = {node.index for node in nodes if self.rng.random() < 0.5}
+            self.cluster.split(side)
+            self.cluster.run(seconds)
+            self.cluster.heal()
+        else:
+            self.report.actions["false_death"] += 1
+            observers = [node for node in nodes if what < 0.75 or self.rng.random() < 0.5]
+            subject = self.rng.choice(nodes)
+            self.cluster.suspect([node for node in observers if node is not subject], subject, seconds)
+        self.cluster.run(self.rng.random() * 2)
+
+    # -- checks -------------------------------------------------------------------------
+
+    def _wait_synced(self) -> None:
+        """Wait for ``synced`` as a caller on one node sees it, and see whether it is true."""
+        node: CacheNode = self.rng.choice(self.cluster.running)
+        answers: list[object] = []
+        began = self.cluster.now
+        name = self.cluster.definition.name
+
+        def done(answer: object) -> None:
+            answers.append(answer)
+            if answer:
+                check_copies(self.cluster, node, self.clients.events, self.fail)
+
+        self.cluster.ask(node, lambda machine, ticket, now: machine.synced(name, ticket, now + _SYNC_MAX, now), done)
+        self.cluster.run_until(lambda: bool(answers), _SYNC_MAX + 1)
+        if answers != [True]:
+            raise self.fail("synced", f"not after {_SYNC_MAX} s: {answers}")
+        self.report.synced_after.append(self.cluster.now - began)
+
+    def _calm(self) -> None:
+        self.cluster.links.heal()
+        self.cluster.faults = _CALM
+        self.cluster.run(4 * self.cluster.spread + 6.0)
+        self.cluster.set_views()
+        self.clients.stopped = True
+        self.cluster.run(8.0)
+        self._wait_synced()
+        self.cluster.run(4.0)
+
+    def _check(self) -> None:
+        clients, fail = self.clients, self.fail
+        check_newest(self.cluster, clients.events, fail)
+        check_converged(self.cluster, fail)
+        check_bounds(self.cluster, fail)
+        if self.kind != "partitions":
+            self.report.keys, self.report.undecided = check_linearizable(clients.events, fail)
+            check_locks(clients.locks, fail)
+        if len(clients.events) < 50 or not self.report.actions:
+            raise fail("vacuous", f"{len(clients.events)} operations, {self.report.actions}")
+
+    def _summed_up(self) -> CacheReport:
+        report, clients = self.report, self.clients
+        report.operations = len(clients.events)
+        report.unknown, report.refused, report.locks = clients.unknown, clients.refused, len(clients.locks)
+        report.digest, report.steps = self.cluster.digest, self.cluster.steps
+        report.counters = Counter(self.cluster.counters)
+        for node in self.cluster.running:
+            report.counters.update(node.machine.counters())
+        return report

@@ -1,0 +1,186 @@
+"""Clients of the simulated cache: concurrent callers on every node, and the record of what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from .._cache.machine import CacheMachine
+from .._cache.operations import Kind, Op, Result, Status
+from .._wire.values import decode_packed
+from ..exceptions import CacheOutcomeUnknown, MycorrizalError
+from .cache_cluster import CacheCluster, CacheNode
+from .linearizable import FOREVER, Event
+
+__all__ = ["Clients", "LockEvent", "number"]
+
+_KINDS = ("get", "get", "get", "set", "set", "delete", "add", "cas", "incr", "incr", "lock", "many")
+LEASE = 2.0
+TIMEOUT = 3.0
+
+
+def number(raw: bytes) -> object:
+    """Return the value in its wire form."""
+    return decode_packed(raw)
+
+
+class LockEvent:
+    """A lock that was held: when, by which token."""
+
+    __slots__ = ("asked", "granted", "key", "released", "token")
+
+    def __init__(self, key: bytes, token: int, asked: float, granted: float) -> None:
+        self.key = key
+        self.token = token
+        self.asked = asked
+        self.granted = granted
+        self.released = asked + LEASE  # the holder counts from when it asked
+
+
+class Clients:
+    """Callers that do one operation after another until they are stopped.
+
+    Attributes:
+        events: what was called and answered.
+        locks: the locks that were granted.
+    """
+
+    def __init__(
+        self,
+        cluster: CacheCluster,
+        seed: object,
+        *,
+        per_node: int = 2,
+        keys: int = 6,
+        think: float = 0.2,
+        kinds: Sequence[str] = _KINDS,
+    ) -> None:
+        self.events: list[Event] = []
+        self.locks: list[LockEvent] = []
+        self.refused = 0
+        self.unknown = 0
+        self.stopped = False
+        self._cluster = cluster
+        self._rng = Random(f"{seed}/clients")
+        self._kinds = kinds
+        self._think = think
+        self._keys = [b"k%d" % index for index in range(keys)]
+        self._values = 0
+        for node in cluster.nodes:
+            for number_ in range(per_node):
+                self._next(node, node.index * per_node + number_)
+
+    def _next(self, node: CacheNode, client: int) -> None:
+        if not self.stopped:
+            pause = self._rng.expovariate(1.0) * self._think
+            self._cluster.at(self._cluster.now + pause, lambda: self._act(node, client))
+
+    def _act(self, node: CacheNode, client: int) -> None:
+        if self.stopped:
+            return
+        rng = self._rng
+        kind = self._kinds[int(rng.random() * len(self._kinds))]
+        key = self._keys[int(rng.random() * len(self._keys))]
+        if not node.running:
+            self._next(node, client)
+        elif kind == "lock":
+            self._lock(node, client, b"\x00lock\x00" + key)
+        elif kind == "many":
+            self._many(node, client)
+        elif kind == "incr":
+            self._do(node, client, [("incr", b"c" + key, int(rng.random() * 3) + 1)])
+        elif kind == "cas":
+            self._cas(node, client, key)
+        else:
+            self._do(node, client, [(kind, key, self._value())])
+
+    def _value(self) -> bytes:
+        self._values += 1
+        return b"v%d" % self._values
+
+    def _many(self, node: CacheNode, client: int) -> None:
+        steps = [("set" if index % 2 else "get", key, self._value()) for index, key in enumerate(self._keys)]
+        self._do(node, client, steps)
+
+    def _cas(self, node: CacheNode, client: int, key: bytes) -> None:
+        """Read, then swap what was read."""
+        known = [event for event in self.events[-30:] if event.key == key and event.kind == "get" and event.answer]
+        expected = known[-1].answer if known else b"nothing"
+        self._do(node, client, [("cas", key, (expected, self._value()))])
+
+    def _do(self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]]) -> None:
+        began = self._cluster.now
+        ops = [_op(*step) for step in steps]
+
+        def done(outcomes: list[Result | MycorrizalError] | None) -> None:
+            now = self._cluster.now
+            for place, (kind, key, argument) in enumerate(steps):
+                outcome = outcomes[place] if outcomes is not None else None
+                if outcome is None or isinstance(outcome, CacheOutcomeUnknown):
+                    self.unknown += 1
+                    self.events.append(Event(client, key, kind, argument, began, FOREVER))
+                elif isinstance(outcome, Result):
+                    answer = _answer(kind, outcome)
+                    self.events.append(Event(client, key, kind, argument, began, now, answer, outcome.version))
+                else:
+                    self.refused += 1
+            self._next(node, client)
+
+        self._cluster.ask(node, _operate(ops), done)
+
+    def _lock(self, node: CacheNode, client: int, key: bytes) -> None:
+        asked = self._cluster.now
+        wait = 500 if self._rng.random() < 0.5 else 0
+        forgets = self._rng.random() < 0.2
+        op = Op(Kind.LOCK, key, value=b"%d" % client, ttl=int(LEASE * 1000), wait=wait)
+
+        def locked(outcomes: list[Result | MycorrizalError] | None) -> None:
+            outcome = outcomes[0] if outcomes else None
+            if not isinstance(outcome, Result) or outcome.status != Status.OK:
+                self._next(node, client)
+                return
+            held = LockEvent(key, outcome.version, asked, self._cluster.now)
+            self.locks.append(held)
+            if forgets:
+                self._next(node, client)
+            else:
+                self._cluster.at(self._cluster.now + self._rng.random() * 0.5, lambda: unlock(held))
+
+        def unlock(held: LockEvent) -> None:
+            held.released = min(held.released, self._cluster.now)
+            if node.running:
+                release = Op(Kind.UNLOCK, key, number=held.token)
+                self._cluster.ask(node, _operate([release]), lambda _: self._next(node, client))
+            else:
+                self._next(node, client)
+
+        self._cluster.ask(node, _operate([op]), locked)
+
+
+def _operate(ops: list[Op]) -> Callable[[CacheMachine, Any, float], None]:
+    return lambda machine, ticket, now: machine.operate("cache", ops, ticket, now + TIMEOUT, now)
+
+
+def _op(kind: str, key: bytes, argument: Any) -> Op:
+    if kind == "get":
+        return Op(Kind.GET, key)
+    if kind == "set":
+        return Op(Kind.SET, key, value=argument)
+    if kind == "delete":
+        return Op(Kind.DELETE, key)
+    if kind == "add":
+        return Op(Kind.ADD, key, value=argument)
+    if kind == "cas":
+        return Op(Kind.CAS, key, expected=argument[0], value=argument[1])
+    return Op(Kind.INCR, key, number=argument)
+
+
+def _answer(kind: str, result: Result) -> Any:
+    if kind == "get":
+        return result.value
+    if kind == "incr":
+        return result.number
+    return result.status == Status.OK
+
+
