@@ -394,6 +394,7 @@ class Replica:
             raise RemoteProtocolError(f"a setting of {len(value)} bytes")
         if not self._table.wins(key, stamp, raw):
             return
+        self._clock.witness(stamp)
         if value is not None:
             age = 0.0
             if not self._table.has_room(key, len(raw), self._limits.slack):
@@ -402,7 +403,6 @@ class Replica:
         elif age >= self._limits.tombstone_seconds - _MARGIN and self._table.get(key) is None:
             self.note("settings.old_tombstones")
             return
-        self._clock.witness(stamp)
         self._put_setting(message, raw, now - age, news=news)
         if news and self._events.ready and age < _MARGIN:
             self._spread.again(raw, f"s/{key}")
@@ -428,7 +428,7 @@ class Replica:
     def _write_service(self, service_id: str, record: bytes | None, now: float) -> None:
         service = Service(service_id, record, self._clock.tick(now))
         raw = service.encode()
-        if record is not None and not self._services.has_room(service, len(raw)):
+        if record is not None and not self._services.make_room(service, len(raw)):
             hint = "deregister some, or shorten their records"
             raise QueueFull("no room for another service", hint=hint, retriable=False)
         self._spread.check(len(raw))
@@ -445,7 +445,8 @@ class Replica:
             self._contradict(service, now)
             return
         known = services.table.get(service.key) is not None
-        if service.record is not None and not services.has_room(service, len(raw), self._limits.slack):
+        self._clock.witness(service.stamp)
+        if service.record is not None and not services.make_room(service, len(raw), self._limits.slack):
             self.note("services.refused")
             return
         if not known and not self._is_up(life) and age >= self._limits.orphan_seconds / 2:
@@ -453,7 +454,6 @@ class Replica:
             return
         if not known and service.record is None and age >= self._limits.tombstone_seconds - _MARGIN:
             return
-        self._clock.witness(service.stamp)
         services.put(service, raw, now, age)
         if self._events.ready and age < _FRESH:
             self._spread.again(raw, f"v/{life.name}/{life.boot.hex()}/{service.id}")
@@ -503,17 +503,26 @@ class Replica:
             if header.digest == self._digest():
                 self.note("states.same")
                 return None
-            for raw, age in messages.items(data, at, self._items_max):
-                if not self._table.knows(raw) and not self._services.table.knows(raw):
-                    self._take_item(raw, age, now)
+            self._take_items(data, at, now)
         except RemoteProtocolError as error:
             self.reject(error)
             return str(error)
         return None
 
-    def _take_item(self, raw: bytes, age: float, now: float) -> None:
-        message = messages.decode(raw)
-        if not isinstance(message, (messages.Setting, Service)):
-            raise RemoteProtocolError("a state with something else in it")
-        self._handle(message, raw, age, now)
+    def _take_items(self, data: bytes, at: int, now: float) -> None:
+        """Take the entries of a state; one that is refused (a later version's, perhaps) spoils no other."""
+        refused: RemoteProtocolError | None = None
+        for raw, age in messages.items(data, at, self._items_max):
+            if self._table.knows(raw) or self._services.table.knows(raw):
+                continue
+            try:
+                message = messages.decode(raw)
+                if not isinstance(message, (messages.Setting, Service)):
+                    raise RemoteProtocolError("a state with something else in it")
+                self._handle(message, raw, age, now)
+            except RemoteProtocolError as error:
+                self.note("states.items_refused")
+                refused = error
+        if refused is not None:
+            raise refused
 

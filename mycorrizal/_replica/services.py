@@ -54,11 +54,20 @@ class Services:
         """Lives that are gone and whose services are kept."""
         return len(self._gone)
 
-    def has_room(self, service: Service, size: int, slack: float = 1.0) -> bool:
-        """Return whether a live service fits beside the others, those of its node and all."""
+    def make_room(self, service: Service, size: int, slack: float = 1.0) -> bool:
+        """Return whether a live service fits beside the others, those of its node and all.
+
+        For one that can be seen, those that cannot are forgotten, the longest gone first.
+        """
         ids = self._of.get(service.life, {})
-        others = sum(ids.values()) - ids.get(service.id, False)
-        return others < self._limits.services_per_node and self.table.has_room(service.key, size, slack)
+        if sum(ids.values()) - ids.get(service.id, False) >= self._limits.services_per_node:
+            return False
+        while not self.table.has_room(service.key, size, slack):
+            if not self._gone or not self._is_up(service.life):
+                return False
+            self._count("services.orphans_forgotten")
+            self._drop(next(iter(self._gone)))
+        return True
 
     def put(self, service: Service, raw: bytes, now: float, age: float = 0.0) -> None:
         """Put a write that wins; `age` is how long its node, or the service, has been gone elsewhere."""

@@ -3,6 +3,7 @@
 One more owner of the machine beside the runtime: no threads, no sockets, no
 clock. ``Cluster`` runs members, ``Faults`` and its methods hurt them,
 ``checkers`` watch, ``run_campaign`` does all of it at random from one seed,
+``Replicas`` adds settings, services and events with campaigns of their own,
 ``experiments`` replays published figures. See docs/simulation.md.
 """
 
@@ -29,6 +30,8 @@ from .cluster import Cluster, Watcher
 from .faults import Condition, Faults, Links
 from .members import Member, SimulatedDelegate
 from .network import Network, NetworkCounters
+from .replica_campaign import run_events, run_joins, run_settings_campaign
+from .replicas import Replicas
 
 __all__ = [
     "BoundsChecker",
@@ -47,6 +50,7 @@ __all__ = [
     "Network",
     "NetworkCounters",
     "Referee",
+    "Replicas",
     "ResurrectionChecker",
     "SelfChecker",
     "SimulatedDelegate",
@@ -56,6 +60,9 @@ __all__ = [
     "check_agreement",
     "detection_bound",
     "run_campaign",
+    "run_events",
+    "run_joins",
+    "run_settings_campaign",
     "spread_time",
     "standard_checkers",
     "suspicion_window",

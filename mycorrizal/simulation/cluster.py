@@ -29,7 +29,7 @@ from ..types import Address
 from .acquaint import acquaint
 from .clock import VirtualClock
 from .faults import Condition, Faults
-from .members import Member
+from .members import Member, SimulatedDelegate, Supply
 from .network import Conversation, Network
 
 __all__ = ["Cluster", "Watcher"]
@@ -64,6 +64,7 @@ class Cluster:
         faults: odds of the network; ``cluster.network.faults`` may be replaced later.
         machine: the class to run, for experiments and planted faults.
         digest: whether to hash all that happens (costs a few per cent).
+        supply: makes the delegates of those members that have metadata.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Cluster:
         faults: Faults | None = None,
         machine: type[Swim] = Swim,
         digest: bool = True,
+        supply: Supply = lambda member, meta: SimulatedDelegate(meta),
     ) -> None:
         self.seed = seed
         self.config = config or Config.lan(name="template")
         self.machine = machine
+        self.supply = supply
         self.clock = VirtualClock()
         self.network = Network(faults or Faults(), Random(f"{seed}/faults"))
         self.members: list[Member] = []
@@ -276,7 +279,7 @@ class Cluster:
     # -- private: inputs ------------------------------------------------------------------
 
     def _start(self, config: Config, slot: int, host: int, meta: bytes | None) -> Member:
-        member = Member(len(self.members), slot, host, config, self.seed, self.machine, meta)
+        member = Member(len(self.members), slot, host, config, self.seed, self.machine, meta, self.supply)
         self.members.append(member)
         self._at[member.address] = member
         member.started = self.clock.now

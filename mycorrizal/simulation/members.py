@@ -7,7 +7,7 @@ what links connect and what a name belongs to.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,7 +20,7 @@ from ..config import Config
 from ..types import Address, Node, host_of
 from .faults import Condition
 
-__all__ = ["Member", "SimulatedDelegate"]
+__all__ = ["Member", "SimulatedDelegate", "Supply"]
 
 PORT = 7946
 
@@ -59,6 +59,10 @@ class SimulatedDelegate:
         self.states.append(buf)
 
 
+Supply = Callable[["Member", bytes], SimulatedDelegate]
+"""Makes the delegate of a member that has metadata, before its machine."""
+
+
 class Member:
     """A process and its sockets. Created by ``Cluster.add`` and ``Cluster.restart`` only."""
 
@@ -87,7 +91,15 @@ class Member:
     )
 
     def __init__(
-        self, index: int, slot: int, host: int, config: Config, seed: object, machine: type[Swim], meta: bytes | None
+        self,
+        index: int,
+        slot: int,
+        host: int,
+        config: Config,
+        seed: object,
+        machine: type[Swim],
+        meta: bytes | None,
+        supply: Supply,
     ) -> None:
         addr = (0x0A000000 + host).to_bytes(4, "big")
         keyring = Keyring(config.keys, config.secret_key) if config.secret_key else Keyring()
@@ -97,7 +109,7 @@ class Member:
         self.name = config.name
         self.config = config
         self.address: Address = (host_of(addr), PORT)
-        self.delegate = None if meta is None else SimulatedDelegate(meta)
+        self.delegate = None if meta is None else supply(self, meta)
         self.streams = StreamCodec(config, keyring, nonce)
         self.machine = machine(
             config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import cbor2
 import pytest
 
 from mycorrizal import ConfigError, LocalProtocolError, QueueFull, ValueTooLarge
@@ -301,6 +302,40 @@ def test_one_node_cannot_take_the_room_of_the_others() -> None:
     assert len([node for node, _ in one.services if node == "b"]) == 3
     assert ("c", "s") in one.services
     assert one.counters["services.refused"] == 7
+
+
+def test_those_who_are_gone_make_room_for_those_who_are_there() -> None:
+    limits = Limits(services=4, slack=1.0)
+    one, gone, there = replica("a", limits=limits), replica("b"), replica("c")
+    for number in range(4):
+        gone.register(f"s{number}", b"", 0.0)
+        there.register(f"s{number}", b"", 0.0)
+    exchange(one, gone)
+    assert one.gauges["services"] == 4
+    exchange(one, replica("d"))
+    one.member_up("c", there.boot, 0.0)
+    exchange(one, there)
+    assert len(one.services) == 4
+    assert one.counters["services.orphans_forgotten"] == 1
+    exchange(one, gone)
+    assert len(one.services) == 4
+    assert one.counters["services.refused"] == 4
+    with pytest.raises(QueueFull):
+        one.register("own", b"", 0.0)
+
+
+def test_a_refused_entry_of_a_state_spoils_no_other() -> None:
+    one, other = replica("a"), replica("b")
+    other.set_setting("key", b"value", 0.0)
+    header, at = messages.decode_header(other.local_state(False))
+    good = [raw for raw, _ in messages.items(other.local_state(False), at, 9)]
+    later = cbor2.dumps([99, "something new"])
+    event = messages.Event(messages.Sender("b", boot("b")), 1, "t", b"").encode()
+    one.merge_state(messages.pack(header, [(raw, 0.0) for raw in (later, event, *good)]), False, 0.0)
+    assert one.settings == other.settings
+    assert one.counters["states.items_refused"] == 2
+    assert len(of(drain(one), MessageRejected)) == 1
+    assert not one.history(None, 9)
 
 
 # -- states by fetch -------------------------------------------------------------------
