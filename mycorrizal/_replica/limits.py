@@ -65,7 +65,7 @@ class Limits:
     peers_asked: int = 8
     """Members that say they do not have an event, before it is believed."""
     queue: int = 2_048
-    """Messages waiting to be gossiped; own writes are refused beyond it, others' are dropped, the most sent first."""
+    """Messages waiting to be gossiped; when three quarters of it are taken, others' are not passed on any more."""
     gossip_backlog: int = 128
     """Messages waiting to be gossiped beyond which own ones are pushed: gossip carries a few hundred a second."""
     pushes: int = 1_024

@@ -230,7 +230,7 @@ class Replicas:
 
     def _pushed(self, member: Member, target: str, payload: bytes) -> None:
         if self._reaches(member, target):
-            self.do(self._lives[target], lambda replica, now: replica.receive(payload, now))
+            self.do(self._lives[target], lambda replica, now: replica.receive(payload, now, pushed=True))
 
     def _fetching(self, member: Member, fetch: Fetch, back: float, cut: bool) -> None:
         now = self.cluster.clock.now

@@ -108,7 +108,7 @@ class Net:
         for push in one.pushes_to_send():
             for target in push.targets:
                 if target in self.replicas and not self.lose("push", name, target):
-                    self.replicas[target].receive(push.payload, self.now)
+                    self.replicas[target].receive(push.payload, self.now, pushed=True)
         while fetches := one.fetches_to_start():
             for fetch in fetches:
                 self.fetches.append((name, fetch.member))

@@ -167,20 +167,20 @@ class TakesNoStates(Replica):
 
 
 class GivesTwice(Replica):
-    def receive(self, data: bytes, now: float) -> None:
-        super().receive(data, now)
+    def receive(self, data: bytes, now: float, *, pushed: bool = False) -> None:
+        super().receive(data, now, pushed=pushed)
         for log in self._events._logs.values():
             if log.sender != self._own and log.delivered > 2:
                 log.delivered = log.last = log.last - 1
 
 
 class SkipsSilently(Replica):
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: float, *, pushed: bool = False) -> None:
         for log in self._events._logs.values():
             if log.held:
                 log.last = min(log.held) - 1
                 self._events._settle(log)
-        super().receive(data, now)
+        super().receive(data, now, pushed=pushed)
 
 
 class KeepsTheDead(Replica):
