@@ -33,7 +33,8 @@ class DataConfig:
         max_unproven, retry_threshold: connections that have not proved the key; from the second number on their
             senders must first show that their address is theirs (QUIC Retry).
         max_datagram: largest UDP payload tried on a path that carries it; 1,200 to 16,384.
-        spin: poll this long before sleeping, while calls are open: lower latency for processor time. 0 is off.
+        spin: None lets a loop poll before it sleeps amid many calls at a time, on several cores, for as long as that
+            pays; 0 never polls; a number of seconds polls that long whenever a connection is open and no handler runs.
         tracebacks: whether a handler's exception travels with its traceback.
     """
 
@@ -58,12 +59,14 @@ class DataConfig:
     max_unproven: int = 64
     retry_threshold: int = 16
     max_datagram: int = 16384
-    spin: float = 0.0
+    spin: float | None = None
     tracebacks: bool = False
 
     def __post_init__(self) -> None:
         for name in _SECONDS:
             value = getattr(self, name)
+            if value is None and name == "spin":
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
                 raise ConfigError(name, f"must be a number of seconds, not {value!r}")
             if value < 0 or (value == 0 and name != "spin"):
@@ -76,7 +79,7 @@ class DataConfig:
                 raise ConfigError(name, f"{value} is not in {low}..{high}")
         if not isinstance(self.tracebacks, bool):
             raise ConfigError("tracebacks", f"must be True or False, not {self.tracebacks!r}")
-        if self.spin > 0.01:
+        if self.spin is not None and self.spin > 0.01:
             raise ConfigError("spin", f"{self.spin} s would burn a core", hint="0.0005 to 0.001 is useful")
 
     def replace(self, **changes: Any) -> DataConfig:

@@ -79,12 +79,28 @@ def test_port_in_use_is_a_bind_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"handlers": 0}, {"idle_timeout": 0}, {"spin": 1.0}, {"max_value": "1"}, {"tracebacks": 1}]
+    "settings",
+    [
+        {"handlers": 0},
+        {"idle_timeout": 0},
+        {"spin": 1.0},
+        {"spin": -0.001},
+        {"spin": "0"},
+        {"max_value": "1"},
+        {"tracebacks": 1},
+    ],
 )
 def test_config_checks_its_fields(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         DataConfig(**settings)
     assert caught.value.field == next(iter(settings))
+
+
+def test_config_spin_is_none_off_or_a_short_time() -> None:
+    assert DataConfig().spin is None
+    assert [DataConfig(spin=spin).spin for spin in (None, 0, 0.001, 0.01)] == [None, 0, 0.001, 0.01]
+    with pytest.raises(ConfigError, match="number of seconds"):
+        DataConfig(idle_timeout=None)  # type: ignore[arg-type]
 
 
 def test_config_replaces_and_knows_its_names() -> None:

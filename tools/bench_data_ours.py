@@ -67,7 +67,7 @@ class Member:
         return {"probes": metrics.get("probes", 0), **{name: count for name, count in found.items() if count}}
 
 
-def _plane(name: str, host: str, spin: float, peers: dict[str, tuple[str, int]]) -> mycorrizal.DataPlane:
+def _plane(name: str, host: str, spin: float | None, peers: dict[str, tuple[str, int]]) -> mycorrizal.DataPlane:
     config = mycorrizal.DataConfig(spin=spin)
     return mycorrizal.DataPlane(name, bind=host, port=0, key=KEY, peers=peers, config=config)
 
@@ -75,7 +75,7 @@ def _plane(name: str, host: str, spin: float, peers: dict[str, tuple[str, int]])
 class PlaneServer:
     """Echoes requests; answers a large value with its receipt, and an array with that of its bytes."""
 
-    def __init__(self, host: str, work: Path, spin: float = 0.0) -> None:
+    def __init__(self, host: str, work: Path, spin: float | None = None) -> None:
         self.member = Member("server", host)
         self.plane = _plane("server", host, spin, {})
         self.small = 0
@@ -108,7 +108,7 @@ class PlaneServer:
 class PlaneClient(ThreadedClient):
     """All callers share one plane."""
 
-    def __init__(self, host: str, work: Path, address: Address, spin: float = 0.0) -> None:
+    def __init__(self, host: str, work: Path, address: Address, spin: float | None = None) -> None:
         super().__init__()
         self.member = Member("client", host, address)
         self.plane = _plane("client", host, spin, {"server": (address["host"], address["port"])})

@@ -54,6 +54,7 @@ _QUIC, _ZMQ, _OTHERS = "bench_data_quic", "bench_data_zmq", "bench_data_others"
 PEERS = {
     "ours": Peer("mycorrizal", "bench_data_ours", "Plane"),
     "ours-spin": Peer("mycorrizal, spin", "bench_data_ours", "Plane", {"spin": 0.001}, parts=(ONE, MANY)),
+    "ours-sleeps": Peer("mycorrizal, spin=0", "bench_data_ours", "Plane", {"spin": 0.0}, parts=(ONE, MANY)),
     "aioquic": Peer("aioquic, asyncio", _QUIC, "Quic", note="stock: one framed stream, 1,200-byte datagrams"),
     "aioquic-16000": Peer("aioquic, 16,000 B", _QUIC, "Quic", {"datagram": 16000}, parts=(BULK,)),
     "facade": Peer("aioquic, naive facade", _QUIC, "Facade", parts=(ONE, MANY),

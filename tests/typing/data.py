@@ -28,7 +28,7 @@ def opening(cluster: Memberlist) -> DataPlane:
     """By key, by keyring, by certificates, in the open."""
     DataPlane("a", key=b"k" * 32, cluster="prod", peers={"b": ("10.0.0.5", 7947)}).close(timeout=1)
     DataPlane("a", certificates=("node.pem", "node.key", "ca.pem"), bind="0.0.0.0", port=7947)
-    DataPlane("a", insecure=True, config=DataConfig(handlers=2).replace(spin=0.0003), codecs=Codecs())
+    DataPlane("a", insecure=True, config=DataConfig(spin=None).replace(spin=0.0003), codecs=Codecs())
     with DataPlane("a", key=Keyring(primary=b"k" * 32)) as plane:
         plane.follow(cluster)
         plane.add_peer("b", ("127.0.0.1", 7947))

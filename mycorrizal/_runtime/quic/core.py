@@ -132,6 +132,7 @@ class Core:
         """Have a handler's thread run `job`; False if there is no room. Loop thread."""
         if not self.pool.submit(job):
             return False
+        self.loop.calls += 1
         if not self._pool_timer:
             self._pool_timer = True
             self.loop.call_at(clock.now() + 0.001, self._pool_tick)

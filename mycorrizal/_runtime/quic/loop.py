@@ -21,6 +21,7 @@ from itertools import count
 from .. import clock
 from ..deadline import Deadline
 from ..service import Service
+from .polling import Polling
 
 __all__ = ["Loop", "Timer"]
 
@@ -116,19 +117,19 @@ class Loop:
 
     Attributes:
         node: name of the node, for messages.
-        spin: seconds to poll without sleeping after the last activity, only
-            while ``busy()`` is true; 0 sleeps at once.
-        busy: whether calls are outstanding; set by the owner, any cheap callable.
+        polling: says when to poll without sleeping, and only while ``busy()`` is true.
+        busy: whether polling can be of use and is nobody's harm; set by the owner, any cheap callable.
+        calls: how many callers this turn has woken, and requests it has handed to handlers.
         afterwards: what a turn does last of all, after it has transmitted: wake other threads. A thread that is
             woken takes the processor, and often the interpreter, from a loop that is in the middle of its turn.
-        turns, wakes, sleeps: counters of what it did; written by the loop (wakes: by any thread, unlocked).
+        turns, wakes, sleeps, polls: counters of what it did; written by the loop (wakes: by any thread, unlocked).
     """
 
-    def __init__(self, node: str, *, spin: float = 0.0, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(self, node: str, *, spin: float | None = 0.0, on_end: Callable[[], None] | None = None) -> None:
         self.node = node
-        self.spin = spin
+        self.polling = Polling(spin, _cores())
         self.busy: Callable[[], bool] = _never
-        self.turns = self.wakes = self.sleeps = 0
+        self.turns = self.wakes = self.sleeps = self.polls = self.calls = 0
         self._queue: deque[Call] = deque()
         self._sleeping = False
         self._stopping = False
@@ -299,11 +300,15 @@ class Loop:
             self._fire(now)
         for end in self._turn_ends:
             end(now)
+        if self.calls:
+            self.polling.turn(self.calls, now)
+            self.calls = 0
         if self.afterwards:
             self.do_afterwards()
 
     def wake_caller(self, gate: Callable[[], object]) -> None:
         """Wake a waiting caller at the end of this turn; it calls ``ran``. Loop thread."""
+        self.calls += 1
         self.afterwards.append(gate)
         self._woken.append(None)
 
@@ -324,14 +329,9 @@ class Loop:
             heapq.heappop(heap)
         if self._queue:
             return self._select(0.0)
-        if self.spin and not self._woken and self.busy():
-            until = now + self.spin
-            while True:
-                ready = self._select(0.0)
-                now = clock.now()
-                if ready or self._queue or now >= until or (heap and heap[0][0] <= now):
-                    break
-            if ready or self._queue or (heap and heap[0][0] <= now):
+        if self.polling.window and not self._woken and self.busy() and self.polling.begin(now := clock.now()):
+            ready = self._look_around(now)
+            if ready is not None:
                 return ready
         self._sleeping = True
         if self._queue or self._stopping:
@@ -345,6 +345,23 @@ class Loop:
         if not ready and self._woken:
             self._woken.clear()  # they may be busy with something else, or had given up before
         return ready
+
+    def _look_around(self, now: float) -> list[int] | None:
+        """Poll; return the descriptors that can be read, None if there was nothing to do in time."""
+        queue, polling = self._queue, self.polling
+        due = self._heap[0][0] if self._heap else math.inf  # nobody else changes the heap
+        until = now + polling.window
+        self.polls += 1
+        while True:
+            ready = self._select(0.0)
+            now = clock.now()
+            if ready or queue or now >= until:
+                found = bool(ready or queue)
+                polling.end(now, found)
+                return ready if found else None
+            if now >= due or self._stopping:
+                return ready  # which says nothing about polling
+            polling.looked(now)
 
     def _select(self, timeout: float) -> list[int]:
         if self._poll is None:
@@ -371,6 +388,13 @@ class Loop:
                 self._queue.popleft()(now)
             except Exception as exc:
                 log.debug("= %s: dropped at the end: %r", self.node, exc)
+
+
+def _cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _never() -> bool:

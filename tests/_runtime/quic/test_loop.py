@@ -12,6 +12,7 @@ from mycorrizal._runtime import clock
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.quic import loop as loop_module
 from mycorrizal._runtime.quic.loop import Loop
+from mycorrizal._runtime.quic.polling import CROWD
 from mycorrizal.exceptions import NotRunningError, ServiceCrashed
 
 SECONDS = 20.0
@@ -135,11 +136,33 @@ def test_polls_only_while_busy() -> None:
     loop.busy = lambda: busy
     loop.start()
     barrier(loop)
+    barrier(loop)
+    assert loop.polls > 0
     busy = False
     barrier(loop)
-    sleeps = loop.sleeps
+    polls, sleeps = loop.polls, loop.sleeps
     barrier(loop)
-    assert loop.sleeps > sleeps
+    assert loop.sleeps > sleeps and loop.polls == polls
+    loop.stop()
+    assert loop.join(Deadline(SECONDS))
+
+
+@pytest.mark.parametrize(("cores", "calls", "polls"), [(2, CROWD, True), (2, 1, False), (1, CROWD, False)])
+def test_polls_by_itself_amid_many_calls_only(
+    monkeypatch: pytest.MonkeyPatch, cores: int, calls: int, polls: bool
+) -> None:
+    monkeypatch.setattr(loop_module, "_cores", lambda: cores)
+    loop = Loop("test", spin=None)
+    loop.busy = lambda: True
+    loop.start()
+
+    def work(now: float) -> None:
+        loop.calls += calls
+
+    for _ in range(20):
+        loop.submit(work)
+        barrier(loop)
+    assert bool(loop.polls) is polls
     loop.stop()
     assert loop.join(Deadline(SECONDS))
 
