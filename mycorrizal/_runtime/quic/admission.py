@@ -20,8 +20,8 @@ T = TypeVar("T")
 _SOURCES_MAX = 4096
 _KNOCKS_MAX = 8192
 _KNOCK_USES = 16
-"""How often one knock passes: members that knock in the same millisecond may have the same, and one that
-was overheard must not be good for a flood."""
+"""How often one knock passes: a member's first packet is sent again until it is answered, and a knock that was
+overheard must not be good for a flood."""
 _KNOCK_SECONDS = 200.0  # longer than a knock is good for on any clock within ±90 s
 
 

@@ -18,6 +18,7 @@ the marked connection ids of ``endpoint``), RFC 8446 §8 (no tickets, no 0-RTT).
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
@@ -46,8 +47,9 @@ _RENEW_AFTER = LEAF_HALF_LIFE / 3
 _KNOCK_SECONDS = 90.0
 _KNOCK_TAG = 16
 _KNOCK_TIME = 8
+_KNOCK_RANDOM = 8
 _KNOCK_MARK = b"k"
-_KNOCK_BYTES = len(_KNOCK_MARK) + _KNOCK_TIME + _KNOCK_TAG
+_KNOCK_BYTES = len(_KNOCK_MARK) + _KNOCK_TIME + _KNOCK_RANDOM + _KNOCK_TAG
 _RESET_BYTES = 16  # RFC 9000 §10.3
 _CLIENT = "mycorrizal client proof 1"
 _SERVER = "mycorrizal server proof 1"
@@ -248,19 +250,19 @@ class KeyTrust(Trust):
     # -- before and after TLS --------------------------------------------------------------
 
     def knock(self) -> bytes:
-        """Return the time and a MAC of it under the primary key."""
-        time = max(0, int(self._clock() * 1000)).to_bytes(_KNOCK_TIME, "big")
-        return _KNOCK_MARK + time + mac(self._ring().primary.knock, time)[:_KNOCK_TAG]
+        """Return the time, random bytes so that no two members have the same, and a MAC of both."""
+        body = max(0, int(self._clock() * 1000)).to_bytes(_KNOCK_TIME, "big") + os.urandom(_KNOCK_RANDOM)
+        return _KNOCK_MARK + body + mac(self._ring().primary.knock, body)[:_KNOCK_TAG]
 
     def knows(self, token: bytes) -> bool:
         """Check time and MAC against every key; a few microseconds."""
         if len(token) != _KNOCK_BYTES or not token.startswith(_KNOCK_MARK):
             return False
-        time, tag = token[1 : 1 + _KNOCK_TIME], token[1 + _KNOCK_TIME :]
+        body, tag = token[1:-_KNOCK_TAG], token[-_KNOCK_TAG:]
         known = False
         for key in self._ring().keys:
-            known |= hmac.compare_digest(mac(key.knock, time)[:_KNOCK_TAG], tag)
-        return known and abs(int.from_bytes(time, "big") / 1000 - self._clock()) <= _KNOCK_SECONDS
+            known |= hmac.compare_digest(mac(key.knock, body)[:_KNOCK_TAG], tag)
+        return known and abs(int.from_bytes(body[:_KNOCK_TIME], "big") / 1000 - self._clock()) <= _KNOCK_SECONDS
 
     def reset_token(self, cid: bytes) -> bytes | None:
         """Return a MAC of the id under the primary key: any member that lost its state can make it again."""

@@ -294,6 +294,13 @@ def test_knock_with_any_changed_byte_is_unknown() -> None:
         assert not subject.knows(token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :])
 
 
+def test_no_two_knocks_are_the_same_in_one_millisecond() -> None:
+    clock = Clock()
+    one, two = trust(OLD, clock=clock), trust(OLD, name="bob", clock=clock)
+    knocks = {subject.knock() for _ in range(50) for subject in (one, two)}
+    assert len(knocks) == 100 and all(one.knows(knock) for knock in knocks)
+
+
 def test_reset_token_is_the_clusters() -> None:
     one, two = trust(OLD), trust(OLD, NEW, name="bob")
     token = one.reset_token(b"12345678")
