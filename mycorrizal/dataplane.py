@@ -472,10 +472,8 @@ class DataPlane:
             "peers": len(core.machine.peers) - 1,
             "bulk.bytes": core.machine.budget.used,
             "files.waiting": len(core.files),
-            "polls": core.loop.polls,
-            "polls.vain": core.loop.polling.vain,
         }
-        return {**core.counters.snapshot(), **gauges}
+        return {**core.counters.snapshot(), **core.loop.metrics(), **gauges}
 
     @property
     def name(self) -> str:

@@ -237,6 +237,10 @@ class Loop:
         """Whether the caller runs on the loop thread."""
         return self.service.is_current()
 
+    def metrics(self) -> dict[str, int]:
+        """Return how often it polled, and how often in vain."""
+        return {"polls": self.polls, "polls.vain": self.polling.vain}
+
     # -- loop thread, or before start() -----------------------------------------------
 
     def call_at(self, when: float, fn: Call) -> Timer:
