@@ -299,7 +299,8 @@ class Agent(Talking):
     def metrics(self) -> dict[str, int]:
         """Return the counters and gauges of all parts. Never blocks, any thread."""
         parts = self._running
-        return {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
+        control = {} if parts.control is None else parts.control.metrics()
+        return {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics(), **control}
 
     # -- the end ----------------------------------------------------------------------------------
 

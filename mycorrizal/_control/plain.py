@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._wire.meta import quic_port
+from .._wire.meta import read_meta
 from ..types import Node
 
 __all__ = ["USER_TOPIC", "event_fields", "plain"]
@@ -24,8 +24,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     """Return `value` made of maps, lists, texts and numbers; what is none of ours stays as it is.
 
     Dataclasses become maps of their fields, enumerations the lower-case name,
-    errors their text. A node's raw address and metadata become ``host`` and
-    ``quic_port``; the ``boot`` of a process becomes hexadecimal text.
+    errors their text. A node's raw address and metadata become ``host``,
+    ``quic_port`` and ``tags``; the ``boot`` of a process becomes hexadecimal text.
     """
     if depth > DEPTH_MAX:
         return value
@@ -67,11 +67,14 @@ def _fields(value: Any, depth: int) -> dict[str, Any]:
 
 
 def _node(node: Node) -> dict[str, Any]:
+    meta = read_meta(node.meta)
     return {
         "name": node.name.encode("utf-8", "replace").decode(),
         "host": node.host,
         "port": node.port,
-        "quic_port": quic_port(node.meta),
+        "quic_port": meta.quic_port,
+        "tags": dict(meta.tags),
         "state": node.state.name.lower(),
+        "boot": None if meta.boot is None else meta.boot.hex(),
         "incarnation": node.incarnation,
     }

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from ..exceptions import MycorrizalError
-from . import ask, state, watch
+from . import ask, run, state, watch
 from .errors import FAILED, INTERRUPTED, USAGE, exit_code
 from .output import shown
 
@@ -40,10 +40,7 @@ class App(click.Group):
         more["standalone_mode"] = False
         try:
             code = super().main(*args, **more)
-        except click.Abort:
-            click.echo("", err=True)
-            sys.exit(INTERRUPTED)
-        except KeyboardInterrupt:
+        except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
         except click.ClickException as error:
             error.show()
@@ -84,6 +81,6 @@ def completion(shell: str) -> None:
     click.echo(kind(app, {}, "mycorrizal", "_MYCORRIZAL_COMPLETE").source())
 
 
-for _module in (ask, state, watch):
+for _module in (run, ask, state, watch):
     for _command in _module.COMMANDS:
         app.add_command(_command)

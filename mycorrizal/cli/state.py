@@ -149,7 +149,7 @@ def key_from(key_file: str | None, prompt: bool) -> bytes | None:
         ConfigError: it is none, or the file is open to others.
     """
     if key_file is not None:
-        return load({"key_file": key_file, "settings_file": False}, environ={}).key
+        return load({"key_file": key_file, "config_file": False}, environ={}).key
     if prompt:
         return parse_key(str(click.prompt("Key", hide_input=True, err=True)))
     return None

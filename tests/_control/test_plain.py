@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import mycorrizal
 from mycorrizal._control.plain import event_fields, plain
+from mycorrizal._wire.meta import AgentMeta, agent_meta
 
 from .fake import UserEvent
 
-NODE = mycorrizal.Node("bob", b"\x7f\0\0\1", 7946, b"\x23\x28rest", mycorrizal.NodeState.SUSPECT, 3)
-TOLD = {"name": "bob", "host": "127.0.0.1", "port": 7946, "quic_port": 9000, "state": "suspect", "incarnation": 3}
+META = agent_meta(AgentMeta(9000, bytes(range(1, 9)), {"role": "web"}), 512)
+NODE = mycorrizal.Node("bob", b"\x7f\0\0\1", 7946, META, mycorrizal.NodeState.SUSPECT, 3)
+TOLD: dict[str, object] = {"name": "bob", "host": "127.0.0.1", "port": 7946, "quic_port": 9000}
+TOLD |= {"tags": {"role": "web"}, "state": "suspect", "boot": "0102030405060708", "incarnation": 3}
 
 
 def test_events_have_a_topic_and_plain_fields() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mycorrizal
 from mycorrizal import ControlClient, ControlError, ControlEvent
-from mycorrizal.control import CODES, COMMANDS, ControlEvents, ControlKeys
+from mycorrizal.control import CODES, COMMANDS, ControlEvents, ControlKeys, Controlled
 
 
 def ask(endpoint: str) -> Any:
@@ -19,6 +19,10 @@ def ask(endpoint: str) -> Any:
             assert code in CODES
         with client.events(["event.user."], timeout=1.0) as events:
             return follow(events)
+
+
+def controlled(agent: mycorrizal.Agent) -> Controlled:
+    return agent
 
 
 def follow(events: ControlEvents) -> list[tuple[str, int, dict[str, Any]]]:

@@ -1,0 +1,119 @@
+"""``mycorrizal agent``: an agent in the foreground. ``mycorrizal demo``: three of them, and what they see."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._control.plain import event_fields
+from .._runtime.signals import StopSignals
+from ..control import ControlEvent
+from ..exceptions import NotRunningError, OperationTimeout
+from .ask import tags_of
+from .choose import as_json
+from .output import line
+from .state import key_from
+from .values import to_json
+from .watch import told
+
+if TYPE_CHECKING:
+    from ..agent import Agent
+
+__all__ = ["COMMANDS"]
+
+LOOK_SECONDS = 0.2
+"""How soon a signal is noticed."""
+
+
+@click.command()
+@click.option("--name", help="Unique in the cluster; host name and process number if not given.")
+@click.option("--cluster", metavar="NAME", help="Agents of different clusters do not see each other.")
+@click.option("--join", multiple=True, metavar="SEED", help="HOST, HOST:PORT, dns://NAME ...; more than once.")
+@click.option("--bind", metavar="ADDRESS", help="Where to listen; loopback without a key.")
+@click.option("--port", type=click.IntRange(0, 65535), help="For gossip, UDP and TCP.")
+@click.option("--quic-port", type=click.IntRange(0, 65535), help="For the data plane, UDP.")
+@click.option("--advertise", metavar="ADDRESS[:PORT]", help="What others should dial.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="What it says of itself; more than once.")
+@click.option("--wire", type=click.Choice(["cbor", "msgpack"]), help="msgpack beside memberlist and Serf in Go.")
+@click.option("--label", help="Go's label, with --wire msgpack.")
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The file that holds the cluster's key.")
+@click.option("--prompt", is_flag=True, help="Ask for the key.")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without a key.")
+@click.option("--discover/--no-discover", default=None, help="Look for this host's agents when there are no seeds.")
+@click.option("--join-timeout", type=click.FloatRange(0), metavar="SECONDS", help="In which a seed must answer.")
+@click.option("--settings-file", type=click.Path(dir_okay=False), help="Keeps the cluster's settings over a restart.")
+@click.option("--config-file", type=click.Path(exists=True, dir_okay=False), help="TOML, see docs/agent-settings.md.")
+@click.option("--quiet", is_flag=True, help="Do not print events.")
+@as_json
+def agent(
+    join: tuple[str, ...],
+    tags: tuple[str, ...],
+    key_file: str | None,
+    prompt: bool,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run an agent until Ctrl-C, SIGTERM or `mycorrizal shutdown`, and print what happens.
+
+    It leaves the cluster in order; a second Ctrl-C ends it at once. What is
+    not given comes from MYCORRIZAL_NAME and so on, and from mycorrizal.toml.
+    The key is never an argument: --key-file, --prompt, MYCORRIZAL_KEY or
+    MYCORRIZAL_KEY_FILE.
+    """
+    from ..agent import Agent  # late: it brings aioquic, which `mycorrizal members` can do without
+
+    given |= {"join": list(join) or None, "tags": tags_of(tags) or None, "key": key_from(key_file, prompt)}
+    with Agent(**given) as running:
+        with StopSignals() as stop:  # before anybody can know that there is something to stop
+            _say_hello(running, as_json)
+            _follow(running, stop, quiet, as_json)
+        if running.closed:
+            running.close()  # `mycorrizal shutdown` has begun it: wait for its end
+
+
+def _say_hello(running: Agent, as_json: bool) -> None:
+    host, port = running.address
+    start = {"name": running.name, "cluster": running.cluster, "host": host, "port": port}
+    start |= {"quic_port": running.quic_port, "members": len(running.members())}
+    if as_json:
+        _json_line("agent.started", start)
+    else:
+        line(f"{running.name} in cluster {running.cluster}, gossip {host}:{port}, QUIC {running.quic_port}")
+
+
+def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> None:
+    """Print events until a signal comes or the agent ends."""
+    with running.events() as events:
+        while stop.received is None:
+            try:
+                event = events.get(LOOK_SECONDS)
+            except OperationTimeout:
+                continue
+            except NotRunningError:
+                return
+            if quiet:
+                continue
+            topic, value = event_fields(event)
+            if as_json:
+                _json_line(topic, value)
+            else:
+                line(told(ControlEvent(topic, value, 0, 0, "")))
+
+
+def _json_line(topic: str, value: dict[str, Any]) -> None:
+    click.echo(to_json({"topic": topic, "value": value}, indent=None))
+    sys.stdout.flush()
+
+
+@click.command()
+def demo() -> None:
+    """Play a cluster of three processes on this host: they meet, talk, and notice a crash."""
+    from .demo import direct
+
+    click.get_current_context().exit(direct())
+
+
+COMMANDS = (agent, demo)
