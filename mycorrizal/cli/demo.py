@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from .._runtime import clock
@@ -43,22 +42,22 @@ def play(name: str, cluster: str) -> None:
     """Be node `name` until the director ends it, or is gone itself."""
     director = os.getppid()
     with Agent(name, cluster=cluster, config_file=False) as agent, agent.settings.watch() as settings:
-        offer(agent)
+        _offer(agent)
         host, port = agent.address
-        report("ready", address=f"{host}:{port}", quic=agent.quic_port)
+        _report("ready", address=f"{host}:{port}", quic=agent.quic_port)
         with agent.events() as events:
             for member in agent.members():
-                report("join", node=member.name)
+                _report("join", node=member.name)
             while os.getppid() == director:
                 try:
-                    tell(take(events.get, 0.02))
-                    tell(take(settings.get, 0))
-                    tell(take(agent.receive, 0))
+                    _tell(_take(events.get, 0.02))
+                    _tell(_take(settings.get, 0))
+                    _tell(_take(agent.receive, 0))
                 except NotRunningError:
                     return
 
 
-def offer(agent: Agent) -> None:
+def _offer(agent: Agent) -> None:
     """What the others, and the director, may ask this node for."""
 
     @agent.on_request("square")
@@ -67,7 +66,8 @@ def offer(agent: Agent) -> None:
 
     @agent.on_request("ponder")
     def ponder(request: Request) -> None:
-        never.result(request.deadline)
+        with agent.subscribe("never") as never:
+            _take(never.get, request.deadline or PATIENCE)
 
     @agent.on_request("deliver")
     def deliver(request: Request) -> float:
@@ -77,17 +77,14 @@ def offer(agent: Agent) -> None:
 
     @agent.on_request("wait for")
     def wait_for(request: Request) -> None:
-        agent.request_async(request.value, "ponder", timeout=60).add_done_callback(ended)
+        agent.request_async(request.value, "ponder", timeout=60).add_done_callback(_ended)
 
-    never: Future[None] = Future()
-
-
-def ended(call: Future[Any]) -> None:
+def _ended(call: Any) -> None:
     """Report how a call that takes a minute came to its end."""
-    report("ended", text=str(call.exception()))
+    _report("ended", text=str(call.exception()))
 
 
-def take(get: Callable[[float], Any], seconds: float) -> Any:
+def _take(get: Callable[[float], Any], seconds: float) -> Any:
     """Return what `get` has, None if nothing came in time."""
     try:
         return get(seconds)
@@ -95,24 +92,24 @@ def take(get: Callable[[float], Any], seconds: float) -> Any:
         return None
 
 
-def tell(what: AgentEvent | SettingChange | Message | ChangesLost | None) -> None:
+def _tell(what: AgentEvent | SettingChange | Message | ChangesLost | None) -> None:
     """Report what happened, if it is worth it."""
     match what:
         case MemberJoined(node=node):
-            report("join", node=node.name)
+            _report("join", node=node.name)
         case MemberLeft(node=node):
-            report("left", node=node.name)
+            _report("left", node=node.name)
         case MemberFailed(node=node):
-            report("failed", node=node.name)
+            _report("failed", node=node.name)
         case UserEvent(topic=topic, value=value, sender=sender):
-            report("told", topic=topic, value=value, sender=sender)
+            _report("told", topic=topic, value=value, sender=sender)
         case SettingChange(key=key, value=value, writer=writer):
-            report("setting", key=key, value=value, writer=writer)
+            _report("setting", key=key, value=value, writer=writer)
         case Message(value=value, sender=sender):
-            report("parcel", size=len(value), sender=sender)
+            _report("parcel", size=len(value), sender=sender)
 
 
-def report(event: str, **fields: Any) -> None:
+def _report(event: str, **fields: Any) -> None:
     """Tell the director; one write, so that lines of two threads do not mix."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
@@ -202,7 +199,7 @@ TELL: dict[str, Callable[[_Report], str]] = {
 # -- the chapters -----------------------------------------------------------------------------------
 
 
-def form_cluster(stage: Stage) -> None:
+def _form_cluster(stage: Stage) -> None:
     """Three processes of one user find each other, without an address."""
     for name in NAMES:
         stage.enter(name)
@@ -211,7 +208,7 @@ def form_cluster(stage: Stage) -> None:
     stage.findings.append(f"three nodes knew each other {done - stage.began:.1f} s after their processes began")
 
 
-def talk(stage: Stage) -> None:
+def _talk(stage: Stage) -> None:
     """Requests and large messages over QUIC, encrypted, with a key that the three share."""
     began = clock.now()
     squares = stage.ask("alice", "request", node="bob", name="square", value=[1, 2, 3])
@@ -225,7 +222,7 @@ def talk(stage: Stage) -> None:
     stage.findings.append(f"a first request took {took:.2f} s, handshake and proof included")
 
 
-def share(stage: Stage) -> None:
+def _share(stage: Stage) -> None:
     """What all share: an event, a setting, a service."""
     began = clock.now()
     stage.ask("carol", "broadcast", topic="deploy", value=7)
@@ -238,7 +235,7 @@ def share(stage: Stage) -> None:
     stage.findings.append(f"an event and a setting were everywhere in {done - began:.2f} s")
 
 
-def notice_a_crash(stage: Stage) -> None:
+def _notice_a_crash(stage: Stage) -> None:
     """One process is killed; the others find out by themselves, and calls to it end."""
     stage.ask("alice", "request", node="alice", name="wait for", value="bob")
     began = stage.kill("bob")
@@ -249,7 +246,7 @@ def notice_a_crash(stage: Stage) -> None:
     stage.findings.append(f"a crash was noticed by all in {done - began:.1f} s")
 
 
-def notice_a_leave(stage: Stage) -> None:
+def _notice_a_leave(stage: Stage) -> None:
     """A node that says goodbye is not taken for a failed one."""
     stage.expect_end("carol")
     stage.ask("carol", "shutdown")
@@ -271,7 +268,7 @@ def _until(stage: Stage, what: str, holds: Callable[[], bool]) -> None:
             raise Missed(f"{what}: not within {PATIENCE:.0f} s")
 
 
-CHAPTERS: tuple[Callable[[Stage], None], ...] = (form_cluster, talk, share, notice_a_crash, notice_a_leave)
+CHAPTERS: tuple[Callable[[Stage], None], ...] = (_form_cluster, _talk, _share, _notice_a_crash, _notice_a_leave)
 
 
 def direct(say: Callable[[str], None] = print) -> int:
