@@ -165,6 +165,7 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
     waiting, answers = deque(finders.items()), queue.SimpleQueue[tuple[str, Any]]()
     outcomes: dict[str, Any] = {}
     end = Deadline(deadline.capped(_LONGEST))
+    places = _threads
 
     def work() -> None:
         try:
@@ -175,14 +176,14 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
                     return
                 answers.put((seed, _outcome(partial(ask, seed, finder, end.capped(_LONGEST) * _SHARE))))
         finally:
-            _threads.release()
+            places.release()
 
     started, why = 0, f"{_HANGING_MAX} earlier lookups hang"
-    while started < min(_AT_ONCE, len(finders)) and _threads.acquire(blocking=False):
+    while started < min(_AT_ONCE, len(finders)) and places.acquire(blocking=False):
         try:
             threading.Thread(target=work, name=f"mycorrizal-finder-{started}", daemon=True).start()
         except RuntimeError as exc:  # at the end of the interpreter, or of the system's threads
-            _threads.release()
+            places.release()
             why = str(exc)
             break
         started += 1
