@@ -39,13 +39,12 @@ from ._wire.meta import read_meta
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .config import Config, check_topic
 from .dataconfig import DataConfig
-from .dataplane import Results
 from .delegates import Delegate, EventDelegate
 from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
 from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
 from .services import Services
 from .settings import Settings
-from .types import Address, Health, Member, Members, Node
+from .types import Address, Health, Member, Members, Node, html_text
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -139,7 +138,7 @@ class Agent(Talking):
         self._leaving = False
         self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
-        self.keys = Keys(parts.rings, partial(self._ask_all, "mycorrizal.keys"))
+        self.keys = Keys(parts.rings, partial(parts.ask_all, "mycorrizal.keys"))  # not ours: `del` shall end us at once
         try:
             parts.serve(self)
             join(parts)
@@ -324,9 +323,9 @@ class Agent(Talking):
         parts = getattr(self, "_parts", None)
         if parts is None or parts.forked:
             return
-        residents.remove(self, parts.settings.cluster, parts.name)
         self.services.close()
         parts.close(Deadline(timeout))
+        residents.remove(self, parts.settings.cluster, parts.name)  # last: who was interrupted can be closed again
 
     @property
     def closed(self) -> bool:
@@ -340,10 +339,9 @@ class Agent(Talking):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.closed:
-            return  # also a child of fork that runs out of the parent's block
         try:
-            self.leave(_EXIT_LEAVE_SECONDS)
+            if not self.closed:  # nor is a child of fork that runs out of the parent's block
+                self.leave(_EXIT_LEAVE_SECONDS)
         except MycorrizalError as exc:
             log.debug("= %s: left without a goodbye: %s", self._running.name, exc)
         finally:
@@ -355,16 +353,20 @@ class Agent(Talking):
             return "<Agent (not started)>"
         if self.closed:
             return f"<Agent {parts.name!r} of {parts.settings.cluster!r}, closed>"
-        host, port = self.address
-        count = parts.members.num_members()
+        try:
+            host, port = self.address
+            count = parts.members.num_members()
+        except MycorrizalError as error:
+            return f"<Agent {parts.name!r} of {parts.settings.cluster!r}: {error}>"
         seen = "1 member" if count == 1 else f"{count} members"
         return f"<Agent {parts.name!r} of {parts.settings.cluster!r} on {host} port {port}, {seen}>"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        table = "" if self.closed else self.members()._repr_html_()
-        return f"<div>{escape(repr(self))}{table}</div>"
+        try:
+            members = "" if self.closed else self.members()._repr_html_()
+        except MycorrizalError:
+            members = ""  # the text says why
+        return f"<div>{html_text(repr(self)[1:-1])}{members}</div>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Agent cannot be copied or pickled; create one in each process")
@@ -372,8 +374,10 @@ class Agent(Talking):
     def __del__(self) -> None:
         parts: Assembly | None = getattr(self, "_parts", None)
         if parts is not None and not parts.stopped and not parts.forked:
-            warnings.warn(f"unclosed {self!r}; call close(), or use `with`", ResourceWarning, source=self, stacklevel=2)
+            text = f"unclosed {self!r}; call close(), or use `with`"
             parts.stop()
+            residents.dropped(*parts.ending)
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)  # last: it may be made an exception
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -383,12 +387,6 @@ class Agent(Talking):
             raise NotRunningError("this Agent was never started")
         return self._parts
 
-    def _ask_all(self, name: str, value: Any, timeout: float | None) -> Results:
-        others = [member.name for member in self.members() if member.boot not in (None, self.boot)]
-        results = self._running.data.request_all(others, name, value, timeout)
-        results[self.name] = True
-        return results
-
 
 def _member(node: Node) -> Member:
     meta = read_meta(node.meta)
@@ -396,7 +394,8 @@ def _member(node: Node) -> Member:
 
 
 def _make_way(cluster: str, name: str, chosen: bool) -> None:
-    """Close the agent of a notebook's cell that is run again."""
+    """Close the agent of a notebook's cell that is run again, and wait for those that were dropped."""
+    residents.settle(Deadline(_EXIT_LEAVE_SECONDS))
     old = residents.replaced(cluster, name, chosen=chosen)
     if old is not None:
         log.info("= %s: replaced by the cell's new run", name)

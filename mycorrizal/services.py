@@ -26,7 +26,7 @@ from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
 from .events import ChangesLost, ServiceChange
 from .exceptions import ConfigError, NotRunningError
-from .types import Service
+from .types import Service, html_table
 
 __all__ = ["Registration", "Services"]
 
@@ -169,6 +169,13 @@ class Services:
     def __repr__(self) -> str:
         return f"<Services of {self._node}: {len(self._sharing.replica.services)}>"
 
+    def _repr_html_(self) -> str:
+        rows = (
+            (s.name, s.node, s.host if s.port is None else f"{s.host}:{s.port}", s.healthy, _shown(s.meta), s.id)
+            for s in self.find(healthy=None)
+        )
+        return html_table(("service", "node", "address", "healthy", "meta", "id"), rows)
+
 
 class Registration:
     """One service that this agent offers; also a context manager that withdraws it.
@@ -209,6 +216,10 @@ class Registration:
 
     def __repr__(self) -> str:
         return f"<Registration {self.id}>"
+
+
+def _shown(meta: Any) -> str:
+    return "" if meta is None else repr(meta)
 
 
 def _check_name(field: str, name: str) -> None:

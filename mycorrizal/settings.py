@@ -25,7 +25,8 @@ from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
 from .events import ChangesLost, SettingChange
-from .exceptions import ConfigError
+from .exceptions import ConfigError, RemoteProtocolError
+from .types import HTML_ROWS_MAX, html_table
 
 __all__ = ["Settings"]
 
@@ -126,6 +127,17 @@ class Settings(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Settings of {self._node}: {len(self)}>"
+
+    def _repr_html_(self) -> str:
+        found = sorted(self._sharing.replica.settings.copy().items())
+        rows = [(key, self._shown(setting.value), setting.writer) for key, setting in found[:HTML_ROWS_MAX]]
+        return html_table(("setting", "value", "set by"), rows, len(found))
+
+    def _shown(self, value: bytes) -> str:
+        try:
+            return repr(self._watching.decode(value))
+        except RemoteProtocolError:
+            return "(cannot be read)"
 
 
 def _checked(key: str) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "HTML_ROWS_MAX",
+    "HTML_TEXT_MAX",
     "Address",
     "Health",
     "JoinResult",
@@ -26,6 +28,7 @@ __all__ = [
     "Versions",
     "host_of",
     "html_table",
+    "html_text",
     "pack_host",
 ]
 
@@ -263,12 +266,29 @@ class PeerInfo:
     path: Mapping[str, float]
 
 
-def html_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    """Return a small HTML table; all that is in it is escaped."""
-    cells = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in head)
-    lines = ("".join(f"<td style='text-align:left'>{escape(str(cell))}</td>" for cell in row) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+HTML_ROWS_MAX = 200
+HTML_TEXT_MAX = 200
+
+
+def html_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], count: int | None = None) -> str:
+    """Return a small HTML table; all that is in it is escaped. At most 200 rows and 200 characters a cell are shown.
+
+    Args:
+        count: of all rows, if `rows` has not more of them than are shown.
+    """
+    rows = list(rows)
+    count = len(rows) if count is None else count
+    cells = "".join(f"<th style='text-align:left'>{html_text(name)}</th>" for name in head)
+    lines = ("".join(f"<td style='text-align:left'>{html_text(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line, _ in zip(lines, range(HTML_ROWS_MAX), strict=False))
+    more = f"<div>and {count - HTML_ROWS_MAX} more</div>" if count > HTML_ROWS_MAX else ""
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def html_text(value: object) -> str:
+    """Return `value` as text for HTML: escaped, not too long, and without bytes that are no UTF-8."""
+    text = str(value).encode("utf-8", "replace").decode()
+    return escape(text if len(text) <= HTML_TEXT_MAX else text[: HTML_TEXT_MAX - 1] + "…")
 
 
 def _pairs(tags: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from .._wire.security import Keyring
 from .._wire.values import Codecs
 from ..agentconfig import AgentSettings
 from ..config import META_MAX_SIZE, Config
-from ..dataplane import DataPlane
+from ..dataplane import DataPlane, Results
 from ..delegates import Delegate, EventDelegate
 from ..discovery import Discovery
 from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
@@ -35,6 +35,7 @@ from .keys import Rings, derivation
 
 if TYPE_CHECKING:
     from ..agent import Agent
+    from .notebook import Ending
 
 __all__ = ["Assembly", "Identity"]
 
@@ -266,6 +267,12 @@ class Assembly:
         found = [(node.name, read_meta(node.meta).boot) for node in self.members.members()]
         return [name for name, boot in found if boot is not None and name != self.name]
 
+    def ask_all(self, name: str, value: Any, timeout: float | None) -> Results:
+        """Ask all other agents what this one has done already; it is in the results too. Blocks."""
+        results = self.data.request_all(self.others(), name, value, timeout)
+        results[self.name] = True
+        return results
+
     def history(self, topic: str | None, last: int, deadline: Deadline) -> list[EventReceived]:
         """Return up to `last` events from before, asked of another agent if this one remembers fewer. Blocks.
 
@@ -300,6 +307,12 @@ class Assembly:
                 log.info("= %s: %s asks to %s a key", self.name, request.sender, operation)
                 return True
         raise ConfigError("keys", "an operation and a key are expected, of a cluster that has keys")
+
+    @property
+    def ending(self) -> list[Ending]:
+        """What goes on for a moment after ``stop``, of an agent that had begun."""
+        control: list[Ending] = [] if self.control is None else [self.control]
+        return [*control, self.data._started, self.members._running]
 
     def stop(self) -> None:
         """Begin to stop everything; does not wait."""

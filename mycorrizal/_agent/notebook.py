@@ -5,41 +5,59 @@ from __future__ import annotations
 import sys
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._runtime.deadline import Deadline
 
 if TYPE_CHECKING:
     from ..agent import Agent
 
-__all__ = ["Cell", "Residents", "current_cell", "residents"]
+__all__ = ["Cell", "Ending", "Residents", "current_cell", "residents"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The cell that is being run: which one it is, and its how manieth execution of all."""
+    """The cell that is being run: which one it is, and which of all runs this is."""
 
     identity: str
-    execution: int
+    run: str
 
 
 def current_cell() -> Cell | None:
-    """Return the cell that is being run; None outside IPython."""
+    """Return the cell that is being run; None outside IPython. Any thread.
+
+    JupyterLab and VS Code say which cell it is. Where nobody does, two cells of one text are one cell, and a cell
+    that was edited is another one.
+    """
     ipython = sys.modules.get("IPython")
     shell: Any = getattr(ipython, "get_ipython", lambda: None)()
     if shell is None:
         return None
     try:
-        parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-        identity = parent.get("metadata", {}).get("cellId") or shell.user_ns.get("In", [""])[-1]
-        return Cell(str(identity), int(shell.execution_count))
-    except (AttributeError, IndexError, TypeError, ValueError):
+        message = shell.get_parent() if hasattr(shell, "get_parent") else None
+        if not message:  # IPython in a terminal
+            return Cell(str(shell.user_ns["In"][-1]), str(shell.execution_count))
+        # Not the count of executions: one without history has that of the next.
+        run = str(message["header"]["msg_id"])
+        text = message.get("content", {}).get("code")  # a widget's click has none: it is a cell of its own
+        return Cell(str(message.get("metadata", {}).get("cellId") or text or run), run)
+    except (AttributeError, IndexError, KeyError, TypeError):
         return None  # another shell than the ones we know
 
 
+class Ending(Protocol):
+    """Threads and sockets that were told to stop."""
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until they have."""
+
+
 class Residents:
-    """This process's agents by cluster and name, with the cell that made each. Each change is one step on a dict."""
+    """This process's agents by cluster and name, with the cell that made each. Each change is one step; any thread."""
 
     def __init__(self) -> None:
         self._agents: dict[tuple[str, str], tuple[weakref.ref[Agent], Cell | None]] = {}
+        self._ending: tuple[weakref.ref[Ending], ...] = ()
 
     def add(self, agent: Agent, cluster: str, name: str, cell: Cell | None) -> None:
         """Remember `agent`."""
@@ -54,16 +72,34 @@ class Residents:
     def replaced(self, cluster: str, name: str, *, chosen: bool) -> Agent | None:
         """Return the agent that a new one of this name takes the place of, if it does.
 
-        In a notebook that is the one of an earlier execution: of any cell if the name was `chosen`, of the same
-        cell if it is the default name, which every cell would have. Elsewhere a name is taken or it is not.
+        In a notebook that is the one of an earlier run: of any cell if the name was `chosen`, of the same cell if it
+        is the default name, which every cell would have. Elsewhere a name is taken or it is not.
         """
         known, cell = self._agents.get((cluster, name), (None, None)), current_cell()
         if known[0] is None or cell is None:
             return None
         agent, before = known[0](), known[1]
-        if agent is None or before is None or before.execution == cell.execution:
+        if agent is None or before is None or before.run == cell.run:
             return None
         return agent if chosen or before.identity == cell.identity else None
+
+    # -- agents that were dropped, not closed ---------------------------------------------------
+
+    def dropped(self, *parts: Ending) -> None:
+        """An agent that nobody holds any more was told to stop; called by its finalizer, which must not wait.
+
+        The references are weak: threads that run keep what they need, and of what has ended nothing is waited for.
+        """
+        alive = [ref for ref in self._ending if ref() is not None]
+        self._ending = (*alive, *map(weakref.ref, parts))
+
+    def settle(self, deadline: Deadline) -> None:
+        """Wait until the ports and sockets of dropped agents are free; a new one may want the same."""
+        ending, self._ending = self._ending, ()
+        for ref in ending:
+            part = ref()
+            if part is not None:
+                part.join(deadline)
 
 
 residents = Residents()

@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 
-from .conftest import ROOT
+from .kernels import Kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what other people's packages say is not our matter
-
-
-class Kernel:
-    """A kernel and its client."""
-
-    def __init__(self) -> None:
-        self.manager, self.client = start_new_kernel(cwd=str(ROOT))
-
-    def run(self, code: str, seconds: float = 20.0, on_text: Callable[[], object] | None = None) -> tuple[str, str]:
-        """Execute a cell; return the name of what it raised, and all that it wrote."""
-        texts: list[str] = []
-
-        def output(message: dict[str, Any]) -> None:
-            content = message["content"]
-            text = content.get("text") or content.get("data", {}).get("text/plain") or ""
-            if text:
-                texts.append(text.strip())
-                if on_text is not None:
-                    on_text()
-
-        reply = self.client.execute_interactive(code, timeout=seconds, output_hook=output)
-        return reply["content"].get("ename", ""), " ".join(texts)
-
-    def end(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture
