@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Member:
     tags: Mapping[str, str]
     state: NodeState
     boot: bytes | None
-    node: Node
+    node: Node = field(repr=False)
 
 
 class Members(tuple[Member, ...]):

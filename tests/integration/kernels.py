@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import start_new_kernel
@@ -17,8 +18,8 @@ __all__ = ["Kernel"]
 class Kernel:
     """A kernel and its client."""
 
-    def __init__(self) -> None:
-        self.manager, self.client = start_new_kernel(cwd=str(ROOT))
+    def __init__(self, folder: Path = ROOT) -> None:
+        self.manager, self.client = start_new_kernel(cwd=str(folder))
 
     def run(
         self, code: str, seconds: float = 20.0, on_text: Callable[[], object] | None = None, *, cell: str | None = None

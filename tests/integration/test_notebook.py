@@ -235,6 +235,19 @@ def test_the_kernels_loop_goes_on_beside_an_agent(kernel: Kernel, beside: Agent)
     assert value(kernel, "ticking.cancel(); len(ticks) > 2") is True
 
 
+def test_an_agent_answers_while_a_cell_computes(kernel: Kernel, beside: Agent) -> None:
+    kernel.run("agent = Agent('alice'); agent.on_request('echo')(lambda request: request.value)")
+    beside.wait_for(2, 10)
+
+    def ask() -> list[int]:
+        return [beside.request("alice", "echo", n) for n in range(20)]
+
+    asking = Task(ask)
+    assert value(kernel, "end = time.monotonic() + 1.5\nwhile time.monotonic() < end: sum(range(1000))\n7") == 7
+    assert asking.result() == list(range(20))
+    assert asking.seconds < 1.5  # none waited for the cell's end
+
+
 # -- kernels that end ---------------------------------------------------------------------------------
 
 
