@@ -57,6 +57,7 @@ def read(kernel: Kernel, until: str | None = None) -> None:
             assert re.search(SHOWN.get(cell["id"], ""), text), f"{cell['id']}: {text}"
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_from_top_to_bottom_again_and_again(kernel: Kernel, tmp_path: Path) -> None:
     read(kernel, until="kill")
     kernel.manager.restart_kernel()  # bob ends with it, and his name is free
