@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, AgentEvent, BindError, MemberFailed, MemberJoined, MemberLeft, NameInUse, OperationTimeout
+from mycorrizal import (
+    Agent,
+    AgentEvent,
+    BaseEventDelegate,
+    BindError,
+    MemberFailed,
+    MemberJoined,
+    MemberLeft,
+    NameInUse,
+    Node,
+    OperationTimeout,
+)
 
 from .agents import meeting_place
 from .kernels import Kernel
@@ -165,6 +176,27 @@ def test_an_agent_that_is_dropped_or_kept_by_out(kernel: Kernel) -> None:
     assert value(kernel, "known().closed") is False
     assert value(kernel, "kept = known(); agent = Agent('alice', port=17946); kept.closed") is True
     kernel.run("del kept; Out.clear()")
+
+
+def test_a_new_agent_waits_until_a_dropped_one_has_ended(one_kernel: Kernel) -> None:
+    """Else their ports and sockets would be in its way, now and then."""
+    leaving, ended = threading.Event(), threading.Event()
+
+    class Slow(BaseEventDelegate):
+        def notify_leave(self, node: Node) -> None:
+            leaving.set()
+            time.sleep(0.5)
+            ended.set()
+
+    agent = Agent("dropped", port=0, event_delegate=Slow())
+    with Agent("beside", port=0):
+        agent.wait_for(2, 10)
+    assert leaving.wait(10)
+    with pytest.warns(ResourceWarning, match="unclosed <Agent 'dropped'"):
+        del agent
+    assert not ended.is_set()
+    with Agent("dropped", port=0):
+        assert ended.is_set()
 
 
 def test_another_process_does_not_take_the_name(kernel: Kernel) -> None:
