@@ -1,9 +1,8 @@
 """Where a control plane listens: a socket file in a private directory, or a port of loopback.
 
-The listening sockets are opened here and handed to libzmq, for three reasons:
-an address that is taken is an error with a name before any thread runs; a
-socket file is private before the first client can see it; and a forked child
-knows which descriptors to close.
+The listening sockets are opened here, also those of libzmq: an address that is
+taken is an error with a name before any thread runs, a socket file is private
+before the first client can see it, and a forked child knows what to close.
 """
 
 from __future__ import annotations

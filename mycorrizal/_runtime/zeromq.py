@@ -1,6 +1,6 @@
 """The control plane of one agent: the thread ``mycorrizal-control`` and the workers that carry out commands.
 
-The thread owns the ZeroMQ sockets and never runs a command. A request goes to
+The thread owns the sockets and never runs a command. A request goes to
 a small pool of workers, which decode, check, wait and encode; the reply comes
 back through the mailbox. Events come from any thread, numbered and encoded
 there. So a client that is slow, floods, or sends rubbish costs a counted drop
@@ -9,7 +9,7 @@ or an error reply, and never the agent's time on any other thread.
 Bounds, each with its counter: requests that wait (``command.refused``) and
 their bytes and those of one client (``control.busy``), seconds of a command
 (``control.timeouts``), events that wait to be sent (``control.events_dropped``),
-and those of libzmq in ``control_sockets``.
+and those of connections in ``control_sockets``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._control.answers import Controlled, Desk, code_of
 from .._control.commands import checked
@@ -36,17 +36,20 @@ from .._control.messages import (
     encode_reply,
 )
 from .._control.plain import event_fields
-from ..exceptions import ControlError, MycorrizalError, NotRunningError, OperationTimeout, QueueFull
+from ..exceptions import ConfigError, ControlError, MycorrizalError, NotRunningError, OperationTimeout, QueueFull
 from . import clock, lifecycle, reentry
 from .control_sockets import Client, ControlSockets
 from .counters import Counters
-from .curve import ControlKeys
 from .deadline import Deadline
 from .endpoints import Endpoint
 from .futures import Waiter
 from .handlers import HandlerPool
 from .mailbox import Mailbox
 from .service import Service
+
+if TYPE_CHECKING:
+    from .curve import ControlKeys
+    from .curve_sockets import CurveSockets
 
 __all__ = ["ControlService"]
 
@@ -128,10 +131,11 @@ class ControlService:
         self._stopping = False
         self._ready = Waiter()
         wanted = [Endpoint.parse(text, secured=keys is not None) for text in (commands, events)]
+        if bool(wanted[0].path) != bool(wanted[1].path):
+            raise ConfigError("control", "one endpoint is a file and the other a port", hint="both alike")
         self._listeners = _listen(wanted)
         self._endpoints = [endpoint for endpoint, _ in self._listeners]
-        # For a forked child: libzmq keeps these descriptors until the thread closes the sockets.
-        self._descriptors = [listener.fileno() for _, listener in self._listeners]
+        self._sockets: ControlSockets | CurveSockets | None = None  # the control thread's
         told = {"version": _version(), "pid": os.getpid(), "commands": self.commands, "events": self.events}
         told |= facts or {}
         self._desk = Desk(agent, told, lambda: self._sequence)
@@ -231,11 +235,12 @@ class ControlService:
         return self._pool.join(deadline) and ended
 
     def abandon(self) -> None:
-        """Close the descriptors in a forked child; the sockets belong to libzmq's threads, which are not here."""
+        """Close the descriptors in a forked child."""
         self._mailbox.close()
-        for number in self._descriptors:
-            with contextlib.suppress(OSError):
-                socket.close(number)
+        if self._sockets is not None:
+            self._sockets.abandon()
+        for _, listener in self._listeners:
+            listener.close()
 
     # -- the follower's thread ----------------------------------------------------------------
 
@@ -251,14 +256,13 @@ class ControlService:
     def _run(self) -> None:
         with reentry.owner("mycorrizal-control"):
             try:
-                sockets = ControlSockets(self._listeners, self._keys, self._counters, self._mailbox.fileno())
+                sockets = self._sockets = self._open_sockets()
             except Exception as error:
                 for endpoint, listener in self._listeners:
                     listener.close()
                     endpoint.remove()
                 self._ready.set(error)
                 return
-            self._sockets = sockets
             try:
                 self._ready.set(None)
                 wait: float | None = None
@@ -267,22 +271,29 @@ class ControlService:
                     wait = self._turn(sockets)
                 self._mailbox.run()  # the last replies
             finally:
-                self._descriptors = []
                 sockets.close()
                 for endpoint in self._endpoints:
                     endpoint.remove()
 
-    def _turn(self, sockets: ControlSockets) -> float | None:
+    def _open_sockets(self) -> ControlSockets | CurveSockets:
+        if self._endpoints[0].path:
+            return ControlSockets(self._listeners, self._counters, self._mailbox.fileno())
+        from .curve_sockets import CurveSockets  # late: only TCP needs libzmq
+
+        assert self._keys is not None
+        return CurveSockets(self._listeners, self._keys, self._counters, self._mailbox.fileno())
+
+    def _turn(self, sockets: ControlSockets | CurveSockets) -> float | None:
         """Do all there is to do; return the seconds until there is more, None if only others know."""
         self._mailbox.run()
         for client, data in sockets.requests():
             self._take(sockets, client, data)
         sockets.attend(self._hello)
         now = clock.now()
-        moments = [moment for moment in (self._pool.tick(now), self._expire(now)) if moment is not None]
+        moments = [moment for moment in (self._pool.tick(now), self._expire(sockets, now)) if moment is not None]
         return max(0.0, min(moments) - now) if moments else None
 
-    def _take(self, sockets: ControlSockets, client: Client, data: bytes | None) -> None:
+    def _take(self, sockets: ControlSockets | CurveSockets, client: Client, data: bytes | None) -> None:
         """Hand a request to a worker, or refuse it."""
         self._counters.add("control.requests")
         if data is None:
@@ -306,7 +317,9 @@ class ControlService:
             self._forget(self._number)
             self._refuse(sockets, client, data, "busy", "too many commands are waiting; try again")
 
-    def _refuse(self, sockets: ControlSockets, client: Client, data: bytes, code: str, text: str) -> None:
+    def _refuse(
+        self, sockets: ControlSockets | CurveSockets, client: Client, data: bytes, code: str, text: str
+    ) -> None:
         self._counters.add("control.errors")
         number = None
         if 0 < len(data) <= 4096:  # cheap enough for this thread
@@ -327,7 +340,7 @@ class ControlService:
                 del self._by_client[one.client.identity]
         return one
 
-    def _expire(self, now: float) -> float | None:
+    def _expire(self, sockets: ControlSockets | CurveSockets, now: float) -> float | None:
         """Answer for commands that do not end; return when to look again."""
         for number in [number for number, one in self._open.items() if one.until <= now]:
             one = self._forget(number)
@@ -335,20 +348,21 @@ class ControlService:
             self._counters.add("control.timeouts")
             text = "the command did not end in time; it goes on" if one.begun else _NO_WORKER
             error = ControlError("timeout", text, indeterminate=one.begun, retriable=not one.begun)
-            self._sockets.reply(one.client, encode_failure(one.id, "timeout", error))
+            sockets.reply(one.client, encode_failure(one.id, "timeout", error))
         # A worker sets ``until`` without waking us: once a second is often enough for what is late anyway.
         return now + 1.0 if self._open else None
 
     def _finish(self, number: int, reply: bytes, after: Callable[[], None] | None, now: float) -> None:
         one = self._forget(number)
-        if one is not None:
+        if one is not None and self._sockets is not None:
             self._sockets.reply(one.client, reply)
         if after is not None:
             # A thread of its own: the end of the agent waits for this one and for the workers.
             Service("mycorrizal-control-shutdown", self._name, after, lambda: None).start()
 
     def _publish(self, topic: bytes, data: bytes, now: float) -> None:
-        self._sockets.publish(topic, data)
+        if self._sockets is not None:
+            self._sockets.publish(topic, data)
 
     def _hello(self, topic: bytes) -> bytes:
         self._counters.add("control.subscribers")
@@ -400,7 +414,7 @@ class ControlService:
 
 _COUNTED = (
     *("requests", "errors", "malformed", "busy", "timeouts", "faults", "replies_dropped"),
-    *("events", "events_dropped", "subscribers", "disconnects", "handshakes_failed"),
+    *("events", "events_dropped", "subscribers", "disconnects", "handshakes_failed", "refused"),
 )
 
 

@@ -27,8 +27,8 @@ from mycorrizal import (
 )
 from mycorrizal._control.messages import encode_request
 from mycorrizal._runtime import control_client, reentry, zeromq
-from mycorrizal._runtime.control_sockets import ControlSockets
 from mycorrizal._runtime.curve import ControlKeys
+from mycorrizal._runtime.curve_sockets import CurveSockets
 from mycorrizal._runtime.endpoints import Endpoint, reachable
 from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
@@ -269,9 +269,9 @@ def test_what_zeromq_refuses_is_the_callers_error_too(
     def refuse(*args: object) -> None:
         raise zmq.ZMQError(errno.EMFILE)
 
-    monkeypatch.setattr(ControlSockets, "_socket", refuse)
+    monkeypatch.setattr(CurveSockets, "_socket", refuse)
     with pytest.raises(BindError, match="control plane: Too many open files"):
-        ControlService(agent, commands=f"ipc://{tmp_path}/c", events=f"ipc://{tmp_path}/e")
+        ControlService(agent, commands="tcp://127.0.0.1:0", events="tcp://127.0.0.1:0", keys=KEYS)
     assert list(tmp_path.iterdir()) == []
 
 
