@@ -103,14 +103,17 @@ if _TYPE_CHECKING:
     from ._control.messages import ControlEvent
     from ._runtime.quic.streams import Stream
     from .agent import Agent
+    from .cache import ABSENT, Cache, Versioned
     from .control import ControlClient
     from .dataplane import DataPlane, Results
+    from .leases import Lock
     from .services import Registration, Services
     from .settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
     "META_MAX_SIZE",
     "Address",
     "Agent",
@@ -120,6 +123,7 @@ __all__ = [
     "BaseEventDelegate",
     "BasePingDelegate",
     "BindError",
+    "Cache",
     "CacheConflict",
     "CacheError",
     "CacheOutcomeUnknown",
@@ -146,6 +150,7 @@ __all__ = [
     "Keyring",
     "LabelMismatch",
     "LocalProtocolError",
+    "Lock",
     "Member",
     "MemberEvent",
     "MemberFailed",
@@ -201,21 +206,26 @@ __all__ = [
     "UserEventsMissed",
     "ValueEncodeError",
     "ValueTooLarge",
+    "Versioned",
     "Versions",
     "WireMismatch",
     "__version__",
 ]
 
 _LATE = {
+    "ABSENT": "cache",
     "Agent": "agent",
+    "Cache": "cache",
     "ControlClient": "control",
     "ControlEvent": "control",
     "DataPlane": "dataplane",
+    "Lock": "leases",
     "Registration": "services",
     "Results": "dataplane",
     "Services": "services",
     "Settings": "settings",
     "Stream": "dataplane",
+    "Versioned": "cache",
 }
 
 _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())

@@ -33,15 +33,17 @@ from ._agent.joining import join, join_through
 from ._agent.keys import Keys
 from ._agent.notebook import current_cell, residents
 from ._agent.talking import Talking
+from ._cache.definition import Definition
 from ._runtime import settings_sources
 from ._runtime.deadline import Deadline
 from ._wire.meta import read_meta
 from ._wire.values import DEFAULT, Codecs, encode_value
+from .cache import Cache
 from .config import Config, check_topic
 from .dataconfig import DataConfig
 from .delegates import Delegate, EventDelegate
 from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
-from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
+from .exceptions import CacheError, ConfigError, MycorrizalError, NotRunningError, OperationTimeout
 from .services import Services
 from .settings import Settings
 from .types import Address, Health, Member, Members, Node, html_text
@@ -58,6 +60,7 @@ log = logging.getLogger("mycorrizal.agent")
 _EXIT_LEAVE_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0
 _EVENT_DEPTH = 4096
+_HAND_OVER_MAX, _HAND_OVER_SHARE = 60.0, 0.6  # of the time to leave, for giving away what the caches hold
 
 
 class Agent(Talking):
@@ -289,6 +292,46 @@ class Agent(Talking):
         )
         return stream
 
+    # -- caches ------------------------------------------------------------------------------------------
+
+    def cache(
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 2,
+        near: bool = False,
+        read_backups: bool = False,
+        sync_backups: bool = True,
+        quorum: int = 0,
+        timeout: float | None = 10.0,
+    ) -> Cache:
+        """Open the cache `name`, and hold a part of it; the same object each time. Blocks.
+
+        All agents that open it must say the same of it.
+
+        Args:
+            ttl: seconds that an entry lives unless its write says otherwise; None: for ever.
+            max_entries, max_bytes: bounds of what *each agent* holds; what was used least lately goes (SIEVE).
+            replicas: copies of each entry. 2 survive any one crash at a time.
+            near: whether to keep near copies of what was read from other agents, and send invalidations for them.
+            read_backups: whether to read from a copy held as backup, which may be behind by a write under way.
+            sync_backups: whether a write waits for its backups; False is faster, and a write that was acknowledged
+                is lost if its primary dies within the next milliseconds.
+            quorum: agents that must hold the cache for it to be used: keeps the smaller side of a partition out.
+
+        Raises:
+            CacheConflict: it was opened with other settings, here or by another agent; the text names both.
+            ConfigError: a setting is wrong.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        definition = Definition(
+            name, ttl, max_entries, max_bytes, replicas, near, read_backups, sync_backups, quorum
+        )
+        return self._running.caches.open(definition, timeout)
+
     # -- how it is -----------------------------------------------------------------------------------
 
     def health(self) -> Health:
@@ -311,8 +354,13 @@ class Agent(Talking):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         parts = self._running
+        deadline = Deadline(timeout)
         self.services.close()
-        parts.members.leave(timeout)
+        try:
+            parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
+        except (CacheError, OperationTimeout) as error:
+            log.info("= %s: leaves before all it held was handed over: %s", parts.name, error)
+        parts.members.leave(deadline.remaining())
 
     def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
         """Stop without a word to the others, who will find this agent failed; ``leave`` first to say goodbye.

@@ -20,7 +20,7 @@ from typing import Any, overload
 
 from ._runtime.checks import Check
 from ._runtime.deadline import Deadline
-from ._runtime.sharing import Sharing
+from ._runtime.sharing import HIDDEN, Sharing
 from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
@@ -102,6 +102,8 @@ class Services:
         """
         found = []
         for (node, service_id), record in sorted(self._sharing.replica.services.copy().items()):
+            if service_id.startswith(HIDDEN):
+                continue
             service = self._watching.service(node, service_id, record)
             if service is None or name not in (None, service.name):
                 continue
@@ -167,7 +169,7 @@ class Services:
         return encode_value([name, port, meta, healthy, host], self._codecs).pack()
 
     def __repr__(self) -> str:
-        return f"<Services of {self._node}: {len(self._sharing.replica.services)}>"
+        return f"<Services of {self._node}: {len(self.find(healthy=None))}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -225,3 +227,5 @@ def _shown(meta: Any) -> str:
 def _check_name(field: str, name: str) -> None:
     if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= 255:
         raise ConfigError(field, f"{name!r:.80} is no text of 1 to 255 bytes", hint="e.g. 'api'")
+    if name.startswith(HIDDEN):
+        raise ConfigError(field, f"{name!r:.80} begins with {HIDDEN!r}", hint="such names are the library's own")

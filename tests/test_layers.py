@@ -24,7 +24,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     **dict.fromkeys(["_swim", "_replica", "_cache", "_control", "_serf", "_data"], (2, "machine")),
     "_runtime": (3, "runtime"),
     "simulation": (3, "simulation"),
-    **dict.fromkeys(["memberlist", "serf", "dataplane", "cache", "services", "settings", "control"], (4, "facade")),
+    **dict.fromkeys(["memberlist", "serf", "dataplane", "control"], (4, "facade")),
+    **dict.fromkeys(["cache", "leases", "services", "settings"], (4, "facade")),
     **dict.fromkeys(["agent", "_agent", "discovery"], (5, "facade")),
     **dict.fromkeys(["cli", "__main__", "jupyter"], (6, "shell")),
     "": (9, "shell"),  # the package itself re-exports

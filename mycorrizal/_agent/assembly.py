@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._replica.outputs import EventReceived
 from .._runtime import clock, identity
 from .._runtime.agentrecord import AgentRecord
+from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline
 from .._runtime.quic.carrier import Carrier
 from .._runtime.rundir import Claim, RuntimeDir
@@ -31,6 +32,7 @@ from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
 from ..memberlist import Memberlist
 from ..serf import SerfDelegate
 from ..types import Request
+from .caching import Caches
 from .keys import Rings, derivation
 
 if TYPE_CHECKING:
@@ -145,6 +147,7 @@ class Assembly:
             self.file.start()
         self.plane.follow(self.memberlist)
         self.sharing.carry(Carrier(core, "share", self.sharing.serve))
+        self.caches = Caches(CacheHost(core), self.sharing, self.codecs)
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
             self.rings = Rings(ring, self.memberlist.keyring, derive)

@@ -108,6 +108,13 @@ class Leases:
             return entry is None  # run out, or the primary is new: whoever is first
         return lease.token == op.number
 
+    def give_back(self, op: Op, now: float) -> None:
+        """Its holder could not compute the value."""
+        lease = self._leases.get(op.key)
+        if lease is not None and lease.token == op.number:
+            del self._leases[op.key]
+            self._wake(op.key, now)
+
     def _sweep(self, now: float) -> None:
         for key in [key for key, lease in self._leases.items() if lease.until <= now]:
             del self._leases[key]

@@ -32,9 +32,10 @@ class Kind(enum.IntEnum):
     RENEW = 10
     UNLOCK = 11
     CLEAR = 12  # everything in the partition of the key
+    RETURN = 13  # give a lease back: the next one computes
 
 
-READS = frozenset({Kind.GET, Kind.LEASE})
+READS = frozenset({Kind.GET, Kind.LEASE, Kind.RETURN})
 
 
 class Status(enum.IntEnum):

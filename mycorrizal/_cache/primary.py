@@ -72,6 +72,10 @@ class Primary:
         if op.kind == Kind.LEASE:
             self.leases.get(pending, entry, now)
             return
+        if op.kind == Kind.RETURN:
+            self.leases.give_back(op, now)
+            pending.done(Result(Status.OK), now)
+            return
         if op.value is not None and len(op.value) > space.value_max:
             pending.done(Result(Status.TOO_LARGE), now)
             return

@@ -214,6 +214,13 @@ class Replica:
         found = {key: entry for key in keys if (entry := self._table.get(key)) is not None}
         return {key: Kept(entry.raw, self._age(entry)) for key, entry in found.items()}
 
+    def service_message(self, service_id: str) -> bytes:
+        """Return what ``receive`` takes of a service that we registered."""
+        entry = self._services.table.get((self.name, self.boot, service_id))
+        if entry is None:
+            raise LocalProtocolError(f"the service {service_id!r} is not registered")
+        return entry.raw
+
     # -- inputs -------------------------------------------------------------------------
 
     def member_up(self, name: str, boot: bytes | None, now: float) -> None:

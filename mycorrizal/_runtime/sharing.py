@@ -34,15 +34,19 @@ if TYPE_CHECKING:
     from .membership import Membership
     from .quic.carrier import Answer, Carrier
 
-__all__ = ["Sharing", "STALLED"]
+__all__ = ["HIDDEN", "STALLED", "Sharing"]
 
 log = logging.getLogger("mycorrizal.agent")
+
+HIDDEN = "mycorrizal."
+"""What the ids of services begin with that are not for the user's eyes."""
 
 STALLED = "mycorrizal.stalled"
 """Topic by which an agent tells that its process stood still."""
 
-_PUSH, _FETCH = b"\0", b"\1"
+_PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
 _FETCH_SECONDS = 5.0
+_ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
 _LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
@@ -91,6 +95,8 @@ class Sharing:
         self.rivals: list[Any] = []  # nodes that claimed our name
         # Called on the gossip thread for each public thing that happened; set before the thread starts.
         self.on_event: Callable[[replica.Output], None] = lambda event: None
+        self.on_view: Callable[[dict[str, bytes | None]], None] = lambda up: None
+        self._view_changed = True
         self.on_setting: Callable[[str], None] = lambda key: None  # also of settings of before that come with a join
 
     # -- before the thread starts ----------------------------------------------------------
@@ -138,6 +144,35 @@ class Sharing:
         """Return what a file should hold of `keys`; those that are to be removed are missing. Blocks."""
         return self.call(lambda now: self.replica.kept(keys), Deadline(None), "settings_file")
 
+    def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
+        """Register a service, and return when every agent that answers within a moment knows of it. Blocks.
+
+        Raises: as ``call``.
+        """
+
+        def register(now: float) -> tuple[bytes, list[str]]:
+            self.replica.register(service_id, record, now)
+            others = [name for name, boot in self._up.items() if boot is not None and name != self._name]
+            return self.replica.service_message(service_id), others
+
+        raw, others = self.call(register, deadline, "cache")
+        carrier, told = self._carrier, Future[None]()
+        left = dict.fromkeys(others)
+
+        def done(name: str, answer: bytes | None, error: MycorrizalError | None) -> None:
+            left.pop(name, None)
+            if not left and not told.done():
+                told.set_result(None)
+
+        if carrier is None or not others:
+            return
+        for name in others:
+            carrier.ask(name, _ANNOUNCE + raw, _ANNOUNCE_SECONDS, partial(done, name))
+        try:
+            told.result(deadline.capped(_ANNOUNCE_SECONDS))
+        except TimeoutError:
+            log.info("= %s: %s hear of %s by gossip only", self._name, ", ".join(left), service_id)
+
     def sync(self, member: str, deadline: Deadline) -> None:
         """Exchange states with `member` over the data plane. Blocks.
 
@@ -158,6 +193,13 @@ class Sharing:
         if kind == _PUSH:
             answer(b"")
             self._tell(lambda now: self.replica.receive(body, now, pushed=True))
+        elif kind == _ANNOUNCE:
+            # Answered a turn later: by then all that follows from it here has happened.
+            def take(now: float) -> None:
+                self.replica.receive(body, now, pushed=True)
+                self._tell(lambda then: answer(b""))
+
+            self._tell(take)
         elif kind == _FETCH:
             self._tell(lambda now: answer(self.replica.answer_fetch(body, now)))
         else:
@@ -192,9 +234,11 @@ class Sharing:
         match event:
             case swim.NodeJoined(node=node) | swim.NodeUpdated(node=node):
                 boot = read_meta(node.meta).boot
+                self._view_changed |= self._up.get(node.name, b"") != boot
                 self._up[node.name] = boot
                 self.replica.member_up(node.name, boot, now)
             case swim.NodeLeft(node=node):
+                self._view_changed = True
                 self._up.pop(node.name, None)
                 self._lanes.pop(node.name, None)
                 self.replica.member_down(node.name, now)
@@ -235,7 +279,13 @@ class Sharing:
                 case _:
                     if isinstance(event, replica.SettingChanged):
                         self.on_setting(event.key)
+                    elif isinstance(event, replica.ServiceChanged) and event.service_id.startswith(HIDDEN):
+                        self._view_changed = True
+                        continue
                     self.on_event(event)
+        if self._view_changed:
+            self._view_changed = False
+            self.on_view(self._up)
 
     def publish(self, topic: str, value: bytes, now: float) -> int:
         """Tell an event; see ``Replica.publish``. Gossip thread.

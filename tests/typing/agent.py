@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any, assert_type
 
 from mycorrizal import (
+    ABSENT,
     Agent,
     AgentEvent,
+    Cache,
     ChangesLost,
     EventsLost,
     Health,
+    Lock,
     Member,
     Members,
     MemberStalled,
@@ -24,6 +27,7 @@ from mycorrizal import (
     Settings,
     UserEvent,
     UserEventsMissed,
+    Versioned,
 )
 
 
@@ -66,6 +70,29 @@ def talking(agent: Agent) -> None:
         assert_type(stream.get(timeout=1), UserEvent | UserEventsMissed | ChangesLost)
     assert_type(agent.keys.add(bytes(32)), Results)
     assert_type(agent.keys.list(), tuple[bytes, ...])
+
+
+def caching(agent: Agent) -> None:
+    """A cache."""
+    cache = agent.cache("features", ttl=60, max_entries=1000, replicas=2, near=True)
+    assert_type(cache, Cache)
+    cache["x"] = [1, 2]
+    cache.set("y", 1, ttl=None, timeout=5)
+    assert_type(cache.get("x"), Any)
+    assert_type(cache.get_versioned("x"), Versioned | None)
+    assert_type(cache.compare_and_set("z", ABSENT, 1), bool)
+    assert_type(cache.incr("n", 2), int)
+    assert_type(cache.get_many(["x", "y"]), dict[str, Any])
+
+    @cache.memoize(ttl=5)
+    def square(x: int) -> int:
+        return x * x
+
+    assert_type(square(2), int)
+    with cache.lock("job", lease=10) as lock:
+        assert_type(lock, Lock)
+        assert_type(lock.token, int)
+    assert_type(cache.synced(timeout=5), None)
 
 
 def sharing(agent: Agent) -> None:

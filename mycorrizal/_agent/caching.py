@@ -1,0 +1,133 @@
+"""The caches of one agent: opened once for each name, announced to the others, handed over when the agent leaves.
+
+An agent announces a cache as a hidden service, so that the announcement goes
+with its process and a new life of the same name is another member. Who
+announces what is told to the machine on the data plane's loop thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from .._cache.definition import Definition
+from .._cache.machine import CacheMachine
+from .._runtime.caching import CacheHost
+from .._runtime.deadline import Deadline, pause
+from .._runtime.sharing import Sharing
+from .._wire.values import Codecs, decode_packed, encode_value
+from ..cache import Cache
+from ..exceptions import CacheConflict, MycorrizalError, RemoteProtocolError
+
+__all__ = ["ANNOUNCED", "Caches"]
+
+log = logging.getLogger("mycorrizal.cache")
+
+ANNOUNCED = "mycorrizal.cache/"
+"""What the ids of hidden services begin with that announce caches."""
+
+_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+
+class Caches:
+    """Any thread, but for ``view_changed``."""
+
+    def __init__(self, host: CacheHost, sharing: Sharing, codecs: Codecs) -> None:
+        self._host = host
+        self._sharing = sharing
+        self._codecs = codecs
+        self._open: dict[str, Cache] = {}
+        self._told: set[str] = set()  # conflicts that were logged
+        sharing.on_view = self.view_changed
+
+    def open(self, definition: Definition, timeout: float | None) -> Cache:
+        """Return the cache of this definition; the same object for the same name. Blocks.
+
+        Raises:
+            CacheConflict: another agent, or this one, has defined the name differently.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        known = self._open.get(definition.name)
+        if known is not None:
+            known.definition.refuse_conflict(definition, "this agent before")
+            return known
+        deadline = Deadline(timeout)
+        machine = self._host.machine
+        self._host.do(lambda now: machine.define(definition, now), deadline, "cache")
+        self._sharing.announce(ANNOUNCED + definition.name, _pack(definition), deadline)
+        return self._open.setdefault(definition.name, Cache(self._host, definition, self._codecs))
+
+    def __iter__(self) -> Any:
+        return iter(list(self._open.values()))
+
+    def hand_over(self, deadline: Deadline) -> bool:
+        """Give what is here to the others, as far as there is time; return whether all went. Blocks."""
+        machine, replica = self._host.machine, self._sharing.replica
+        names = list(self._open)
+
+        def retire(now: float) -> None:
+            for name in names:
+                machine.retire(name, now)
+
+        def withdraw(now: float) -> None:
+            for name in names:
+                replica.deregister(ANNOUNCED + name, now)
+
+        def done(now: float) -> bool:
+            return all(machine.retired(name) for name in names)
+
+        if not names:
+            return True
+        self._host.do(retire, deadline, "leave")
+        self._sharing.call(withdraw, deadline, "leave")
+        while not self._host.do(done, deadline, "leave"):
+            if deadline.passed:
+                return False
+            pause(deadline.capped(_LOOK_SECONDS))
+        return True
+
+    # -- the gossip thread ------------------------------------------------------------------
+
+    def view_changed(self, up: dict[str, bytes | None]) -> None:
+        """A member, or what one announces, is another than before."""
+        announced: dict[str, tuple[bytes, dict[str, Definition]]] = {
+            name: (boot, {}) for name, boot in up.items() if boot is not None
+        }
+        for (node, service_id), record in self._sharing.replica.services.items():
+            if service_id.startswith(ANNOUNCED) and node in announced:
+                definition = _unpack(service_id.removeprefix(ANNOUNCED), record)
+                if definition is not None:
+                    announced[node][1][definition.name] = definition
+        self._host.members_changed(announced, self._conflict)
+
+    def _conflict(self, machine: CacheMachine) -> None:
+        """Tell of members that define one of our caches differently, once each. Loop thread."""
+        for conflict in machine.conflicts():
+            if str(conflict) not in self._told:
+                self._told.add(str(conflict))
+                log.warning("! %s", conflict)
+
+    @property
+    def conflicts(self) -> list[CacheConflict]:
+        """Members that define one of our caches differently, and so take no part in it."""
+        return self._host.machine.conflicts()
+
+
+def _pack(definition: Definition) -> bytes:
+    d = definition
+    fields = [d.ttl, d.max_entries, d.max_bytes, d.replicas, d.near, d.read_backups, d.sync_backups, d.quorum]
+    return encode_value(fields).pack()
+
+
+def _unpack(name: str, record: bytes) -> Definition | None:
+    try:
+        match decode_packed(record):
+            case [
+                int() | float() | None as ttl, int() | None as entries, int() | None as size, int(replicas),
+                bool(near), bool(backups), bool(waits), int(quorum), *_,
+            ]:  # fmt: skip
+                return Definition(name, ttl, entries, size, replicas, near, backups, waits, quorum)
+    except (RemoteProtocolError, MycorrizalError) as error:
+        log.debug("= a cache that cannot be: %s: %s", name, error)
+    return None

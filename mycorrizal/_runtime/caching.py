@@ -1,0 +1,309 @@
+"""An agent's caches on the loop thread of its data plane: owns the ``CacheMachine``, and carries what it asks for.
+
+Requests of other agents are answered on the loop thread, past the pool of
+handlers; a caller's operation is one submission to the loop and one wait.
+Values are encoded and decoded on callers' threads only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from .._cache.core import Call as CacheCall
+from .._cache.entry import Entry
+from .._cache.machine import Announced, CacheMachine, Later
+from .._cache.near import Near
+from .._cache.operations import Op, Result
+from .._cache.survey import Cursor
+from .._data.ports import Call, Received, Served
+from .._wire.frames import Status
+from .._wire.values import encode_value
+from ..exceptions import CacheError, MycorrizalError, OperationTimeout
+from . import clock
+from .deadline import Deadline
+from .quic.core import RESERVED, Core
+from .quic.loop import Timer
+from .quic.tickets import BlockingTicket, field
+from .service import Service
+
+__all__ = ["CacheHost"]
+
+log = logging.getLogger("mycorrizal.cache")
+
+_ASK, _TELL = RESERVED + "cache", RESERVED + "cache.notice"
+_NOTICE_SECONDS = 2.0
+_WALL_SECONDS = 60.0
+_GRACE_SECONDS = 1.0  # a caller waits so much longer than its operation, which always ends at its deadline
+_FOREVER = 365.0 * 86400
+_JOBS_MAX = 16
+
+Outcome = Result | CacheError
+
+
+class CacheHost:
+    """The machine's owner. Methods say which thread may call them.
+
+    Args:
+        core: of the data plane whose loop thread owns the machine.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        now = clock.now()
+        self._wall_at = now
+        self.machine = CacheMachine(
+            core.name, core.boot, rng=random.Random(int.from_bytes(os.urandom(16))), wall=now + clock.wall_offset(),
+            now=now,
+        )  # fmt: skip
+        self._ask, self._tell = field(_ASK), field(_TELL)
+        self._waiting: dict[Later, Served] = {}
+        self._ended: deque[Callable[[float], object]] = deque()  # calls that ended while outputs were pulled
+        self._pulling = False
+        self._jobs: dict[object, Service] = {}
+        self._timer: Timer | None = None
+        self._empty = encode_value(b"")
+        core.system[_ASK] = self._asked
+        core.system[_TELL] = self._told
+
+    # -- callers (any thread) -----------------------------------------------------------------
+
+    def call(self, begin: Callable[[Any, float, float], object], deadline: Deadline, operation: str) -> Any:
+        """Run ``begin(ticket, until, now)`` on the loop thread, and return what completes the ticket. Blocks.
+
+        Raises:
+            What `begin` raises, and OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError,
+            ForkedProcessError
+        """
+        core = self._core
+        core.check(operation)
+        deadline = core.deadline(deadline.remaining())
+        until = clock.now() + deadline.capped(_FOREVER)
+        ticket = BlockingTicket(core.loop)
+        core.loop.submit(partial(self._begin, begin, ticket, until))
+        with core.pool.waiting():
+            if not ticket.wait(Deadline.at(until + _GRACE_SECONDS)):
+                raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
+        return ticket.result(operation)
+
+    def operate(self, cache: str, ops: Sequence[Op], deadline: Deadline, operation: str) -> list[Outcome]:
+        """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
+        machine = self.machine
+
+        def begin(ticket: Any, until: float, now: float) -> None:
+            machine.operate(cache, ops, ticket, until, now)
+
+        outcomes: list[Outcome] = self.call(begin, deadline, operation)
+        return outcomes
+
+    def do(self, action: Callable[[float], Any], deadline: Deadline, operation: str) -> Any:
+        """Run ``action(now)`` on the loop thread and return its result. Blocks. Raises as ``call``."""
+
+        def begin(ticket: Any, until: float, now: float) -> None:
+            ticket.succeed(action(now))
+
+        return self.call(begin, deadline, operation)
+
+    def keys(self, cache: str, cursor: Cursor, most: int, deadline: Deadline) -> tuple[list[bytes], Cursor]:
+        """Return some keys and where to go on. Blocks. Raises as ``call``."""
+
+        def begin(ticket: Any, until: float, now: float) -> None:
+            self.machine.keys(cache, cursor, most, ticket, until, now)
+
+        found: tuple[list[bytes], Cursor] | CacheError = self.call(begin, deadline, "keys")
+        if isinstance(found, CacheError):
+            raise found
+        return found
+
+    def stats(self, cache: str, deadline: Deadline, own: dict[str, int]) -> dict[str, dict[str, int] | None]:
+        """Return the numbers of all members by name, `own` as ours. Blocks. Raises as ``call``."""
+
+        def begin(ticket: Any, until: float, now: float) -> None:
+            self.machine.stats(cache, ticket, until, now)
+
+        found: dict[str, dict[str, int] | None] = self.call(begin, deadline, "stats")
+        return {**found, self.name: own}
+
+    def synced(self, cache: str, deadline: Deadline) -> bool:
+        """Return whether every copy is in place by the deadline. Blocks. Raises as ``call``."""
+
+        def begin(ticket: Any, until: float, now: float) -> None:
+            self.machine.synced(cache, ticket, until, now)
+
+        return bool(self.call(begin, deadline, "synced"))
+
+    @property
+    def name(self) -> str:
+        """This agent's name."""
+        return self._core.name
+
+    def note(self, counter: str, error: Exception) -> None:
+        """Count something that went wrong without a caller to tell."""
+        self._core.count(counter)
+        log.debug("! %s: %s: %s", self._core.name, counter, error)
+
+    def background(self, job: Callable[[], object]) -> None:
+        """Run `job` on a thread of its own; a few at a time, further ones are dropped and counted."""
+        if len(self._jobs) >= _JOBS_MAX:
+            self._core.count("cache.refreshes_dropped")
+            return
+
+        def run() -> None:
+            try:
+                job()
+            except Exception as exc:
+                log.warning("! %s: a value could not be computed anew: %r", self._core.name, exc)
+
+        def ended() -> None:
+            self._jobs.pop(key, None)
+
+        key = object()
+        service = Service("mycorrizal-refresh", self._core.name, run, ended)
+        self._jobs[key] = service
+        service.start()
+
+    def readable(self, cache: str) -> list[dict[bytes, Entry]]:
+        """Return the tables by partition that any thread may read."""
+        return self.machine.readable(cache)
+
+    def near(self, cache: str) -> Near:
+        """Return the near copies."""
+        return self.machine.near(cache)
+
+    def members_changed(self, announced: Announced, then: Callable[[CacheMachine], object]) -> None:
+        """Tell the machine who announces what, and call ``then(machine)``; does not wait."""
+
+        def command(now: float) -> None:
+            self.machine.members_changed(announced, now)
+            then(self.machine)
+            self._pull(now)
+
+        self._core.submit(command)
+
+    # -- the loop thread --------------------------------------------------------------------------
+
+    def _begin(self, begin: Callable[[Any, float, float], object], ticket: Any, until: float, now: float) -> None:
+        try:
+            begin(ticket, until, now)
+        except MycorrizalError as error:
+            ticket.fail(error)
+        self._pull(now)
+
+    def _asked(self, request: Served) -> None:
+        now = clock.now()
+        answer = self.machine.receive(request.sender, request.value, now)
+        if isinstance(answer, Later):
+            self._waiting[answer] = request
+        else:
+            request.link.respond(request, Status.OK, answer, now)
+        self._pull(now)
+
+    def _told(self, request: Served) -> None:
+        now = clock.now()
+        self.machine.notice(request.sender, request.value, now)
+        request.link.respond(request, Status.OK, self._empty, now)
+        self._pull(now)
+
+    def _tick(self, now: float) -> None:
+        if now - self._wall_at > _WALL_SECONDS:
+            self._wall_at = now
+            self.machine.set_wall(now + clock.wall_offset(), now)
+        self.machine.handle_timer(now)
+        self._pull(now)
+
+    def _pull(self, now: float) -> None:
+        """Pull all outputs of the machine; what ends meanwhile is given to it in turn."""
+        if self._pulling:
+            return
+        self._pulling = True
+        try:
+            while self._outputs(now):
+                while self._ended:
+                    self._ended.popleft()(now)
+        finally:
+            self._pulling = False
+        due = self.machine.get_timer()
+        timer = self._timer
+        if due is None or (timer is not None and timer.pending and timer.when <= due):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self._core.loop.call_at(due, self._tick)
+
+    def _outputs(self, now: float) -> bool:
+        """Carry what there is to carry; return whether the machine must be looked at again."""
+        machine = self.machine
+        calls = machine.calls_to_start()
+        for call in calls:
+            self._request(call, now)
+        for member, payload in machine.notices_to_send():
+            ignore = Call(member.name, self._tell, payload, now + _NOTICE_SECONDS, _Ignored())
+            self._core.machine.request(ignore, now)
+        for later, answer in machine.replies_to_send():
+            request = self._waiting.pop(later, None)
+            if request is not None:
+                request.link.respond(request, Status.OK, answer, now)
+        for ticket, outcome in machine.completions():
+            if isinstance(outcome, MycorrizalError):
+                ticket.fail(outcome)
+            else:
+                ticket.succeed(outcome)
+        return bool(self._ended)
+
+    def _request(self, call: CacheCall, now: float) -> None:
+        ticket = _CallTicket(self, call.id)
+        carried = Call(call.member.name, self._ask, call.payload, call.deadline, ticket)
+        ticket.call = carried
+        self._core.machine.request(carried, now)
+
+    def ended(self, end: Callable[[float], object]) -> None:
+        """A call is over: tell the machine, now or as soon as its outputs are pulled."""
+        self._ended.append(end)
+        if not self._pulling:
+            now = clock.now()
+            while self._ended:
+                self._ended.popleft()(now)
+            self._pull(now)
+
+
+class _CallTicket:
+    """Where the end of one call goes. Loop thread."""
+
+    __slots__ = ("_host", "_id", "call")
+
+    def __init__(self, host: CacheHost, call_id: int) -> None:
+        self._host = host
+        self._id = call_id
+        self.call: Call | None = None
+
+    def succeed(self, outcome: object) -> None:
+        machine = self._host.machine
+        match outcome:
+            case (Status.OK, Received() as received):
+                self._host.ended(lambda now: machine.answered(self._id, received, now))
+            case (status, _):
+                # No handler, no room, closing: it was not looked at. Anything else may have been.
+                sure = status in (Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE)
+                self._host.ended(lambda now: machine.failed(self._id, not sure, now))
+
+    def fail(self, error: MycorrizalError) -> None:
+        machine = self._host.machine
+        unsure = error.indeterminate or (self.call is not None and self.call.sent)
+        self._host.ended(lambda now: machine.failed(self._id, unsure, now))
+
+
+class _Ignored:
+    """Of a notice: it may get lost."""
+
+    __slots__ = ()
+
+    def succeed(self, outcome: object) -> None:
+        return None
+
+    def fail(self, error: MycorrizalError) -> None:
+        return None

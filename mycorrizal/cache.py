@@ -1,0 +1,498 @@
+"""``agent.cache(name)``: a cache that all agents of a cluster hold together.
+
+::
+
+    features = agent.cache("features", ttl=60)
+    features["x"] = array                                  # on its replicas when this returns
+    features.get("x")                                      # from any agent; without a thread switch if it is here
+    features.get_or_compute("y", lambda: expensive("y"))   # one agent computes, the others wait
+    with features.lock("job") as lock:
+        write(..., fence=lock.token)
+
+Entries are spread over the agents that open the cache, each on `replicas` of
+them. What holds when agents fail or are cut off from each other is in
+docs/guarantees.md, sentence by sentence.
+
+Threads: every method may be called on any thread. Reads of what is held here
+do not block; everything else takes ``timeout`` in seconds, where None waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from zlib import crc32
+
+from ._cache.definition import Definition
+from ._cache.entry import CLEAR_PREFIX, LOCK_PREFIX, NEVER, Entry
+from ._cache.operations import Kind, Op, Result, Status
+from ._cache.placement import PARTITIONS, partition_of
+from ._cache.survey import Cursor
+from ._runtime.caching import CacheHost
+from ._runtime.clock import now as _now
+from ._runtime.deadline import Deadline
+from ._wire.values import Codecs, decode_packed, encode_value
+from .exceptions import (
+    CacheError,
+    CacheUnavailable,
+    ConfigError,
+    NotACounter,
+    OperationTimeout,
+    ValueTooLarge,
+)
+from .leases import Computation, Lock
+
+__all__ = ["ABSENT", "Cache", "Versioned"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SECONDS = 10.0
+_KEYS_AT_ONCE = 1024
+_LOCK_POLL = 30.0  # a lock's wait at the primary; then it is asked for again
+_MASK = PARTITIONS - 1
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "the cache's own"
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+_UNSET: Final = _Unset()
+ABSENT: Final = _Absent()
+"""As the expected value of ``compare_and_set``: the key must not be there."""
+
+Ttl = float | None | _Unset
+
+
+class Versioned(NamedTuple):
+    """A value, and the version that its write gave it."""
+
+    value: Any
+    version: int
+
+
+class Cache(MutableMapping[str, Any]):
+    """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries."""
+
+    def __init__(self, host: CacheHost, definition: Definition, codecs: Codecs) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self._host = host
+        self._codecs = codecs
+        self._readable = host.readable(definition.name)
+        self._near = host.near(definition.name) if definition.near else None
+        self._hits = itertools.count()  # counted by readers on any thread: one step each
+        self._misses = itertools.count()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None, timeout: float | None = _SECONDS) -> Any:
+        """Return the value of `key`, or `default`. Blocks only if another agent has to be asked.
+
+        What is returned is the caller's own; arrays are read-only.
+
+        Raises:
+            CacheUnavailable: nobody could be asked before the deadline.
+            RemoteProtocolError: the value was written with a codec that is missing here.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        raw = _raw(key)
+        entry = self._here(raw)
+        if entry is not None:
+            return decode_packed(entry.value, self._codecs)
+        result = self._one(Op(Kind.GET, raw), timeout, "get")
+        if result.status == Status.OK and result.value is not None:
+            return decode_packed(result.value, self._codecs)
+        return default
+
+    def _here(self, raw: bytes) -> Entry | None:
+        """Return the entry if it is held here and may be read."""
+        place = crc32(raw) & _MASK
+        entry = self._readable[place].get(raw)
+        if entry is not None and entry.expires > _now():
+            entry.visited = True
+            next(self._hits)
+            return entry
+        near = self._near
+        if near is not None and (moment := _now()) < near.until[place]:
+            entry = near.tables[place].get(raw)
+            if entry is not None and entry.expires > moment:
+                next(self._hits)
+                return entry
+        return None
+
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, ABSENT)
+        if found is ABSENT:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key, ABSENT) is not ABSENT
+
+    def get_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> dict[str, Any]:
+        """Return the values of those keys that are there. Blocks. Raises as ``get``."""
+        found: dict[str, Any] = {}
+        asked: dict[str, bytes] = {}
+        for key in keys:
+            raw = _raw(key)
+            entry = self._here(raw)
+            if entry is not None:
+                found[key] = decode_packed(entry.value, self._codecs)
+            else:
+                asked[key] = raw
+        results = self._many([Op(Kind.GET, raw) for raw in asked.values()], timeout, "get_many")
+        for key, result in zip(asked, results, strict=True):
+            if result.status == Status.OK and result.value is not None:
+                found[key] = decode_packed(result.value, self._codecs)
+        return found
+
+    def get_versioned(self, key: str, timeout: float | None = _SECONDS) -> Versioned | None:
+        """Return the value of `key` with its version, straight from its primary; None if it is not there. Blocks."""
+        result = self._one(Op(Kind.GET, _raw(key)), timeout, "get_versioned")
+        if result.status != Status.OK or result.value is None:
+            return None
+        return Versioned(decode_packed(result.value, self._codecs), result.version)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def set(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
+        """Write `key`; when this returns all its copies have it. Blocks.
+
+        Args:
+            ttl: seconds it lives; None: for ever; left out: as the cache says.
+
+        Raises:
+            CacheUnavailable: no primary took it in time; nothing happened.
+            CacheOutcomeUnknown: it was sent, and nobody said what came of it (``indeterminate``).
+            ConfigError: a key that is none. ValueEncodeError, ValueTooLarge: `value` cannot be stored.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        self._one(Op(Kind.SET, _raw(key), value=self._encoded(value), ttl=self._ms(ttl)), timeout, "set")
+
+    def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
+        """Write all `items`, each as ``set`` does but in few messages. Blocks.
+
+        Raises: as ``set``; of several that failed the first is raised, and the others may have been written.
+        """
+        left = self._ms(ttl)
+        ops = [Op(Kind.SET, _raw(key), value=self._encoded(value), ttl=left) for key, value in items.items()]
+        self._many(ops, timeout, "set_many")
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def add(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> bool:
+        """Write `key` if it is not there; return whether it was written. Blocks. Raises as ``set``.
+
+        Under partition both sides may write it, unless the cache has a ``quorum``.
+        """
+        op = Op(Kind.ADD, _raw(key), value=self._encoded(value), ttl=self._ms(ttl))
+        return self._one(op, timeout, "add").status == Status.OK
+
+    def compare_and_set(
+        self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS
+    ) -> bool:
+        """Write `key` if its value is `expected`; return whether it was written. Blocks. Raises as ``set``.
+
+        Linearizable while membership is stable; under partition both sides may write it, unless the cache has a
+        ``quorum``.
+
+        Args:
+            expected: the value, compared as it is encoded (two dicts are equal in the same order only); a
+                ``Versioned`` of ``get_versioned``, compared by its version; or ``ABSENT``.
+        """
+        op = Op(Kind.CAS, _raw(key), value=self._encoded(value), ttl=self._ms(ttl))
+        if isinstance(expected, Versioned):
+            op = op._replace(number=expected.version)
+        elif expected is not ABSENT:
+            op = op._replace(expected=self._encoded(expected))
+        return self._one(op, timeout, "compare_and_set").status == Status.OK
+
+    def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> int:
+        """Add `by` to the integer under `key`, 0 if it is not there; return the sum. Blocks. Raises as ``set``.
+
+        An entry that is there keeps the time it has to live. Linearizable while membership is stable; under
+        partition each side counts for itself, and one count is lost, unless the cache has a ``quorum``.
+
+        Raises:
+            NotACounter: the value is no integer, or the sum has more than 64 bits.
+        """
+        if not isinstance(by, int) or isinstance(by, bool):
+            raise ConfigError("by", f"{by!r} is no integer")
+        result = self._one(Op(Kind.INCR, _raw(key), number=by, ttl=self._ms(ttl)), timeout, "incr")
+        if result.status == Status.NOT_COUNTER:
+            raise NotACounter(f"{key!r} is no integer that {by} can be added to", operation="incr")
+        return result.number
+
+    def touch(self, key: str, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> bool:
+        """Give `key` another time to live; return whether it is there. Blocks. Raises as ``set``."""
+        return self._one(Op(Kind.TOUCH, _raw(key), ttl=self._ms(ttl)), timeout, "touch").status == Status.OK
+
+    def delete(self, key: str, timeout: float | None = _SECONDS) -> bool:
+        """Delete `key`; return whether it was there. No copy brings it back. Blocks. Raises as ``set``."""
+        return self._one(Op(Kind.DELETE, _raw(key)), timeout, "delete").status == Status.OK
+
+    def delete_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> int:
+        """Delete `keys`; return how many were there. Blocks. Raises as ``set_many``."""
+        results = self._many([Op(Kind.DELETE, _raw(key)) for key in keys], timeout, "delete_many")
+        return sum(result.status == Status.OK for result in results)
+
+    def __delitem__(self, key: str) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def clear(self, timeout: float | None = _SECONDS) -> None:
+        """Delete everything, locks too. Blocks. Raises as ``set_many``."""
+        self._many([Op(Kind.CLEAR, raw) for raw in _CLEAR_KEYS], timeout, "clear")
+
+    # -- computing once --------------------------------------------------------------------------
+
+    def get_or_compute(
+        self,
+        key: str,
+        compute: Callable[[], Any],
+        ttl: Ttl = _UNSET,
+        *,
+        lease: float = 30.0,
+        refresh: float = 0.0,
+        stale: float = 0.0,
+        negative_ttl: float | None = None,
+        timeout: float | None = 60.0,
+    ) -> Any:
+        """Return the value of `key`, or compute it: one caller in the cluster does, the others wait for it. Blocks.
+
+        If the one who computes dies or takes longer than `lease`, the next one computes. Whatever `compute` raises
+        is raised here, nothing is stored, and the next one computes.
+
+        Args:
+            lease: seconds that a computation may take before somebody else begins.
+            refresh: when fewer seconds are left to live, one caller computes anew, on a thread of its own, while
+                everybody gets the old value.
+            stale: seconds that an expired value is still given out in the same way.
+            negative_ttl: how long a result of None is kept, instead of `ttl`.
+            timeout: seconds to wait for somebody else's computation, and to store one's own.
+
+        Raises: as ``set`` and ``get``.
+            OperationTimeout: somebody else computes, and was not done in time.
+        """
+        raw = _raw(key)
+        entry = self._here(raw)
+        early = refresh + stale
+        if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
+            return decode_packed(entry.value, self._codecs)
+        deadline = Deadline(timeout)
+        while True:
+            wait = int(deadline.capped(_LOCK_POLL) * 1000)
+            op = Op(Kind.LEASE, raw, number=int(lease * 1000), wait=wait, early=int(early * 1000))
+            result = self._one(op, deadline.remaining(), "get_or_compute")
+            if result.status == Status.OK and result.value is not None:
+                return decode_packed(result.value, self._codecs)
+            if result.status == Status.LEASED:
+                store = Computation(self, raw, result.number, self._seconds(ttl), stale, negative_ttl)
+                if result.value is None:
+                    return store.run(compute, deadline)
+                self._host.background(partial(store.run, compute, Deadline(lease)))
+                return decode_packed(result.value, self._codecs)
+            if deadline.passed:
+                raise OperationTimeout(
+                    f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",
+                    hint="allow more time, or a shorter lease",
+                )  # fmt: skip
+
+    def memoize(
+        self, ttl: Ttl = _UNSET, *, name: str | None = None, **options: Any
+    ) -> Callable[[_F], _F]:
+        """Return a decorator: calls with equal arguments are computed once in the cluster (``get_or_compute``).
+
+        Arguments must be values that the data plane carries. ``function.uncached`` is the function itself;
+        ``function.key(*arguments)`` the key of a call, e.g. to delete it.
+
+        Args:
+            name: what keys begin with; the function's module and name if None. Change it when the function changes.
+            options: of ``get_or_compute``.
+        """
+
+        def decorate(function: _F) -> _F:
+            prefix = name or f"{function.__module__}.{function.__qualname__}"
+
+            def key(*arguments: Any, **named: Any) -> str:
+                parts = encode_value([arguments, sorted(named.items())], self._codecs).pack()
+                return f"{prefix}:{hashlib.blake2b(parts, digest_size=16).hexdigest()}"
+
+            def wrapper(*arguments: Any, **named: Any) -> Any:
+                return self.get_or_compute(
+                    key(*arguments, **named), lambda: function(*arguments, **named), ttl, **options
+                )
+
+            wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
+            wrapper.__qualname__, wrapper.__module__ = function.__qualname__, function.__module__
+            wrapper.uncached, wrapper.key = function, key  # type: ignore[attr-defined]
+            return wrapper  # type: ignore[return-value]
+
+        return decorate
+
+    # -- locks ---------------------------------------------------------------------------------
+
+    def lock(self, name: str, lease: float = 30.0, timeout: float | None = _SECONDS) -> Lock:
+        """Take the lock `name`, waiting for it up to `timeout`; it is released by itself after `lease` seconds. Blocks.
+
+        At most one holder while membership is stable. Under partition, or when the lease runs out, there can be
+        two: whoever writes should pass ``lock.token`` along, which is greater for each later holder, and the
+        receiver should refuse a smaller one than it has seen.
+
+        Raises:
+            OperationTimeout: somebody else held it all the time.
+            CacheUnavailable, CacheOutcomeUnknown, NotRunningError, ServiceCrashed, ReentrantCallError,
+            ForkedProcessError
+        """
+        raw = LOCK_PREFIX + _raw(name)
+        deadline = Deadline(timeout)
+        owner = self._host.name.encode()
+        while True:
+            wait = int(deadline.capped(_LOCK_POLL) * 1000)
+            op = Op(Kind.LOCK, raw, value=owner, ttl=max(1, int(lease * 1000)), wait=wait)
+            result = self._one(op, deadline.remaining(), "lock")
+            if result.status == Status.OK:
+                return Lock(self, name, raw, result.version, lease)
+            if deadline.passed:
+                holder = (result.value or b"?").decode("utf-8", "replace")
+                raise OperationTimeout(
+                    f"the lock {name!r} is held by {holder}", node=holder, operation="lock",
+                    hint=f"its lease ends in {result.ttl / 1000:.1f} s unless it is renewed",
+                )  # fmt: skip
+
+    # -- the whole ---------------------------------------------------------------------------------
+
+    def keys(self, timeout: float | None = _SECONDS) -> Any:
+        """Iterate over the keys, asking the agents as it goes; what changes meanwhile may or may not be seen.
+
+        `timeout` is for each question. Blocks.
+
+        Raises:
+            CacheUnavailable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return self._iterate(timeout)
+
+    def _iterate(self, timeout: float | None) -> Iterator[str]:
+        cursor = Cursor()
+        while cursor.left:
+            found, cursor = self._host.keys(self.name, cursor, _KEYS_AT_ONCE, Deadline(timeout))
+            for raw in found:
+                yield raw.decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._iterate(_SECONDS)
+
+    def __len__(self) -> int:
+        """Return the number of entries in the whole cluster. Blocks."""
+        return sum(numbers["primary_entries"] for numbers in self.stats().values() if numbers)
+
+    def __bool__(self) -> bool:
+        return True  # a cache without entries is still a cache
+
+    def stats(self, timeout: float | None = _SECONDS) -> dict[str, dict[str, int] | None]:
+        """Return the numbers of each agent that holds the cache, by name; None for one that did not answer. Blocks.
+
+        ``entries`` and ``bytes`` it holds, ``primary_entries`` of them as primary, ``gets``, ``hits``, ``writes``
+        that it answered as primary, ``evicted``, ``expired``; of this agent also ``local_hits``.
+
+        Raises:
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return self._host.stats(self.name, Deadline(timeout), self.local_stats())
+
+    def local_stats(self) -> dict[str, int]:
+        """Return this agent's own numbers. Never blocks."""
+        return {**self._host.machine.info(self.name), "local_hits": _count(self._hits)}
+
+    def synced(self, timeout: float | None = 60.0) -> None:
+        """Wait until every copy is where it belongs, on every agent. Blocks.
+
+        Raises:
+            OperationTimeout: that was not so in time.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        if not self._host.synced(self.name, Deadline(timeout)):
+            raise OperationTimeout(
+                f"the copies of cache {self.name!r} were not all in place after {timeout} s", operation="synced"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.name!r} on {self._host.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Cache cannot be copied or pickled; open it on each agent")
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _encoded(self, value: Any) -> bytes:
+        return encode_value(value, self._codecs).pack()
+
+    def _seconds(self, ttl: Ttl) -> float | None:
+        seconds = self.definition.ttl if isinstance(ttl, _Unset) else ttl
+        if seconds is not None and not seconds > 0:
+            raise ConfigError("ttl", f"{seconds!r} is not a number of seconds above 0", hint="None is for ever")
+        return seconds
+
+    def _ms(self, ttl: Ttl) -> int:
+        seconds = self._seconds(ttl)
+        return 0 if seconds is None else max(1, int(seconds * 1000))
+
+    def _one(self, op: Op, timeout: float | None, operation: str) -> Result:
+        return _checked(self._host.operate(self.name, (op,), Deadline(timeout), operation)[0], operation)
+
+    def _many(self, ops: list[Op], timeout: float | None, operation: str) -> list[Result]:
+        if not ops:
+            return []
+        outcomes = self._host.operate(self.name, ops, Deadline(timeout), operation)
+        return [_checked(outcome, operation) for outcome in outcomes]
+
+
+def _raw(key: str) -> bytes:
+    if type(key) is not str:
+        raise ConfigError("key", f"must be text, not {type(key).__name__}", hint="e.g. str(key), or f'{a}/{b}'")
+    try:
+        raw = key.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("key", f"{key!a:.80} cannot be written as UTF-8", hint="use plain text") from None
+    if not raw or raw[0] == 0:
+        raise ConfigError("key", f"{key!r:.80} is empty or begins with a NUL", hint="use plain text")
+    return raw
+
+
+def _checked(outcome: Result | CacheError, operation: str) -> Result:
+    if isinstance(outcome, CacheError):
+        outcome.operation = operation
+        raise outcome
+    if outcome.status == Status.TOO_LARGE:
+        raise ValueTooLarge("the value is larger than the cache takes", operation=operation, hint="raise max_bytes")
+    if outcome.status in (Status.BUSY, Status.NO_QUORUM, Status.NOT_READY, Status.MOVED):
+        raise CacheUnavailable("the cache did not take the operation", operation=operation, hint="try again")
+    return outcome
+
+
+def _count(counter: itertools.count[int]) -> int:
+    """Return what a counter has counted, without counting."""
+    return int(repr(counter)[6:-1])
+
+
+def _clear_keys() -> list[bytes]:
+    """Return a key for each partition."""
+    found: dict[int, bytes] = {}
+    number = 0
+    while len(found) < PARTITIONS:
+        raw = CLEAR_PREFIX + number.to_bytes(4, "big")
+        found.setdefault(partition_of(raw), raw)
+        number += 1
+    return [found[place] for place in range(PARTITIONS)]
+
+
+_CLEAR_KEYS = _clear_keys()

@@ -1,0 +1,98 @@
+"""What a cache gives out for a while: locks, and the right to compute a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._cache.operations import Kind, Op, Status
+from ._runtime.deadline import Deadline
+from ._wire.values import decode_packed
+from .exceptions import CacheError, MycorrizalError, OperationTimeout, ValueTooLarge
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+__all__ = ["Computation", "Lock"]
+
+_SECONDS = 10.0
+
+
+class Lock:
+    """A lock that is held; made by ``Cache.lock``. A context manager that releases it. Any thread.
+
+    Attributes:
+        name: of the lock.
+        token: the fencing token: greater than that of every holder before.
+    """
+
+    def __init__(self, cache: Cache, name: str, raw: bytes, token: int, lease: float) -> None:
+        self._cache = cache
+        self._raw = raw
+        self._lease = lease
+        self.name = name
+        self.token = token
+
+    def renew(self, lease: float | None = None, timeout: float | None = _SECONDS) -> bool:
+        """Hold it for `lease` seconds from now; return False if it is not held any more. Blocks. Raises as ``set``."""
+        ttl = max(1, int((self._lease if lease is None else lease) * 1000))
+        op = Op(Kind.RENEW, self._raw, number=self.token, ttl=ttl)
+        return self._cache._one(op, timeout, "renew").status == Status.OK
+
+    def release(self, timeout: float | None = _SECONDS) -> bool:
+        """Release it; return False if it was not held any more. Blocks. Raises as ``set``."""
+        return self._cache._one(Op(Kind.UNLOCK, self._raw, number=self.token), timeout, "release").status == Status.OK
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self.release()
+        except MycorrizalError:
+            if exc_info[0] is None:
+                raise
+
+    def __repr__(self) -> str:
+        return f"<Lock {self.name!r}, token {self.token}>"
+
+
+class Computation:
+    """Computes under a lease, and stores what came of it."""
+
+    def __init__(
+        self, cache: Cache, raw: bytes, token: int, ttl: float | None, stale: float, negative_ttl: float | None
+    ) -> None:
+        self._cache = cache
+        self._raw = raw
+        self._token = token
+        self._ttl = ttl
+        self._stale = stale
+        self._negative_ttl = negative_ttl
+
+    def run(self, compute: Callable[[], Any], deadline: Deadline) -> Any:
+        """Return what `compute` returns; stored, unless somebody has written meanwhile."""
+        try:
+            value = compute()
+            encoded = self._cache._encoded(value)
+        except BaseException:
+            self._give_back()
+            raise
+        ttl = self._ttl
+        if value is None and self._negative_ttl is not None:
+            ttl = self._negative_ttl
+        elif ttl is not None:
+            ttl += self._stale
+        op = Op(Kind.SET, self._raw, value=encoded, number=self._token, ttl=self._cache._ms(ttl))
+        try:
+            self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
+        except (CacheError, ValueTooLarge, OperationTimeout) as error:
+            self._cache._host.note("cache.not_stored", error)  # the caller has what it wanted
+        return decode_packed(encoded, self._cache._codecs)
+
+    def _give_back(self) -> None:
+        """Let the next one compute at once."""
+        try:
+            self._cache._one(Op(Kind.RETURN, self._raw, number=self._token), 1.0, "get_or_compute")
+        except MycorrizalError:
+            pass  # the lease runs out

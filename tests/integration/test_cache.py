@@ -1,0 +1,303 @@
+"""The cache between real agents: every operation, who holds what, and what survives a crash or a goodbye."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import pytest
+
+from mycorrizal import (
+    ABSENT,
+    Agent,
+    Cache,
+    CacheConflict,
+    ConfigError,
+    NotACounter,
+    NotRunningError,
+    OperationTimeout,
+    ValueEncodeError,
+)
+
+from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
+from .conftest import until
+from .planes import spawn, together
+
+NAMES = ("alice", "bob", "carol")
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[list[Agent]]:
+    """Three agents that stay for all tests of this module which kill nobody."""
+    with meeting_place():
+        found = [Agent(name, config_file=False) for name in NAMES]
+        try:
+            for agent in found:
+                agent.wait_for(3)
+            yield found
+        finally:
+            for agent in found:
+                agent.close()
+
+
+def opened(team: list[Agent], name: str, **settings: Any) -> list[Cache]:
+    caches = [agent.cache(name, **settings) for agent in team]
+    caches[0].synced(20)
+    return caches
+
+
+def test_what_one_writes_all_read(team: list[Agent]) -> None:
+    a, b, c = opened(team, "plain")
+    values = {
+        "text": "äöü", "number": 7, "none": None, "nested": {"a": [1, 2.5, b"x"]}, "bytes": bytes(100_000),
+        "array": numpy.arange(10_000).reshape(100, 100),
+    }  # fmt: skip
+    for key, value in values.items():
+        a[key] = value
+    for cache in (a, b, c):
+        assert all(cache[key] == value for key, value in values.items() if key != "array")
+        assert (cache["array"] == values["array"]).all()
+    assert b.get_many([*values, "nothing"]).keys() == values.keys()
+    assert set(c) == set(values) and len(c) == len(values)
+    assert "text" in b and "nothing" not in b and b.get("nothing", 5) == 5
+    with pytest.raises(KeyError):
+        b["nothing"]
+    del b["text"]
+    assert "text" not in a and "text" not in c
+    with pytest.raises(KeyError):
+        del c["text"]
+    assert c.delete_many(["number", "none", "gone"]) == 2
+    a.set_many({f"k{n}": n for n in range(500)})
+    assert b.get_many(f"k{n}" for n in range(500)) == {f"k{n}": n for n in range(500)}
+    c.clear()
+    assert len(a) == 0 and a.get("k1") is None
+
+
+def test_entries_lie_on_two_agents_each(team: list[Agent]) -> None:
+    a, _, _ = opened(team, "spread")
+    a.set_many({str(n): n for n in range(300)})
+    a.synced(20)
+    stats = a.stats()
+    assert set(stats) == set(NAMES)
+    assert sum(numbers["entries"] for numbers in stats.values() if numbers) == 600
+    assert all(numbers is not None and numbers["primary_entries"] > 30 for numbers in stats.values())
+
+
+def test_conditional_writes_counters_and_versions(team: list[Agent]) -> None:
+    a, b, c = opened(team, "conditional")
+    assert a.add("x", 1) and not b.add("x", 2)
+    assert c.compare_and_set("x", 1, 5) and not a.compare_and_set("x", 1, 6)
+    assert a.compare_and_set("new", ABSENT, 1) and not b.compare_and_set("new", ABSENT, 1)
+    found = b.get_versioned("x")
+    assert found is not None and found.value == 5
+    assert a.compare_and_set("x", found, 6) and not c.compare_and_set("x", found, 7)
+    assert together(8, lambda n: sum(1 for _ in range(20) if (a, b, c)[n % 3].incr("n"))) == [20] * 8
+    assert a["n"] == b["n"] == 160
+    assert b.incr("n", -60) == 100
+    a["word"] = "word"
+    with pytest.raises(NotACounter):
+        b.incr("word")
+
+
+def test_entries_live_as_long_as_they_are_told(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "short", ttl=0.4)
+    a["default"] = 1
+    a.set("ever", 1, ttl=None)
+    a.set("long", 1, ttl=60)
+    assert b.get("default") == 1
+    assert b.touch("long", 0.4) and not b.touch("nothing")
+    until(lambda: "default" not in a and "long" not in b, 5)
+    assert b["ever"] == 1
+    until(lambda: len(a) == 1, 5)
+    with pytest.raises(ConfigError):
+        a.set("x", 1, ttl=0)
+
+
+def test_bounds_are_kept(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "small", max_entries=100)
+    a.set_many({str(n): n for n in range(2000)})
+    assert all(numbers is not None and numbers["entries"] <= 100 for numbers in b.stats().values())
+    assert any(numbers is not None and numbers["evicted"] > 0 for numbers in b.stats().values())
+
+
+def test_one_computes_and_all_others_wait(team: list[Agent]) -> None:
+    caches = opened(team, "computed")
+    computed: list[int] = []
+
+    def compute() -> str:
+        computed.append(threading.get_ident())
+        time.sleep(0.3)
+        return "value"
+
+    assert together(30, lambda n: caches[n % 3].get_or_compute("cold", compute)) == ["value"] * 30
+    assert len(computed) == 1
+    with pytest.raises(ZeroDivisionError):
+        caches[0].get_or_compute("bad", lambda: 1 // 0)
+    assert caches[1].get_or_compute("bad", lambda: 7) == 7  # the next one computes at once
+    assert caches[2].get_or_compute("absent", lambda: None, negative_ttl=0.3) is None
+    assert caches[2].get_or_compute("absent", lambda: 1) is None
+    until(lambda: caches[2].get_or_compute("absent", lambda: 2) == 2, 5)
+
+
+def test_stale_values_are_given_out_while_one_computes_anew(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "stale")
+    assert a.get_or_compute("x", lambda: 1, ttl=0.3, stale=30) == 1
+    gate = threading.Event()
+
+    def slow() -> int:
+        gate.wait(10)
+        return 2
+
+    until(lambda: b.get_or_compute("x", slow, ttl=60, stale=30) == 1)
+    time.sleep(0.4)  # it has expired by now
+    assert b.get_or_compute("x", slow, ttl=60, stale=30) == 1
+    assert a.get_or_compute("x", slow, ttl=60, stale=30) == 1
+    gate.set()
+    until(lambda: a.get_or_compute("x", slow, ttl=60, stale=30) == 2, 5)
+
+
+def test_memoize(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "memo")
+    calls: list[Any] = []
+
+    def area(width: int, height: int = 1) -> int:
+        """Its own text."""
+        calls.append((width, height))
+        return width * height
+
+    first, second = a.memoize(ttl=60, name="area")(area), b.memoize(ttl=60, name="area")(area)
+    assert first(2, 3) == second(2, 3) == first(2, 3) == 6
+    assert first(2, height=4) == 8
+    assert calls == [(2, 3), (2, 4)]
+    assert first.__doc__ == "Its own text."
+    assert a.delete(first.key(2, 3))  # type: ignore[attr-defined]
+    assert second(2, 3) == 6 and len(calls) == 3
+
+
+def test_locks_are_exclusive_and_their_tokens_grow(team: list[Agent]) -> None:
+    a, b, c = opened(team, "locks")
+    inside: list[int] = []
+    tokens: list[int] = []
+
+    def work(n: int) -> None:
+        with (a, b, c)[n % 3].lock("job", timeout=20) as lock:
+            inside.append(n)
+            assert len(inside) == 1
+            tokens.append(lock.token)
+            inside.remove(n)
+
+    together(12, work)
+    assert tokens == sorted(tokens) and len(set(tokens)) == 12
+    held = a.lock("job", lease=0.5)
+    with pytest.raises(OperationTimeout, match="held by alice"):
+        b.lock("job", timeout=0.1)
+    assert held.renew(0.5)
+    taken = b.lock("job", timeout=10)  # the lease ran out
+    assert taken.token > held.token
+    assert not held.renew() and not held.release()
+    assert taken.release() and not taken.release()
+    assert list(a) == []  # locks are no keys
+
+
+def test_near_copies_are_invalidated(team: list[Agent]) -> None:
+    caches = opened(team, "near", near=True, replicas=1)
+    a = caches[0]
+    a.set_many({str(n): n for n in range(100)})
+    for cache in caches:
+        assert all(cache[str(n)] == n for n in range(100))
+    before = [cache.local_stats()["local_hits"] for cache in caches]
+    for cache in caches:
+        assert all(cache[str(n)] == n for n in range(100))
+    after = [cache.local_stats()["local_hits"] for cache in caches]
+    assert all(new - old == 100 for old, new in zip(before, after, strict=True))  # nobody was asked
+    a.set_many({str(n): -n for n in range(100)})
+    until(lambda: all(cache[str(n)] == -n for n in range(100) for cache in caches), 5)
+
+
+def test_misuse_is_told(team: list[Agent]) -> None:
+    a, _, _ = opened(team, "misuse")
+    for key in (7, "", "\0x", b"x"):
+        with pytest.raises(ConfigError):
+            a.get(key)  # type: ignore[arg-type]
+    with pytest.raises(ValueEncodeError):
+        a["x"] = object()
+    with pytest.raises(ConfigError):
+        a.incr("x", 1.5)  # type: ignore[arg-type]
+    with pytest.raises(CacheConflict, match="replicas=2 here and with replicas=3|replicas=3 here and with replicas=2"):
+        team[1].cache("misuse", replicas=3)
+    assert team[0].cache("misuse") is a
+    assert a and repr(a) == "<Cache 'misuse' on alice>"
+
+
+def test_other_clusters_and_their_other_settings(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    alice.cache("x", ttl=1)
+    with pytest.raises(CacheConflict, match="alice"):
+        bob.cache("x", ttl=2)
+    bob.close()
+    alice.close()
+    with pytest.raises(NotRunningError):
+        alice.cache("x", ttl=1).set("a", 1)
+
+
+MEMBER = """
+    with Agent({name!r}, config_file=False) as agent:
+        cache = agent.cache("c")
+        say("ready")
+        while order := hear():
+            exec(order)
+"""
+
+
+def test_what_was_written_survives_a_kill_and_a_goodbye(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    with spawn(MEMBER.format(name="carol")) as carol:
+        assert carol.words() == ["ready"]
+        alice.wait_for(3)
+        here, there = alice.cache("c"), bob.cache("c")
+        here.synced(20)
+        here.set_many({str(n): n for n in range(500)})
+        assert here.delete("7")
+        carol.kill()
+        until(lambda: len(alice.members()) == 2, 20)
+        here.synced(20)
+        expected = {str(n): n for n in range(500) if n != 7}
+        assert there.get_many(map(str, range(500))) == expected
+    bob.leave()  # hands over what it holds
+    bob.close()
+    assert here.get_many(map(str, range(500))) == expected
+    # Under the name of the one that was killed, with nothing in it: filled before it serves.
+    with spawn(MEMBER.format(name="carol")) as carol:
+        assert carol.words() == ["ready"]
+        carol.tell("cache.synced(20); say(len(cache.get_many(str(n) for n in range(500))))")
+        assert carol.words() == ["499"]
+
+
+def test_the_one_that_computes_is_killed_and_exactly_one_more_computes(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    with spawn(MEMBER.format(name="carol")) as carol:
+        assert carol.words() == ["ready"]
+        alice.wait_for(3)
+        here, there = alice.cache("c"), bob.cache("c")
+        here.synced(20)
+        carol.tell("compute = lambda: (say('computing'), time.sleep(60))")
+        carol.tell("threading.Thread(target=cache.get_or_compute, args=('k', compute), daemon=True).start()")
+        assert carol.words() == ["computing"]
+        computed: list[int] = []
+        tasks = [
+            threading.Thread(
+                target=lambda cache=cache: cache.get_or_compute("k", lambda: computed.append(1), timeout=40)
+            )
+            for cache in (here, there)
+            for _ in range(5)
+        ]
+        for task in tasks:
+            task.start()
+        carol.kill()
+        for task in tasks:
+            task.join(40)
+        assert computed == [1]
