@@ -20,6 +20,7 @@ from .._runtime.deadline import Deadline
 from .._runtime.processes import Children
 from .._runtime.rundir import RuntimeDir
 from ..agent import Agent
+from ..cache import Cache
 from ..control import ControlClient
 from ..events import AgentEvent, ChangesLost, MemberFailed, MemberJoined, MemberLeft, SettingChange, UserEvent
 from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout
@@ -31,6 +32,7 @@ NAMES = ("alice", "bob", "carol")
 PATIENCE = 25.0
 """Seconds to wait for anything that must happen."""
 PARCEL = 32_000_000
+ENTRIES = 1000
 
 _Report = dict[str, Any]
 
@@ -42,7 +44,7 @@ def play(name: str, cluster: str) -> None:
     """Be node `name` until the director ends it, or is gone itself."""
     director = os.getppid()
     with Agent(name, cluster=cluster, config_file=False) as agent, agent.settings.watch() as settings:
-        _offer(agent)
+        _offer(agent, agent.cache("demo"))
         host, port = agent.address
         _report("ready", address=f"{host}:{port}", quic=agent.quic_port)
         with agent.events() as events:
@@ -57,7 +59,7 @@ def play(name: str, cluster: str) -> None:
                     return
 
 
-def _offer(agent: Agent) -> None:
+def _offer(agent: Agent, cache: Cache) -> None:
     """What the others, and the director, may ask this node for."""
 
     @agent.on_request("square")
@@ -78,6 +80,18 @@ def _offer(agent: Agent) -> None:
     @agent.on_request("wait for")
     def wait_for(request: Request) -> None:
         agent.request_async(request.value, "ponder", timeout=60).add_done_callback(_ended)
+
+    @agent.on_request("remember")
+    def remember(request: Request) -> dict[str, int]:
+        cache.synced(PATIENCE)
+        cache.set_many({str(number): number * number for number in range(ENTRIES)}, timeout=PATIENCE)
+        return {name: numbers["entries"] for name, numbers in sorted(cache.stats().items()) if numbers}
+
+    @agent.on_request("recall")
+    def recall(request: Request) -> int:
+        found = cache.get_many(map(str, range(ENTRIES)), timeout=PATIENCE)
+        return sum(value == int(key) ** 2 for key, value in found.items())
+
 
 def _ended(call: Any) -> None:
     """Report how a call that takes a minute came to its end."""
@@ -235,6 +249,24 @@ def _share(stage: Stage) -> None:
     stage.findings.append(f"an event and a setting were everywhere in {done - began:.2f} s")
 
 
+def _remember(stage: Stage) -> None:
+    """A cache that the three hold together, each entry on two of them."""
+    began = clock.now()
+    held = stage.ask("alice", "request", node="alice", name="remember", timeout=PATIENCE)
+    stage.say("alice", f"wrote {ENTRIES:,} entries; now " + ", ".join(f"{name} holds {n}" for name, n in held.items()))
+    if sum(held.values()) != 2 * ENTRIES:
+        raise Missed(f"cache: {held} are not two copies of {ENTRIES} entries")
+    _recall(stage)
+    stage.findings.append(f"{ENTRIES:,} cache entries were written and read in {clock.now() - began:.2f} s")
+
+
+def _recall(stage: Stage) -> None:
+    found = stage.ask("carol", "request", node="carol", name="recall", timeout=PATIENCE)
+    stage.say("carol", f"reads {found:,} of them")
+    if found != ENTRIES:
+        raise Missed(f"cache: carol found {found} of {ENTRIES} entries")
+
+
 def _notice_a_crash(stage: Stage) -> None:
     """One process is killed; the others find out by themselves, and calls to it end."""
     stage.ask("alice", "request", node="alice", name="wait for", value="bob")
@@ -243,7 +275,8 @@ def _notice_a_crash(stage: Stage) -> None:
     done = stage.wait("crash", expected, "node")
     _until(stage, "the service to go", lambda: _services(stage, "carol") == [])
     stage.say("carol", "finds no service api any more")
-    stage.findings.append(f"a crash was noticed by all in {done - began:.1f} s")
+    _recall(stage)
+    stage.findings.append(f"a crash was noticed by all in {done - began:.1f} s, and no cache entry was lost by it")
 
 
 def _notice_a_leave(stage: Stage) -> None:
@@ -268,7 +301,9 @@ def _until(stage: Stage, what: str, holds: Callable[[], bool]) -> None:
             raise Missed(f"{what}: not within {PATIENCE:.0f} s")
 
 
-CHAPTERS: tuple[Callable[[Stage], None], ...] = (_form_cluster, _talk, _share, _notice_a_crash, _notice_a_leave)
+CHAPTERS: tuple[Callable[[Stage], None], ...] = (
+    _form_cluster, _talk, _share, _remember, _notice_a_crash, _notice_a_leave,
+)  # fmt: skip
 
 
 def direct(say: Callable[[str], None] = print) -> int:
