@@ -114,9 +114,9 @@ class CacheMachine:
         self._turn(now)
 
     def retired(self, cache: str) -> bool:
-        """Return whether everything that was here is elsewhere, so that the node may stop."""
+        """Return whether everything that was here is elsewhere, or nobody is there to take it: the node may stop."""
         space = self._space(cache)
-        return space.retired and not any(space.holds(shard) for shard in space.shards)
+        return space.retired and not (space.members and any(space.holds(shard) for shard in space.shards))
 
     def members_changed(self, members: Announced, now: float) -> None:
         """The view of the cluster: every member that has a boot id, ourselves included or not."""
