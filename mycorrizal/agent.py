@@ -360,7 +360,7 @@ class Agent(Talking):
             parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
         except (CacheError, OperationTimeout) as error:
             log.info("= %s: leaves before all it held was handed over: %s", parts.name, error)
-        parts.members.leave(deadline.remaining())
+        parts.leave(deadline.remaining())
 
     def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
         """Stop without a word to the others, who will find this agent failed; ``leave`` first to say goodbye.

@@ -98,7 +98,8 @@ class Assembly:
     ) -> None:
         self.settings = settings
         self.delegate = delegate
-        self.event_delegate = event_delegate
+        # Serf's rules need the joins and leaves too.
+        self.event_delegate = event_delegate or (delegate if isinstance(delegate, SerfDelegate) else None)
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
@@ -316,6 +317,13 @@ class Assembly:
         """What goes on for a moment after ``stop``, of an agent that had begun."""
         control: list[Ending] = [] if self.control is None else [self.control]
         return [*control, self.data._started, self.members._running]
+
+    def leave(self, timeout: float | None) -> None:
+        """Say goodbye; to Serf first by its own message, or it would report a failure. Blocks. See ``Agent.leave``."""
+        if isinstance(self.delegate, SerfDelegate):
+            self.delegate.leave(self.members, timeout)
+        else:
+            self.members.leave(timeout)
 
     def stop(self) -> None:
         """Begin to stop everything; does not wait."""

@@ -1,0 +1,218 @@
+"""An agent as a process on a host of the lab, which does what lines of JSON on stdin say. For ``tools/chaos``.
+
+``MYCORRIZAL_CHAOS_AHEAD`` sets this process's wall clock, in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.netlab import Lab  # noqa: E402
+
+PORT = 7946
+KEY = bytes(range(32))
+SECONDS = 60.0
+
+
+class Node:
+    """One agent, in the child process."""
+
+    def __init__(self, name: str, address: str, seed: str, config: dict[str, Any]) -> None:
+        from mycorrizal import Agent, Config
+
+        wire = config.pop("wire", "cbor")
+        began = time.monotonic()
+        self.agent = Agent(
+            name, bind=address, port=PORT, key=KEY, join=[seed] if seed else [], discover=False, control=False,
+            wire=wire, config=Config.lan(bind_addr=address, bind_port=PORT, **config), join_timeout=SECONDS,
+        )  # fmt: skip
+        self.joined = time.monotonic() - began
+        self.seen: dict[str, list[Any]] = {}
+        self.last = 0.0
+        self.missed: dict[str, int] = {}
+        self.told: dict[str, Any] = {}
+
+    def do_ready(self) -> dict[str, Any]:
+        return {"joined": self.joined, "settings": len(self.agent.settings), "boot": self.agent.boot.hex()}
+
+    def do_members(self) -> list[str]:
+        return self.agent.members().names
+
+    def do_subscribe(self, topic: str) -> None:
+        stream = self.agent.subscribe(topic, depth=100_000)
+
+        def read() -> None:
+            for event in stream:
+                if event.kind == "missed":
+                    self.missed[event.sender] = self.missed.get(event.sender, 0) + event.count
+                else:
+                    self.seen.setdefault(event.sender, []).append(event.value[0])
+                    self.last = time.monotonic()
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def do_broadcast(self, topic: str, first: int, count: int, size: int, interval: float) -> None:
+        """Begin to tell events; ``told`` says when it is done."""
+
+        def work() -> None:
+            began, failed = time.monotonic(), []
+            for number in range(first, first + count):
+                try:
+                    self.agent.broadcast(topic, [number, "x" * size], timeout=30)
+                except Exception as error:
+                    failed.append(repr(error))
+                time.sleep(interval)
+            self.told = {"seconds": time.monotonic() - began, "failed": failed}
+
+        self.told = {}
+        threading.Thread(target=work, daemon=True).start()
+
+    def do_told(self) -> dict[str, Any]:
+        return self.told
+
+    def do_seen(self) -> dict[str, Any]:
+        counts = {sender: len(values) for sender, values in self.seen.items()}
+        return {"count": sum(counts.values()), "missed": sum(self.missed.values()), "last": self.last}
+
+    def do_values(self) -> dict[str, Any]:
+        return {"seen": self.seen, "missed": self.missed}
+
+    def do_set(self, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            self.agent.settings[key] = value
+
+    def do_delete(self, keys: list[str]) -> None:
+        for key in keys:
+            del self.agent.settings[key]
+
+    def do_fill(self, count: int, size: int) -> None:
+        for number in range(count):
+            self.agent.settings[f"fill {number:06}"] = "x" * size
+
+    def do_settings(self) -> dict[str, Any]:
+        return {key: value for key, value in self.agent.settings.items() if not key.startswith("fill ")}
+
+    def do_register(self, service: str, port: int) -> None:
+        self.agent.services.register(service, port=port)
+
+    def do_services(self) -> list[str]:
+        return sorted(f"{found.name}@{found.node}" for found in self.agent.services.find())
+
+    def do_metrics(self) -> dict[str, Any]:
+        sharing = self.agent._running.sharing
+        gossip_cpu = sharing.post(lambda now: time.thread_time()).result(10)
+        return {**self.agent.metrics(), "cpu": time.process_time(), "cpu.gossip": gossip_cpu}
+
+    def do_faults(self) -> list[str]:
+        return list(self.agent.health().problems)
+
+
+def serve() -> None:
+    """Run one agent until stdin ends."""
+    ahead = float(os.environ.get("MYCORRIZAL_CHAOS_AHEAD", "0"))
+    if ahead:
+        real = time.time
+        time.time = lambda: real() + ahead
+    node = Node(*sys.argv[2:5], json.loads(sys.argv[5]))
+    print(json.dumps(node.do_ready()), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer: Any = getattr(node, f"do_{order.pop('do')}")(**order)
+        print(json.dumps(answer), flush=True)
+    node.agent.close()
+
+
+class Host:
+    """An agent's process on a host of the lab, and how to talk to it."""
+
+    def __init__(self, lab: Lab, number: int, seed: str, ahead: float = 0.0, **config: Any) -> None:
+        self.name = f"h{number}"
+        command = [sys.executable, __file__, "serve", self.name, lab.address(number), seed, json.dumps(config)]
+        environment = {**os.environ, "MYCORRIZAL_CHAOS_AHEAD": str(ahead)}
+        self.child = lab.popen(number, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
+        self._heard = b""
+
+    def take(self, seconds: float = SECONDS) -> Any:
+        """Return the next answer."""
+        assert self.child.stdout is not None
+        end = time.monotonic() + seconds
+        while b"\n" not in self._heard:
+            if not select.select([self.child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"no answer from {self.name} in {seconds} s")
+            data = os.read(self.child.stdout.fileno(), 1 << 20)
+            if not data:
+                raise RuntimeError(f"{self.name} has ended")
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return json.loads(line)
+
+    def tell(self, do: str, **order: Any) -> None:
+        """Give an order."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
+
+    def ask(self, do: str, **order: Any) -> Any:
+        """Give an order and return the answer."""
+        self.tell(do, **order)
+        return self.take()
+
+    def end(self) -> int:
+        """Let it end in order; return its exit code."""
+        assert self.child.stdin is not None
+        with contextlib.suppress(OSError):
+            self.child.stdin.close()
+        return int(self.child.wait(20))
+
+
+def ask_all(hosts: list[Host], do: str, **order: Any) -> list[Any]:
+    """Give all the same order at once; return the answers."""
+    for host in hosts:
+        host.tell(do, **order)
+    return [host.take() for host in hosts]
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float, every: float = 0.2) -> float:
+    """Wait until `condition()`; return the seconds that it took.
+
+    Raises:
+        TimeoutError: it did not come true in time.
+    """
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def cluster(count: int, seed: int, faults: dict[str, float], **config: Any) -> Iterator[tuple[Lab, list[Host]]]:
+    """Yield a lab with an agent on each host, all of whom know each other; then the faults begin."""
+    with tempfile.TemporaryDirectory(prefix="myc-") as folder, Lab(count, seed=seed) as lab:
+        os.environ["MYCORRIZAL_RUNTIME_DIR"] = folder
+        hosts = [Host(lab, 0, "", **config)]
+        hosts[0].take()
+        hosts += [Host(lab, number, f"{lab.address(0)}:{PORT}", **config) for number in range(1, count)]
+        for host in hosts[1:]:
+            host.take()
+        wait_for("all see all", lambda: all(len(names) == count for names in ask_all(hosts, "members")), SECONDS)
+        lab.faults(**faults)
+        yield lab, hosts
+
+
+if __name__ == "__main__":
+    serve()
