@@ -53,13 +53,15 @@ class Node:
         return self.agent.members().names
 
     def do_subscribe(self, topic: str) -> None:
+        from mycorrizal import UserEvent, UserEventsMissed
+
         stream = self.agent.subscribe(topic, depth=100_000)
 
         def read() -> None:
             for event in stream:
-                if event.kind == "missed":
+                if isinstance(event, UserEventsMissed):
                     self.missed[event.sender] = self.missed.get(event.sender, 0) + event.count
-                else:
+                elif isinstance(event, UserEvent):
                     self.seen.setdefault(event.sender, []).append(event.value[0])
                     self.last = time.monotonic()
 
@@ -117,9 +119,6 @@ class Node:
         gossip_cpu = sharing.post(lambda now: time.thread_time()).result(10)
         return {**self.agent.metrics(), "cpu": time.process_time(), "cpu.gossip": gossip_cpu}
 
-    def do_faults(self) -> list[str]:
-        return list(self.agent.health().problems)
-
 
 def serve() -> None:
     """Run one agent until stdin ends."""
@@ -127,7 +126,8 @@ def serve() -> None:
     if ahead:
         real = time.time
         time.time = lambda: real() + ahead
-    node = Node(*sys.argv[2:5], json.loads(sys.argv[5]))
+    name, address, seed, config = sys.argv[2:6]
+    node = Node(name, address, seed, json.loads(config))
     print(json.dumps(node.do_ready()), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -143,7 +143,8 @@ class Host:
         self.name = f"h{number}"
         command = [sys.executable, __file__, "serve", self.name, lab.address(number), seed, json.dumps(config)]
         environment = {**os.environ, "MYCORRIZAL_CHAOS_AHEAD": str(ahead)}
-        self.child = lab.popen(number, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        self.child = lab.popen(number, command, env=environment, **pipes)
         self._heard = b""
 
     def take(self, seconds: float = SECONDS) -> Any:
@@ -200,13 +201,17 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float, every: fl
 
 
 @contextlib.contextmanager
-def cluster(count: int, seed: int, faults: dict[str, float], **config: Any) -> Iterator[tuple[Lab, list[Host]]]:
-    """Yield a lab with an agent on each host, all of whom know each other; then the faults begin."""
-    with tempfile.TemporaryDirectory(prefix="myc-") as folder, Lab(count, seed=seed) as lab:
+def cluster(
+    count: int, seed: int, faults: dict[str, float], *, spare: int = 0, last_ahead: float = 0.0, **config: Any
+) -> Iterator[tuple[Lab, list[Host]]]:
+    """Yield a lab with an agent on each host but the spare ones, who all know each other; the faults have begun."""
+    with tempfile.TemporaryDirectory(prefix="myc-") as folder, Lab(count + spare, seed=seed) as lab:
         os.environ["MYCORRIZAL_RUNTIME_DIR"] = folder
         hosts = [Host(lab, 0, "", **config)]
         hosts[0].take()
-        hosts += [Host(lab, number, f"{lab.address(0)}:{PORT}", **config) for number in range(1, count)]
+        for number in range(1, count):
+            ahead = last_ahead if number == count - 1 else 0.0
+            hosts.append(Host(lab, number, f"{lab.address(0)}:{PORT}", ahead, **config))
         for host in hosts[1:]:
             host.take()
         wait_for("all see all", lambda: all(len(names) == count for names in ask_all(hosts, "members")), SECONDS)

@@ -20,7 +20,7 @@ from chaos_agents import ask_all, cluster, wait_for  # noqa: E402
 from tests.netlab import missing  # noqa: E402
 
 TOPIC = "chaos"
-COUNTED = ("udp.sent", "quic.bytes_sent", "share.events.fetches", "share.events.duplicate", "share.spread.pushed",
+COUNTED = ("udp.sent", "tcp.sent", "share.events.fetches", "share.events.duplicate", "share.spread.pushed",
            "share.spread.not_passed_on", "share.pushes_dropped", "share.pushes_failed", "share.rejected",
            "share.events.not_held", "share.events.missed", "delegate.slow", "stalls")  # fmt: skip
 
@@ -62,15 +62,19 @@ def run(hosts: int, events: int, size: int, interval: float, seconds: float, see
         problems.append(f"members were lost: {members}")
     if any(codes):
         problems.append(f"exit codes {codes}")
-    difference = {key: sum(a.get(key, 0) - b.get(key, 0) for a, b in zip(after, before, strict=True)) for key in COUNTED}
+    def mean(key: str) -> float:
+        return round(total(key) / hosts, 3)
+
+    def total(key: str) -> float:
+        return float(sum(a.get(key, 0) - b.get(key, 0) for a, b in zip(after, before, strict=True)))
+
     return {
         "events": each * hosts,
         "told_seconds": max(one.get("seconds", 0.0) for one in told),
         "all_have_all_seconds": ended,
-        "totals": difference,
-        "cpu_seconds_a_node": sum(a["cpu"] - b["cpu"] for a, b in zip(after, before, strict=True)) / hosts,
-        "gossip_cpu_seconds_a_node": sum(a["cpu.gossip"] - b["cpu.gossip"] for a, b in zip(after, before, strict=True))
-        / hosts,
+        "totals": {key: int(total(key)) for key in COUNTED},
+        "cpu_seconds_a_node": mean("cpu"),
+        "gossip_cpu_seconds_a_node": mean("cpu.gossip"),
         "frames": frames,
         "wrong": problems,
     }
