@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_data
+import fuzz_replica
 import numpy as np
 
 from mycorrizal import Config, RemoteProtocolError
@@ -92,6 +93,7 @@ def widen(corpus: list[bytes]) -> list[bytes]:
     more.update(dict.fromkeys(_bombs()))
     more.update(dict.fromkeys(_values()))
     more.update(dict.fromkeys(fuzz_data.samples()))
+    more.update(dict.fromkeys(fuzz_replica.corpus()))
     return list(more)
 
 
@@ -147,6 +149,8 @@ def everything() -> list[bytes]:
 @functools.cache
 def accepted(target: str) -> list[bytes]:
     """Return the part of the corpus that a target accepts: what is nearly right goes deepest."""
+    if target == "replica":
+        return list(fuzz_replica.corpus())
     like = target.replace("swim", "packet")
     rng = random.Random(0)
     run = TARGETS[like][0](rng)
@@ -487,6 +491,7 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "value": (_value, 8 * MIB),
     "value-reader": (_value_reader, 4 * MIB),
     "link": (fuzz_data.link, 16 * MIB),
+    "replica": (fuzz_replica.target, 4 * MIB),
     "swim-msgpack": (_swim("msgpack"), 16 * MIB),
     "swim-cbor": (_swim("cbor"), 16 * MIB),
 }
