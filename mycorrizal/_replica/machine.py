@@ -34,6 +34,7 @@ from .lww import Entry, LwwMap
 from .messages import Event, Have, Highest, Message, Sender, Service, State, Want
 from .outputs import EventReceived, Fetch, Kept, MessageRejected, Output, Push, Setting, SettingChanged, SyncDone
 from .repair import Repairs
+from .schedule import SyncSchedule
 from .services import Services
 from .spread import BroadcastQueue, Spread
 
@@ -98,7 +99,7 @@ class Replica:
         self._spread = Spread(queue if gossip else None, limits, self._peers, self.note)
         self._announce: list[tuple[float, int]] = []  # when, and which round
         self._sweep_at = now + _SWEEP
-        self._sync_at = None if gossip else now + limits.sync_interval * rng.uniform(0.5, 1.0)
+        self._schedule = SyncSchedule(limits.sync_interval, rng, now, on=not gossip)
         self._items_max = int(
             limits.slack * (limits.settings + limits.services) + limits.tombstones + limits.service_tombstones
         )
@@ -233,8 +234,8 @@ class Replica:
         self._members[name] = boot
         if boot is not None and old != boot:
             self._services.member_up(Sender(name, boot))
-            if self._sync_at is not None:  # what it heard meanwhile, or we did
-                self._sync_at = min(self._sync_at, now + self._rng.uniform(0.5, 1.5))
+            self._repairs.member_up(Sender(name, boot), now)
+            self._schedule.hasten(now)  # it may have heard something, or we
 
     def member_down(self, name: str, now: float) -> None:
         """A node is no member any more: it left, failed, or was taken for failed."""
@@ -301,8 +302,8 @@ class Replica:
             for key in self._table.expired(now - self._limits.tombstone_seconds):
                 self._table.drop(key)
             self._services.expire(now)
-        if self._sync_at is not None and self._sync_at <= now:
-            self._sync_at = now + self._limits.sync_interval * self._rng.uniform(0.75, 1.25)
+        if self._schedule.at is not None and self._schedule.at <= now:
+            self._schedule.done(now)
             peers = self._peers()
             if peers and not self._fetches.full:
                 self.sync(self._rng.choice(peers), now)
@@ -329,7 +330,7 @@ class Replica:
 
     def get_timer(self) -> float | None:
         """Return when ``handle_timer`` is wanted."""
-        times = [self._sweep_at, self._repairs.due(), self._fetches.due(), self._sync_at]
+        times = [self._sweep_at, self._repairs.due(), self._fetches.due(), self._schedule.at]
         times += [when for when, _ in self._announce[:1]]
         return min(when for when in times if when is not None)
 
@@ -507,10 +508,14 @@ class Replica:
                 if self._events.seen_elsewhere(sender, number, now):
                     highest = Highest(sender, number, 0)
                     self._take_highest(highest, highest.encode(), now)
+                    self._schedule.hasten(now)
             if header.digest == self._digest():
                 self.note("states.same")
                 return None
+            before = self._digest()
             self._take_items(data, at, now)
+            if self._digest() != before:
+                self._schedule.hasten(now)  # others may not know it either
         except RemoteProtocolError as error:
             self.reject(error)
             return str(error)

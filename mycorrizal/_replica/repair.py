@@ -1,8 +1,9 @@
 """Holes in the events of a sender: fetched from the sender, else from others, and given up when nobody has them.
 
 A hole is given up once the sender has said that it does not have it and others
-have said so too, or after ``give_up_seconds``. A member that cannot be reached
-says nothing, so it is asked again, at longer and longer intervals.
+have said so too, or after ``give_up_seconds``, counted anew when the sender
+comes back. A member that cannot be reached says nothing, and one that did not
+have an event may have it later; so they are asked again, at longer and longer intervals.
 
 Numbers that somebody merely claimed lead to a few questions and no further:
 nothing is skipped but up to an event that is at hand, or up to where those who
@@ -88,6 +89,15 @@ class Repairs:
                 return
             self._ask(repair, now)
 
+    def member_up(self, life: Sender, now: float) -> None:
+        """A member came, or came back: it can be asked now, and if it is the sender there is new hope."""
+        for repair in self._open.values():
+            repair.lacking.pop(life.name, None)
+            repair.failed.pop(life.name, None)
+            repair.due = min(repair.due, now + self._limits.gap_seconds)
+            if repair.log.sender == life:
+                repair.since, repair.rounds, repair.sender_asked = now, 0, False
+
     # -- private ------------------------------------------------------------------------
 
     def _look(self, log: Log, now: float) -> None:
@@ -125,8 +135,8 @@ class Repairs:
             self._events.give_up(repair.log, repair.evidence, now)
             return
         repair.failed.clear()
-        if not repair.sender_asked:
-            repair.lacking.pop(repair.log.sender.name, None)
+        if repair.lacking:  # it may have it by now
+            del repair.lacking[next(iter(repair.lacking))]
         repair.due = now + min(2.0**repair.rounds, _BACKOFF_MAX) * self._rng.uniform(0.5, 1.0)
         repair.rounds += 1
 

@@ -38,18 +38,19 @@ class EventChecker:
 
     Attributes:
         seen: numbers by (index of the observer, sender, boot).
+        missed: (index of the observer, sender, count) of each time events were said to be missed.
     """
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._missed: dict[tuple[int, str], int] = {}
         self.seen: dict[tuple[int, str, bytes], list[int]] = {}
-        self.missed = 0
+        self.missed: list[tuple[int, str, int]] = []
 
     def __call__(self, member: Member, output: Output) -> None:
         if isinstance(output, EventsMissed):
             self._missed[member.index, output.sender] = self._missed.get((member.index, output.sender), 0) + 1
-            self.missed += output.count
+            self.missed.append((member.index, output.sender, output.count))
         if not isinstance(output, EventReceived):
             return
         numbers = self.seen.setdefault((member.index, output.sender, output.value[:8]), [])
@@ -58,6 +59,14 @@ class EventChecker:
         if numbers and output.number > numbers[-1] + 1 and not self._missed.pop((member.index, output.sender), 0):
             self._fail(member, output, f"after {numbers[-1]}, and nothing was said to be missed")
         numbers.append(output.number)
+
+    def check_missed(self) -> None:
+        """Check that nothing was missed of a process that has lived from beginning to end: it has all its events."""
+        names = [member.name for member in self._replicas.cluster.members]
+        for index, sender, count in self.missed:
+            if names.count(sender) == 1 and any(member.name == sender for member in self._replicas.alive):
+                now, member = self._replicas.cluster.clock.now, self._replicas.cluster.members[index]
+                raise CheckFailed("EventChecker", now, f"{member!r} missed {count} events of {sender}, which has them")
 
     def _fail(self, member: Member, output: EventReceived, what: str) -> None:
         now = self._replicas.cluster.clock.now

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._replica.limits import BOOT_BYTES, Limits
 from .._replica.machine import Replica
-from .._replica.outputs import Fetch, Output
+from .._replica.outputs import Fetch, Output, SyncDone
 from .._replica.share import Share
 from .._swim.broadcasts import TransmitLimitedQueue
 from .._swim.events import Event, NodeJoined, NodeLeft, NodeUpdated, OperationDone
@@ -87,8 +87,9 @@ class Replicas:
         self._machine = machine
         self._random = Random(f"{seed}/replicas")
         self._filed: dict[int, float] = {}
-        self._joins: dict[tuple[int, int], Callable[[], Member]] = {}
+        self._joins: dict[tuple[int, int], tuple[Member, Callable[[], Member]]] = {}
         self._ready: dict[int, float] = {}
+        self._syncs: dict[tuple[int, int], Callable[[], Member]] = {}
         self._lives: dict[str, Member] = {}
         self._skew = 0.0
         self.cluster.watchers.append(self)
@@ -113,8 +114,9 @@ class Replicas:
     def join(self, member: Member, other: Callable[[], Member]) -> None:
         """Let `member` join at what `other` returns, again and again until it succeeds."""
         if member.alive and member.index not in self._ready:
-            operation = self.cluster.join(member, other())
-            self._joins[member.index, operation] = other
+            seed = other()
+            operation = self.cluster.join(member, seed)
+            self._joins[member.index, operation] = seed, other
 
     def joined_at(self, member: Member) -> float | None:
         """Return when the member's join was done."""
@@ -150,12 +152,13 @@ class Replicas:
             case NodeLeft(node):
                 replica.member_down(node.name, now)
             case OperationDone(operation, _, error):
-                again = self._joins.pop((member.index, operation), None)
-                if again is not None and error is None:
-                    self._ready.setdefault(member.index, now)
-                    replica.joined(now)
-                elif again is not None:
-                    self.cluster.at(now + _REJOIN * self._random.uniform(0.5, 1.0), self.join, member, again)
+                join = self._joins.pop((member.index, operation), None)
+                if join is not None and error is not None:
+                    self._join_later(member, join[1])
+                elif join is not None and self._gossip:
+                    self._joined(member)
+                elif join is not None:  # the state did not come with the join
+                    self._syncs[member.index, replica.sync(join[0].name, now)] = join[1]
         self.pump(member)
 
     def changed(self, member: Member, now: float) -> None:
@@ -178,6 +181,8 @@ class Replicas:
             else:
                 self.cluster.at(now + fate.there, self._fetching, member, fetch, fate.back, fate.cut_answer < 1.0)
         while (output := replica.next_event()) is not None:
+            if isinstance(output, SyncDone) and (again := self._syncs.pop((member.index, output.sync_id), None)):
+                self._joined(member) if output.error is None else self._join_later(member, again)
             for watcher in self.watchers:
                 watcher(member, output)
         timer = replica.get_timer()
@@ -187,6 +192,13 @@ class Replicas:
             self.cluster.at(timer, self._timer, member, timer)
 
     # -- private --------------------------------------------------------------------------------
+
+    def _joined(self, member: Member) -> None:
+        self._ready.setdefault(member.index, self.cluster.clock.now)
+        self.of(member).joined(self.cluster.clock.now)
+
+    def _join_later(self, member: Member, other: Callable[[], Member]) -> None:
+        self.cluster.at(self.cluster.clock.now + _REJOIN * self._random.uniform(0.5, 1.0), self.join, member, other)
 
     def _supply(self, member: Member, meta: bytes) -> SimulatedDelegate:
         boot = meta[2:]

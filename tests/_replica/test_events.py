@@ -152,6 +152,46 @@ def test_a_hole_whose_sender_stays_away_is_skipped_after_a_while() -> None:
     assert drain(one) == []
 
 
+def test_a_sender_that_comes_back_is_given_time_before_its_events_are_given_up() -> None:
+    one = replica()
+    one.joined(0.0)
+    one.member_up("b", boot("b"), 0.0)
+    one.receive(event(2), 0.0)
+    now, have = 0.0, messages.Have(Sender("x", boot("x")), 2)
+    while now < 55.0:
+        now += 0.5
+        if now == 29.0:
+            one.member_up("x", boot("x"), now)
+        one.handle_timer(now)
+        for fetch in one.fetches_to_start():
+            if fetch.member == "x" and now < 40.0:
+                one.fetch_failed(fetch.fetch_id, now)
+            else:
+                content = [(event(1), 0.0)] if fetch.member == "x" else []
+                one.fetched(fetch.fetch_id, messages.pack(have, content), now)
+    found = drain(one)
+    assert [e.number for e in of(found, EventReceived)] == [1, 2]
+    assert not of(found, EventsMissed)
+
+
+def test_who_did_not_have_an_event_is_asked_again() -> None:
+    one = replica()
+    one.joined(0.0)
+    one.member_up("b", boot("b"), 0.0)
+    one.receive(event(2), 0.0)
+    now, asked, answer = 0.0, 0, messages.pack(messages.Have(Sender("x", boot("x")), 0), ())
+    while now < 25.0:
+        now += 0.5
+        one.handle_timer(now)
+        for fetch in one.fetches_to_start():
+            asked += 1
+            if asked == 3:
+                answer = messages.pack(messages.Have(Sender("x", boot("x")), 2), [(event(1), 0.0)])
+            one.fetched(fetch.fetch_id, answer, now)
+    assert [e.number for e in of(drain(one), EventReceived)] == [1, 2]
+    assert asked == 3
+
+
 # -- who has just come ------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from mycorrizal._replica.clock import Stamp
 from mycorrizal._replica.limits import Limits
 from mycorrizal._replica.machine import Replica
 from mycorrizal._replica.outputs import MessageRejected, ServiceChanged, Setting, SettingChanged, SyncDone
+from mycorrizal._replica.schedule import SyncSchedule
 from mycorrizal._swim.broadcasts import TransmitLimitedQueue
 
 from .harness import WALL, Net, boot, drain, exchange, of, replica
@@ -379,6 +380,24 @@ def test_without_gossip_everything_goes_by_push_and_heals_by_itself() -> None:
     assert all(one.settings == {"key": Setting(b"2", "b")} for one in net.replicas.values())
     assert net.events("c", "b") == [1]
     assert net.missed("c") == 0
+
+
+def test_whoever_learns_by_a_state_compares_soon_but_not_without_end() -> None:
+    random = Random(1)
+    schedule = SyncSchedule(30.0, random, 0.0, on=True)
+    assert schedule.at is not None
+    early, now = 0, 0.0
+    while now < 300.0:
+        now += 0.1
+        schedule.hasten(now)
+        if schedule.at <= now:
+            early += 1
+            schedule.done(now)
+    assert 50 <= early <= 70  # five an interval, and those of the interval itself
+    off = SyncSchedule(30.0, random, 0.0, on=False)
+    off.hasten(1.0)
+    off.done(1.0)
+    assert off.at is None
 
 
 # -- what cannot go wrong ------------------------------------------------------------------

@@ -98,6 +98,11 @@ def test_settings_campaigns() -> None:
         run_settings_campaign(seed)
 
 
+def test_settings_campaigns_without_gossip() -> None:
+    for seed in range(3):
+        run_settings_campaign(seed, gossip=False)
+
+
 @pytest.mark.slow
 def test_fifty_settings_campaigns() -> None:
     for seed in range(100, 150):
@@ -235,6 +240,10 @@ def test_the_event_checker_allows_a_hole_only_where_one_was_told() -> None:
     for number in (10, 7, 12):
         with pytest.raises(CheckFailed):
             got(number)
+    checker.check_missed()  # x is nobody
+    checker(member, EventsMissed(replicas.alive[1].name, 2))
+    with pytest.raises(CheckFailed, match="which has them"):
+        checker.check_missed()
 
 
 def test_the_setting_checker_wants_later_stamps() -> None:
