@@ -144,7 +144,7 @@ class Events:
             self.hole(log, now)
 
     def give_up(self, log: Log, evidence: int, now: float) -> None:
-        """The hole cannot be filled: skip it; `evidence` is how far others have seen the sender's events."""
+        """The hole cannot be filled: skip it; `evidence` is how many the sender says there are, 0 if unknown."""
         upto = min(log.held) - 1 if log.held else evidence
         if upto > log.last:
             self._emit(EventsMissed(log.sender.name, upto - log.last))

@@ -60,8 +60,11 @@ class Limits:
     """Events in one answer; one event is always given."""
     gap_seconds: float = 0.3
     """How long a hole may be there before it is fetched."""
-    give_up_seconds: float = 30.0
-    """After this a hole that nobody could fill is skipped, even if the sender could not be asked."""
+    give_up_seconds: float = 60.0
+    """After this a hole that holds up later events is skipped, even if the sender could not be asked.
+
+    Longer than a partition of half a minute and the time that it takes to find each other again.
+    """
     peers_asked: int = 8
     """Members that say they do not have an event, before it is believed."""
     queue: int = 2_048

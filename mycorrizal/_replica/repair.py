@@ -1,13 +1,14 @@
 """Holes in the events of a sender: fetched from the sender, else from others, and given up when nobody has them.
 
 A hole is given up once the sender has said that it does not have it and others
-have said so too, or after ``give_up_seconds``, counted anew when the sender
-comes back. A member that cannot be reached says nothing, and one that did not
-have an event may have it later; so they are asked again, at longer and longer intervals.
+have said so too. A member that cannot be reached says nothing, and one that did
+not have an event may have it later; so they are asked again, at longer and
+longer intervals. After ``give_up_seconds``, counted anew when the sender comes
+back, the hole is skipped if later events wait behind it; if none do, nobody is
+asked any more until somebody comes back.
 
 Numbers that somebody merely claimed lead to a few questions and no further:
-nothing is skipped but up to an event that is at hand, or up to where those who
-were asked have seen the events themselves.
+nothing is skipped but up to an event that is at hand, or that the sender knows of.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Repairs:
         self._count = count
         self._rejected = rejected
         self._open: dict[Sender, _Repair] = {}
+        self._asleep: dict[Sender, Log] = {}  # holes that hold nothing up, and that nobody could fill so far
         events.hole = self._look
 
     def __len__(self) -> int:
@@ -91,6 +93,8 @@ class Repairs:
 
     def member_up(self, life: Sender, now: float) -> None:
         """A member came, or came back: it can be asked now, and if it is the sender there is new hope."""
+        for log in list(self._asleep.values()):
+            self._look(log, now)
         for repair in self._open.values():
             repair.lacking.pop(life.name, None)
             repair.failed.pop(life.name, None)
@@ -103,7 +107,9 @@ class Repairs:
     def _look(self, log: Log, now: float) -> None:
         if not self._events.ready or log.highest <= log.last:
             self._open.pop(log.sender, None)
+            self._asleep.pop(log.sender, None)
         elif log.sender not in self._open:
+            self._asleep.pop(log.sender, None)
             # Not all at once: the sender is one, and those who wait for it are many.
             self._open[log.sender] = _Repair(log, now, now + self._limits.gap_seconds * self._rng.uniform(1.0, 1.5))
 
@@ -129,10 +135,13 @@ class Repairs:
         return self._rng.choice(others) if others else None
 
     def _nobody_left(self, repair: _Repair, now: float) -> None:
-        sure = repair.sender_asked and not repair.failed
-        if sure or now - repair.since >= self._limits.give_up_seconds:
-            del self._open[repair.log.sender]
-            self._events.give_up(repair.log, repair.evidence, now)
+        log, late = repair.log, now - repair.since >= self._limits.give_up_seconds
+        if late or (repair.sender_asked and not repair.failed):
+            del self._open[log.sender]
+            if repair.sender_asked or log.held:
+                self._events.give_up(log, repair.evidence, now)
+            else:
+                self._asleep[log.sender] = log
             return
         repair.failed.clear()
         if repair.lacking:  # it may have it by now
@@ -158,9 +167,7 @@ class Repairs:
             repair.failed[peer] = None
             return
         repair.lacking[peer] = None
-        if peer != log.sender.name:
-            repair.evidence = max(repair.evidence, min(last, log.highest))
-        elif self._is_up(log.sender):  # it knows best: what others claim beyond is not true
+        if peer == log.sender.name and self._is_up(log.sender):  # it knows best: what others claim beyond is not true
             repair.sender_asked = True
             repair.evidence = last
             log.highest = max([last, log.last, *log.held])

@@ -142,7 +142,7 @@ def test_a_hole_whose_sender_stays_away_is_skipped_after_a_while() -> None:
     one.receive(event(1), 0.0)
     one.receive(event(3), 0.0)
     now = 0.0
-    while now < 40.0:
+    while now < 70.0:
         now += 0.5
         one.handle_timer(now)
         if now == 20.0:
@@ -150,6 +150,30 @@ def test_a_hole_whose_sender_stays_away_is_skipped_after_a_while() -> None:
     assert drain(one) == [EventsMissed("x", 1), EventReceived("t", b"3", "x", 3)]
     one.receive(event(2), now)
     assert drain(one) == []
+
+
+def test_a_hole_that_holds_nothing_up_sleeps_until_somebody_comes_back() -> None:
+    one = replica()
+    one.joined(0.0)
+    one.member_up("b", boot("b"), 0.0)
+    one.receive(highest(1), 0.0)
+    now, asked, lacking = 0.0, 0, messages.pack(messages.Have(Sender("x", boot("x")), 1), ())
+    while now < 100.0:  # a newcomer says that event 1 is old, which it is for it only
+        now += 0.5
+        one.handle_timer(now)
+        for fetch in one.fetches_to_start():
+            asked += 1
+            one.fetched(fetch.fetch_id, lacking, now)
+    assert 5 < asked < 20
+    assert drain(one) == []
+    assert one.gauges["events.holes"] == 0
+    one.receive(highest(1), now)
+    assert one.gauges["events.holes"] == 0
+    one.member_up("x", boot("x"), now)
+    one.handle_timer(now + 0.5)
+    (fetch,) = one.fetches_to_start()
+    one.fetched(fetch.fetch_id, messages.pack(messages.Have(Sender("x", boot("x")), 1), [(event(1), 0.0)]), now)
+    assert [e.number for e in of(drain(one), EventReceived)] == [1]
 
 
 def test_a_sender_that_comes_back_is_given_time_before_its_events_are_given_up() -> None:
