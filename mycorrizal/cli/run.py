@@ -25,6 +25,7 @@ __all__ = ["COMMANDS"]
 
 LOOK_SECONDS = 0.2
 """How soon a signal is noticed."""
+MESSAGES_AT_ONCE = 100
 
 
 @click.command()
@@ -58,8 +59,9 @@ def agent(
 ) -> None:
     """Run an agent until Ctrl-C, SIGTERM or `mycorrizal shutdown`, and print what happens.
 
-    It leaves the cluster in order; a second Ctrl-C ends it at once. What is
-    not given comes from MYCORRIZAL_NAME and so on, and from mycorrizal.toml.
+    Messages that are sent to it are printed too. It leaves the cluster in
+    order; a second Ctrl-C ends it at once. What is not given comes from
+    MYCORRIZAL_NAME and so on, and from mycorrizal.toml.
     The key is never an argument: --key-file, --prompt, MYCORRIZAL_KEY or
     MYCORRIZAL_KEY_FILE.
     """
@@ -85,10 +87,11 @@ def _say_hello(running: Agent, as_json: bool) -> None:
 
 
 def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> None:
-    """Print events until a signal comes or the agent ends."""
+    """Print events, and messages to this agent, until a signal comes or the agent ends."""
     with running.events() as events:
         while stop.received is None:
             try:
+                _print_messages(running, as_json)
                 event = events.get(LOOK_SECONDS)
             except OperationTimeout:
                 continue
@@ -101,6 +104,18 @@ def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> No
                 _json_line(topic, value)
             else:
                 line(told(ControlEvent(topic, value, 0, 0, "")))
+
+
+def _print_messages(running: Agent, as_json: bool) -> None:
+    for _ in range(MESSAGES_AT_ONCE):
+        try:
+            message = running.receive(0)
+        except OperationTimeout:
+            return
+        if as_json:
+            _json_line("message", {"sender": message.sender, "value": message.value})
+        else:
+            line(f"message from {message.sender}: {to_json(message.value, indent=None)}")
 
 
 def _json_line(topic: str, value: dict[str, Any]) -> None:

@@ -104,6 +104,8 @@ def test_agents_of_the_command_line_and_of_a_program_are_one_cluster(
     assert [(one["name"], one["tags"]) for one in members] == [("alice", {"role": "web"}), ("bob", {})]
     assert Done("send", "bob", '{"step": 1}', *chosen).code == 0
     assert bob.receive(10).value == {"step": 1}
+    bob.send("alice", [1, "two"])
+    assert alice.until("message") == {"sender": "bob", "value": [1, "two"]}
     assert Done("request", "bob", "double", "[1]", "--json", *chosen).json == [1, 1]
     assert Done("request", "bob", "nothing", *chosen).code == 1
     assert Done("request", "nobody", "double", "--timeout", "3", *chosen).code in (1, 4)
