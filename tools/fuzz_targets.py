@@ -19,6 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import fuzz_control
 import fuzz_data
 import fuzz_replica
 import numpy as np
@@ -94,6 +95,7 @@ def widen(corpus: list[bytes]) -> list[bytes]:
     more.update(dict.fromkeys(_values()))
     more.update(dict.fromkeys(fuzz_data.samples()))
     more.update(dict.fromkeys(fuzz_replica.corpus()))
+    more.update(dict.fromkeys(fuzz_control.samples()))
     return list(more)
 
 
@@ -492,6 +494,8 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "value-reader": (_value_reader, 4 * MIB),
     "link": (fuzz_data.link, 16 * MIB),
     "replica": (fuzz_replica.target, 4 * MIB),
+    "control": (fuzz_control.control, 4 * MIB),
+    "zmtp": (fuzz_control.zmtp, 4 * MIB),
     "swim-msgpack": (_swim("msgpack"), 16 * MIB),
     "swim-cbor": (_swim("cbor"), 16 * MIB),
 }

@@ -161,6 +161,8 @@ class ControlSockets:
 
     def _accept(self, listener: object) -> None:
         assert isinstance(listener, socket.socket)
+        if self._resume is not None:
+            return  # the other listener has just found that there is nothing left
         try:
             sock, _ = listener.accept()
         except BlockingIOError:

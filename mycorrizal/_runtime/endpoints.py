@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..exceptions import BindError, ConfigError
 
@@ -31,6 +31,8 @@ class Endpoint:
     path: str = ""
     host: str = ""
     port: int = 0
+    file: tuple[int, int] | None = field(default=None, compare=False)
+    """Tells the socket file that ``listen`` made from another one that took its place."""
 
     @classmethod
     def parse(cls, text: str, *, secured: bool) -> Endpoint:
@@ -97,14 +99,19 @@ class Endpoint:
             listener.close()
             raise BindError(f"control plane at {self}: {error.strerror or error}") from error
         if self.path:
-            return self, listener
+            return replace(self, file=_file(self.path)), listener
         return Endpoint(host=self.host, port=listener.getsockname()[1]), listener
 
     def remove(self) -> None:
-        """Delete the socket file, if it is one."""
-        if self.path:
-            with contextlib.suppress(OSError):
+        """Delete the socket file that ``listen`` made, unless somebody has put another in its place."""
+        with contextlib.suppress(OSError):
+            if self.path and _file(self.path) == self.file:
                 os.unlink(self.path)
+
+
+def _file(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_ino, found.st_mtime_ns  # a number alone may be given again
 
 
 def _clear(path: str) -> None:

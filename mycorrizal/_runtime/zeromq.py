@@ -15,10 +15,10 @@ and those of connections in ``control_sockets``.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import socket
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -36,7 +36,15 @@ from .._control.messages import (
     encode_reply,
 )
 from .._control.plain import event_fields
-from ..exceptions import ConfigError, ControlError, MycorrizalError, NotRunningError, OperationTimeout, QueueFull
+from ..exceptions import (
+    BindError,
+    ConfigError,
+    ControlError,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    QueueFull,
+)
 from . import clock, lifecycle, reentry
 from .control_sockets import Client, ControlSockets
 from .counters import Counters
@@ -261,7 +269,8 @@ class ControlService:
                 for endpoint, listener in self._listeners:
                     listener.close()
                     endpoint.remove()
-                self._ready.set(error)
+                known = isinstance(error, MycorrizalError)
+                self._ready.set(error if known else BindError(f"control plane: {error}"))
                 return
             try:
                 self._ready.set(None)
@@ -419,10 +428,8 @@ _COUNTED = (
 
 
 def _version() -> str:
-    try:
-        return importlib.metadata.version("mycorrizal")
-    except importlib.metadata.PackageNotFoundError:  # run from a tree that was not installed
-        return "unknown"
+    """Return the package's version, which stands above us and so is not imported."""
+    return str(getattr(sys.modules.get("mycorrizal"), "__version__", "unknown"))
 
 
 def _listen(wanted: list[Endpoint]) -> list[tuple[Endpoint, socket.socket]]:

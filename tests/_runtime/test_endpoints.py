@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from pathlib import Path
@@ -47,13 +48,21 @@ def test_socket_file_is_private_and_replaces_one_that_was_left(tmp_path: Path) -
     _, left = endpoint.listen()
     left.close()
     assert not reachable(endpoint)
-    _, listener = endpoint.listen()
+    endpoint, listener = endpoint.listen()
     with listener:
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
         assert reachable(endpoint)
     endpoint.remove()
     endpoint.remove()
     assert not (tmp_path / "a").exists()
+
+
+def test_socket_file_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    endpoint, listener = Endpoint.parse(f"ipc://{tmp_path}/a", secured=False).listen()
+    listener.close()
+    os.utime(tmp_path / "a", ns=(0, 0))  # made at another time: not the one that we made
+    endpoint.remove()
+    assert (tmp_path / "a").exists()
 
 
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:

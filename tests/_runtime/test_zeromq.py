@@ -346,6 +346,21 @@ def test_crash_of_the_thread_is_kept(
     assert "thread mycorrizal-control died" in caplog.text
 
 
+def test_ctrl_c_ends_a_call(client: ControlClient, agent: FakeAgent) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt(value: object) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        agent.gate.wait(20)
+
+    agent.handlers["interrupt"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        client.call("request", node="bob", name="interrupt", timeout=60)
+    agent.gate.set()
+    assert client.call("ping")
+
+
 def test_threads_that_must_not_wait_are_refused(client: ControlClient) -> None:
     with reentry.owner("mycorrizal-gossip"), pytest.raises(ReentrantCallError):
         client.call("ping")

@@ -1,4 +1,4 @@
-"""The client in JavaScript that docs/control.md shows, run by Node against a control plane of ours."""
+"""The client in JavaScript that docs/control.md shows, run by Node against an agent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mycorrizal.control import CODES, COMMANDS, ControlService
-from tests._control.fake import FakeAgent
+from mycorrizal import Agent
+from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal.control import CODES, COMMANDS
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "control.md"
 PACKAGES = {"zeromq": "6.8.0", "cbor-x": "1.6.9"}
@@ -51,25 +52,22 @@ def modules(need_peer: Callable[[str], str]) -> Path:
     return folder
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> Iterator[ControlService]:
-    made = ControlService(FakeAgent(), commands=f"ipc://{tmp_path}/c", events=f"ipc://{tmp_path}/e")
-    yield made
-    made.close()
-
-
 def test_the_example_does_what_the_page_says(
-    plane: ControlService, modules: Path, need_peer: Callable[[str], str]
+    modules: Path, need_peer: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = modules / "watch.mjs"
     script.write_text(example())
-    done = subprocess.run(
-        [need_peer("node"), str(script), plane.commands], capture_output=True, text=True, check=False, timeout=60
-    )
+    with tempfile.TemporaryDirectory(prefix="myc-") as folder:
+        monkeypatch.setenv("MYCORRIZAL_RUNTIME_DIR", f"{folder}/run")
+        with Agent("alice", config_file=False) as agent:
+            (record,) = RuntimeDir(create=False).agents()
+            assert record.control is not None
+            command = [need_peer("node"), str(script), record.control]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            port = agent.address[1]
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "alice is alive at 127.0.0.1:7946",
-        "bob is alive at 127.0.0.1:7946",
+        f"alice is alive at 127.0.0.1:{port}",
         "limit is 5",
         "not_found: there is no setting 'nothing' (settings.list tells which there are)",
         'event.user.deploy #1 {"topic":"deploy","value":{"version":7},"sender":"alice","number":1}',
