@@ -221,25 +221,29 @@ class Fill:
 
     def offered(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
         """Answer an OFFER: what we do not take from `sender`, and what we want."""
-        refused, wanted = [], []
+        refused, wanted, unheard = [], [], []
         for copy in parse_copies(parts(body, 1)[0]):
             shard = self._space.shards[copy.partition]
-            if shard.primary != sender:
+            if shard.primary != sender or not shard.reported:
                 refused.append(copy.partition)
+                if shard.primary == sender:
+                    unheard.append(copy.partition)
                 continue
             mine = copy_of(self._space, shard)
             if mine[:3] != copy[:3] or mine.cleared < copy.cleared:
                 wanted.append(copy.partition)
             else:
                 self._space.store.floors[copy.partition] = max(mine.floor, copy.floor)
+        if unheard:
+            self._space.handover.release(sender, unheard, now)
         return [bitmap(refused), bitmap(wanted)]
 
     def pushed(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
-        """Take a piece of a copy; None if `sender` is not primary, or the pieces before are missing."""
+        """Take a piece of a copy; None if `sender` is not primary, did not ask us, or the pieces before are missing."""
         place, mark, first, last, ends, records, outcomes = parts(body, 7)
         start, floor, cleared = [version(end) for end in parts(ends, 3)]
         space, shard = self._space, self._space.shards[partition(place)]
-        if shard.primary != sender:
+        if shard.primary != sender or not shard.reported:
             return None
         if first:
             self._receiving[place] = (version(mark), {})

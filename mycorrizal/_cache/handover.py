@@ -9,8 +9,10 @@ primary, one cannot complete a write.
 
 Who holds copies and sees another primary than before expects to be asked; if
 it is not, it says so (``RELEASE``), which covers a primary that was thought
-dead and does not know it, and the halves of a cluster that meet again. A member
-that never agrees holds a primary up for ``takeover_patience`` seconds, no longer.
+dead and does not know it, and the halves of a cluster that meet again, or that
+began apart. Until it was asked it takes no copies from that primary, since a
+copy replaces what is here. A member that never agrees holds a primary up for
+``takeover_patience`` seconds, no longer.
 
 A member that is no owner any more keeps its copy until the primary says that
 all owners have theirs (``SURPLUS``).
@@ -109,8 +111,11 @@ class Handover:
 
     def claim(self, shard: Shard, now: float, who: Owner | None = None) -> None:
         """We are primary of `shard`: hear everybody (and `who`) before serving."""
-        claim = shard.claim = Claim(now)
+        before, claim = shard.claim, Claim(now)
+        shard.claim = claim
         claim.asking = {member: None for member in self._space.members if member != self._core.me}
+        if before is not None:  # who was to be heard is still, even if we do not know that it has the cache
+            claim.asking.update(dict.fromkeys([*before.asking, *before.pulling]))
         if who is not None:
             claim.asking[who] = None
         shard.fills = {}
@@ -390,13 +395,17 @@ class Handover:
             elif self._core.me not in shard.owners:
                 surplus.setdefault(primary, []).append(shard.partition)
         for member, places in unreported.items():
-            self._core.counters["releases"] += 1
-            self._core.call(member, Message.RELEASE, self._space.name, [bitmap(places)], lambda *_: None, now)
+            self.release(member, places, now)
         for member, places in surplus.items():
             self._offer_surplus(member, places, now)
         if unreported or surplus:
             self._housekeeping = True
             self._core.timers.call_at(now + _HOUSEKEEPING * (0.75 + self._core.rng.random() / 2), self._keep_house)
+
+    def release(self, member: Owner, places: list[int], now: float) -> None:
+        """Tell `member`, who is primary of `places`, to claim them: it has not asked what we hold."""
+        self._core.counters["releases"] += 1
+        self._core.call(member, Message.RELEASE, self._space.name, [bitmap(places)], lambda *_: None, now)
 
     def _offer_surplus(self, member: Owner, places: list[int], now: float) -> None:
         epochs = {place: self._space.shards[place].epoch for place in places}
