@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .._runtime.deadline import Deadline, pause
 from ..discovery import Discovery
-from ..exceptions import JoinError, MycorrizalError, NameInUse, NoPingResponse, OperationTimeout
+from ..exceptions import JoinError, MycorrizalError, NameInUse, OperationTimeout
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -18,6 +18,7 @@ log = logging.getLogger("mycorrizal.agent")
 
 _RETRY_FIRST, _RETRY_MAX = 0.2, 2.0
 _SYNC_TRIES = 3
+_LOOK = 0.01
 _LOCAL_SECONDS = 3.0  # one of this host's agents may be frozen; the others are not worth waiting longer for
 
 
@@ -99,12 +100,14 @@ def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
 
 
 def _refuse_a_taken_name(parts: Assembly) -> None:
-    """A rival that answers is alive; one that does not is this name's former life, and will be replaced."""
+    """Wait until membership has asked the other address of this name, if it has met one: is anybody there?
+
+    One that is silent is this name's former life, and is replaced.
+    """
+    machine, ends = parts.members._running.machine, Deadline(3 * parts.members.config.probe_timeout)
+    while parts.sharing.call(lambda now: machine.name_contested, Deadline(None), "join") and not ends.passed:
+        pause(_LOOK)
     for rival in parts.sharing.rivals:
-        try:
-            parts.members.ping(rival, None)
-        except NoPingResponse:
-            continue
         raise NameInUse(parts.name, parts.settings.cluster, None, where=f"{rival.host}:{rival.port}")
 
 

@@ -38,6 +38,10 @@ class Claims:
         self._open: dict[str, Alive] = {}
         self._outbids: dict[Address, int] = {}
 
+    def contested(self, name: str) -> bool:
+        """Return whether it is being looked into who has `name`."""
+        return name in self._open
+
     def contest(self, member: Member, claim: Alive, now: float) -> None:
         """Look into `claim`, which names `member` but another address."""
         if not claim.addr or not claim.port:

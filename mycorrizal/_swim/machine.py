@@ -86,8 +86,10 @@ class Swim:
         self._appeals = Appeals(core, self._transitions, self._prober) if config.verify_suspicions else None
         if self._appeals is not None:
             self._transitions.on_suspicion = self._appeals.hear
+        self._claims: Claims | None = None
         if config.name_takeover:
-            self._transitions.on_conflict = Claims(core, self._transitions, self._prober).contest
+            self._claims = Claims(core, self._transitions, self._prober)
+            self._transitions.on_conflict = self._claims.contest
         self._transitions.on_dead = self._saw_death
         self._transitions.on_alive = self._sync.saw_join
         self._untold: dict[int, None] = {}  # calls that end when their broadcast is out
@@ -256,6 +258,11 @@ class Swim:
     def health_score(self) -> int:
         """0 is healthy; see ``awareness``."""
         return self._core.awareness.score
+
+    @property
+    def name_contested(self) -> bool:
+        """Whether it is being looked into if somebody else has our name too (module ``claims``)."""
+        return self._claims is not None and self._claims.contested(self._core.name)
 
     @property
     def incarnation(self) -> int:

@@ -27,7 +27,7 @@ from mycorrizal import (
     ValueTooLarge,
 )
 
-from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
+from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
@@ -266,6 +266,21 @@ def test_a_start_that_cannot_be_says_why(agents: Make, tmp_path: Any) -> None:  
         Agent("bob", join=[f"127.0.0.1:{alice.address[1]}"], key=bytes(32), bind="127.0.0.1", join_timeout=0.5)
     assert alice.members().names == ["alice"]
     agents("bob", join=[f"127.0.0.1:{alice.address[1]}"])
+
+
+def test_a_name_that_is_taken_on_another_host_is_refused_unless_its_owner_is_gone(agents: Make) -> None:  # noqa: F811
+    common: dict[str, Any] = {"key": bytes(32), "bind": "127.0.0.1"}
+    alice, bob = agents("alice", **common), agents("bob", **common)
+    bob.wait_for(2)
+    seed = "{}:{}".format(*alice.address)
+    with meeting_place():  # where no file tells of bob, as on another host
+        with pytest.raises(NameInUse) as caught:
+            Agent("bob", join=[seed], **common)
+        assert caught.value.where == "{}:{}".format(*bob.address)
+        assert alice.members().names == ["alice", "bob"]
+        bob.close()  # without a word: the others still take it for alive
+        with Agent("bob", join=[seed], **common) as again:
+            until(lambda: {m.name: m.port for m in alice.members()}.get("bob") == again.address[1])
 
 
 def test_a_seed_list_that_holds_only_oneself_is_fine(agents: Make) -> None:  # noqa: F811
