@@ -21,6 +21,7 @@ def kernel() -> Iterator[Kernel]:
 
 def test_cells_create_ask_are_interrupted_and_go_on(kernel: Kernel) -> None:
     assert kernel.run("""
+        %xmode Minimal
         import asyncio
         from mycorrizal import DataPlane
         a, b = DataPlane("a", key=bytes(32)), DataPlane("b", key=bytes(32))
@@ -28,7 +29,7 @@ def test_cells_create_ask_are_interrupted_and_go_on(kernel: Kernel) -> None:
         b.add_peer("a", a.address)
         b.on_request("echo")(lambda request: request.value)
         print(asyncio.get_running_loop().is_running())
-    """) == ("", "True")
+    """) == ("", "Exception reporting mode: Minimal True")
     assert kernel.run("a.request('b', 'echo', [1, 2])") == ("", "[1, 2]")
 
     interrupted = []
