@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 from .limits import Limits
 from .memory import Memory, Remembered
-from .messages import RANGES_MAX, Event, Sender
+from .messages import RANGES_MAX, Event, Have, Sender, Want, pack
 from .outputs import EventReceived, EventsMissed, Output
 
 __all__ = ["Events", "Log"]
@@ -193,8 +193,15 @@ class Events:
             ranges.append((first, end))
         return tuple(ranges)
 
-    def answer(self, sender: Sender, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the events of some ranges that we remember, in order, as much as an answer may hold."""
+    def have(self, want: Want) -> bytes:
+        """Return the answer to a question for events: those we remember, in order, as much as an answer may hold."""
+        log = self._logs.get(want.sender)
+        found = [(raw, 0.0) for raw in self._found(want.sender, want.ranges)]
+        return pack(Have(want.sender, 0 if log is None else log.last), found)
+
+    # -- private ------------------------------------------------------------------------
+
+    def _found(self, sender: Sender, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
         found: list[bytes] = []
         room, numbers = self._limits.answer_bytes, self._limits.held
         for first, end in ranges:
@@ -208,8 +215,6 @@ class Events:
                         return found
                     found.append(one.raw)
         return found
-
-    # -- private ------------------------------------------------------------------------
 
     def _log(self, sender: Sender) -> Log | None:
         log = self._logs.get(sender)

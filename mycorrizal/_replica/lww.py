@@ -51,7 +51,6 @@ class LwwMap(Generic[K]):
         self._tombstones: dict[K, None] = {}
         self._raws: set[bytes] = set()  # only looked up, never walked
         self.bytes = 0
-        self.forgotten = 0
         self.mark = 0
         """Sum of the entries' hashes: equal for equal contents, in whatever order they came."""
 
@@ -107,7 +106,6 @@ class LwwMap(Generic[K]):
         while len(self._tombstones) > self._tombstones_max:
             oldest = next(iter(self._tombstones))
             self.drop(oldest)
-            self.forgotten += 1
             forgotten.append(oldest)
         return forgotten
 

@@ -31,8 +31,19 @@ from .events import Events
 from .fetches import Fetches
 from .limits import BOOT_BYTES, Limits
 from .lww import Entry, LwwMap
-from .messages import Event, Have, Highest, Message, Sender, Service, State, Want
-from .outputs import EventReceived, Fetch, Kept, MessageRejected, Output, Push, Setting, SettingChanged, SyncDone
+from .messages import Event, Highest, Message, Sender, Service, State, Want
+from .outputs import (
+    DeletionChanged,
+    EventReceived,
+    Fetch,
+    Kept,
+    MessageRejected,
+    Output,
+    Push,
+    Setting,
+    SettingChanged,
+    SyncDone,
+)
 from .repair import Repairs
 from .schedule import SyncSchedule
 from .services import Services
@@ -279,7 +290,7 @@ class Replica:
         try:
             header, _ = messages.decode_header(data)
             if isinstance(header, Want):
-                return self._have(header)
+                return self._events.have(header)
             if not isinstance(header, State):
                 raise RemoteProtocolError("a fetch that asks nothing")
         except RemoteProtocolError as error:
@@ -301,6 +312,7 @@ class Replica:
             self._sweep_at = now + _SWEEP
             for key in self._table.expired(now - self._limits.tombstone_seconds):
                 self._table.drop(key)
+                self._outputs.append(DeletionChanged(key))
             self._services.expire(now)
         if self._schedule.at is not None and self._schedule.at <= now:
             self._schedule.done(now)
@@ -417,15 +429,16 @@ class Replica:
 
     def _put_setting(self, message: messages.Setting, raw: bytes, since: float, *, news: bool = True) -> None:
         key, value, stamp = message
-        forgotten = self._table.put(key, Entry(stamp, value, raw, since))
-        if forgotten:
-            self._counters["settings.tombstones_forgotten"] = self._table.forgotten
+        for forgotten in self._table.put(key, Entry(stamp, value, raw, since)):
+            self.note("settings.tombstones_forgotten")
+            self._outputs.append(DeletionChanged(forgotten))
+        seen = value is not None or key in self.settings
         if value is not None:
             self.settings[key] = Setting(value, stamp.writer)
-        elif self.settings.pop(key, None) is None:
-            return
+        else:
+            self.settings.pop(key, None)
         if news:
-            self._outputs.append(SettingChanged(key, value, stamp.writer, stamp))
+            self._outputs.append(SettingChanged(key, value, stamp.writer, stamp) if seen else DeletionChanged(key))
 
     def _age(self, entry: Entry) -> float:
         """Return the age of a tombstone as it will be at the next sweep: too old rather than too young."""
@@ -489,11 +502,6 @@ class Replica:
         if log is not None and message.sender != self._own and log.told < (message.number, message.round):
             log.told = (message.number, message.round)
             self._spread.again(raw, f"h/{message.sender.name}/{message.sender.boot.hex()}")
-
-    def _have(self, want: Want) -> bytes:
-        log = self._events.log(want.sender)
-        have = Have(want.sender, 0 if log is None else log.last)
-        return messages.pack(have, [(raw, 0.0) for raw in self._events.answer(want.sender, want.ranges)])
 
     # -- private: states --------------------------------------------------------------------
 

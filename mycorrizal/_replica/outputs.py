@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Union
 from .clock import Stamp
 
 __all__ = [
+    "DeletionChanged",
     "EventReceived",
     "EventsMissed",
     "Fetch",
@@ -64,6 +65,13 @@ class SettingChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionChanged:
+    """A deletion was learnt of what was not there, or is forgotten: nothing is to be seen, but a file changes."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceChanged:
     """A service that can be seen came, changed or went, with its node or without."""
 
@@ -106,5 +114,7 @@ class MessageRejected:
     reason: str
 
 
-Output = Union[SettingChanged, ServiceChanged, EventReceived, EventsMissed, SyncDone, MessageRejected]
+Output = Union[
+    SettingChanged, DeletionChanged, ServiceChanged, EventReceived, EventsMissed, SyncDone, MessageRejected
+]  # fmt: skip
 """Everything ``Replica.next_event`` returns."""

@@ -277,7 +277,7 @@ class Sharing:
                     self.counters.add("share.rejected")
                     self._quiet.warning("share", "what another agent shares was refused: %s", reason)
                 case _:
-                    if isinstance(event, replica.SettingChanged):
+                    if isinstance(event, (replica.SettingChanged, replica.DeletionChanged)):
                         self.on_setting(event.key)
                     elif isinstance(event, replica.ServiceChanged) and event.service_id.startswith(HIDDEN):
                         self._view_changed = True

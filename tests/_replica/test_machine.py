@@ -12,7 +12,14 @@ from mycorrizal._replica import messages
 from mycorrizal._replica.clock import Stamp
 from mycorrizal._replica.limits import Limits
 from mycorrizal._replica.machine import Replica
-from mycorrizal._replica.outputs import MessageRejected, ServiceChanged, Setting, SettingChanged, SyncDone
+from mycorrizal._replica.outputs import (
+    DeletionChanged,
+    MessageRejected,
+    ServiceChanged,
+    Setting,
+    SettingChanged,
+    SyncDone,
+)
 from mycorrizal._replica.schedule import SyncSchedule
 from mycorrizal._swim.broadcasts import TransmitLimitedQueue
 
@@ -183,6 +190,23 @@ def test_settings_survive_in_a_file_with_their_stamps() -> None:
     assert [kept.data for kept in b.settings_entries()] == [kept.data for kept in a.settings_entries()]
     b.restore([(b"garbage", 0.0), (messages.Service("x", b"", Stamp(1, 1, "b", boot("b"))).encode(), 0.0)], 0.0)
     assert b.counters["rejected"] == 2
+
+
+def test_deletions_of_what_was_not_there_are_told_for_the_file_and_so_is_when_they_are_forgotten() -> None:
+    a, b = replica("a", limits=Limits(tombstones=2)), replica("b")
+    a.set_setting("key", b"", 0.0)
+    a.set_setting("key", None, 0.0)
+    assert [type(event) for event in drain(a)] == [SettingChanged, SettingChanged]
+    exchange(a, b)
+    assert drain(b) == [DeletionChanged("key")]
+    assert list(b.kept(["key", "other"])) == ["key"]
+    for key in ("one", "two"):
+        a.set_setting(key, None, 1.0)
+    assert drain(a) == [DeletionChanged("one"), DeletionChanged("key"), DeletionChanged("two")]
+    assert a.counters["settings.tombstones_forgotten"] == 1
+    a.handle_timer(90_000.0)
+    assert drain(a) == [DeletionChanged("one"), DeletionChanged("two")]
+    assert a.kept(["one"]) == {}
 
 
 # -- services -------------------------------------------------------------------------
