@@ -181,7 +181,11 @@ class ControlEvents:
         self._wire = _Wire(Endpoint.parse(endpoint, secured=keys is not None), keys)
         self._seen: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._early: list[ControlEvent] = []
-        self._socket = self._wire.open(zmq.SUB)
+        try:
+            self._socket = self._wire.open(zmq.SUB)
+        except BaseException:
+            self._wire.close()
+            raise
         self._reading = threading.Lock()  # held by whoever uses the socket
         self._ended = False
         try:

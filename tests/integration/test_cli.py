@@ -242,6 +242,7 @@ for name in os.listdir({runtime_dir!r}):
     assert "control" not in seen.stdout and "events" not in seen.stdout and "key" not in seen.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_plays_to_its_end() -> None:
     done = Done("demo", timeout=180.0)
     assert done.code == 0, done.out + done.err
