@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -178,6 +179,29 @@ def test_close_from_a_callback_and_from_a_handler(agents: Make) -> None:  # noqa
         assert bob.closed
         alice.close()
         until(lambda: threading.active_count() <= before, 10)
+
+
+def test_agents_leave_no_thread_no_descriptor_and_no_file_behind(agents: Make, runtime_dir: str) -> None:  # noqa: F811
+    def used() -> tuple[int, int, list[str]]:
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), sorted(os.listdir(runtime_dir))
+
+    def life() -> None:
+        with Agent("alice") as alice, Agent("bob") as bob:
+            alice.wait_for(2)
+            alice.cache("c").set("k", 1)
+            assert bob.cache("c").get("k") == 1
+            bob.services.register("api", check=lambda: True, interval=0.1)
+            streams = alice.events(), alice.subscribe("x"), alice.settings.watch("y", print), bob.services.watch()
+            bob.broadcast("x", bytes(5000))
+            alice.send("bob", 1)
+            assert streams[1].get(5)
+
+    life()  # what is made once: the shared key, modules
+    before = used()
+    for _ in range(5):
+        life()
+    until(lambda: used() == before)
 
 
 def test_ctrl_c_ends_a_wait_and_the_agent_stays_usable(agents: Make) -> None:  # noqa: F811
