@@ -91,6 +91,18 @@ def test_others_are_asked_when_the_sender_is_gone() -> None:
     assert {member for name, member in net.fetches if name == "d"} <= {"b", "c"}
 
 
+def test_a_hole_that_is_larger_than_one_answer_takes_several() -> None:
+    net = Net(*"abc", limits=Limits(answer_bytes=150))
+    net.lose = lambda what, source, target: target == "c"
+    for _ in range(10):
+        net["a"].publish("t", b"x" * 50, net.now)
+    net.run(1.0)
+    net.lose = lambda what, source, target: False
+    net.run(3.0)
+    assert net.events("c") == list(range(1, 11))
+    assert len([member for name, member in net.fetches if name == "c"]) >= 5
+
+
 def test_what_nobody_has_any_more_is_skipped_and_said() -> None:
     net = Net(*"abc", limits=Limits(remembered=5))
     net.lose = lambda what, source, target: target == "c"

@@ -363,6 +363,36 @@ def test_a_refused_entry_of_a_state_spoils_no_other() -> None:
     assert not one.history(None, 9)
 
 
+def test_a_service_that_was_deregistered_is_forgotten_after_a_day() -> None:
+    a, b = replica("a"), replica("b")
+    a.register("web", b"", 0.0)
+    a.register("api", b"", 0.0)
+    b.member_up("a", a.boot, 0.0)
+    exchange(a, b)
+    a.deregister("web", 0.0)
+    exchange(a, b)
+    for now in range(0, 90_000, 10):
+        a.handle_timer(float(now))
+    old = a.local_state(False)
+    assert len(list(messages.items(old, messages.decode_header(old)[1], 9))) == 1
+    c = replica("c")
+    c.member_up("a", a.boot, 90_000.0)
+    exchange(b, c, 90_000.0)  # b was not woken, and still knows it
+    assert list(c.services) == [("a", "api")]
+    b.handle_timer(90_000.0)
+    state = b.local_state(False)
+    assert len(list(messages.items(state, messages.decode_header(state)[1], 9))) == 1
+
+
+def test_what_is_larger_than_allowed_is_refused_from_others_too() -> None:
+    one = replica(limits=Limits(value=10, record=10))
+    stamp = Stamp(5, 0, "b", boot("b"))
+    for message in (messages.Setting("key", bytes(11), stamp), messages.Service("web", bytes(11), stamp)):
+        one.receive(message.encode(), 0.0)
+    assert one.counters["rejected"] == 2
+    assert one.gauges["settings"] == one.gauges["services"] == 0
+
+
 # -- states by fetch -------------------------------------------------------------------
 
 
