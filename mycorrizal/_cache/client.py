@@ -164,9 +164,9 @@ class Client:
             attempt.unsure = True
             self._again(attempt, status, now)
         elif status == Status.FORGOTTEN:
-            self._finish(attempt, _unknown(attempt.owner))
+            self._finish(attempt, _unknown(attempt.owner), now)
         else:
-            self._finish(attempt, result)
+            self._finish(attempt, result, now)
 
     def _again(self, attempt: _Attempt, why: int, now: float) -> None:
         """Try later, unless the deadline comes first."""
@@ -184,9 +184,9 @@ class Client:
                 continue
             under_way = attempt.owner is not None and attempt.op.kind not in READS
             if attempt.unsure or under_way:
-                self._finish(attempt, _unknown(attempt.owner))
+                self._finish(attempt, _unknown(attempt.owner), now)
             else:
-                self._finish(attempt, self._unavailable(attempt))
+                self._finish(attempt, self._unavailable(attempt), now)
 
     def _unavailable(self, attempt: _Attempt) -> CacheUnavailable:
         if attempt.why == Status.NO_QUORUM:
@@ -195,9 +195,11 @@ class Client:
             text = f"no primary of cache {self._space.name!r} took the operation in time"
         return CacheUnavailable(text, hint="nothing happened; try again, or allow more time")
 
-    def _finish(self, attempt: _Attempt, outcome: Result | CacheError) -> None:
+    def _finish(self, attempt: _Attempt, outcome: Result | CacheError, now: float) -> None:
         attempt.done = True
         self.open -= 1
+        if attempt.op.kind not in READS:
+            self._space.near.wrote(attempt.op.key, now)
         job = attempt.job
         job.outcomes[attempt.index] = outcome
         job.left -= 1

@@ -203,6 +203,10 @@ class Fill:
         if isinstance(outcome, Failure) or outcome.status != Answer.OK:
             peer.push = None
             self._later(peer, now)
+        elif outcome.body[:1] == [True]:  # it has something that we should have: ask everybody
+            peer.push = None
+            self._core.counters["deposed"] += 1
+            self._space.handover.reclaim(push.shard.partition, now)
         elif not last:
             at = self._core.pace.take(size, now)
             if at > now:
@@ -252,8 +256,10 @@ class Fill:
         if session is None or session[0] != mark:
             return None
         seen = session[1]
+        newer = False
         for record in parse_records(records, now):
             seen[record.key] = None
+            newer = newer or record.version < space.store.version_of(place, record.key) <= start
             space.apply(record, now)
         if last:
             if self._core.me not in shard.owners:
@@ -265,4 +271,4 @@ class Fill:
                 if entry.version <= start and key not in seen:
                     store.discard(place, key)
             store.floors[place] = max(store.floors[place], floor)
-        return []
+        return [newer]

@@ -94,7 +94,7 @@ def copy_of(space: Space, shard: Shard) -> Copy:
     """Return what we hold of a partition; the digest covers entries and tombstones."""
     place, store = shard.partition, space.store
     count = len(store.tables[place]) + len(store.graves[place]) + len(shard.outcomes)
-    digest = store.digests[place] ^ store.graves_digest(place) ^ shard.outcomes_digest()
+    digest = store.digests[place] ^ store.grave_digests[place] ^ shard.outcomes_digest()
     return Copy(place, count, digest, store.floors[place], store.cleared[place])
 
 

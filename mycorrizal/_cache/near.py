@@ -22,7 +22,7 @@ from .shard import Shard
 if TYPE_CHECKING:
     from .space import Space
 
-__all__ = ["Near"]
+__all__ = ["SILENCE", "Near"]
 
 SILENCE = 4
 """Intervals without a word from a primary after which its near copies are not read any more."""
@@ -45,6 +45,7 @@ class Near:
         self.until = [float("-inf")] * PARTITIONS
         self._count = 0
         self._known: dict[int, tuple[Owner, int]] = {}  # partition: whose, and the last number
+        self._wrote: dict[int, float] = {}  # partition: when a caller here last wrote to it
         self._dirty: dict[int, tuple[int, list[bytes]]] = {}  # partition: number before, keys since
         if self._enabled:
             self._core.timers.call_at(now + self._interval, self._beat)
@@ -89,6 +90,9 @@ class Near:
         place = partition_of(key)
         if not self._enabled or result.value is None or self._space.shards[place].primary != owner:
             return
+        if self._wrote.get(place, asked_at) > asked_at:  # it may be of before our own write
+            self._core.counters["near_outrun"] += 1
+            return
         known = self._known.get(place)
         if known is None or known[0] != owner or known[1] < result.seq:
             self.drop(place)
@@ -107,6 +111,14 @@ class Near:
         expires = NEVER if not result.ttl else asked_at + result.ttl / 1000.0
         table[key] = Entry(key, result.value, result.version, expires)
         self._core.counters["near_kept"] += 1
+
+    def wrote(self, key: bytes, now: float) -> None:
+        """A caller here wrote `key`: it must not read what was before."""
+        if self._enabled:
+            place = partition_of(key)
+            self._wrote[place] = now
+            if self.tables[place].pop(key, None) is not None:
+                self._count -= 1
 
     def drop(self, place: int) -> None:
         """Drop the near copies of a partition."""

@@ -72,8 +72,8 @@ class Op(NamedTuple):
         id: 62 random bits; a retry has the same.
         age: milliseconds since its first attempt; 0: this is the first.
         ttl: milliseconds to live; 0: for ever.
-        number: amount of an INCR, expected version of a CAS (0: absent), token of a RENEW, UNLOCK, or SET under a
-            lease, milliseconds of a LEASE.
+        number: version that a GET must at least see (read repair), amount of an INCR, expected version of a CAS (0:
+            absent), token of a RENEW, UNLOCK, or SET under a lease, milliseconds of a LEASE.
         wait: milliseconds that a LOCK or LEASE may wait at the primary.
         early: a LEASE takes an entry with fewer milliseconds to live for one that wants computing.
         expected: value that a CAS compares with instead of the version.

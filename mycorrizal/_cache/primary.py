@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Primary"]
 
+_REPAIRS = 1.0  # seconds between two read repairs of a partition: a reader may be wrong, or lie
+
 
 class Primary:
     """The operations of one cache on one node."""
@@ -30,6 +32,7 @@ class Primary:
         self._space = space
         self._core = space.core
         self.leases = Leases(space, self)
+        self.flights = 0
 
     def submit(self, pending: Pending, now: float) -> None:
         """Run an operation here, or refuse it; ``pending.done`` is called exactly once, now or later."""
@@ -61,6 +64,9 @@ class Primary:
                 return
         entry = space.store.get(op.key, now)
         if op.kind == Kind.GET:
+            if op.number and self._behind(shard, op, now):
+                pending.done(Result(Status.NOT_READY), now)
+                return
             space.counters.gets += 1
             if entry is not None:
                 space.counters.hits += 1
@@ -84,12 +90,24 @@ class Primary:
             return
         self._write(shard, pending, entry, now)
 
+    def _behind(self, shard: Shard, op: Op, now: float) -> bool:
+        """Read repair: a reader has seen a newer version than ours, so ask everybody what they have."""
+        if op.number <= self._space.store.version_of(shard.partition, op.key) or now - shard.repaired < _REPAIRS:
+            return False
+        shard.repaired = now
+        self._core.counters["read_repairs"] += 1
+        self._space.handover.reclaim(shard.partition, now)
+        return True
+
     def _write(self, shard: Shard, pending: Pending, entry: Entry | None, now: float) -> None:
         op = pending.op
         version = self._core.clock.tick(now)
         result, change = decide(op, entry, version, now)
+        if change is not None and self.flights >= self._core.limits.operations:
+            self._core.counters["busy"] += 1
+            result, change = Result(Status.BUSY), None
         if change is None:
-            if op.kind == Kind.LOCK and op.wait and entry is not None:
+            if op.kind == Kind.LOCK and op.wait and entry is not None and result.status == Status.FAILED:
                 self.leases.park(pending, entry.expires, now)
             else:
                 pending.done(result, now)
@@ -103,6 +121,7 @@ class Primary:
             pending.done(result, now)
             return
         flight = shard.flights[op.key] = Flight(pending, record, result)
+        self.flights += 1
         for backup in backups:
             flight.waiting[backup] = None
             self._space.replication.send(backup, record, flight)
@@ -133,6 +152,7 @@ class Primary:
         if flight.waiting or shard.flights.get(key) is not flight:
             return
         del shard.flights[key]
+        self.flights -= 1
         self._done(shard, flight.record, now)
         flight.pending.done(flight.result, now)
         queue = flight.queue
@@ -176,6 +196,7 @@ class Primary:
     def resign(self, shard: Shard, now: float) -> None:
         """We serve this partition no more: keep what was under way, and send everyone to ask again."""
         flights, shard.flights = shard.flights, {}
+        self.flights -= len(flights)
         for flight in flights.values():
             self._space.apply(flight.record, now)
             self._space.remember(shard, flight.record, now)

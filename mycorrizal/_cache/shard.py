@@ -60,14 +60,15 @@ class Shard:
         flights: writes under way, by key.
         outcomes: of the last writes, by the id of the operation.
         reported: the primary has asked us what we hold, since it became primary by our view.
+        repaired: when a reader last knew of a newer version than we did.
         fills: backups that are not known to hold a whole copy.
         complete_since: outcomes of operations that began later are all remembered.
         seq: number of the last invalidation sent.
     """
 
     __slots__ = (
-        "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "reported", "seq",
-        "serving",
+        "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "repaired",
+        "reported", "seq", "serving",
     )  # fmt: skip
 
     def __init__(self, partition: int, now: float) -> None:
@@ -79,6 +80,7 @@ class Shard:
         self.flights: dict[bytes, Flight] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.reported = True
+        self.repaired = now
         self.fills: dict[Owner, None] = {}
         self.complete_since = now
         self.seq = 0

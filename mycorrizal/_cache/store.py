@@ -52,13 +52,15 @@ class Store:
 
     Attributes:
         entries, bytes: what is held, as the bounds count it.
-        digests: for each partition a sum over keys and versions of its entries; equal copies have equal ones.
+        digests, grave_digests: for each partition a sum over keys and versions of its entries, and of its tombstones;
+            equal copies have equal ones.
     """
 
     def __init__(self, definition: Definition, limits: Limits) -> None:
         self.tables: list[dict[bytes, Entry]] = [{} for _ in range(PARTITIONS)]
         self.graves: list[dict[bytes, int]] = [{} for _ in range(PARTITIONS)]
         self.digests = [0] * PARTITIONS
+        self.grave_digests = [0] * PARTITIONS
         self.floors = [0] * PARTITIONS
         self.cleared = [0] * PARTITIONS
         self.counters = StoreCounters()
@@ -92,13 +94,6 @@ class Store:
         """Return whether there is anything of a partition here."""
         return bool(self.tables[partition] or self.graves[partition] or self.cleared[partition])
 
-    def graves_digest(self, partition: int) -> int:
-        """Return a sum over a partition's tombstones."""
-        digest = 0
-        for key, version in self.graves[partition].items():
-            digest ^= _mix(crc32(key), ~version)
-        return digest
-
     # -- writing ------------------------------------------------------------------------
 
     def put(self, key: bytes, value: bytes, version: int, expires: float) -> bool:
@@ -124,8 +119,8 @@ class Store:
             self.digests[partition] ^= _mix(crc, old.version)
             self.bytes += len(value) - len(old.value)
         else:
-            if self._graves and self.graves[partition].pop(key, None) is not None:
-                self._graves -= 1
+            if self._graves:
+                self._unbury(partition, key)
             self._sieve.add(entry)
             self.entries += 1
             self.bytes += len(key) + len(value) + ENTRY_BYTES
@@ -145,10 +140,10 @@ class Store:
         entry = self.tables[partition].get(key)
         if entry is not None:
             self._remove(partition, entry)
-        graves = self.graves[partition]
-        if key not in graves:
-            self._graves += 1
-        graves[key] = version
+        self._unbury(partition, key)
+        self._graves += 1
+        self.graves[partition][key] = version
+        self.grave_digests[partition] ^= _mix(crc32(key), ~version)
         self.counters.buried += 1
         self._buried.append((now + self._limits.graves_age, key, version))
         while self._graves > self._limits.graves or len(self._buried) > 2 * self._limits.graves:
@@ -166,15 +161,14 @@ class Store:
                 self._remove(partition, entry)
         graves = self.graves[partition]
         for key in [key for key, buried in graves.items() if buried <= version]:
-            del graves[key]
-            self._graves -= 1
+            self._unbury(partition, key)
 
     def forget(self, partition: int) -> None:
         """The partition has moved away: keep nothing of it."""
         for entry in list(self.tables[partition].values()):
             self._remove(partition, entry)
-        self._graves -= len(self.graves[partition])
-        self.graves[partition].clear()
+        for key in list(self.graves[partition]):
+            self._unbury(partition, key)
         self.floors[partition] = self.cleared[partition] = 0
 
     def discard(self, partition: int, key: bytes) -> None:
@@ -217,9 +211,14 @@ class Store:
         _, key, version = self._buried.popleft()
         partition = crc32(key) & 0xFF
         if self.graves[partition].get(key) == version:
-            del self.graves[partition][key]
-            self._graves -= 1
+            self._unbury(partition, key)
             self.floors[partition] = max(self.floors[partition], version)
+
+    def _unbury(self, partition: int, key: bytes) -> None:
+        version = self.graves[partition].pop(key, None)
+        if version is not None:
+            self._graves -= 1
+            self.grave_digests[partition] ^= _mix(crc32(key), ~version)
 
     # -- bounds ---------------------------------------------------------------------------
 

@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..exceptions import CacheUnavailable, RemoteProtocolError
 from .core import Failure
+from .entry import CLEAR_PREFIX
 from .messages import Answer, Message, Reply, parse_keys, partition, partitions, parts, rows
-from .placement import PARTITIONS, Owner, bitmap
+from .placement import PARTITIONS, Owner, bitmap, partition_of
 
 if TYPE_CHECKING:
     from .space import Space
 
-__all__ = ["Cursor", "Survey"]
+__all__ = ["CLEAR_KEYS", "Cursor", "Survey"]
+
+
+def _clear_keys() -> list[bytes]:
+    """Return a key in each partition."""
+    found: dict[int, bytes] = {}
+    number = 0
+    while len(found) < PARTITIONS:
+        key = CLEAR_PREFIX + b"%d" % number
+        found.setdefault(partition_of(key), key)
+        number += 1
+    return [found[place] for place in range(PARTITIONS)]
+
+
+CLEAR_KEYS = _clear_keys()
+"""A CLEAR of each of these, in one ``operate``, clears a cache."""
 
 _AGAIN = 0.1
 

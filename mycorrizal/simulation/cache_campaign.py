@@ -1,12 +1,16 @@
 """A campaign against the cache: faults of every kind while clients work, then calm, and everything is checked.
 
-Three kinds, by what may be claimed. *Stable*: calls are lost and slow and
-wall clocks wrong, but nobody comes or goes: histories must be linearizable.
-*Crashes*: one process at a time dies, some restart at once under the same name,
-and the next fault waits for ``synced``: nothing acknowledged may be lost, and
-histories must be linearizable still. *Partitions*: networks split and the
-living are held for dead: after that all copies must agree on the newest
-acknowledged write of every key.
+The kinds, by what may be claimed:
+
+* ``stable``: calls are lost and slow and wall clocks wrong, but nobody comes or goes. Histories are linearizable,
+  locks exclusive.
+* ``crashes``: one process at a time dies, some restart at once under the same name, some leave in good order; the next
+  fault waits for ``synced``. Nothing acknowledged is lost, and all of the above.
+* ``partitions``: networks split, the living are held for dead. Afterwards all copies agree on the newest acknowledged
+  write of every key.
+* ``bounds``: a cache with room for little, entries that expire, few tombstones, and any of the faults. Bounds hold at
+  any time, nothing deleted or overwritten comes back, and what expired leaves no trace.
+* ``near``: near copies, lost notices and crashes. No near copy is read for longer than is promised.
 """
 
 from __future__ import annotations
@@ -24,21 +28,25 @@ from .cache_checkers import (
     check_copies,
     check_linearizable,
     check_locks,
+    check_near,
     check_newest,
+    check_no_trace,
+    check_nothing_old,
 )
 from .cache_cluster import CacheCluster, CacheNode
-from .cache_history import Clients
+from .cache_history import ALL_KINDS, Clients
 from .checkers import CheckFailed
 from .faults import Faults
 
 __all__ = ["KINDS", "CacheReport", "run_cache_campaign"]
 
-KINDS = ("stable", "crashes", "partitions")
+KINDS = ("stable", "crashes", "partitions", "bounds", "near")
 
 _WEATHER = Faults(loss=0.02, delay=0.0005, jitter=0.005, exchange_slow=0.02, exchange_slow_by=0.5)
 _STORM = Faults(loss=0.2, delay=0.001, jitter=0.05, exchange_slow=0.2, exchange_slow_by=1.0)
 _CALM = Faults()
 _SYNC_MAX = 30.0
+_NEAR_KINDS = ("near", "near", "near", "near", "near", "near", "set", "delete", "incr")
 
 
 @dataclass(slots=True)
@@ -55,6 +63,9 @@ class CacheReport:
     locks: int = 0
     keys: int = 0
     undecided: int = 0
+    near_reads: int = 0
+    near_oldest: float = 0.0
+    evicted: int = 0
     synced_after: list[float] = field(default_factory=list)
     actions: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
@@ -67,7 +78,9 @@ class CacheReport:
         return (
             f"seed {self.seed!r}: {self.kind}, {self.nodes} nodes, {self.replicas} copies, {self.operations} operations"
             f" ({self.unknown} unknown, {self.refused} refused), {self.locks} locks, synced within {slowest:.1f} s;"
-            f" {done}"
+            + (f" {self.near_reads} near reads, {self.near_oldest:.2f} s old at most;" if self.near_reads else "")
+            + (f" {self.evicted} evicted;" if self.evicted else "")
+            + f" {done}"
         )
 
 
@@ -87,7 +100,7 @@ def run_cache_campaign(
         kind: one of ``KINDS``.
         duration: seconds of faults.
         machine: the class to run; tests plant faults in a subclass.
-        definition: of the cache, which is named ``cache``; by default two or three copies without bounds.
+        definition: of the cache, which is named ``cache``; by default as the kind needs it.
         limits: of the machines.
 
     Raises:
@@ -111,14 +124,20 @@ class _Campaign:
         skew = rng.choice((0.0, 1.0, 3600.0))
         spread = rng.choice((0.05, 0.5, 1.5))
         self.kind = kind or drawn
-        definition = definition or Definition("cache", replicas=replicas)
+        definition = definition or _definition(self.kind, replicas, rng)
+        limits = limits or (Limits(graves=6, graves_age=3.0) if self.kind == "bounds" else Limits())
         self.cluster = CacheCluster(
-            nodes, seed=seed, definition=definition, limits=limits or Limits(), faults=_WEATHER, skew=skew,
-            spread=spread, machine=machine,
+            nodes, seed=seed, definition=definition, limits=limits, faults=_WEATHER, skew=skew, spread=spread,
+            machine=machine,
         )  # fmt: skip
         self.duration = duration
         self.report = CacheReport(seed, self.kind, nodes, definition.replicas)
-        self.clients = Clients(self.cluster, seed)
+        if self.kind == "bounds":
+            self.clients = Clients(self.cluster, seed, keys=30, think=0.3, kinds=ALL_KINDS)
+        elif self.kind == "near":
+            self.clients = Clients(self.cluster, seed, think=0.05, kinds=_NEAR_KINDS)
+        else:
+            self.clients = Clients(self.cluster, seed)
 
     def fail(self, checker: str, text: str) -> CheckFailed:
         return CheckFailed(checker, self.cluster.now, text, seed=self.report.seed)
@@ -128,10 +147,13 @@ class _Campaign:
             "stable": self._storm,
             "crashes": self._crash,
             "partitions": self._divide,
+            "bounds": self._anything,
+            "near": self._storm_or_crash,
         }
         while self.cluster.now < self.duration:
             self.cluster.run(self.rng.expovariate(1.0))
             actions[self.kind]()
+            check_bounds(self.cluster, self.fail)
         self._calm()
         self._check()
         return self._summed_up()
@@ -147,6 +169,9 @@ class _Campaign:
     def _crash(self) -> None:
         """One process dies. If it was not noticed in between, that was a restart under the same name and port."""
         node = self.rng.choice(self.cluster.nodes)
+        if self.rng.random() < 0.2:
+            self._retire(node)
+            return
         at_once, down = self.rng.random() < 0.5, self.rng.random() * 4
         self.cluster.crash(node, noticed=not at_once)
         if at_once:
@@ -176,6 +201,28 @@ class _Campaign:
             self.cluster.suspect([node for node in observers if node is not subject], subject, seconds)
         self.cluster.run(self.rng.random() * 2)
 
+    def _retire(self, node: CacheNode) -> None:
+        """The process hands over what it has, and ends."""
+        self.report.actions["retire"] += 1
+        if not self.cluster.retire(node, 20.0):
+            raise self.fail("retire", f"{node.name} still holds copies after 20 s")
+        self.cluster.restart(node)
+        self._wait_synced()
+
+    def _anything(self) -> None:
+        self.rng.choice((self._storm, self._divide, self._restart))()
+
+    def _restart(self) -> None:
+        """Crash without waiting for anything."""
+        node = self.rng.choice(self.cluster.nodes)
+        self.report.actions["crash"] += 1
+        self.cluster.crash(node)
+        self.cluster.run(self.rng.random() * 3)
+        self.cluster.restart(node)
+
+    def _storm_or_crash(self) -> None:
+        self.rng.choice((self._storm, self._storm, self._crash))()
+
     # -- checks -------------------------------------------------------------------------
 
     def _wait_synced(self) -> None:
@@ -187,7 +234,7 @@ class _Campaign:
 
         def done(answer: object) -> None:
             answers.append(answer)
-            if answer:
+            if answer and self.kind != "bounds":  # there, any copy may be evicted
                 check_copies(self.cluster, node, self.clients.events, self.fail)
 
         self.cluster.ask(node, lambda machine, ticket, now: machine.synced(name, ticket, now + _SYNC_MAX, now), done)
@@ -207,14 +254,21 @@ class _Campaign:
         self.cluster.run(4.0)
 
     def _check(self) -> None:
-        clients, fail = self.clients, self.fail
-        check_newest(self.cluster, clients.events, fail)
-        check_converged(self.cluster, fail)
+        clients, fail, kind = self.clients, self.fail, self.kind
         check_bounds(self.cluster, fail)
-        if self.kind != "partitions":
+        check_nothing_old(self.cluster, clients.events, fail)
+        if kind == "bounds":
+            check_no_trace(self.cluster, fail)
+        else:
+            check_newest(self.cluster, clients.events, fail)
+            check_converged(self.cluster, fail)
+        if kind in ("stable", "crashes"):
             self.report.keys, self.report.undecided = check_linearizable(clients.events, fail)
             check_locks(clients.locks, fail)
-        if len(clients.events) < 50 or not self.report.actions:
+        if kind == "near":
+            self.report.near_reads = len(clients.near)
+            self.report.near_oldest = check_near(self.cluster, clients.near, clients.events, fail)
+        if len(clients.events) < 50 or not self.report.actions or (kind == "near" and not clients.near):
             raise fail("vacuous", f"{len(clients.events)} operations, {self.report.actions}")
 
     def _summed_up(self) -> CacheReport:
@@ -225,4 +279,12 @@ class _Campaign:
         report.counters = Counter(self.cluster.counters)
         for node in self.cluster.running:
             report.counters.update(node.machine.counters())
+            report.evicted += node.machine.info(self.cluster.definition.name)["evicted"]
         return report
+
+
+def _definition(kind: str, replicas: int, rng: Random) -> Definition:
+    if kind == "bounds":
+        most = rng.choice((10, 20, None))
+        return Definition("cache", replicas=replicas, max_entries=most, max_bytes=None if most else 6000)
+    return Definition("cache", replicas=replicas, near=kind == "near")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+from .._cache.near import SILENCE
 from .._cache.placement import Owner, partition_of
 from .._cache.space import Space
 from .cache_cluster import CacheCluster, CacheNode
-from .cache_history import LockEvent
+from .cache_history import LockEvent, NearRead
 from .checkers import CheckFailed
 from .linearizable import Event, linearizable
 
 __all__ = [
-    "check_bounds", "check_converged", "check_copies", "check_linearizable", "check_locks", "check_newest",
-    "newest_writes", "space_of",
+    "check_bounds", "check_converged", "check_copies", "check_linearizable", "check_locks", "check_near",
+    "check_newest", "check_no_trace", "check_nothing_old", "newest_writes", "space_of",
 ]  # fmt: skip
 
 Fail = Callable[[str, str], CheckFailed]
@@ -128,6 +129,41 @@ def check_copies(cluster: CacheCluster, asked: CacheNode, events: Sequence[Event
                 holders.append(node.name)
         if len(holders) < least:
             raise fail("synced", f"said {asked.name}, and only {holders} have {event}")
+
+
+def check_nothing_old(cluster: CacheCluster, events: Sequence[Event], fail: Fail) -> None:
+    """Nobody holds an entry that is older than an acknowledged write: whatever is gone stays gone."""
+    for event in newest_writes(events):
+        for node in cluster.running:
+            entry = space_of(node).store.get(event.key, cluster.now + node.offset)
+            if entry is not None and entry.version < event.version:
+                raise fail("old", f"{node.name} has {entry.value!r} of version {entry.version} after {event}")
+
+
+def check_near(cluster: CacheCluster, reads: Sequence[NearRead], events: Sequence[Event], fail: Fail) -> float:
+    """No near copy was read later after it was overwritten than is promised; return the greatest age seen."""
+    limits, faults = cluster.limits, cluster.faults
+    bound = SILENCE * limits.near_interval + faults.delay + faults.jitter
+    writes: dict[bytes, list[Event]] = {}
+    for event in events:
+        if event.known and event.version and event.kind != "get":
+            writes.setdefault(event.key, []).append(event)
+    oldest = 0.0
+    for read in reads:
+        ends = [event.ended for event in writes.get(read.key, ()) if event.version > read.version]
+        age = read.at - min(ends, default=read.at)
+        oldest = max(oldest, age)
+        if age > bound:
+            raise fail("near", f"{read} was read {age:.3f} s after it was overwritten; the bound is {bound:.3f} s")
+    return oldest
+
+
+def check_no_trace(cluster: CacheCluster, fail: Fail) -> None:
+    """All entries had a time to live, and that is over: there is nothing left of them."""
+    for node in cluster.running:
+        store = space_of(node).store
+        if store.entries or store.bytes or any(store.digests) or any(store.tables):
+            raise fail("trace", f"{node.name} still has {store.entries} entries, {store.bytes} bytes")
 
 
 def check_bounds(cluster: CacheCluster, fail: Fail) -> None:

@@ -98,6 +98,7 @@ class CacheCluster:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self._news = 0
+        self._retired: dict[str, bytes] = {}  # by name: the boot id of the process that announces nothing
         self._armed: dict[int, float] = {}
         self._open: dict[tuple[int, int, int], None] = {}  # (node, life, call): not ended yet
         self._later: dict[Later, Callable[[Encoded], None]] = {}
@@ -160,6 +161,27 @@ class CacheCluster:
         self._tell(node.name, node.boot)
         for other in others:
             self.at(self.now + self.random.random() * self.spread, self._relearn(node, other))
+
+    def retire(self, node: CacheNode, seconds: float) -> bool:
+        """The process announces the cache no more, hands over what it has, and ends; return whether it could."""
+        node.machine.retire(self.definition.name, self.now + node.offset)
+        self.pull(node)
+        self._retired[node.name] = node.boot
+        for other in self.running:
+            self.at(self.now + self.random.random() * self.spread, self._again(other))
+        done = self.run_until(lambda: node.machine.retired(self.definition.name), seconds)
+        self.crash(node)
+        return done
+
+    def _again(self, node: CacheNode) -> Callable[[], None]:
+        """Show `node` its view anew."""
+        life = node.lives
+
+        def again() -> None:
+            if node.running and node.lives == life:
+                self._show(node)
+
+        return again
 
     def suspect(self, observers: list[CacheNode], subject: CacheNode, seconds: float) -> None:
         """`observers` wrongly hold `subject` for dead, each for about `seconds`."""
@@ -226,7 +248,7 @@ class CacheCluster:
     def _show(self, node: CacheNode) -> None:
         self.counters["views"] += 1
         view = {
-            name: (boot, {self.definition.name: self.definition})
+            name: (boot, {} if self._retired.get(name) == boot else {self.definition.name: self.definition})
             for name, (_, boot) in node.known.items()
             if boot is not None
         }

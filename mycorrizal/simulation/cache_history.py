@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._cache.machine import CacheMachine
 from .._cache.operations import Kind, Op, Result, Status
-from .._wire.values import decode_packed
+from .._cache.placement import partition_of
+from .._cache.survey import CLEAR_KEYS
 from ..exceptions import CacheOutcomeUnknown, MycorrizalError
 from .cache_cluster import CacheCluster, CacheNode
 from .linearizable import FOREVER, Event
 
-__all__ = ["Clients", "LockEvent", "number"]
+__all__ = ["ALL_KINDS", "Clients", "LockEvent", "NearRead"]
+
+ALL_KINDS = ("get", "get", "set", "expiring", "expiring", "delete", "delete", "lease", "clear", "many")
+"""What is done where histories need not be linearizable: also what expires, and clearing everything."""
 
 _KINDS = ("get", "get", "get", "set", "set", "delete", "add", "cas", "incr", "incr", "lock", "many")
 LEASE = 2.0
 TIMEOUT = 3.0
 
 
-def number(raw: bytes) -> object:
-    """Return the value in its wire form."""
-    return decode_packed(raw)
+class NearRead(NamedTuple):
+    """A near copy that was read."""
+
+    key: bytes
+    version: int
+    at: float
 
 
 class LockEvent:
@@ -44,6 +51,7 @@ class Clients:
     Attributes:
         events: what was called and answered.
         locks: the locks that were granted.
+        near: near copies that were read.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Clients:
     ) -> None:
         self.events: list[Event] = []
         self.locks: list[LockEvent] = []
+        self.near: list[NearRead] = []
         self.refused = 0
         self.unknown = 0
         self.stopped = False
@@ -86,6 +95,14 @@ class Clients:
             self._next(node, client)
         elif kind == "lock":
             self._lock(node, client, b"\x00lock\x00" + key)
+        elif kind == "near":
+            self._near(node, client, key)
+        elif kind == "expiring":
+            self._do(node, client, [("set", key, self._value())], ttl=1 + int(rng.random() * 3000))
+        elif kind == "lease":
+            self._lease(node, client, key)
+        elif kind == "clear":
+            self._clear(node, client)
         elif kind == "many":
             self._many(node, client)
         elif kind == "incr":
@@ -93,7 +110,7 @@ class Clients:
         elif kind == "cas":
             self._cas(node, client, key)
         else:
-            self._do(node, client, [(kind, key, self._value())])
+            self._do(node, client, [(kind, key, self._value())], ttl=4000 if "expiring" in self._kinds else 0)
 
     def _value(self) -> bytes:
         self._values += 1
@@ -101,7 +118,7 @@ class Clients:
 
     def _many(self, node: CacheNode, client: int) -> None:
         steps = [("set" if index % 2 else "get", key, self._value()) for index, key in enumerate(self._keys)]
-        self._do(node, client, steps)
+        self._do(node, client, steps, ttl=2000 if "expiring" in self._kinds else 0)
 
     def _cas(self, node: CacheNode, client: int, key: bytes) -> None:
         """Read, then swap what was read."""
@@ -109,9 +126,48 @@ class Clients:
         expected = known[-1].answer if known else b"nothing"
         self._do(node, client, [("cas", key, (expected, self._value()))])
 
-    def _do(self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]]) -> None:
+    def _near(self, node: CacheNode, client: int, key: bytes) -> None:
+        """Read as the facade does: the near copy if there is one that is believed, else the primary."""
+        now = self._cluster.now + node.offset
+        near = node.machine.near(self._cluster.definition.name)
+        place = partition_of(key)
+        entry = near.tables[place].get(key)
+        if entry is not None and near.until[place] > now and entry.expires > now:
+            self.near.append(NearRead(key, entry.version, self._cluster.now))
+            self._next(node, client)
+        else:
+            self._do(node, client, [("get", key, None)])
+
+    def _lease(self, node: CacheNode, client: int, key: bytes) -> None:
+        """Get, or compute, or fail to."""
+        takes, dies = self._rng.random() * 0.5, self._rng.random() < 0.2
+
+        def leased(outcomes: list[Result | MycorrizalError] | None) -> None:
+            outcome = outcomes[0] if outcomes else None
+            if isinstance(outcome, Result) and outcome.status == Status.LEASED and not dies:
+                self._cluster.at(self._cluster.now + takes, lambda: computed(outcome.number))
+            else:
+                self._next(node, client)
+
+        def computed(token: int) -> None:
+            if node.running:
+                self._do(node, client, [("set", key, self._value())], ttl=2000, token=token)
+            else:
+                self._next(node, client)
+
+        self._cluster.ask(node, _operate([Op(Kind.LEASE, key, number=300, wait=1000, early=500)]), leased)
+
+    def _clear(self, node: CacheNode, client: int) -> None:
+        ops = [Op(Kind.CLEAR, key) for key in CLEAR_KEYS]
+        self._cluster.ask(node, _operate(ops), lambda _: self._next(node, client))
+
+    def _do(
+        self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]], *, ttl: int = 0, token: int = 0
+    ) -> None:
         began = self._cluster.now
         ops = [_op(*step) for step in steps]
+        if ttl:
+            ops = [op._replace(ttl=ttl, number=token) for op in ops]
 
         def done(outcomes: list[Result | MycorrizalError] | None) -> None:
             now = self._cluster.now
