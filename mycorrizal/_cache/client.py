@@ -123,12 +123,12 @@ class Client:
             batch.append(attempt)
             size += len(attempt.op.key) + len(attempt.op.value or b"") + 64
             if len(batch) >= limits.batch_records or size >= limits.batch_bytes:
-                self._send_batch(owner, batch, now)
+                self._send_batch(owner, batch, size, now)
                 batch, size = [], 0
         if batch:
-            self._send_batch(owner, batch, now)
+            self._send_batch(owner, batch, size, now)
 
-    def _send_batch(self, owner: Owner, batch: list[_Attempt], now: float) -> None:
+    def _send_batch(self, owner: Owner, batch: list[_Attempt], size: int, now: float) -> None:
         ops = [self._prepared(attempt, now) for attempt in batch]
         for attempt in batch:
             attempt.owner = owner
@@ -154,7 +154,7 @@ class Client:
 
         left = max(1, int((deadline - now) * 1000))
         body = [pack_ops(ops), left]
-        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest)
+        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest, size)
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
         status = result.status

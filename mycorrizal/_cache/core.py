@@ -70,15 +70,18 @@ class Core:
 
     def call(
         self, member: Owner, kind: Message, cache: str, body: list[Any], done: Done, now: float,
-        deadline: float | None = None, patience: float = 0.0,
+        deadline: float | None = None, patience: float = 0.0, size: int = 0,
     ) -> None:  # fmt: skip
-        """Ask `member`, which may take `patience` seconds longer; ``done`` gets the answer or the failure."""
+        """Ask `member`, which may take `patience` seconds longer; ``done`` gets the answer or the failure.
+
+        `size`: about how many bytes of values are in `body`.
+        """
         latest = now + self.limits.call_timeout + patience
         deadline = latest if deadline is None else min(deadline, latest)
         self._next_call += 1
         self._calls[self._next_call] = done
         request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
-        self.outgoing.append(Call(self._next_call, member, encode(request), deadline))
+        self.outgoing.append(Call(self._next_call, member, encode(request, size), deadline))
 
     def notify(self, member: Owner, kind: Message, cache: str, body: list[Any]) -> None:
         """Tell `member`; it may get lost."""

@@ -195,7 +195,7 @@ class Fill:
         ends = [push.start, store.floors[place], store.cleared[place]]
         body = [place, push.mark, first, last, ends, pack_records(records, now), outcomes]
         self._core.counters["fill_bytes"] += size
-        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now)
+        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now, size=size)
 
     def _pushed(
         self, peer: _Peer, push: _Push, last: bool, size: int, outcome: Reply | Failure, now: float

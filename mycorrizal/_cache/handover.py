@@ -319,8 +319,8 @@ class Handover:
             copies.append(list(copy_of(self._space, shard)))
         return [copies]
 
-    def give(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
-        """Answer a PULL: a piece of our copy, in the order of keys; None if `sender` is not primary."""
+    def give(self, sender: Owner, body: list[Any], now: float) -> tuple[list[Any], int] | None:
+        """Answer a PULL: a piece of our copy, in the order of keys, and its size; None if `sender` is not primary."""
         place, after, *_ = parts(body, 2)
         shard = self._space.shards[partition(place)]
         if shard.primary != sender or type(after) is not bytes:
@@ -343,7 +343,7 @@ class Handover:
         if len(records) < len(keys):
             following = records[-1].key
         outcomes = self._space.outcomes(shard, now) if not after else []
-        return [pack_records(records, now), following, outcomes]
+        return [pack_records(records, now), following, outcomes], size
 
     def released(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
         """A member has copies that we should have asked for."""

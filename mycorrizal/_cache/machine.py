@@ -194,6 +194,7 @@ class CacheMachine:
 
     def receive(self, sender: str, payload: Payload, now: float) -> Encoded | Later:
         """Answer a peer's request, at once or later. Bad bytes are counted and answered with ``BAD``."""
+        answer: Reply | Encoded | Later
         try:
             request = decode_request(payload)
             answer = self._serve(sender, request, now)
@@ -201,7 +202,7 @@ class CacheMachine:
             self._core.counters["bad_requests"] += 1
             answer = Reply(Answer.BAD, 0, [])
         self._turn(now)
-        return answer if isinstance(answer, Later) else encode(answer)
+        return answer if isinstance(answer, Later | Encoded) else encode(answer)
 
     def notice(self, sender: str, payload: Payload, now: float) -> None:
         """Take a peer's notice."""
@@ -217,7 +218,7 @@ class CacheMachine:
     def _reply(self, status: int, body: list[Any]) -> Reply:
         return Reply(status, self._core.clock.peek(), body)
 
-    def _serve(self, name: str, request: Request, now: float) -> Reply | Later:
+    def _serve(self, name: str, request: Request, now: float) -> Reply | Encoded | Later:
         if request.to != self._core.me.boot:
             return self._reply(Answer.WRONG_PROCESS, [])
         if not self._core.clock.observe(request.clock, now):
@@ -228,13 +229,13 @@ class CacheMachine:
         sender, kind, body = Owner(name, request.boot), request.kind, request.body
         if kind == Message.OPERATE:
             return self._operate_for(space, sender, body, now)
+        if kind == Message.PULL:
+            return self._give(space, sender, body, now)
         answer: list[Any] | None
         if kind == Message.REPLICATE:
             answer = space.replication.receive(sender, body, now)
         elif kind == Message.CLAIM:
             answer = space.handover.agree(sender, body, now)
-        elif kind == Message.PULL:
-            answer = space.handover.give(sender, body, now)
         elif kind == Message.OFFER:
             answer = space.fill.offered(sender, body, now)
         elif kind == Message.PUSH:
@@ -253,7 +254,14 @@ class CacheMachine:
             raise RemoteProtocolError(f"a cache request of unknown kind {kind}")
         return self._reply(Answer.REFUSED, []) if answer is None else self._reply(Answer.OK, answer)
 
-    def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Reply | Later:
+    def _give(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded:
+        given = space.handover.give(sender, body, now)
+        if given is None:
+            return encode(self._reply(Answer.REFUSED, []))
+        answer, size = given
+        return encode(self._reply(Answer.OK, answer), size)
+
+    def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
         items, left = parts(body, 2)
         ops = parse_ops(items)
         if type(left) is not int or left < 0 or not ops:
@@ -268,11 +276,15 @@ class CacheMachine:
                 later.results[index] = result
                 later.left -= 1
                 if not later.left and answered_now:
-                    self._replies.append((later, encode(self._reply(Answer.OK, [pack_results(later.results)]))))
+                    self._replies.append((later, self._results(later.results)))
 
             space.primary.submit(Pending(op, sender, done, until), now)
         answered_now = True
-        return later if later.left else self._reply(Answer.OK, [pack_results(later.results)])
+        return later if later.left else self._results(later.results)
+
+    def _results(self, results: list[Result]) -> Encoded:
+        size = sum([len(result.value) for result in results if result.value is not None])
+        return encode(self._reply(Answer.OK, [pack_results(results)]), size)
 
     def answered(self, call: int, payload: Payload, now: float) -> None:
         """The answer to one of ``calls_to_start``."""

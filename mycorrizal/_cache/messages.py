@@ -14,6 +14,8 @@ import enum
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import cbor2
+
 from .._wire.values import DEFAULT, Codecs, Encoded, encode_value
 from ..exceptions import RemoteProtocolError
 from .entry import NEVER
@@ -108,9 +110,16 @@ class Copy(NamedTuple):
 Offer = Copy
 
 
-def encode(request: Request | Reply) -> Encoded:
-    """Return a message ready to be sent."""
-    return encode_value(list(request))
+BULK = 64 << 10
+"""Bytes of values from which a message is worth a walk that keeps large ones beside its header, uncopied."""
+
+
+def encode(message: Request | Reply, size: int = 0) -> Encoded:
+    """Return a message ready to be sent; `size`: about how many bytes of values are in it."""
+    if size >= BULK:
+        return encode_value(list(message))
+    header = cbor2.dumps(list(message))
+    return Encoded(header, (), b"\x00" + len(header).to_bytes(4, "big"), len(header) + 5)
 
 
 def _decode(payload: Payload, fields: int) -> list[Any]:

@@ -99,7 +99,7 @@ class Replication:
             self._batch_done(backup, outbox, batch, outcome, now)
 
         body = [pack_records([record for record, _ in batch], now)]
-        self._core.call(backup, Message.REPLICATE, self._space.name, body, done, now)
+        self._core.call(backup, Message.REPLICATE, self._space.name, body, done, now, size=size)
 
     def _wanted(self, backup: Owner, record: Record, flight: Flight | None) -> bool:
         if flight is not None:
