@@ -65,7 +65,7 @@ class Core:
         self.outgoing: list[Call] = []
         self.notices: list[tuple[Owner, Encoded]] = []
         self.completions: list[tuple[Any, Any]] = []
-        self._calls: dict[int, Done] = {}
+        self._calls: dict[int, tuple[Owner, Done]] = {}
         self._next_call = 0
 
     def call(
@@ -79,7 +79,7 @@ class Core:
         latest = now + self.limits.call_timeout + patience
         deadline = latest if deadline is None else min(deadline, latest)
         self._next_call += 1
-        self._calls[self._next_call] = done
+        self._calls[self._next_call] = member, done
         request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
         self.outgoing.append(Call(self._next_call, member, encode(request, size), deadline))
 
@@ -90,14 +90,21 @@ class Core:
 
     def end_call(self, number: int, outcome: Reply | Failure, now: float) -> None:
         """A call is over."""
-        done = self._calls.pop(number, None)
-        if done is None:
+        call = self._calls.pop(number, None)
+        if call is None:
             return
+        _, done = call
         try:
             done(outcome, now)
         except RemoteProtocolError:  # raised before anything was changed
             self.counters["bad_answers"] += 1
             done(Failure(indeterminate=True), now)
+
+    def bury(self, now: float) -> None:
+        """End the calls to processes that are not in our view any more: nobody would answer."""
+        for number in [number for number, (member, _) in self._calls.items() if member not in self.alive]:
+            self.counters["calls_ended"] += 1
+            self.end_call(number, Failure(indeterminate=True), now)
 
     def backoff(self, attempt: int) -> float:
         """Return how long to wait before the next attempt: doubling, with jitter."""

@@ -80,7 +80,7 @@ class Limits:
     """Records in one message."""
     backlog_records: int = 1 << 16
     """Records that wait for one backup that need not be waited for; more, and it is filled anew instead."""
-    outcomes: int = 256
+    outcomes: int = 512
     """Outcomes remembered for each partition, so that a retry is recognised; the oldest go first."""
     outcomes_age: float = 60.0
     """Seconds they are remembered for, and so the longest that an operation is retried."""

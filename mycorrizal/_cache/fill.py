@@ -5,6 +5,9 @@ pushed meanwhile, key by key, and newest version wins. At the end the backup
 drops what it holds beside that, so that copies are equal: what was evicted,
 or deleted so long ago that no tombstone is left. Equal digests spare the push.
 
+A backup whose copy the primary has not heard of yet takes no push: what the
+primary lacks would be dropped.
+
 The same comparison runs for every backup once an ``audit_interval``.
 """
 
@@ -216,6 +219,8 @@ class Fill:
         else:
             peer.push = None
             peer.attempt = 0
+            peer.not_before = self._core.pace.take(size, now)
+            self._core.timers.call_at(peer.not_before, lambda now: self.wake())
             peer.wanted.pop(push.shard.partition, None)
             if push.shard.epoch == push.epoch and push.shard.serving:
                 push.shard.fills.pop(push.backup, None)

@@ -68,9 +68,10 @@ class Claim:
 class _Peer:
     """What is going on with one member."""
 
-    __slots__ = ("attempt", "claiming", "not_before", "pull")
+    __slots__ = ("attempt", "claiming", "not_before", "pull", "pull_after")
 
     def __init__(self) -> None:
+        self.pull_after = 0.0
         self.claiming = False
         self.attempt = 0
         self.not_before = 0.0
@@ -181,7 +182,7 @@ class Handover:
             peer = self._peers.setdefault(member, _Peer())
             if places and not peer.claiming and peer.not_before <= now:
                 self._ask(member, peer, places, now)
-            if peer.pull is None:
+            if peer.pull is None and peer.pull_after <= now:
                 self._next_pull(member, peer, now)
 
     def _ask(self, member: Owner, peer: _Peer, places: list[int], now: float) -> None:
@@ -213,7 +214,12 @@ class Handover:
                 continue
             agreed += 1
             del claim.asking[member]
-            if copy.size or copy.cleared > self._space.store.cleared[copy.partition]:
+            store = self._space.store
+            if (
+                copy.size
+                or copy.cleared > store.cleared[copy.partition]
+                or copy.floor > store.floors[copy.partition]
+            ):
                 claim.pulling[member] = copy
             self._advance(shard, now)
         self._space.wake()
@@ -227,7 +233,7 @@ class Handover:
                 continue
             copy = claim.pulling[member]
             if copy[:3] == copy_of(self._space, shard)[:3]:
-                self._pulled(shard, claim, member, copy, now)
+                self._pulled(shard, claim, member, copy, None, now)
                 continue
             peer.pull = _Pull(member, shard, claim, copy)
             self._pull(peer, peer.pull, b"", now)
@@ -245,14 +251,13 @@ class Handover:
                 self._pull_failed(peer, pull, now)
                 return
             following = self._merge(pull, outcome.body, now)
+            at = self._core.pace.take(sum([len(row[1] or b"") + 100 for row in outcome.body[0]]), now)
             if following is None:
                 peer.pull = None
-                self._pulled(pull.shard, pull.claim, pull.member, pull.copy, now)
-                self._space.wake()
-                return
-            size = sum(len(row[1] or b"") + 100 for row in outcome.body[0])
-            at = self._core.pace.take(size, now)
-            if at > now:
+                peer.pull_after = at
+                self._pulled(pull.shard, pull.claim, pull.member, pull.copy, pull.seen, now)
+                self._core.timers.call_at(at, lambda now: self._space.wake())
+            elif at > now:
                 self._core.timers.call_at(at, lambda now: self._continue(peer, pull, following, now))
             else:
                 self._pull(peer, pull, following, now)
@@ -290,11 +295,11 @@ class Handover:
             space.apply(record, now)
         return following if type(following) is bytes and following else None
 
-    def _pulled(self, shard: Shard, claim: Claim, member: Owner, copy: Copy, now: float) -> None:
-        """We have all that `member` has."""
+    def _pulled(
+        self, shard: Shard, claim: Claim, member: Owner, copy: Copy, seen: dict[bytes, None] | None, now: float
+    ) -> None:
+        """We have all that `member` has: the keys `seen`, or (None) the same as we."""
         store = self._space.store
-        peer = self._peers[member]
-        seen = peer.pull.seen if peer.pull is not None else None
         if copy.floor > store.floors[shard.partition]:
             if seen is not None:
                 for key, entry in list(store.tables[shard.partition].items()):

@@ -126,6 +126,7 @@ class CacheMachine:
         self._core.alive = dict.fromkeys(alive)
         for space in self._spaces.values():
             self._set_view(space, now)
+        self._core.bury(now)
         self._turn(now)
 
     def _set_view(self, space: Space, now: float) -> None:

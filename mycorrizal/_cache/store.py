@@ -91,8 +91,10 @@ class Store:
         return max(version, self.cleared[partition])
 
     def holds(self, partition: int) -> bool:
-        """Return whether there is anything of a partition here."""
-        return bool(self.tables[partition] or self.graves[partition] or self.cleared[partition])
+        """Return whether there is anything of a partition here; knowing of old deletes is something too."""
+        return bool(
+            self.tables[partition] or self.graves[partition] or self.cleared[partition] or self.floors[partition]
+        )
 
     # -- writing ------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Survey:
                 else:
                     self._keys_came(cursor, parts(outcome.body, 1)[0], ticket)
 
-            body = [bitmap(cursor.left), cursor.after, most]
+            body = [first, bitmap(cursor.left), cursor.after, most]
             self._core.call(owner, Message.KEYS, self._space.name, body, done, now, deadline)
 
     def _keys_later(self, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
@@ -99,10 +99,10 @@ class Survey:
 
     def give_keys(self, body: list[Any]) -> list[Any] | None:
         """Answer KEYS, beginning with the first partition; None if we do not serve that."""
-        wanted, after, most, *_ = parts(body, 3)
-        places = partitions(wanted)
-        if not places or not self._space.shards[places[0]].serving:
+        first, wanted, after, most, *_ = parts(body, 4)
+        if not self._space.shards[partition(first)].serving:
             return None
+        places = [first, *[place for place in partitions(wanted) if place != first]]
         if type(after) is not bytes or type(most) is not int or not 0 < most <= 1 << 16:
             raise RemoteProtocolError("a request for keys that asks for none")
         return [self._keys(places, after, most)]

@@ -101,7 +101,7 @@ class Clients:
             self._do(node, client, [("set", key, self._value())], ttl=1 + int(rng.random() * 3000))
         elif kind == "lease":
             self._lease(node, client, key)
-        elif kind == "clear":
+        elif kind == "clear" and rng.random() < 0.1:  # 256 operations
             self._clear(node, client)
         elif kind == "many":
             self._many(node, client)
@@ -110,7 +110,8 @@ class Clients:
         elif kind == "cas":
             self._cas(node, client, key)
         else:
-            self._do(node, client, [(kind, key, self._value())], ttl=4000 if "expiring" in self._kinds else 0)
+            kind = "get" if kind == "clear" else kind
+            self._do(node, client, [(kind, key, self._value())], ttl=15_000 if "expiring" in self._kinds else 0)
 
     def _value(self) -> bytes:
         self._values += 1
@@ -118,7 +119,7 @@ class Clients:
 
     def _many(self, node: CacheNode, client: int) -> None:
         steps = [("set" if index % 2 else "get", key, self._value()) for index, key in enumerate(self._keys)]
-        self._do(node, client, steps, ttl=2000 if "expiring" in self._kinds else 0)
+        self._do(node, client, steps, ttl=15_000 if "expiring" in self._kinds else 0)
 
     def _cas(self, node: CacheNode, client: int, key: bytes) -> None:
         """Read, then swap what was read."""

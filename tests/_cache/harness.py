@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from mycorrizal._cache.definition import Definition, Limits
-from mycorrizal._cache.machine import CacheMachine
+from mycorrizal._cache.machine import CacheMachine, Later
 from mycorrizal._cache.messages import Payload, Reply, Request, decode_reply, encode
 from mycorrizal._cache.operations import Kind, Op, Result
 from mycorrizal._cache.placement import Owner, partition_of
@@ -50,7 +50,7 @@ def ask(machine: CacheMachine, *ops: Op, now: float = 0.0, deadline: float | Non
     return next((outcome for ticket, outcome in machine.completions() if ticket == "ticket"), None)
 
 
-def reply_of(answer: object) -> Reply:
+def reply_of(answer: Encoded | Later) -> Reply:
     """Return what a machine answered to a request."""
     assert isinstance(answer, Encoded)
     return decode_reply(arrived(answer))

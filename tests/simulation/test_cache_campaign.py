@@ -5,19 +5,37 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from mycorrizal._cache.fill import Fill
+from mycorrizal._cache.handover import Handover
+from mycorrizal._cache.leases import Leases
+from mycorrizal._cache.near import Near
+from mycorrizal._cache.primary import Primary
+from mycorrizal._cache.replication import Replication
+from mycorrizal._cache.space import Space
+from mycorrizal._cache.store import Store
+from mycorrizal._cache.versions import VersionClock
 from mycorrizal.simulation.cache_campaign import KINDS, run_cache_campaign
+from mycorrizal.simulation.checkers import CheckFailed
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_campaign(kind: str, seed: int) -> None:
     report = run_cache_campaign(seed, kind=kind, duration=6.0)
     print(report)  # shown when it fails, and with -s
     assert report.operations > 100 and not report.undecided
     assert report.synced_after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_more_campaigns(seed: int) -> None:
+    print(run_cache_campaign(seed))
 
 
 def test_the_same_seed_is_the_same_campaign() -> None:
@@ -35,3 +53,175 @@ def test_no_hash_order_matters() -> None:
         for seed in ("1", "2")
     }  # fmt: skip
     assert len(digests) == 1
+
+
+# -- planted faults -------------------------------------------------------------------------
+
+
+def forgets_the_backup(patch: pytest.MonkeyPatch) -> None:
+    """Writes are acknowledged before the backup has them."""
+    patch.setattr(Primary, "land", _land_at_once)
+    write = Primary._write
+
+    def hasty(self: Primary, shard: Any, pending: Any, entry: Any, now: float) -> None:
+        write(self, shard, pending, entry, now)
+        flight = shard.flights.get(pending.op.key)
+        if flight is not None:
+            flight.waiting.clear()
+            self.land(flight, now)
+
+    patch.setattr(Primary, "_write", hasty)
+
+
+_land = Primary.land
+
+
+def _land_at_once(self: Primary, flight: Any, now: float) -> None:
+    flight.waiting.clear()
+    _land(self, flight, now)
+
+
+def serves_without_asking(patch: pytest.MonkeyPatch) -> None:
+    """A new primary does not hear the others first."""
+    claim = Handover.claim
+
+    def eager(self: Handover, shard: Any, now: float, who: Any = None) -> None:
+        claim(self, shard, now, who)
+        shard.claim = None
+        self._space.start_serving(shard, now)
+
+    patch.setattr(Handover, "claim", eager)
+
+
+def forgets_what_it_did(patch: pytest.MonkeyPatch) -> None:
+    """Retries are done again."""
+    patch.setattr(Primary, "_remembered", lambda self, shard, op, now: None)
+
+
+def is_synced_at_once(patch: pytest.MonkeyPatch) -> None:
+    """``synced`` does not look."""
+    patch.setattr(Space, "synced", property(lambda self: True))
+
+
+def lets_deletes_go(patch: pytest.MonkeyPatch) -> None:
+    """Deletes leave no tombstone."""
+
+    def bury(self: Store, key: bytes, version: int, now: float) -> bool:
+        for table in self.tables:
+            if key in table and table[key].version < version:
+                self._remove(self.tables.index(table), table[key])
+                return True
+        return False
+
+    patch.setattr(Store, "bury", bury)
+
+
+def takes_the_latest_to_arrive(patch: pytest.MonkeyPatch) -> None:
+    """Copies are overwritten by whatever comes last."""
+    put = Store.put
+
+    def blind(self: Store, key: bytes, value: bytes, version: int, expires: float) -> bool:
+        for place, table in enumerate(self.tables):
+            if key in table:
+                self._remove(place, table[key])
+        return put(self, key, value, version, expires)
+
+    patch.setattr(Store, "put", blind)
+
+
+def trusts_its_own_clock(patch: pytest.MonkeyPatch) -> None:
+    """Versions do not rise above what was seen."""
+    patch.setattr(VersionClock, "observe", lambda self, version, now: True)
+
+
+def never_fills(patch: pytest.MonkeyPatch) -> None:
+    """New backups get no copy of what was there."""
+
+    def nothing(self: Fill, now: float) -> None:
+        for shard in self._space.shards:
+            shard.fills = {}
+
+    patch.setattr(Fill, "flush", nothing)
+
+
+def drops_copies_early(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is no owner any more keeps nothing, whether or not the owners have it."""
+
+    def hasty(self: Handover, now: float) -> None:
+        for shard in self._space.shards:
+            if self._core.me not in shard.owners:
+                self._space.store.forget(shard.partition)
+
+    patch.setattr(Handover, "keep_house", hasty)
+
+
+def gives_a_lock_twice(patch: pytest.MonkeyPatch) -> None:
+    """Who waits for a lock gets it."""
+
+    def park(self: Leases, pending: Any, look_at: float, now: float) -> None:
+        self._space.store.discard(0, b"")
+        for place, table in enumerate(self._space.store.tables):
+            if pending.op.key in table:
+                self._space.store.discard(place, pending.op.key)
+        self._primary.submit(pending, now)
+
+    patch.setattr(Leases, "park", park)
+
+
+def takes_writes_from_anybody(patch: pytest.MonkeyPatch) -> None:
+    """A backup that sees nothing newer acknowledges, and does not write."""
+    receive = Replication.receive
+
+    def careless(self: Replication, sender: Any, body: list[Any], now: float) -> list[Any]:
+        if self._core.rng.random() < 0.2:
+            return [[]]
+        return receive(self, sender, body, now)
+
+    patch.setattr(Replication, "receive", careless)
+
+
+def keeps_near_copies(patch: pytest.MonkeyPatch) -> None:
+    """Invalidations are heard, and the copies stay."""
+
+    def deaf(self: Near, sender: Any, body: list[Any], now: float) -> None:
+        for place in range(256):
+            self.until[place] = max(self.until[place], now + 2.0) if self.tables[place] else self.until[place]
+
+    patch.setattr(Near, "heard", deaf)
+
+
+def evicts_nothing(patch: pytest.MonkeyPatch) -> None:
+    """There are no bounds."""
+    patch.setattr(Store, "_evict", lambda self: None)
+
+
+PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
+    (forgets_the_backup, "crashes"),
+    (serves_without_asking, "crashes"),
+    (forgets_what_it_did, "stable"),
+    (is_synced_at_once, "crashes"),
+    (lets_deletes_go, "partitions"),
+    (takes_the_latest_to_arrive, "partitions"),
+    (trusts_its_own_clock, "crashes"),
+    (never_fills, "crashes"),
+    (drops_copies_early, "crashes"),
+    (gives_a_lock_twice, "stable"),
+    (takes_writes_from_anybody, "crashes"),
+    (keeps_near_copies, "near"),
+    (evicts_nothing, "bounds"),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind"), PLANTED, ids=lambda item: getattr(item, "__name__", item))
+def test_planted_fault_is_found(fault: Callable[[pytest.MonkeyPatch], None], kind: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fault(patch)
+        found = []
+        for seed in range(25):
+            try:
+                run_cache_campaign(seed, kind=kind)
+            except CheckFailed as failed:
+                found.append(failed)
+                break
+    print(*found)
+    assert found

@@ -1,0 +1,203 @@
+"""Claims, pulls, releases: a new primary has everything before it serves, and two never complete a write."""
+
+from __future__ import annotations
+
+from random import Random
+
+from mycorrizal._cache.definition import Definition, Limits
+from mycorrizal._cache.machine import CacheMachine
+from mycorrizal._cache.messages import Answer
+from mycorrizal._cache.operations import Kind, Op
+from mycorrizal._cache.placement import Owner, partition_of
+from mycorrizal._wire.values import Encoded
+from mycorrizal.exceptions import CacheOutcomeUnknown
+from tests._cache.harness import Caches, arrived, make_machine, reply_of, space_in
+
+
+def counters(caches: Caches, index: int) -> dict[str, int]:
+    return caches.nodes[index].machine.counters()
+
+
+def test_lone_member_serves_at_once() -> None:
+    assert all(shard.serving for shard in space_in(make_machine()).shards)
+
+
+def test_new_primary_does_not_serve_before_it_has_heard_everybody() -> None:
+    caches = Caches(3)
+    keys = caches.owned_by(0, count=30)
+    for key in keys:
+        caches.set(1, key, key)
+    caches.cluster.crash(caches.nodes[0])
+    caches.cluster.run(0.5)
+    caches.cluster.links.cut(2, 0)  # node 2 cannot be asked
+    caches.cluster.restart(caches.nodes[0])
+    caches.cluster.run(2.0)
+    assert not any(shard.serving for shard in caches.space(0).shards if shard.primary == caches.space(0).core.me)
+    caches.cluster.heal()
+    caches.cluster.run(6.0)
+    assert all(caches.get(2, key) == key for key in keys)
+
+
+def test_member_that_never_agrees_holds_a_takeover_up_for_so_long_only() -> None:
+    caches = Caches(3, limits=Limits(takeover_patience=3.0))
+    (key,) = caches.owned_by(0)
+    caches.set(1, key, b"v")
+    caches.cluster.suspect([caches.nodes[1]], caches.nodes[0], 60.0)  # node 1 alone holds node 0 for dead
+    caches.cluster.run(1.0)
+    assert caches.owners(key, 1)[0] == 1 or caches.owners(key, 1)[0] == 2
+    caches.cluster.run(4.0)
+    forced = sum(counters(caches, index).get("takeovers_forced", 0) for index in range(3))
+    assert forced > 0
+    assert not caches.synced(1, timeout=0.5)
+
+
+def test_primary_that_was_deposed_unawares_completes_no_write() -> None:
+    """Node 1 and 2 hold node 0 for dead; node 0 does not know it."""
+    caches = Caches(3)
+    (key,) = caches.owned_by(0)
+    caches.set(1, key, b"before")
+    caches.cluster.suspect(caches.nodes[1:], caches.nodes[0], 3.0)
+    caches.cluster.run(1.0)
+    caches.set(1, key, b"after")
+    (outcome,) = caches.do(0, Op(Kind.SET, key, value=b"never seen"), timeout=0.5)
+    assert isinstance(outcome, CacheOutcomeUnknown)
+    assert caches.get(2, key) == b"after"
+
+
+def test_deposed_primary_that_comes_back_learns_what_was_written_without_it() -> None:
+    caches = Caches(3)
+    keys = caches.owned_by(0, count=20)
+    for key in keys:
+        caches.set(1, key, b"before")
+    caches.cluster.suspect(caches.nodes[1:], caches.nodes[0], 2.0)
+    caches.cluster.run(1.0)
+    for key in keys:
+        caches.set(1, key, b"after")
+    caches.cluster.run(4.0)
+    assert [caches.get(0, key) for key in keys] == [b"after"] * 20
+    assert counters(caches, 0)["reclaims"] > 0
+
+
+def test_claims_are_answered_by_what_the_view_says() -> None:
+    machine = make_machine("a")
+    space = space_in(machine)
+    assert space.handover.agree(Owner("b", b"12345678"), [b"\xff" * 32], 0.0) == [[]]
+    assert machine.counters()["claims_refused"] == 256
+
+
+def test_partition_is_pulled_in_pieces() -> None:
+    caches = Caches(2, replicas=1, limits=Limits(batch_records=3, batch_bytes=500))
+    place = partition_of(b"k")
+    keys = [key for key in (b"%d" % index for index in range(20_000)) if partition_of(key) == place][:40]
+    owner = caches.owners(b"k")[0]
+    for key in keys:
+        caches.set(owner, key, b"x" * 50)
+    view = {
+        node.name: (node.boot, {} if node.index == owner else {"c": caches.cluster.definition})
+        for node in caches.nodes
+    }
+    for node in caches.nodes:
+        if node.index == owner:
+            node.machine.retire("c", caches.cluster.now + node.offset)
+        node.machine.members_changed(view, caches.cluster.now + node.offset)
+        caches.cluster.pull(node)
+    caches.cluster.run(3.0)
+    assert caches.nodes[owner].machine.retired("c")
+    assert sorted(caches.space(1 - owner).store.tables[place]) == sorted(keys)
+
+
+def test_delete_stays_a_delete_when_its_tombstone_is_gone() -> None:
+    """One side deleted and forgot that it did; the other side still has the entry."""
+    caches = Caches(2, limits=Limits(graves_age=2.0))
+    caches.set(0, b"k", b"v")
+    caches.set(0, b"other", b"v")
+    caches.cluster.split({0}, {1})
+    caches.cluster.run(0.5)
+    caches.one(0, Op(Kind.DELETE, b"k"))
+    caches.cluster.run(5.0)
+    assert not any(caches.space(0).store.graves)
+    assert caches.get(1, b"k") == b"v"
+    caches.cluster.heal()
+    caches.cluster.run(2.0)
+    assert [caches.get(node, b"k") for node in range(2)] == [None, None]
+    assert [caches.get(node, b"other") for node in range(2)] == [b"v", b"v"]
+
+
+def test_expired_write_is_not_undone_by_what_it_overwrote() -> None:
+    caches = Caches(2)
+    caches.set(0, b"k", b"older")
+    caches.cluster.split({0}, {1})
+    caches.cluster.run(0.5)
+    caches.set(0, b"k", b"newer", ttl=500)
+    caches.cluster.run(3.0)
+    assert caches.get(0, b"k") is None and caches.get(1, b"k") == b"older"
+    caches.cluster.heal()
+    caches.cluster.run(2.0)
+    assert [caches.get(node, b"k") for node in range(2)] == [None, None]
+
+
+def test_cleared_entries_do_not_come_back() -> None:
+    from mycorrizal._cache.survey import CLEAR_KEYS
+
+    caches = Caches(2)
+    caches.set(0, b"k", b"v")
+    caches.cluster.split({0}, {1})
+    caches.cluster.run(0.5)
+    caches.do(0, *[Op(Kind.CLEAR, key) for key in CLEAR_KEYS])
+    caches.set(0, b"new", b"v")
+    caches.cluster.heal()
+    caches.cluster.run(2.0)
+    assert [caches.get(node, b"k") for node in range(2)] == [None, None]
+    assert [caches.get(node, b"new") for node in range(2)] == [b"v", b"v"]
+
+
+def test_surplus_copy_is_kept_while_an_owner_lacks_its_own() -> None:
+    caches = Caches(3)
+    keys = [b"key%d" % index for index in range(200)]
+    caches.do(0, *[Op(Kind.SET, key, value=key) for key in keys])
+    caches.cluster.crash(caches.nodes[2])
+    caches.cluster.run(1.0)
+    assert caches.synced(0)
+    caches.cluster.links.cut(2, 0)
+    caches.cluster.links.cut(2, 1)
+    caches.cluster.restart(caches.nodes[2])
+    caches.cluster.run(5.0)
+    assert all(caches.holders(key) == [0, 1] for key in keys)
+    caches.cluster.heal()
+    caches.cluster.run(8.0)
+    assert all(sorted(caches.holders(key)) == sorted(caches.owners(key)) for key in keys)
+
+
+def test_moving_is_paced() -> None:
+    def seconds(rate: float) -> float:
+        caches = Caches(2, limits=Limits(rebalance_rate=rate, batch_bytes=20_000))
+        caches.do(0, *[Op(Kind.SET, b"key%d" % index, value=b"x" * 1000) for index in range(300)])
+        caches.cluster.crash(caches.nodes[1], noticed=False)
+        caches.cluster.restart(caches.nodes[1])
+        began = caches.cluster.now
+        assert caches.synced(0)
+        return caches.cluster.now - began
+
+    fast, slow = seconds(1e9), seconds(100e3)
+    assert fast < 0.5 and 1.2 < slow < 8.0
+
+
+def test_member_that_announces_a_cache_before_it_has_it_is_asked_again() -> None:
+    early = CacheMachine("early", b"earlyboo", rng=Random(1), wall=1.8e9, now=0.0)
+    machine = CacheMachine("me", b"me      ", rng=Random(1), wall=1.8e9, now=0.0)
+    machine.members_changed({"early": (b"earlyboo", {"c": Definition("c")})}, 0.0)
+    machine.define(Definition("c"), 0.0)
+    (call,) = machine.calls_to_start()
+    answer = early.receive("me", arrived(call.payload), 0.1)
+    assert isinstance(answer, Encoded)
+    assert reply_of(answer).status == Answer.UNKNOWN_CACHE
+    machine.answered(call.id, arrived(answer), 0.1)
+    assert not any(shard.serving for shard in space_in(machine).shards)
+    machine.handle_timer(0.6)
+    (again,) = machine.calls_to_start()
+    early.members_changed({"me": (b"me      ", {"c": Definition("c")})}, 0.7)
+    early.define(Definition("c"), 0.7)
+    answer = early.receive("me", arrived(again.payload), 0.7)
+    assert isinstance(answer, Encoded)
+    machine.answered(again.id, arrived(answer), 0.7)
+    assert any(shard.serving for shard in space_in(machine).shards)

@@ -1,0 +1,164 @@
+"""Leases to compute, and waiting for locks: one computes, the others wait, the dead are replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mycorrizal._cache.definition import Limits
+from mycorrizal._cache.entry import LOCK_PREFIX
+from mycorrizal._cache.operations import Kind, Op, Result, Status
+from tests._cache.harness import Caches, ask, make_machine
+
+LEASE = Op(Kind.LEASE, b"k", number=10_000, wait=20_000)
+
+
+def leased(found: list[Any]) -> Result:
+    assert len(found) == 1 and isinstance(found[0][0], Result), found
+    result: Result = found[0][0]
+    return result
+
+
+def test_hundred_callers_on_five_nodes_compute_once() -> None:
+    caches = Caches(5)
+    asked = [caches.start(index % 5, LEASE, timeout=30.0) for index in range(100)]
+    caches.cluster.run(0.5)
+    answered = [found for found in asked if found]
+    assert len(answered) == 1
+    result = leased(answered[0])
+    assert result.status == Status.LEASED and result.value is None
+    caches.set(0, b"k", b"computed", number=result.number)
+    caches.cluster.run(0.5)
+    assert all(leased(found).value == b"computed" for found in asked if found is not answered[0])
+
+
+def test_node_that_dies_while_computing_is_replaced_once() -> None:
+    caches = Caches(5)
+    primary = caches.owners(b"k")[0]
+    computing = next(index for index in range(5) if index not in caches.owners(b"k"))
+    first = caches.start(computing, LEASE, timeout=30.0)
+    caches.cluster.run(0.1)
+    assert leased(first).status == Status.LEASED
+    others = [caches.start(index, LEASE, timeout=30.0) for index in range(5) if index != computing for _ in range(20)]
+    caches.cluster.run(0.2)
+    assert not any(others)
+    caches.cluster.crash(caches.nodes[computing])
+    caches.cluster.run(1.0)
+    replaced = [found for found in others if found]
+    assert len(replaced) == 1
+    assert leased(replaced[0]).status == Status.LEASED
+    caches.set(primary, b"k", b"v", number=leased(replaced[0]).number)
+    caches.cluster.run(0.5)
+    assert [leased(found).value for found in others if found is not replaced[0]] == [b"v"] * 79
+
+
+def test_lease_runs_out_and_what_comes_late_is_not_stored() -> None:
+    caches = Caches(3)
+    slow = caches.one(0, LEASE._replace(number=500))
+    waiting = caches.start(1, LEASE)
+    caches.cluster.run(0.4)
+    assert not waiting
+    caches.cluster.run(0.3)
+    second = leased(waiting)
+    assert second.status == Status.LEASED and second.number > slow.number
+    assert caches.set(0, b"k", b"late", number=slow.number).status == Status.FAILED
+    assert caches.set(1, b"k", b"right", number=second.number).status == Status.OK
+    assert caches.get(2, b"k") == b"right"
+
+
+def test_write_or_delete_meanwhile_voids_the_lease() -> None:
+    """What was computed from old data must not be stored after an invalidation."""
+    caches = Caches(3)
+    token = caches.one(0, LEASE).number
+    caches.set(1, b"k", b"fresh")
+    assert caches.set(0, b"k", b"stale", number=token).status == Status.FAILED
+    assert caches.get(0, b"k") == b"fresh"
+
+
+def test_value_that_runs_out_soon_is_computed_by_one_while_the_others_take_it() -> None:
+    caches = Caches(3)
+    caches.set(0, b"k", b"old", ttl=5000)
+    early = LEASE._replace(early=4900)
+    assert caches.one(1, early).status == Status.OK
+    caches.cluster.run(1.0)
+    first, second = caches.one(1, early), caches.one(2, early)
+    assert (first.status, first.value) == (Status.LEASED, b"old")
+    assert (second.status, second.value) == (Status.OK, b"old")
+
+
+def test_caller_that_does_not_wait_is_told_how_long_the_lease_lasts() -> None:
+    machine = make_machine()
+    ask(machine, LEASE._replace(wait=0))
+    (result,) = ask(machine, LEASE._replace(wait=0), now=1.0)
+    assert result.status == Status.FAILED and result.ttl == 9000
+
+
+def test_wait_ends_with_the_callers_own_time() -> None:
+    caches = Caches(3)
+    caches.one(0, LEASE)
+    waiting = caches.start(1, LEASE._replace(wait=500))
+    caches.cluster.run(0.7)
+    assert leased(waiting).status == Status.FAILED
+
+
+def test_leases_are_bounded() -> None:
+    machine = make_machine(limits=Limits(leases=2))
+    for index in range(2):
+        ask(machine, LEASE._replace(key=b"%d" % index, number=1000))
+    assert ask(machine, LEASE, deadline=0.1) is None
+    assert machine.counters()["leases_refused"] == 1
+    assert ask(machine, LEASE._replace(key=b"x"), now=1.5)[0].status == Status.LEASED
+
+
+def test_primary_that_moves_sends_who_waits_to_the_next() -> None:
+    caches = Caches(4)
+    primary = caches.owners(b"k")[0]
+    others = [index for index in range(4) if index != primary]
+    caches.one(others[0], LEASE)
+    waiting = caches.start(others[1], LEASE, timeout=30.0)
+    caches.cluster.run(0.2)
+    caches.cluster.crash(caches.nodes[primary])
+    caches.cluster.run(8.0)
+    assert leased(waiting).status == Status.LEASED, "leases are the primary's alone"
+
+
+def test_lock_is_given_to_who_waits_when_it_is_free() -> None:
+    caches = Caches(3)
+    lock = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=60_000, wait=10_000)
+    token = caches.one(0, lock).version
+    waiting = [caches.start(index % 3, lock, timeout=20.0) for index in range(5)]
+    caches.cluster.run(1.0)
+    assert not any(waiting)
+    tokens = [token]
+    for left in range(5, 0, -1):
+        caches.one(0, Op(Kind.UNLOCK, lock.key, number=tokens[-1]))
+        caches.cluster.run(0.1)
+        granted = [found for found in waiting if found]
+        assert len(granted) == 6 - left, "one at a time"
+        tokens.append(max(leased(found).version for found in granted))
+    assert tokens == sorted(set(tokens))
+
+
+def test_lock_is_given_to_who_waits_when_it_runs_out() -> None:
+    caches = Caches(3)
+    lock = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=1000, wait=10_000)
+    caches.one(0, lock)
+    waiting = caches.start(1, lock, timeout=20.0)
+    caches.cluster.run(0.8)
+    assert not waiting
+    caches.cluster.run(0.5)
+    assert leased(waiting).status == Status.OK
+
+
+def test_token_grows_across_a_crash_of_the_primary() -> None:
+    caches = Caches(4)
+    lock = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=500, wait=5000)
+    tokens = []
+    for _ in range(3):
+        primary = caches.owners(lock.key, caches.cluster.running[0].index)[0]
+        asking = next(node.index for node in caches.cluster.running if node.index != primary)
+        tokens.append(caches.one(asking, lock, timeout=10.0).version)
+        caches.cluster.crash(caches.nodes[primary])
+        caches.cluster.run(1.0)
+        caches.cluster.restart(caches.nodes[primary])
+        caches.cluster.run(1.0)
+    assert tokens == sorted(set(tokens))
