@@ -31,10 +31,11 @@ __all__ = ["Leases"]
 
 
 class _Lease:
-    __slots__ = ("holder", "token", "until")
+    __slots__ = ("holder", "op", "token", "until")
 
-    def __init__(self, holder: Owner, token: int, until: float) -> None:
+    def __init__(self, holder: Owner, op: int, token: int, until: float) -> None:
         self.holder = holder
+        self.op = op
         self.token = token
         self.until = until
 
@@ -68,6 +69,11 @@ class Leases:
         shard = self._space.shards[partition_of(op.key)]
         self._space.counters.gets += 1
         lease = self._live(op.key, now)
+        if lease is not None and lease.op == op.id and op.id:  # the answer was lost: it is still theirs
+            lease.until = now + op.number / 1000.0
+            value, version = (entry.value, entry.version) if entry is not None else (None, 0)
+            pending.done(Result(Status.LEASED, value, version, number=lease.token), now)
+            return
         if entry is not None:
             entry.visited = True
             self._space.counters.hits += 1
@@ -88,7 +94,7 @@ class Leases:
             pending.done(Result(Status.BUSY), now)
             return
         token = self._core.clock.tick(now)
-        self._leases[op.key] = _Lease(pending.who, token, now + op.number / 1000.0)
+        self._leases[op.key] = _Lease(pending.who, op.id, token, now + op.number / 1000.0)
         self._core.counters["leases"] += 1
         value, version = (entry.value, entry.version) if entry is not None else (None, 0)
         pending.done(Result(Status.LEASED, value, version, number=token), now)

@@ -23,6 +23,7 @@ __all__ = ["Replication"]
 _BATCHES = 8  # under way to one backup at a time
 NOT_PRIMARY = 1
 NEWER = 2
+TOO_FAR_AHEAD = 3
 
 
 class _Outbox:
@@ -155,7 +156,9 @@ class Replication:
             if here > record.version and record.op not in shard.outcomes:
                 refused.append([index, NEWER])
                 continue
-            space.apply(record, now)
+            if not space.apply(record, now):
+                refused.append([index, TOO_FAR_AHEAD])
+                continue
             if self._core.me not in shard.owners:
                 space.handover.keep_house(now)
             if record.op:

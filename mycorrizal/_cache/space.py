@@ -163,16 +163,18 @@ class Space:
         """Return whether there is anything of a partition here that others might lack."""
         return self.store.holds(shard.partition) or bool(shard.outcomes)
 
-    def apply(self, record: Record, now: float) -> None:
-        """Write what was decided, here or by the primary."""
+    def apply(self, record: Record, now: float) -> bool:
+        """Write what was decided, here or by the primary; False if its version is absurdly far ahead of our clock."""
         if not self.core.clock.observe(record.version, now):
             self.core.counters["versions_refused"] += 1
-        elif record.value is not None and record.expires > now:
+            return False
+        if record.value is not None and record.expires > now:
             self.store.put(record.key, record.value, record.version, record.expires)
         elif record.key.startswith(CLEAR_PREFIX):
             self.store.clear(partition_of(record.key), record.version)
         else:
             self.store.bury(record.key, record.version, now)
+        return True
 
     def remember(self, shard: Shard, record: Record, now: float) -> None:
         """Keep the outcome of a write for retries."""

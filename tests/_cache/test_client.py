@@ -7,6 +7,7 @@ from typing import Any
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.messages import Answer, Message, Reply, decode_request
 from mycorrizal._cache.operations import Kind, Op, Result, Status
+from mycorrizal._cache.placement import partition_of
 from mycorrizal.exceptions import CacheOutcomeUnknown, CacheUnavailable
 from tests._cache.harness import arrived, make_machine, space_in
 
@@ -22,7 +23,7 @@ def remote(kind: Kind = Kind.SET, deadline: float = 3.0) -> tuple[CacheMachine, 
     key = next(
         key
         for key in (b"%d" % index for index in range(1000))
-        if space_in(machine).shards[__import__("zlib").crc32(key) & 255].primary != me
+        if space_in(machine).shards[partition_of(key)].primary != me
     )
     machine.operate("c", [Op(kind, key, value=b"v")], "ticket", deadline, 0.0)
     (call,) = operations(machine)

@@ -162,3 +162,13 @@ def test_token_grows_across_a_crash_of_the_primary() -> None:
         caches.cluster.restart(caches.nodes[primary])
         caches.cluster.run(1.0)
     assert tokens == sorted(set(tokens))
+
+
+def test_lease_whose_answer_was_lost_is_given_again_to_who_asks_again() -> None:
+    machine = make_machine()
+    op = LEASE._replace(id=99, wait=0)
+    (first,) = ask(machine, op)
+    (again,) = ask(machine, op._replace(age=50), now=0.1)
+    assert again.status == Status.LEASED and again.number == first.number
+    (other,) = ask(machine, op._replace(id=98), now=0.1)
+    assert other.status == Status.FAILED

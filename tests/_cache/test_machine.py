@@ -11,7 +11,7 @@ from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine, Later
 from mycorrizal._cache.messages import Answer, Message, Reply, Request, decode_request, encode
 from mycorrizal._cache.operations import Kind, Op, Status
-from mycorrizal._cache.placement import PARTITIONS
+from mycorrizal._cache.placement import PARTITIONS, partition_of
 from mycorrizal._cache.versions import VERSION_MAX
 from mycorrizal._wire.values import Encoded, encode_value
 from tests._cache.harness import Bytes, Caches, arrived, ask, make_machine, reply_of, space_in
@@ -123,6 +123,18 @@ def test_clock_of_the_far_future_is_not_taken() -> None:
     lone = make_machine()
     from_peer(lone, Message.SYNCED, [], clock=VERSION_MAX)
     assert ask(lone, Op(Kind.SET, b"k", value=b"v"))[0].version == before
+
+
+def test_write_of_the_far_future_is_not_acknowledged() -> None:
+    machine = with_peer()
+    theirs = next(key for key in (b"%d" % index for index in range(99)) if not serves(machine, key))
+    reply = from_peer(machine, Message.REPLICATE, [[[theirs, b"v", VERSION_MAX, 0, 0, 0, 0]]])
+    assert reply.body == [[[0, 3]]]
+    assert space_in(machine).store.entries == 0
+
+
+def serves(machine: CacheMachine, key: bytes) -> bool:
+    return space_in(machine).shards[partition_of(key)].serving
 
 
 def test_stranger_may_not_write_copies() -> None:
