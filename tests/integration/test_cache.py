@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from mycorrizal import (
 
 from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
-from .planes import spawn, together
+from .planes import Script, spawn, together
 
 NAMES = ("alice", "bob", "carol")
 
@@ -277,27 +279,62 @@ def test_what_was_written_survives_a_kill_and_a_goodbye(agents: Make) -> None:  
         assert carol.words() == ["499"]
 
 
-def test_the_one_that_computes_is_killed_and_exactly_one_more_computes(agents: Make) -> None:  # noqa: F811
-    alice, bob = agents("alice"), agents("bob")
-    with spawn(MEMBER.format(name="carol")) as carol:
-        assert carol.words() == ["ready"]
-        alice.wait_for(3)
-        here, there = alice.cache("c"), bob.cache("c")
-        here.synced(20)
-        carol.tell("compute = lambda: (say('computing'), time.sleep(60))")
-        carol.tell("threading.Thread(target=cache.get_or_compute, args=('k', compute), daemon=True).start()")
-        assert carol.words() == ["computing"]
-        computed: list[int] = []
-        tasks = [
-            threading.Thread(
-                target=lambda cache=cache: cache.get_or_compute("k", lambda: computed.append(1), timeout=40)
-            )
-            for cache in (here, there)
-            for _ in range(5)
-        ]
-        for task in tasks:
-            task.start()
-        carol.kill()
-        for task in tasks:
-            task.join(40)
-        assert computed == [1]
+CROWD = """
+    with Agent({name!r}, config_file=False) as agent:
+        agent.wait_for(5)
+        cache = agent.cache("c")
+        cache.synced(30)
+        say("ready")
+        def compute():
+            say("computing")
+            time.sleep(seconds)
+            return "value"
+        while order := hear():
+            key, seconds = order.split()[0], float(order.split()[1])
+            got = []
+            threads = [
+                threading.Thread(target=lambda: got.append(cache.get_or_compute(key, compute, timeout=60)))
+                for _ in range(20)
+            ]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            say("got", got.count("value"))
+"""
+
+
+def test_hundred_callers_on_five_agents_compute_once_and_once_more_if_that_one_is_killed(
+    runtime_dir: str,  # noqa: F811
+) -> None:
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(spawn(CROWD.format(name=f"n{number}"))) for number in range(5)]
+        for one in crowd:
+            assert one.words(90) == ["ready"]
+
+        for one in crowd:
+            one.tell("cold 2")
+        said = [_until_got(one) for one in crowd]
+        assert sorted(said) == [0, 0, 0, 0, 1]
+
+        for one in crowd:
+            one.tell("killed 2")
+        computing = _first_to_speak(crowd)
+        assert computing.words() == ["computing"]
+        computing.kill()
+        said = [_until_got(one) for one in crowd if one is not computing]
+        assert sorted(said) == [0, 0, 0, 1]
+
+
+def _until_got(one: Script) -> int:
+    """Return how often a process computed until all its callers had the value."""
+    computed = 0
+    while (words := one.words(60)) == ["computing"]:
+        computed += 1
+    assert words == ["got", "20"]
+    return computed
+
+
+def _first_to_speak(crowd: list[Script]) -> Script:
+    """Return the first process that says something."""
+    pipes = {one.process.stdout.fileno(): one for one in crowd if one.process.stdout is not None}
+    ready, _, _ = select.select(list(pipes), [], [], 30)
+    return pipes[ready[0]]
