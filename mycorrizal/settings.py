@@ -86,7 +86,7 @@ class Settings(MutableMapping[str, Any]):
         key = _checked(key)
         encoded = encode_value(value, self._codecs).pack()
         replica = self._sharing.replica
-        self._sharing.call(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
+        self._sharing.tell(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
 
     def delete(self, key: str, timeout: float | None = _SECONDS) -> None:
         """Delete `key`, whether or not it is set here; it stays deleted until somebody sets it again. Blocks likewise.
@@ -95,7 +95,7 @@ class Settings(MutableMapping[str, Any]):
         """
         key = _checked(key)
         replica = self._sharing.replica
-        self._sharing.call(lambda now: replica.set_setting(key, None, now), Deadline(timeout), "settings.delete")
+        self._sharing.tell(lambda now: replica.set_setting(key, None, now), Deadline(timeout), "settings.delete")
 
     def writer(self, key: str) -> str:
         """Return the name of the agent that set `key` last.

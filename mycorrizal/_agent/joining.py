@@ -18,6 +18,7 @@ log = logging.getLogger("mycorrizal.agent")
 
 _RETRY_FIRST, _RETRY_MAX = 0.2, 2.0
 _SYNC_TRIES = 3
+_SYNC_SECONDS = 5.0  # then another one is asked too
 _LOOK = 0.01
 _LOCAL_SECONDS = 3.0  # one of this host's agents may be frozen; the others are not worth waiting longer for
 
@@ -115,7 +116,7 @@ def _sync(parts: Assembly, deadline: Deadline) -> None:
     """Get what the agents share over the data plane, where gossip is not ours."""
     for name in parts.others()[:_SYNC_TRIES]:
         try:
-            parts.sharing.sync(name, Deadline(deadline.remaining()))
+            parts.sharing.sync(name, Deadline(deadline.capped(_SYNC_SECONDS)))
             return
         except MycorrizalError as error:
-            log.info("= %s: no state from %s: %s", parts.name, name, error)
+            log.warning("! %s: no state from %s yet: %s", parts.name, name, error)

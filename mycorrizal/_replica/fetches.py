@@ -37,11 +37,11 @@ class Fetches:
         """Whether no further one may be started."""
         return len(self._open) >= self._most
 
-    def start(self, member: str, payload: bytes, now: float, end: FetchEnd) -> int:
+    def start(self, member: str, payload: bytes, now: float, end: FetchEnd, *, whole: bool = False) -> int:
         """Ask `member`; the caller has looked at ``full``."""
         self._last_id += 1
         self._open[self._last_id] = _Open(now + self._seconds, end)
-        self.waiting.append(Fetch(self._last_id, member, payload))
+        self.waiting.append(Fetch(self._last_id, member, payload, whole))
         return self._last_id
 
     def ended(self, fetch_id: int, data: bytes | None, now: float) -> None:

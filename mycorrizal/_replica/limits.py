@@ -71,6 +71,8 @@ class Limits:
     """Messages waiting to be gossiped; when three quarters of it are taken, others' are not passed on any more."""
     gossip_backlog: int = 128
     """Messages waiting to be gossiped beyond which own ones are pushed: gossip carries a few hundred a second."""
+    gossip_backlog_bytes: int = 8 << 10
+    """The same in bytes: between two nodes gossip carries one packet an interval, each message several times."""
     pushes: int = 1_024
     """Messages waiting to be pushed; the owner takes them after each call."""
     gossip_bytes: int = 900

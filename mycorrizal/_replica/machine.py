@@ -198,7 +198,7 @@ class Replica:
             self.note("syncs_failed" if error else "syncs_done")
             self._outputs.append(SyncDone(sync_id, error))
 
-        sync_id = self._fetches.start(member, self.local_state(False), now, end)
+        sync_id = self._fetches.start(member, self.local_state(False), now, end, whole=True)
         return sync_id
 
     def joined(self, now: float) -> None:
@@ -325,6 +325,11 @@ class Replica:
     def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
         """Take messages for one packet of gossip; each costs its length plus `overhead`, together at most `limit`."""
         return self._spread.get_broadcasts(overhead, limit)
+
+    @property
+    def has_broadcasts(self) -> bool:
+        """Whether ``get_broadcasts`` would give any."""
+        return len(self._spread) > 0
 
     def pushes_to_send(self) -> list[Push]:
         """Take what is to be pushed."""

@@ -52,6 +52,8 @@ class Fetch:
     fetch_id: int
     member: str
     payload: bytes
+    whole: bool = False
+    """A whole state goes there and comes back: megabytes perhaps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ __all__ = ["BroadcastQueue", "Spread"]
 class BroadcastQueue(Protocol):
     """What is needed of memberlist's transmit-limited queue; a message replaces a waiting one of the same name."""
 
+    backlog: int
+
     def queue_broadcast(self, message: bytes, *, name: str | None = None) -> None: ...
 
     def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]: ...
@@ -85,4 +87,6 @@ class Spread:
     def _gossiped(self, size: int) -> bool:
         """Return whether a message of our own is for gossip: it is small, and not too many wait there."""
         queue, limits = self._queue, self._limits
-        return queue is not None and size <= limits.gossip_bytes and len(queue) < limits.gossip_backlog
+        if queue is None or size > limits.gossip_bytes:
+            return False
+        return len(queue) < limits.gossip_backlog and queue.backlog < limits.gossip_backlog_bytes

@@ -40,5 +40,8 @@ class Companion(Protocol):
     def pump(self, now: float) -> None:
         """Pull all outputs; called after every input."""
 
+    def waiting(self) -> bool:
+        """Return whether the delegate of ``supply`` may have broadcasts; without any an idle node sleeps."""
+
     def ended(self) -> None:
         """The thread ends, of its own accord or not; nobody may go on waiting."""

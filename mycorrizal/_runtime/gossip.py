@@ -286,7 +286,9 @@ class Gossip:
         while (event := self._machine.next_event()) is not None:
             self._announce(event)
         if self._companion is not None:
-            self._companion.pump(clock.now())
+            self._companion.pump(now := clock.now())
+            if self._companion.waiting():
+                self._machine.broadcasts_waiting(now)
 
     def _flush(self) -> int:
         datagrams = self._machine.datagrams_to_send()

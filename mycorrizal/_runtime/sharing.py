@@ -46,6 +46,8 @@ STALLED = "mycorrizal.stalled"
 
 _PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
 _FETCH_SECONDS = 5.0
+_STATE_SECONDS = 30.0  # a whole state, over a bad network
+_REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some pushes did not reach
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
@@ -90,6 +92,7 @@ class Sharing:
         self._quiet = QuietLog(log, name)
         self._carrier: Carrier | None = None
         self._lanes: dict[str, _Lane] = {}  # pushes on their way, by target; gossip thread
+        self._lost: dict[str, float] = {}  # who missed pushes, and when to repair that; the loop only adds
         self._syncs: dict[int, Future[None]] = {}
         self._membership: Membership | None = None
         self.rivals: list[Any] = []  # nodes that claimed our name
@@ -135,6 +138,18 @@ class Sharing:
                 if not full.retriable or deadline.passed:
                     raise
                 pause(deadline.capped(_FULL_SECONDS))
+
+    def tell(self, command: Callable[[float], T], deadline: Deadline, operation: str) -> T:
+        """Run a command that tells the others something, as ``call``, once they are not behind. Blocks.
+
+        Raises: as ``call``.
+        """
+
+        def step(now: float) -> T:
+            self.check(now)
+            return command(now)
+
+        return self.call(step, deadline, operation)
 
     def post(self, command: Callable[[float], T]) -> Future[T]:
         """Run `command` on the gossip thread; the future brings its result."""
@@ -264,6 +279,8 @@ class Sharing:
         if now - self._wall_at > _WALL_SECONDS:
             self._wall_at = now
             self.replica.set_wall(clock.wall_offset())
+        if self._lost:
+            self._repair(now)
         for push in self.replica.pushes_to_send():
             for target in push.targets:
                 self._push(target, push.payload, now)
@@ -291,16 +308,25 @@ class Sharing:
         """Tell an event; see ``Replica.publish``. Gossip thread.
 
         Raises:
+            QueueFull: as ``check``.
+        """
+        self.check(now)
+        return self.replica.publish(topic, value, now)
+
+    def check(self, now: float) -> None:
+        """Refuse to tell the others more than they can take. Gossip thread.
+
+        Raises:
             QueueFull: a member that does answer is behind with what was pushed to it.
         """
         if any(lane.busy(now) for lane in self._lanes.values()):
-            raise QueueFull("the others are behind with the events", hint="tell fewer a second, or try again")
-        return self.replica.publish(topic, value, now)
+            raise QueueFull("the others are behind with what was told", hint="tell less a second, or try again")
 
     def _push(self, target: str, payload: bytes, now: float) -> None:
         lane = self._lanes.setdefault(target, _Lane(now))
         if self._carrier is None or lane.waiting >= _LANE_MAX:
-            self.counters.add("share.pushes_dropped")  # it does not answer; when it does, it asks for what it missed
+            self.counters.add("share.pushes_dropped")
+            self._lost.setdefault(target, now + _REPAIR_SECONDS)
             return
 
         def done(answer: bytes | None, error: MycorrizalError | None) -> None:
@@ -309,11 +335,26 @@ class Sharing:
                 lane.moved = clock.now()
             else:
                 self.counters.add("share.pushes_failed")
+                self._lost.setdefault(target, clock.now() + _REPAIR_SECONDS)
 
         if not lane.waiting:
             lane.moved = now
         lane.begun += 1
         self._carrier.ask(target, _PUSH + payload, _FETCH_SECONDS, done)
+
+    def _repair(self, now: float) -> None:
+        """Compare states with those who missed pushes: nobody asks for a setting that it has never heard of."""
+        for target in [name for name, due in list(self._lost.items()) if due <= now]:
+            lane = self._lanes.get(target)
+            if lane is None:
+                del self._lost[target]  # no member any more; if it comes back, states are exchanged
+            elif not lane.waiting:
+                try:
+                    self.replica.sync(target, now)
+                    del self._lost[target]
+                    self.counters.add("share.repairs")
+                except QueueFull:
+                    self._lost[target] = now + _REPAIR_SECONDS
 
     def _fetch(self, fetch: replica.Fetch) -> None:
         def done(answer: bytes | None, error: MycorrizalError | None) -> None:
@@ -325,7 +366,9 @@ class Sharing:
         if self._carrier is None:
             done(None, None)
         else:
-            self._carrier.ask(fetch.member, _FETCH + fetch.payload, _FETCH_SECONDS, done)
+            self._carrier.ask(
+            fetch.member, _FETCH + fetch.payload, _STATE_SECONDS if fetch.whole else _FETCH_SECONDS, done
+        )
 
     def _synced(self, event: replica.SyncDone) -> None:
         future = self._syncs.pop(event.sync_id, None)
@@ -334,6 +377,9 @@ class Sharing:
                 future.set_result(None)
             else:
                 future.set_exception(PeerUnreachable(event.error, operation="join"))
+
+    def waiting(self) -> bool:
+        return self._share.waiting()
 
     def ended(self) -> None:
         syncs, self._syncs = self._syncs, {}
@@ -375,6 +421,9 @@ class _Supply(BaseDelegate):
 
     def get_broadcasts(self, overhead: int, limit: int) -> Iterable[bytes]:
         return self._share.get_broadcasts(overhead, limit)
+
+    def waiting(self) -> bool:
+        return self._share.waiting()
 
     def local_state(self, join: bool) -> bytes:
         return self._share.local_state(join)

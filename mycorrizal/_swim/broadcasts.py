@@ -50,6 +50,9 @@ class TransmitLimitedQueue:
     Args:
         retransmit_mult: factor of the retransmit limit.
         num_nodes: returns the present size of the cluster.
+
+    Attributes:
+        backlog: bytes of all that waits, each message counted once.
     """
 
     def __init__(self, retransmit_mult: int, num_nodes: Callable[[], int]) -> None:
@@ -59,6 +62,7 @@ class TransmitLimitedQueue:
         self._named: dict[str, Broadcast] = {}
         self._last_id = 0
         self._size = 0
+        self.backlog = 0
 
     def queue_broadcast(
         self,
@@ -153,6 +157,7 @@ class TransmitLimitedQueue:
         if entry.name is not None:
             self._named[entry.name] = entry
         self._size += 1
+        self.backlog += len(entry.message)
 
     def _remove(self, entry: Broadcast) -> None:
         tier = self._tiers[entry.transmits]
@@ -162,6 +167,7 @@ class TransmitLimitedQueue:
         if entry.name is not None and self._named.get(entry.name) is entry:
             del self._named[entry.name]
         self._size -= 1
+        self.backlog -= len(entry.message)
 
 
 def _key(entry: Broadcast) -> tuple[int, int]:

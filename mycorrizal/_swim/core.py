@@ -70,6 +70,7 @@ class Core:
         self.codec = codec
         self.rng = rng
         self.delegate = delegate
+        self._delegate_waits: Callable[[], bool] | None = getattr(delegate, "waiting", None)
         self.alive_delegate = alive
         self.merge_delegate = merge
         self.ping_delegate = ping
@@ -134,6 +135,11 @@ class Core:
         return any(ip.version == network.version and ip in network for network in self._networks)
 
     # -- the user's supply delegates ------------------------------------------------------
+
+    @property
+    def may_speak(self) -> bool:
+        """Whether the delegate may have broadcasts. One with a ``waiting`` can tell, others are asked each tick."""
+        return self.delegate is not None and (self._delegate_waits is None or self._delegate_waits())
 
     def ask(self, call: str, method: Callable[..., _T], default: _D, *args: Any) -> _T | _D:
         """Call a supply delegate; what it raises is counted and reported, never passed on."""

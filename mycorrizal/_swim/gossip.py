@@ -35,7 +35,7 @@ class Gossiper:
         """File the next tick if there may be something to send. The machine calls it after every input."""
         if self._armed or not self._running:
             return
-        if len(self._core.queue) or self._core.delegate is not None:
+        if len(self._core.queue) or self._core.may_speak:
             interval = self._core.config.gossip_interval
             ticks = max(0, int((now - self._phase) / interval) + 1)
             if self._phase + ticks * interval <= now:  # the division was rounded down

@@ -145,6 +145,10 @@ class Swim:
         self._core.timers.fire(now)
         self._gossiper.rearm(now)
 
+    def broadcasts_waiting(self, now: float) -> None:
+        """The delegate has something to gossip, and told us so: file the next tick."""
+        self._gossiper.rearm(self._enter(now))
+
     def exchange_answered(self, exchange_id: int, message: Message | None, now: float) -> None:
         """A conversation we asked for is over; `message` is the answer, if one came."""
         now = self._enter(now)

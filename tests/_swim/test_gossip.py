@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from mycorrizal import BaseDelegate
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.messages import Dead
 from tests._swim.harness import alive, drain, host_for, make, run_timers, sent, tell
@@ -59,6 +61,38 @@ def test_the_lately_dead_hear_it_too_and_the_left_do_not() -> None:
     assert {to[0] for _, to in sent(swim)} == {host_for("dead")}
     swim._gossiper.round(30.1)
     assert sent(swim) == []
+
+
+class Teller(BaseDelegate):
+    """Tells whether it has something to gossip."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    def waiting(self) -> bool:
+        return bool(self.messages)
+
+    def get_broadcasts(self, overhead: int, limit: int) -> Iterable[bytes]:
+        taken, self.messages = self.messages, []
+        return taken
+
+
+def test_a_delegate_that_can_tell_is_asked_only_when_it_has_something() -> None:
+    delegate = Teller()
+    swim = make(delegates={"delegate": delegate}, gossip_interval=0.2, push_pull_interval=0, probe_interval=0)
+    tell(swim, alive("peer"))
+    ticks(swim, 10.0)
+    assert swim.get_timer() is None, "nothing to say, nothing to do"
+    delegate.messages.append(b"news")
+    swim.broadcasts_waiting(20.05)
+    due = swim.get_timer()
+    assert due is not None and 20.05 < due <= 20.25 + 1e-9
+    assert ticks(swim, 30.0) == [due]
+    assert swim.get_timer() is None
+    silent = make(delegates={"delegate": BaseDelegate()}, gossip_interval=0.2, push_pull_interval=0, probe_interval=0)
+    tell(silent, alive("peer"))
+    ticks(silent, 10.0)
+    assert silent.get_timer() is not None, "one that cannot is asked every time"
 
 
 @pytest.mark.parametrize("off", [{"gossip_interval": 0}, {"gossip_interval": 0.2, "gossip_nodes": 0}])
