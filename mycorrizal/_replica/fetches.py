@@ -22,9 +22,10 @@ class _Open:
 class Fetches:
     """Bounded in number; one that the owner never reports on has failed after a while."""
 
-    def __init__(self, most: int, seconds: float) -> None:
+    def __init__(self, most: int, seconds: float, whole_seconds: float) -> None:
         self._most = most
         self._seconds = seconds
+        self._whole_seconds = whole_seconds
         self._open: dict[int, _Open] = {}
         self._last_id = 0
         self.waiting: list[Fetch] = []
@@ -40,7 +41,7 @@ class Fetches:
     def start(self, member: str, payload: bytes, now: float, end: FetchEnd, *, whole: bool = False) -> int:
         """Ask `member`; the caller has looked at ``full``."""
         self._last_id += 1
-        self._open[self._last_id] = _Open(now + self._seconds, end)
+        self._open[self._last_id] = _Open(now + (self._whole_seconds if whole else self._seconds), end)
         self.waiting.append(Fetch(self._last_id, member, payload, whole))
         return self._last_id
 

@@ -56,6 +56,8 @@ class Limits:
     """Fetches under way."""
     fetch_seconds: float = 30.0
     """After this a fetch that nobody reported on has failed."""
+    state_seconds: float = 120.0
+    """The same for a whole state: 10 MiB take a minute where one packet in fifty is lost."""
     answer_bytes: int = 1 << 20
     """Events in one answer; one event is always given."""
     gap_seconds: float = 0.3

@@ -102,7 +102,7 @@ class Replica:
         self._table: LwwMap[str] = LwwMap(limits.settings, limits.setting_bytes, limits.tombstones)
         self._services = Services(limits, self._is_up, self.note, self._outputs.append)
         self._events = Events(self._own, limits, self._is_up, self.note, self._outputs.append)
-        self._fetches = Fetches(limits.fetches, limits.fetch_seconds)
+        self._fetches = Fetches(limits.fetches, limits.fetch_seconds, limits.state_seconds)
         self._repairs = Repairs(
             self._events, self._fetches, limits, rng,
             is_up=self._is_up, peers=self._peers, count=self.note, rejected=self.reject,

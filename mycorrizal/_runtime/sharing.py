@@ -46,7 +46,7 @@ STALLED = "mycorrizal.stalled"
 
 _PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
 _FETCH_SECONDS = 5.0
-_STATE_SECONDS = 30.0  # a whole state, over a bad network
+_STATE_SECONDS = 120.0  # a whole state, over a bad network
 _REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some pushes did not reach
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import PeerUnreachable
+from mycorrizal import Config, PeerUnreachable
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -40,11 +40,12 @@ def test_a_setting_whose_push_was_lost_is_repaired_soon(agents: Make, monkeypatc
 
 
 def test_a_burst_of_settings_does_not_wait_for_gossip(agents: Make) -> None:  # noqa: F811
-    alice, bob = agents("alice"), agents("bob")
+    config = Config.local(bind_addr="127.0.0.1", bind_port=0, early_push_pulls=0)  # which would bring them too
+    alice, bob = agents("alice", config=config), agents("bob", config=config)
     alice.wait_for(2), bob.wait_for(2)
     for number in range(1000):  # gossip between two nodes carries ten packets a second: half a minute for a hundred
         alice.settings[f"key {number}"] = "x" * 600
-    until(lambda: len(bob.settings) == 1000, 5)
+    until(lambda: len(bob.settings) == 1000, 3)
     assert alice.metrics().get("share.pushes_dropped", 0) == 0
 
 
