@@ -326,11 +326,6 @@ class Replica:
         """Take messages for one packet of gossip; each costs its length plus `overhead`, together at most `limit`."""
         return self._spread.get_broadcasts(overhead, limit)
 
-    @property
-    def has_broadcasts(self) -> bool:
-        """Whether ``get_broadcasts`` would give any."""
-        return len(self._spread) > 0
-
     def pushes_to_send(self) -> list[Push]:
         """Take what is to be pushed."""
         taken, self._spread.pushes = self._spread.pushes, []

@@ -62,10 +62,6 @@ class Share:
             taken.append(_USER + one if one.startswith(PREFIX) else one)
         return taken
 
-    def waiting(self) -> bool:
-        """Return whether there may be something to gossip. A user's delegate does not tell, and has to be asked."""
-        return self._user is not None or self._replica.has_broadcasts
-
     def local_state(self, join: bool) -> bytes:
         """Return the state for a push/pull."""
         user = b"" if self._user is None else self._user.local_state(join)

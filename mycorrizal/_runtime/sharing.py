@@ -88,6 +88,7 @@ class Sharing:
             wall=clock.wall_offset(), gossip=gossip, now=self._wall_at,
         )  # fmt: skip
         self.counters = Counters()
+        self._user: Delegate | None = None
         self._share = Share(self.replica, None)
         self._quiet = QuietLog(log, name)
         self._carrier: Carrier | None = None
@@ -110,8 +111,9 @@ class Sharing:
 
     def supply(self, user: Delegate | None) -> Delegate:
         """Return the delegate for the membership machine: ours, with `user` inside."""
+        self._user = user
         self._share = Share(self.replica, user)
-        return _Supply(self._share, partial(self._node_meta, user), user)
+        return _Supply(self._share, partial(self._node_meta, user), self.waiting, user)
 
     def _node_meta(self, user: Delegate | None, limit: int) -> bytes:
         return self._meta(limit, user)
@@ -379,7 +381,7 @@ class Sharing:
                 future.set_exception(PeerUnreachable(event.error, operation="join"))
 
     def waiting(self) -> bool:
-        return self._share.waiting()
+        return self._user is not None or len(self._queue) > 0  # a user's delegate does not tell, and has to be asked
 
     def ended(self) -> None:
         syncs, self._syncs = self._syncs, {}
@@ -409,7 +411,10 @@ class _Lane:
 class _Supply(BaseDelegate):
     """What the membership machine asks; the user's share is inside ``Share``."""
 
-    def __init__(self, share: Share, meta: Callable[[int], bytes], user: Delegate | None) -> None:
+    def __init__(
+        self, share: Share, meta: Callable[[int], bytes], waiting: Callable[[], bool], user: Delegate | None
+    ) -> None:
+        self.waiting = waiting
         self._share = share
         self._meta = meta
         leaving: Callable[[], None] | None = getattr(user, "leaving", None)
@@ -421,9 +426,6 @@ class _Supply(BaseDelegate):
 
     def get_broadcasts(self, overhead: int, limit: int) -> Iterable[bytes]:
         return self._share.get_broadcasts(overhead, limit)
-
-    def waiting(self) -> bool:
-        return self._share.waiting()
 
     def local_state(self, join: bool) -> bytes:
         return self._share.local_state(join)

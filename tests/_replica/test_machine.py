@@ -470,11 +470,11 @@ def test_a_fetch_that_nobody_reports_on_fails_by_itself() -> None:
     one = replica()
     one.sync("b", 0.0)
     assert one.get_timer() is not None
-    one.handle_timer(30.0)
+    one.handle_timer(120.0)
     (done,) = of(drain(one), SyncDone)
     assert done.error
-    one.fetched(1, b"", 31.0)
-    one.fetch_failed(99, 31.0)
+    one.fetched(1, b"", 121.0)
+    one.fetch_failed(99, 121.0)
     assert drain(one) == []
     assert one.gauges["fetches"] == 0
 

@@ -42,19 +42,6 @@ def test_messages_of_both_go_side_by_side_and_fit() -> None:
     assert other.settings == one.settings
 
 
-def test_it_tells_whether_there_may_be_something_to_gossip() -> None:
-    one = replica("a")
-    one.member_up("b", replica("b").boot, 0.0)
-    share = Share(one, None)
-    assert not share.waiting()
-    one.set_setting("key", b"value", 0.0)
-    assert share.waiting()
-    while share.get_broadcasts(3, 500):
-        pass
-    assert not share.waiting()
-    assert Share(one, User()).waiting(), "a user's delegate has to be asked"
-
-
 def test_a_packet_that_is_full_of_ours_leaves_the_users_waiting() -> None:
     one = replica("a")
     one.member_up("b", replica("b").boot, 0.0)

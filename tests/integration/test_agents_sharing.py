@@ -62,7 +62,7 @@ def test_an_idle_agent_does_not_tick(agents: Make) -> None:  # noqa: F811
         asked.append(time.monotonic())
         return original(overhead, limit)
 
-    until(lambda: not share.waiting())
+    until(lambda: not alice._running.sharing.waiting())
     share.get_broadcasts = count  # type: ignore[method-assign]
     time.sleep(3.0)
     assert len(asked) <= 6, "pings ask, one a second; the gossip's tick would ask ten times a second"
