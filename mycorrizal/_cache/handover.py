@@ -114,7 +114,8 @@ class Handover:
         """We are primary of `shard`: hear everybody (and `who`) before serving."""
         before, claim = shard.claim, Claim(now)
         shard.claim = claim
-        claim.asking = {member: None for member in self._space.members if member != self._core.me}
+        everybody = (*self._space.members, *self._space.former)
+        claim.asking = {member: None for member in everybody if member != self._core.me}
         if before is not None:  # who was to be heard is still, even if we do not know that it has the cache
             claim.asking.update(dict.fromkeys([*before.asking, *before.pulling]))
         if who is not None:
@@ -202,10 +203,12 @@ class Handover:
         self._core.call(member, Message.CLAIM, self._space.name, [bitmap(places)], done, now)
 
     def _heard(self, member: Owner, claims: dict[int, Claim | None], outcome: Reply | Failure, now: float) -> int:
-        if isinstance(outcome, Failure) or outcome.status not in (Answer.OK, Answer.UNKNOWN_CACHE):
+        if isinstance(outcome, Failure):
             return 0
-        if outcome.status == Answer.UNKNOWN_CACHE:
-            return 0  # it announces the cache, so it will know it in a moment
+        if outcome.status == Answer.UNKNOWN_CACHE and member not in self._space.members:
+            return self._holds_nothing(member, claims, now)
+        if outcome.status != Answer.OK:
+            return 0  # if it does not know a cache that it announces, it will in a moment
         agreed = 0
         for copy in parse_copies(parts(outcome.body, 1)[0]):
             shard = self._space.shards[copy.partition]
@@ -224,6 +227,15 @@ class Handover:
             self._advance(shard, now)
         self._space.wake()
         return agreed
+
+    def _holds_nothing(self, member: Owner, claims: dict[int, Claim | None], now: float) -> int:
+        """`member` announces the cache no more, and has forgotten it."""
+        for place, claim in claims.items():
+            shard = self._space.shards[place]
+            if claim is not None and shard.claim is claim:
+                claim.asking.pop(member, None)
+                self._advance(shard, now)
+        return len(claims)
 
     def _next_pull(self, member: Owner, peer: _Peer, now: float) -> None:
         """Start on the next partition that `member` has and we do not."""
@@ -282,7 +294,7 @@ class Handover:
         """Take a piece of a copy; return the key to go on after, or None at its end."""
         records, following, outcomes = parts(body, 3)
         space, shard = self._space, pull.shard
-        space.learn(shard, outcomes, now)
+        space.learn(shard, outcomes, now, doubtful=shard.wrote)
         floor = space.store.floors[shard.partition]
         if pull.copy.cleared > space.store.cleared[shard.partition]:
             space.store.clear(shard.partition, pull.copy.cleared)

@@ -171,6 +171,7 @@ class Primary:
     def _done(self, shard: Shard, record: Record, now: float) -> None:
         self._space.apply(record, now)
         self._space.remember(shard, record, now)
+        shard.wrote = True
         self._space.counters.writes += 1
         if record.key.startswith(CLEAR_PREFIX):
             self._space.near.invalidate_all(shard)

@@ -64,11 +64,12 @@ class Shard:
         fills: backups that are not known to hold a whole copy.
         complete_since: outcomes of operations that began later are all remembered.
         seq: number of the last invalidation sent.
+        wrote: we have done writes since we began to serve.
     """
 
     __slots__ = (
         "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "repaired",
-        "reported", "seq", "serving",
+        "reported", "seq", "serving", "wrote",
     )  # fmt: skip
 
     def __init__(self, partition: int, now: float) -> None:
@@ -84,6 +85,7 @@ class Shard:
         self.fills: dict[Owner, None] = {}
         self.complete_since = now
         self.seq = 0
+        self.wrote = False
 
     @property
     def primary(self) -> Owner | None:

@@ -13,6 +13,7 @@ from .fill import Fill
 from .handover import Handover
 from .messages import Record, rows
 from .near import Near
+from .operations import Status
 from .placement import PARTITIONS, Owner, partition_of
 from .primary import Primary
 from .replication import Replication, outcome_of
@@ -41,6 +42,7 @@ class Space:
 
     Attributes:
         members: processes that announce the cache, by our view, sorted.
+        former: processes that did, and live: they may hold copies still.
         readable: for each partition the table that other threads may read from; an empty one where we may not.
         retired: this node takes part no more, and hands over what it has.
         moved: something changed that claims and fills must look at, at the end of the turn.
@@ -54,6 +56,7 @@ class Space:
         self.shards = [Shard(partition, now) for partition in range(PARTITIONS)]
         self.readable: list[dict[bytes, Entry]] = [_NOTHING] * PARTITIONS
         self.members: dict[Owner, None] = {}
+        self.former: dict[Owner, None] = {}
         self.counters = SpaceCounters()
         self.moved = False
         self.retired = False
@@ -81,6 +84,8 @@ class Space:
         gone = [member for member in self.members if member not in members]
         if gone:
             self.store.grieve(now + self.core.limits.graves_age)
+        former = [member for member in (*self.former, *gone) if member in self.core.alive and member not in members]
+        self.former = dict.fromkeys(former)
         self.members = dict.fromkeys(sorted(members))
         self.view = blake2b(b"".join(b"%s\0%s\0" % (name.encode(), boot) for name, boot in self.members)).digest()[:8]
         placed = self.core.placement.owners(self.members, self.definition.replicas)
@@ -111,6 +116,7 @@ class Space:
                 }
                 self.primary.owners_changed(shard, before, now)
             return
+        shard.wrote = False
         if was:
             self.stop_serving(shard, now)
             shard.claim = None
@@ -126,6 +132,7 @@ class Space:
     def start_serving(self, shard: Shard, now: float) -> None:
         """We have what there is of a partition that we are primary of."""
         shard.serving = True
+        shard.wrote = False
         shard.fills = dict.fromkeys(shard.owners[1:])
         self.readable[shard.partition] = self.store.tables[shard.partition]
         self.near.invalidate_all(shard)
@@ -189,8 +196,8 @@ class Space:
             known.append([op, status, number, version, max(0, int((now - at) * 1000))])
         return known
 
-    def learn(self, shard: Shard, known: object, now: float) -> None:
-        """Take what another copy remembers."""
+    def learn(self, shard: Shard, known: object, now: float, *, doubtful: bool = False) -> None:
+        """Take what another copy remembers; `doubtful`: of writes that ours may have been made without."""
         for op, status, number, version, age, *_ in rows(known, 5):
             if not all(type(item) is int for item in (op, status, number, version, age)):
                 continue
@@ -198,7 +205,7 @@ class Space:
             if not op:
                 shard.complete_since = min(shard.complete_since, at)
             elif op not in shard.outcomes and len(shard.outcomes) < self.core.limits.outcomes:
-                shard.outcomes[op] = Outcome(status, number, version, at)
+                shard.outcomes[op] = Outcome(Status.FORGOTTEN if doubtful else status, number, version, at)
 
     # -- what others ask ----------------------------------------------------------------
 

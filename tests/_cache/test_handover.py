@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine
-from mycorrizal._cache.messages import Answer
-from mycorrizal._cache.operations import Kind, Op
+from mycorrizal._cache.messages import Answer, Message, decode_request
+from mycorrizal._cache.operations import Kind, Op, Status
 from mycorrizal._cache.placement import Owner, partition_of
 from mycorrizal._wire.values import Encoded
 from mycorrizal.exceptions import CacheOutcomeUnknown
@@ -201,3 +202,47 @@ def test_member_that_announces_a_cache_before_it_has_it_is_asked_again() -> None
     assert isinstance(answer, Encoded)
     machine.answered(again.id, arrived(answer), 0.7)
     assert any(shard.serving for shard in space_in(machine).shards)
+
+
+def test_member_that_retires_is_asked_what_it_holds() -> None:
+    caches = Caches(3)
+    definition = caches.cluster.definition
+    view = {node.name: (node.boot, {"c": definition} if node.index else {}) for node in caches.nodes}
+    node = caches.nodes[1]
+    node.machine.members_changed(view, caches.cluster.now + node.offset)
+    asked = {call.member.name for call in node.machine.calls_to_start() if kind_of(call) == Message.CLAIM}
+    assert asked == {"n0", "n2"}
+    gone = {name: known for name, known in view.items() if name != "n0"}
+    node.machine.members_changed(gone, caches.cluster.now + node.offset)
+    assert not caches.space(1).former
+
+
+def test_former_member_that_has_forgotten_the_cache_holds_nothing() -> None:
+    other = CacheMachine("other", b"otherboo", rng=Random(1), wall=1.8e9, now=0.0)
+    machine = make_machine("me")
+    owner = Owner("other", b"otherboo")
+    machine.members_changed({"other": (owner.boot, {"c": Definition("c")})}, 0.0)
+    machine.calls_to_start()
+    machine.members_changed({"other": (owner.boot, {})}, 0.1)
+    assert owner in space_in(machine).former
+    (call,) = [call for call in machine.calls_to_start() if kind_of(call) == Message.CLAIM]
+    answer = other.receive("me", arrived(call.payload), 0.1)
+    assert isinstance(answer, Encoded)
+    machine.answered(call.id, arrived(answer), 0.2)
+    assert all(shard.serving for shard in space_in(machine).shards)
+
+
+def test_outcome_of_a_write_that_ours_were_made_without_is_doubtful() -> None:
+    """Whether it counts in what is here now, nobody can say: a retry is told so."""
+    machine = make_machine("me")
+    space = space_in(machine)
+    shard = space.shards[0]
+    known = [*space.outcomes(shard, 0.0), [77, 0, 6, 1 << 50, 100]]
+    space.learn(shard, known, 1.0, doubtful=True)
+    assert shard.outcomes[77].status == Status.FORGOTTEN
+    space.learn(shard, [[78, 0, 6, 1 << 50, 100]], 1.0)
+    assert shard.outcomes[78].status == Status.OK
+
+
+def kind_of(call: Call) -> int:
+    return decode_request(arrived(call.payload)).kind
