@@ -332,6 +332,15 @@ class Agent(Talking):
         )
         return self._running.caches.open(definition, timeout)
 
+    def open_cache(self, name: str, timeout: float | None = 10.0) -> Cache:
+        """Open the cache `name` with the settings that another agent has opened it with, and hold a part of it. Blocks.
+
+        Raises:
+            UnknownCache: no agent in sight has opened it; the text tells which there are.
+            OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        return self._running.caches.open_known(name, timeout)
+
     # -- how it is -----------------------------------------------------------------------------------
 
     def health(self) -> Health:
@@ -342,7 +351,8 @@ class Agent(Talking):
         """Return the counters and gauges of all parts. Never blocks, any thread."""
         parts = self._running
         control = {} if parts.control is None else parts.control.metrics()
-        return {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics(), **control}
+        found = {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
+        return {**found, **parts.caches.metrics(), **control}
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -89,7 +89,6 @@ class Cache(MutableMapping[str, Any]):
         self._readable = host.readable(definition.name)
         self._near = host.near(definition.name) if definition.near else None
         self._hits = itertools.count()  # counted by readers on any thread: one step each
-        self._misses = itertools.count()
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -411,7 +410,12 @@ class Cache(MutableMapping[str, Any]):
 
     def local_stats(self) -> dict[str, int]:
         """Return this agent's own numbers. Never blocks."""
-        return {**self._host.machine.info(self.name), "local_hits": _count(self._hits)}
+        return {**self._host.machine.info(self.name), "local_hits": self.local_hits}
+
+    @property
+    def local_hits(self) -> int:
+        """How many reads were answered from what is held here. Never blocks."""
+        return _count(self._hits)
 
     def synced(self, timeout: float | None = 60.0) -> None:
         """Wait until every copy is where it belongs, on every agent. Blocks.

@@ -37,6 +37,7 @@ knowing this module, and each carries fields beside its text::
         CacheUnavailable                  no primary took it in time; nothing happened
         CacheOutcomeUnknown               it may have happened (indeterminate)
         NotACounter (TypeError)           an increment of what is no integer
+        UnknownCache (LookupError)        nobody has opened a cache of this name
       CacheConflict (ConfigError)         two members define one cache differently
 """
 
@@ -78,6 +79,7 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "ServiceCrashed",
+    "UnknownCache",
     "UnknownHandler",
     "ValueEncodeError",
     "ValueTooLarge",
@@ -317,6 +319,10 @@ class CacheOutcomeUnknown(CacheError):
 
 class NotACounter(CacheError, TypeError):
     """``incr`` of an entry whose value is no integer of 64 bits; nothing happened."""
+
+
+class UnknownCache(CacheError, LookupError):
+    """No agent in sight has opened a cache of this name, so its settings are not known."""
 
 
 class CacheConflict(ConfigError):

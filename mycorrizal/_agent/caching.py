@@ -17,7 +17,8 @@ from .._runtime.deadline import Deadline, pause
 from .._runtime.sharing import Sharing
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache
-from ..exceptions import CacheConflict, MycorrizalError, RemoteProtocolError
+from ..exceptions import CacheConflict, MycorrizalError, RemoteProtocolError, UnknownCache
+from .cachemetrics import cache_metrics
 
 __all__ = ["ANNOUNCED", "Caches"]
 
@@ -57,6 +58,38 @@ class Caches:
         self._host.do(lambda now: machine.define(definition, now), deadline, "cache")
         self._sharing.announce(ANNOUNCED + definition.name, _pack(definition), deadline)
         return self._open.setdefault(definition.name, Cache(self._host, definition, self._codecs))
+
+    def open_known(self, name: str, timeout: float | None) -> Cache:
+        """Return the cache of this name, opened with the settings that an agent in sight gave it. Blocks.
+
+        Raises:
+            UnknownCache: none did. Otherwise as ``open``.
+        """
+        cache = self._open.get(name)
+        if cache is not None:
+            return cache
+        known = self.known()
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none at all"
+            raise UnknownCache(
+                f"no agent in sight has opened a cache {name!r}; there are: {there}",
+                hint="open it with agent.cache(name, ...) in a program first",
+            )
+        return self.open(known[name], timeout)
+
+    def known(self) -> dict[str, Definition]:
+        """Return the caches that agents announce, ours included, as the first of each defined it. Never blocks."""
+        found = {name: cache.definition for name, cache in self._open.items()}
+        for (_, service_id), record in sorted(dict(self._sharing.replica.services).items()):
+            if service_id.startswith(ANNOUNCED):
+                definition = _unpack(service_id.removeprefix(ANNOUNCED), record)
+                if definition is not None:
+                    found.setdefault(definition.name, definition)
+        return found
+
+    def metrics(self) -> dict[str, int]:
+        """Return the numbers of all open caches. Never blocks."""
+        return cache_metrics(self._host, {name: cache.local_hits for name, cache in list(self._open.items())})
 
     def __iter__(self) -> Any:
         return iter(list(self._open.values()))

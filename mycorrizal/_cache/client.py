@@ -56,13 +56,19 @@ class _Attempt:
 
 
 class Client:
-    """The callers of one cache on one node."""
+    """The callers of one cache on one node.
+
+    Attributes:
+        open: operations under way.
+        counted: how operations ended, by kind, whether this node is primary of the key, and status; -1: an error.
+    """
 
     def __init__(self, space: Space) -> None:
         self._space = space
         self._core = space.core
         self._ready: list[_Attempt] = []
         self.open = 0
+        self.counted: dict[tuple[int, bool, int], int] = {}
 
     def operate(self, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
         """Run operations; the completion is a list of a ``Result`` or an error for each, in order."""
@@ -203,8 +209,13 @@ class Client:
         job = attempt.job
         job.outcomes[attempt.index] = outcome
         job.left -= 1
+        status = -1
         if isinstance(outcome, CacheError):
             self._core.counters["operations_failed"] += 1
+        else:
+            status = outcome.status
+        kind = attempt.op.kind, attempt.owner == self._core.me, status
+        self.counted[kind] = self.counted.get(kind, 0) + 1
         if not job.left:
             if job.timer is not None:
                 job.timer.cancel()

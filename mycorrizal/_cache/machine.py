@@ -368,6 +368,10 @@ class CacheMachine:
         """Return this node's own numbers of a cache."""
         return self._space(cache).stats()
 
+    def counted(self, cache: str) -> dict[tuple[int, bool, int], int]:
+        """Return how the operations of this node's callers ended; see ``Client.counted``."""
+        return dict(self._space(cache).client.counted)
+
     def _space(self, cache: str) -> Space:
         space = self._spaces.get(cache)
         if space is None:

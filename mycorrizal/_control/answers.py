@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ..exceptions import (
+    CacheOutcomeUnknown,
+    CacheUnavailable,
     ConfigError,
     ControlError,
     ForkedProcessError,
@@ -22,9 +24,11 @@ from ..exceptions import (
     RemoteError,
     RemoteProtocolError,
     ServiceCrashed,
+    UnknownCache,
     ValueEncodeError,
     ValueTooLarge,
 )
+from .cachedesk import CacheDesk
 from .commands import described
 from .messages import PROTOCOL
 from .plain import plain
@@ -43,7 +47,7 @@ CODES: Mapping[str, str] = {
     "timeout": "not done in time",
     "unreachable": "another node could not be reached",
     "remote": "the other node's handler failed, or there is none",
-    "not_found": "there is no such setting or registration",
+    "not_found": "there is no such setting, registration, cache or key",
     "not_running": "the agent is closing or closed",
     "unsupported": "this agent cannot do that",
     "failed": "it went wrong in another way; the text says how",
@@ -54,6 +58,9 @@ _CODES_OF: tuple[tuple[type[BaseException], str], ...] = (
     (OperationTimeout, "timeout"),
     (RemoteError, "remote"),
     (PeerUnreachable, "unreachable"),
+    (CacheUnavailable, "unreachable"),
+    (CacheOutcomeUnknown, "unreachable"),
+    (UnknownCache, "not_found"),
     (QueueFull, "busy"),
     (ValueTooLarge, "too_large"),
     (ServiceCrashed, "failed"),
@@ -127,6 +134,9 @@ class Controlled(Protocol):
     def join(self, seeds: list[str], timeout: float | None = 10.0) -> Any:
         """Join through seeds."""
 
+    def open_cache(self, name: str, timeout: float | None = 10.0) -> Any:
+        """Return a cache that it has open, or that others in sight have defined."""
+
     def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> Any:
         """Tell all."""
 
@@ -180,6 +190,7 @@ class Desk:
             "settings.get": self._setting,
             "settings.set": self._set,
             "settings.delete": self._delete,
+            **CacheDesk(agent).answers(),
             "keys.list": lambda: [fingerprint(key) for key in agent.keys.list()],
             "keys.add": lambda key, timeout: _by_node(agent.keys.add(key, timeout=timeout)),
             "keys.use": lambda key, timeout: _by_node(agent.keys.use(key, timeout=timeout)),

@@ -19,8 +19,14 @@ __all__ = ["COMMANDS", "TIMEOUT_MAX", "Command", "Parameter", "checked", "descri
 TIMEOUT_MAX = 3600.0
 """Seconds that a command may ask for."""
 
+TTL_MAX = 1e9
+"""Seconds that an entry of a cache may be told to live."""
+
 TEXT_MAX = 255
 """Bytes of a name, as elsewhere in the library."""
+
+CACHE_KEY_MAX = 1024
+"""Bytes of a key in a cache."""
 
 LIST_MAX = 1024
 """Entries of a list of addresses or a map of tags."""
@@ -70,6 +76,12 @@ def _text(value: Any) -> Any:
     raise ValueError(f"a text of 1 to {TEXT_MAX} bytes")
 
 
+def _cache_key(value: Any) -> Any:
+    if isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= CACHE_KEY_MAX:
+        return value
+    raise ValueError(f"a text of 1 to {CACHE_KEY_MAX} bytes")
+
+
 def _texts(value: Any) -> Any:
     if isinstance(value, list) and 0 < len(value) <= LIST_MAX and all(isinstance(item, str) and item for item in value):
         return value
@@ -100,6 +112,12 @@ def _port(value: Any) -> Any:
     raise ValueError("a whole number from 1 to 65535")
 
 
+def _ttl(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= TTL_MAX:
+        return float(value)
+    raise ValueError("a number of seconds, or 0 for ever")
+
+
 def _seconds(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= TIMEOUT_MAX:
         return float(value)
@@ -120,7 +138,7 @@ def _key(value: Any) -> Any:
 
 _KINDS: dict[str, Callable[[Any], Any]] = {
     **{"text": _text, "texts": _texts, "tags": _tags, "boolean": _boolean, "count": _count, "port": _port},
-    **{"seconds": _seconds, "key": _key, "value": lambda value: value},
+    **{"seconds": _seconds, "ttl": _ttl, "cache_key": _cache_key, "key": _key, "value": lambda value: value},
 }
 
 # -- the table ------------------------------------------------------------------------------
@@ -129,6 +147,8 @@ _TIMEOUT = Parameter("timeout", "seconds", 10.0)
 _NODE = Parameter("node", "text")
 _VALUE = Parameter("value", "value")
 _KEY = Parameter("key", "key")
+_CACHE = Parameter("cache", "text")
+_CACHE_KEY = Parameter("key", "cache_key")
 
 _ALL = (
     Command("ping", "the agent's name, cluster, version and the version of this protocol"),
@@ -177,6 +197,21 @@ _ALL = (
     Command("settings.get", "the value of a setting", (Parameter("key", "text"),)),
     Command("settings.set", "nothing, once it is set here", (Parameter("key", "text"), _VALUE, _TIMEOUT), waits=True),
     Command("settings.delete", "nothing, once it is gone here", (Parameter("key", "text"), _TIMEOUT), waits=True),
+    Command("cache.get", "the value of a key", (_CACHE, _CACHE_KEY, _TIMEOUT), waits=True),
+    Command(
+        "cache.set",
+        "nothing, once all its copies have it; without a ttl it lives as the cache says",
+        (_CACHE, _CACHE_KEY, _VALUE, Parameter("ttl", "ttl", None), _TIMEOUT),
+        waits=True,
+    ),
+    Command("cache.delete", "nothing, once the key is gone", (_CACHE, _CACHE_KEY, _TIMEOUT), waits=True),
+    Command(
+        "cache.keys",
+        "keys of a cache, up to a limit, and whether there are more",
+        (_CACHE, Parameter("limit", "count", 1000), _TIMEOUT),
+        waits=True,
+    ),
+    Command("cache.stats", "per node that holds the cache, its numbers", (_CACHE, _TIMEOUT), waits=True),
     Command("keys.list", "fingerprints of the agent's keys, the one in use first"),
     Command("keys.add", "per node, whether it has the key", (_KEY, _TIMEOUT), waits=True),
     Command("keys.use", "per node, whether it encrypts with the key", (_KEY, _TIMEOUT), waits=True),

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from ..exceptions import MycorrizalError
-from . import ask, run, state, watch
+from . import ask, caches, run, state, watch
 from .errors import FAILED, INTERRUPTED, USAGE, exit_code
 from .output import shown
 
@@ -81,6 +81,6 @@ def completion(shell: str) -> None:
     click.echo(kind(app, {}, "mycorrizal", "_MYCORRIZAL_COMPLETE").source())
 
 
-for _module in (run, ask, state, watch):
+for _module in (run, ask, state, caches, watch):
     for _command in _module.COMMANDS:
         app.add_command(_command)

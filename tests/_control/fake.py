@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mycorrizal import JoinError, MemberJoined, Node, NodeState, NotRunningError, OperationTimeout, UnknownHandler
+from mycorrizal import (
+    JoinError,
+    MemberJoined,
+    Node,
+    NodeState,
+    NotRunningError,
+    OperationTimeout,
+    UnknownCache,
+    UnknownHandler,
+)
 
 _NODE = Node("fake", b"\x7f\0\0\1", 7946)
 
@@ -146,6 +155,30 @@ class FakeKeys:
         return FakeResults({"alice": True}, {})
 
 
+class FakeCache:
+    """A cache of one agent."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+        self.lives: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any, timeout: float | None = 10.0) -> Any:
+        return self.entries.get(key, default)
+
+    def set(self, key: str, value: Any, timeout: float | None = 10.0, **more: Any) -> None:
+        self.entries[key] = value
+        self.lives[key] = more.get("ttl", "its own")
+
+    def delete(self, key: str, timeout: float | None = 10.0) -> bool:
+        return self.entries.pop(key, self) is not self
+
+    def keys(self, timeout: float | None = 10.0) -> Iterator[str]:
+        return iter(self.entries)
+
+    def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
+        return {"alice": {"entries": len(self.entries), "bytes": 9}, "bob": None}
+
+
 class FakeAgent:
     """Named alice. ``request`` answers what it was asked, or does what is in ``handlers``."""
 
@@ -160,6 +193,7 @@ class FakeAgent:
         self.services = FakeServices()
         self.settings = FakeSettings()
         self.keys = FakeKeys()
+        self.caches = {"features": FakeCache()}
         self.calls: list[tuple[Any, ...]] = []
         self.handlers: dict[str, Any] = {}
         self.stream = FakeEvents()
@@ -187,6 +221,11 @@ class FakeAgent:
 
     def peers(self) -> list[Any]:
         return []
+
+    def open_cache(self, name: str, timeout: float | None = 10.0) -> FakeCache:
+        if name not in self.caches:
+            raise UnknownCache(f"no agent in sight has opened a cache {name!r}")
+        return self.caches[name]
 
     def send(self, node: str, value: Any, timeout: float | None = 10.0) -> None:
         self.calls.append(("send", node, value, timeout))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from mycorrizal import (
     NotACounter,
     NotRunningError,
     OperationTimeout,
+    UnknownCache,
     ValueEncodeError,
 )
 
@@ -244,6 +248,75 @@ def test_other_clusters_and_their_other_settings(agents: Make) -> None:  # noqa:
     alice.close()
     with pytest.raises(NotRunningError):
         alice.cache("x", ttl=1).set("a", 1)
+
+
+def test_cache_is_opened_as_others_have_it(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    with pytest.raises(UnknownCache, match="there are: none at all"):
+        bob.open_cache("x")
+    alice.cache("x", ttl=60, near=True)["a"] = 1
+    there = bob.open_cache("x")
+    assert there.definition.ttl == 60 and there.definition.near and there["a"] == 1
+    assert bob.open_cache("x") is there is bob.cache("x", ttl=60, near=True)
+    with pytest.raises(UnknownCache, match="there are: x"):
+        bob.open_cache("y")
+
+
+def test_command_line_reads_and_writes_a_cache(agents: Make) -> None:  # noqa: F811
+    bob = agents("bob", config_file=False)
+    agents("alice", config_file=False).wait_for(2)
+
+    def run(*words: str, expect: int = 0) -> str:
+        command = [sys.executable, "-m", "mycorrizal", "cache", *words, "--agent", "alice"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == expect, done.stderr
+        return done.stdout or done.stderr
+
+    assert "no agent in sight has opened a cache 'x'" in run("get", "x", "a", expect=1)
+    cache = bob.cache("x")
+    run("set", "x", "a", "[1, 2]")  # opens it there
+    assert cache["a"] == [1, 2]
+    assert json.loads(run("get", "x", "a")) == [1, 2]
+    assert run("keys", "x") == "a\n"
+    assert set(json.loads(run("stats", "x", "--json"))) == {"alice", "bob"}
+    run("delete", "x", "a")
+    assert "no key 'a'" in run("get", "x", "a", expect=1)
+    assert "a" not in cache
+
+
+def test_metrics_count_what_callers_did_and_what_is_held(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    name = 'odd "name"'
+    here = alice.cache(name, replicas=1, max_entries=200)
+    bob.cache(name, replicas=1, max_entries=200)
+    here.synced(20)
+    for number in range(100):
+        here[str(number)] = number
+    assert all(here[str(number)] == number for number in range(100))
+    assert here.get("nothing") is None
+    del here["7"]
+
+    def value(metric: str, **labels: str) -> int:
+        more = "".join(f',{key}="{text}"' for key, text in labels.items())
+        return alice.metrics()[f'cache.{metric}{{cache="odd \\"name\\""{more}}}']
+
+    def both(metric: str) -> list[int]:
+        return [value(metric, at=where) for where in ("local", "remote")]
+
+    assert sum(both("sets")) == sum(both("hits")) == 100 and min(both("sets")) > 20
+    assert both("hits") == both("sets")  # what lies here is read here
+    assert sum(both("gets")) == 101 and sum(both("misses")) == 1 and sum(both("deletes")) == 1
+    assert both("errors") == [0, 0]
+    assert value("entries") == value("primary_entries") > 20 and value("bytes") > 20 * 256
+    here.set_many({f"more{number}": number for number in range(1000)})
+    assert value("evictions", by="bound") > 0 and value("entries") <= 200
+    here.set("short", 1, ttl=0.01)
+    bob.cache(name, replicas=1, max_entries=200).set("short", 1, ttl=0.01)
+    numbers = [agent.metrics() for agent in (alice, bob)]
+    assert all(isinstance(count, int) for found in numbers for count in found.values())
+    assert not any("short" in metric for metric in numbers[0])
 
 
 MEMBER = """

@@ -76,6 +76,7 @@ def caching(agent: Agent) -> None:
     """A cache."""
     cache = agent.cache("features", ttl=60, max_entries=1000, replicas=2, near=True)
     assert_type(cache, Cache)
+    assert_type(agent.open_cache("features", timeout=5), Cache)
     cache["x"] = [1, 2]
     cache.set("y", 1, ttl=None, timeout=5)
     assert_type(cache.get("x"), Any)
