@@ -48,6 +48,7 @@ _PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
 _FETCH_SECONDS = 5.0
 _STATE_SECONDS = 120.0  # a whole state, over a bad network
 _REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some pushes did not reach
+_REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushes
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
@@ -346,11 +347,11 @@ class Sharing:
 
     def _repair(self, now: float) -> None:
         """Compare states with those who missed pushes: nobody asks for a setting that it has never heard of."""
-        for target in [name for name, due in list(self._lost.items()) if due <= now]:
+        for target, due in [one for one in list(self._lost.items()) if one[1] <= now]:
             lane = self._lanes.get(target)
             if lane is None:
                 del self._lost[target]  # no member any more; if it comes back, states are exchanged
-            elif not lane.waiting:
+            elif not lane.waiting or now - due > _REPAIR_LATEST:
                 try:
                     self.replica.sync(target, now)
                     del self._lost[target]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, Config, JoinError, Memberlist, SerfDelegate
+from mycorrizal import Agent, Config, JoinError, Memberlist, OperationTimeout, SerfDelegate
 from mycorrizal.types import Request
 from tests.integration.agents import meeting_place
 
@@ -24,6 +24,7 @@ Make = Callable[..., Agent]
 SERF_VERSIONS = ("-delegate-versions", "2,5,5")
 # Serf's nodes pass on each other's messages; plain Go nodes swallow them, so some more copies are needed.
 OFTEN = Config.local(bind_addr="127.0.0.1", bind_port=0, retransmit_mult=8)
+BUSY = ("Refuting a suspect message", "but other probes failed")
 ENVELOPE = b"\xd9\x6d\x79"
 
 
@@ -61,8 +62,9 @@ def tags_of(agent: Agent, name: str) -> dict[str, str]:
 
 
 def complaints(peer: GoPeer | SerfAgent) -> list[str]:
-    """Return the lines of a peer's log that are worse than information."""
-    return [line for line in list(peer.process.lines) if "[ERR]" in line or "[WARN]" in line]
+    """Return the lines of a peer's log that are worse than information, but for those about a busy machine."""
+    lines = [line for line in list(peer.process.lines) if "[ERR]" in line or "[WARN]" in line]
+    return [line for line in lines if not any(text in line for text in BUSY)]
 
 
 def share(one: Agent) -> None:
@@ -137,11 +139,19 @@ def test_three_go_one_serf_three_agents(
     wait_until(lambda: tags_of(agents[0], "a2") == {"role": "boss"}, "and here")
     assert agents[0].request("a2", "who") == "a2", "the port is still announced"
 
-    for number in range(5):
-        serf.event(f"deploy{number}", "v1", coalesce=False)
-    assert all(delegate.next_event(10).name.startswith("deploy") for delegate in delegates)
+    reached: set[int] = set()
 
-    def told() -> bool:  # Go nodes pass nothing on: one event may miss everybody who would
+    def reach() -> bool:  # Go nodes pass nothing on: one event may miss everybody who would
+        serf.event("deploy", "v1", coalesce=False)
+        for number, delegate in enumerate(delegates):
+            with suppress(OperationTimeout):
+                assert delegate.next_event(0.2).name == "deploy"
+                reached.add(number)
+        return len(reached) == 3
+
+    wait_until(reach, "each agent has one of Serf's", every=0.2)
+
+    def told() -> bool:
         delegates[0].user_event("from-a0", b"x", coalesce=False)
         return serf.logged("Received event: user-event: from-a0") > 0
 
