@@ -19,6 +19,8 @@ from .linearizable import FOREVER, Event
 __all__ = ["Book", "Staleness", "check_final", "check_history", "check_holders", "check_refused", "staleness"]
 
 Fail = Callable[[str, str], CheckFailed]
+Spans = Sequence[tuple[float, float]]
+"""From when to when less is promised: while views differ, or the network is cut."""
 
 
 class Book(NamedTuple):
@@ -90,23 +92,20 @@ def _by_key(events: Iterable[Event]) -> dict[bytes, list[Event]]:
     return found
 
 
-def check_history(
-    events: Sequence[Event], fail: Fail, *, without: tuple[float, float] | None = None
-) -> tuple[int, int]:
+def _outside(history: Iterable[Event], spans: Spans) -> bool:
+    """Return whether nothing of a history happened in `spans`."""
+    return all(event.began > end or event.ended < start for event in history for start, end in spans)
+
+
+def check_history(events: Sequence[Event], fail: Fail, *, without: Spans = ()) -> tuple[int, int]:
     """Each key's history is linearizable; return keys checked, and those undecided.
 
     Args:
         events: of a cache without near copies.
-        without: from when to when nothing is promised; keys that were in use then are left out.
+        without: keys that were in use then are left out.
     """
-    if without is not None:
-        began, ended = without
-        kept = [
-            history for history in _by_key(events).values()
-            if all(event.began > ended or event.ended < began for event in history)
-        ]  # fmt: skip
-        events = [event for history in kept for event in history]
-    return check_linearizable(events, fail)
+    kept = [history for history in _by_key(events).values() if _outside(history, without)]
+    return check_linearizable([event for history in kept for event in history], fail)
 
 
 class Staleness(NamedTuple):
@@ -126,7 +125,7 @@ class Staleness(NamedTuple):
         return self.late[min(len(self.late) - 1, int(len(self.late) * part))] if self.late else 0.0
 
 
-def staleness(events: Sequence[Event], fail: Fail, *, without: tuple[float, float] | None = None) -> Staleness:
+def staleness(events: Sequence[Event], fail: Fail, *, without: Spans = ()) -> Staleness:
     """Return how late every read was that saw an overwritten value, of keys that one writer writes.
 
     Raises:
@@ -140,7 +139,7 @@ def staleness(events: Sequence[Event], fail: Fail, *, without: tuple[float, floa
         for read in history:
             if read.kind != "get" or not read.known:
                 continue
-            if without is not None and without[0] < read.ended and read.began < without[1]:
+            if not _outside([read], without):
                 continue
             reads += 1
             seen = _seen(writes, read)
@@ -165,13 +164,16 @@ def _seen(writes: list[Event], read: Event) -> int | None:
     return -1 if read.answer is None else None
 
 
-def check_final(events: Sequence[Event], final: Sequence[Mapping[str, Any]], fail: Fail) -> int:
+def check_final(
+    events: Sequence[Event], final: Sequence[Mapping[str, Any]], fail: Fail, *, without: Spans = ()
+) -> int:
     """After all is calm: every node reads what was acknowledged last, or what may have happened; return keys checked.
 
     Of keys that everybody writes, that all read the same and that somebody wrote it.
 
     Args:
         final: what each node read, by key.
+        without: an increment that was acknowledged then may be missing.
     """
     for key, history in sorted(_by_key(events).items()):
         writes = sorted((event for event in history if event.kind != "get"), key=lambda event: event.began)
@@ -180,8 +182,8 @@ def check_final(events: Sequence[Event], final: Sequence[Mapping[str, Any]], fai
         if any(value != found[0] for value in found):
             raise fail("converged", f"{name} is read as {found}")
         if key.startswith(b"nshared/"):
-            least = sum(write.known for write in writes)
-            if len(writes) < (found[0] or 0):
+            least = sum(write.known for write in writes) if _outside(history, without) else 0
+            if not least <= (found[0] or 0) <= len(writes):
                 raise fail("final", f"{name} is {found[0]} after {least} to {len(writes)} increments")
             continue
         if key.startswith(b"shared/"):

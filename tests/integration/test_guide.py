@@ -13,7 +13,7 @@ from .agents import runtime_dir  # noqa: F401 - a fixture
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("page", "least"), [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9)])
+@pytest.mark.parametrize(("page", "least"), [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9), ("cache.md", 9)])
 @pytest.mark.usefixtures("runtime_dir")
 def test_the_guide_runs(page: str, least: int) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
