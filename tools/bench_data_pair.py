@@ -29,11 +29,11 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One ``bench_data_worker.py``; `prefix` is put before its command."""
+    """One process that obeys orders, ``bench_data_worker.py`` or another; `prefix` is put before its command."""
 
-    def __init__(self, prefix: list[str]) -> None:
+    def __init__(self, prefix: list[str], script: Path = WORKER) -> None:
         self.child = subprocess.Popen(
-            [*prefix, sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [*prefix, sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         self.buffer = b""
 

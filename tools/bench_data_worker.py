@@ -74,10 +74,10 @@ class Worker:
                 each.close()
 
 
-def main() -> None:
+def obey(worker: object) -> None:
+    """Call methods of `worker` as stdin says, until it ends; then the process does."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker = Worker()
     for line in sys.stdin:
         order = json.loads(line)
         try:
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obey(Worker())

@@ -1,0 +1,105 @@
+"""What every peer of ``tools/bench cache`` has in common: get, set, set_many, and how they are timed.
+
+Calls are timed in rounds over the keys, not one by one: a clock that is read
+before and after a read of 300 ns would be a third of the figure.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+VALUE = bytes(range(64))
+KEYS = [f"bench-{number:06}" for number in range(100)]
+MANY = {f"many-{number:07}": VALUE for number in range(10_000)}
+WARM = 0.2  # seconds of calls that are not counted
+
+Get = Callable[[str], Any]
+Set = Callable[[str, Any], Any]
+
+
+class Peer(Protocol):
+    """A cache as one client sees it. `held` of ``keys`` says where the entries are, for who knows a difference."""
+
+    def keys(self, held: str) -> list[str]:
+        """Return keys that were set."""
+
+    def get(self, key: str) -> Any: ...
+    def set(self, key: str, value: Any) -> None: ...
+    def set_many(self, items: Mapping[str, Any]) -> None: ...
+    def large(self, size: int) -> Any:
+        """Return a value of `size` bytes that the cache takes."""
+
+    def set_large(self, value: Any) -> None: ...
+    def get_large(self) -> Any: ...
+    def end_large(self) -> None:
+        """Let go of the large value."""
+
+    def close(self) -> None: ...
+
+
+def rate(do: Callable[[], int], callers: int, seconds: float) -> float:
+    """Return calls a second, of `callers` threads for `seconds`; ``do()`` makes some and says how many."""
+    lined_up = threading.Barrier(callers, timeout=60)
+    found: list[tuple[int, float, float]] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _run(do, WARM)
+            lined_up.wait()
+            found.append(_run(do, seconds))
+        except BaseException as error:  # told to whoever measures, below
+            errors.append(error)
+            lined_up.abort()
+
+    threads = [threading.Thread(target=run, name=f"bench-caller-{number}") for number in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
+    return sum(count for count, _, _ in found) / (max(end for _, _, end in found) - min(begin for _, begin, _ in found))
+
+
+def _run(do: Callable[[], int], seconds: float) -> tuple[int, float, float]:
+    clock = time.perf_counter
+    count, begin = 0, clock()
+    now, end = begin, begin + seconds
+    while now < end:
+        count += do()
+        now = clock()
+    return count, begin, now
+
+
+def reads(get: Get, keys: list[str]) -> Callable[[], int]:
+    """Return what reads every key once, and looks at what it got."""
+
+    def do() -> int:
+        for key in keys:
+            if get(key) != VALUE:
+                raise RuntimeError(f"{key} is not what was set")
+        return len(keys)
+
+    return do
+
+
+def writes(put: Set, keys: list[str]) -> Callable[[], int]:
+    """Return what writes every key once."""
+
+    def do() -> int:
+        for key in keys:
+            put(key, VALUE)
+        return len(keys)
+
+    return do
+
+
+def timed(do: Callable[[], object]) -> float:
+    """Return the seconds that it takes."""
+    begin = time.perf_counter()
+    do()
+    return time.perf_counter() - begin
