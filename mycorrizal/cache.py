@@ -451,12 +451,12 @@ class Cache(MutableMapping[str, Any]):
         return 0 if seconds is None else max(1, int(seconds * 1000))
 
     def _one(self, op: Op, timeout: float | None, operation: str) -> Result:
-        return _checked(self._host.operate(self.name, (op,), Deadline(timeout), operation)[0], operation)
+        return _checked(self._host.operate(self.name, (op,), timeout, operation)[0], operation)
 
     def _many(self, ops: list[Op], timeout: float | None, operation: str) -> list[Result]:
         if not ops:
             return []
-        outcomes = self._host.operate(self.name, ops, Deadline(timeout), operation)
+        outcomes = self._host.operate(self.name, ops, timeout, operation)
         return [_checked(outcome, operation) for outcome in outcomes]
 
 

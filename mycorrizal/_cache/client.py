@@ -1,5 +1,10 @@
 """Operations of this node's callers: to the primary, again if it was not it, until the deadline.
 
+Operations of several callers that become ready in the same turn share a message
+where none can make the others wait: reads, and writes that wait for the same
+backups. Large values, waits for locks, and the many operations of one caller
+have messages of their own.
+
 An operation is tried again when nothing happened (another node is primary, or
 not ready yet), and also when nobody knows (the call broke): a primary
 recognises it by its id. If the deadline passes while nobody knows, the error
@@ -24,15 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
+_SHARED_BYTES = 1 << 14  # a larger value travels alone
+_Group = tuple[object, ...]
+
 
 class _Job:
     """What one caller asked for: one operation or many, and one completion."""
 
-    __slots__ = ("left", "outcomes", "ticket", "timer")
+    __slots__ = ("left", "many", "outcomes", "ticket", "timer")
 
     def __init__(self, ticket: Any, count: int) -> None:
         self.ticket = ticket
         self.left = count
+        self.many = count > 1
         self.outcomes: list[Result | CacheError | None] = [None] * count
         self.timer: Timer | None = None
 
@@ -40,7 +49,7 @@ class _Job:
 class _Attempt:
     """One operation of a job."""
 
-    __slots__ = ("began", "count", "deadline", "done", "index", "job", "op", "owner", "unsure", "why")
+    __slots__ = ("alone", "began", "count", "deadline", "done", "index", "job", "op", "owner", "unsure", "why")
 
     def __init__(self, job: _Job, index: int, op: Op, now: float, deadline: float) -> None:
         self.job = job
@@ -49,6 +58,7 @@ class _Attempt:
         self.began = now
         self.deadline = deadline
         self.count = 0
+        self.alone = False  # in a message of its own, because its answer is large
         self.unsure = False
         self.done = False
         self.why = int(Status.MOVED)
@@ -78,28 +88,31 @@ class Client:
             return
         attempts = []
         for index, op in enumerate(ops):
-            named = op if op.id else op._replace(id=self._core.rng.getrandbits(62) | 1)
-            attempts.append(_Attempt(job, index, named, now, deadline))
+            if not op.id and op.kind != Kind.GET:
+                op = op._replace(id=self._core.rng.getrandbits(62) | 1)
+            attempts.append(_Attempt(job, index, op, now, deadline))
         self.open += len(ops)
         self._ready += attempts
         job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
 
     def flush(self, now: float) -> None:
-        """Send what is ready: each alone, but operations of one job together."""
+        """Send what is ready."""
         while self._ready:
             ready, self._ready = self._ready, []
-            groups: dict[tuple[Owner, _Job], list[_Attempt]] = {}
+            groups: dict[_Group, list[_Attempt]] = {}
             for attempt in ready:
                 if attempt.done:
                     continue
-                owner = self._space.shards[partition_of(attempt.op.key)].primary
-                if owner is None:
+                owners = self._space.shards[partition_of(attempt.op.key)].owners
+                if not owners:
                     self._again(attempt, Status.MOVED, now)
-                elif owner == self._core.me:
+                elif owners[0] == self._core.me:
                     self._run_here(attempt, now)
                 else:
-                    groups.setdefault((owner, attempt.job), []).append(attempt)
-            for (owner, _), attempts in groups.items():
+                    groups.setdefault(_group(attempt, owners), []).append(attempt)
+            for group, attempts in groups.items():
+                owner = group[0]
+                assert isinstance(owner, Owner)
                 self._send(owner, attempts, now)
 
     def _prepared(self, attempt: _Attempt, now: float) -> Op:
@@ -138,8 +151,9 @@ class Client:
         ops = [self._prepared(attempt, now) for attempt in batch]
         for attempt in batch:
             attempt.owner = owner
-        deadline = min(attempt.deadline for attempt in batch)
-        longest = max(op.wait for op in ops) / 1000.0
+        deadline = max([attempt.deadline for attempt in batch])  # the timer of a job ends it sooner
+        longest = max([op.wait for op in ops]) / 1000.0
+        shared = batch[0].job is not batch[-1].job
 
         def done(outcome: Reply | Failure, answered: float) -> None:
             results = None
@@ -159,7 +173,7 @@ class Client:
                     self._again(attempt, Status.MOVED, answered)
 
         left = max(1, int((deadline - now) * 1000))
-        body = [pack_ops(ops), left]
+        body = [pack_ops(ops), left, _SHARED_BYTES] if shared else [pack_ops(ops), left]
         self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest, size)
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
@@ -169,6 +183,10 @@ class Client:
         elif status == Status.UNSURE:
             attempt.unsure = True
             self._again(attempt, status, now)
+        elif status == Status.ALONE and not attempt.alone:
+            attempt.alone = True
+            attempt.owner = None
+            self._ready.append(attempt)
         elif status == Status.FORGOTTEN:
             self._finish(attempt, _unknown(attempt.owner), now)
         else:
@@ -220,6 +238,16 @@ class Client:
             if job.timer is not None:
                 job.timer.cancel()
             self._core.completions.append((job.ticket, job.outcomes))
+
+
+def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:
+    """Return what attempts have in common that may travel in one message; the first is to whom."""
+    op, job = attempt.op, attempt.job
+    if job.many:
+        return owners[0], job
+    if attempt.alone or op.wait or (op.value is not None and len(op.value) > _SHARED_BYTES):
+        return owners[0], attempt
+    return owners if op.kind != Kind.GET else (owners[0], None)
 
 
 def _unknown(owner: Owner | None) -> CacheOutcomeUnknown:

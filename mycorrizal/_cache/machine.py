@@ -32,7 +32,14 @@ from random import Random
 from typing import Any
 
 from .._wire.values import Encoded
-from ..exceptions import CacheConflict, ConfigError, LocalProtocolError, QueueFull, RemoteProtocolError
+from ..exceptions import (
+    CacheConflict,
+    ConfigError,
+    LocalProtocolError,
+    MycorrizalError,
+    QueueFull,
+    RemoteProtocolError,
+)
 from .core import Call, Core, Failure
 from .definition import Definition, Limits
 from .entry import Entry
@@ -165,6 +172,19 @@ class CacheMachine:
             QueueFull: too many are under way.
             ConfigError: a key or value that no cache takes.
         """
+        self._begin(cache, ops, ticket, deadline, now)
+        self._turn(now)
+
+    def operate_all(self, jobs: Iterable[tuple[str, Sequence[Op], Any, float]], now: float) -> None:
+        """As ``operate`` for each of `jobs`, in one turn: what may then shares messages. Errors are completions."""
+        for cache, ops, ticket, deadline in jobs:
+            try:
+                self._begin(cache, ops, ticket, deadline, now)
+            except MycorrizalError as error:
+                self._core.completions.append((ticket, error))
+        self._turn(now)
+
+    def _begin(self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
         space = self._space(cache)
         limits = self._core.limits
         if space.client.open + len(ops) > limits.operations:
@@ -174,7 +194,6 @@ class CacheMachine:
             if not 0 < len(op.key) <= limits.key_bytes:
                 raise ConfigError("key", f"{len(op.key)} bytes; a key has 1 to {limits.key_bytes}")
         space.client.operate(ops, ticket, deadline, now)
-        self._turn(now)
 
     def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
@@ -264,8 +283,9 @@ class CacheMachine:
 
     def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
         items, left = parts(body, 2)
+        most = body[2] if len(body) > 2 else 0  # bytes of values in the answer, for who does not ask alone
         ops = parse_ops(items)
-        if type(left) is not int or left < 0 or not ops:
+        if type(left) is not int or left < 0 or type(most) is not int or not ops:
             raise RemoteProtocolError("operations without a deadline, or none")
         later = Later(sender.name, len(ops))
         until = now + min(left / 1000.0, 3600.0)
@@ -274,6 +294,8 @@ class CacheMachine:
         for index, op in enumerate(ops):
 
             def done(result: Result, now: float, index: int = index) -> None:
+                if most and result.value is not None and len(result.value) > most:
+                    result = Result(Status.ALONE)
                 later.results[index] = result
                 later.left -= 1
                 if not later.left and answered_now:

@@ -216,53 +216,86 @@ def partitions(value: object) -> list[int]:
 _MS_MAX = 1 << 53
 
 
+def _trimmed(row: tuple[Any, ...]) -> list[Any]:
+    """Return a row without its last fields as far as they are 0 or None: most are, and each costs both sides."""
+    found = list(row)
+    while len(found) > 1 and (found[-1] is None or found[-1] == 0):
+        found.pop()
+    return found
+
+
 def pack_ops(ops: Sequence[Op]) -> list[Any]:
     """Return operations for a body."""
-    return [list(op) for op in ops]
+    return [_trimmed(op) for op in ops]
 
 
 def parse_ops(value: object) -> list[Op]:
     """Return the operations in a body."""
-    return [
-        Op(
-            _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
-            _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX),
-            _maybe_bytes(expected),
-        )
-        for kind, key, ident, age, data, ttl, number, wait, early, expected, *_ in rows(value, 10)
-    ]  # fmt: skip
+    return [_parse_op(row) for row in rows(value, 2)]
+
+
+def _parse_op(row: list[Any]) -> Op:
+    kind, key, *more = row
+    op = Op(_number(kind, 255), _key(key))
+    if not more:
+        return op
+    more += _NO_OP[len(row) :]
+    ident, age, data, ttl, number, wait, early, expected = more[:8]
+    return Op(
+        op.kind, op.key, _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
+        _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX), _maybe_bytes(expected),
+    )  # fmt: skip
+
+
+_NO_OP = list(Op(0, b""))
 
 
 def pack_results(results: Sequence[Result]) -> list[Any]:
     """Return results for a body."""
-    return [list(result) for result in results]
+    return [_trimmed(result) for result in results]
 
 
 def parse_results(value: object) -> list[Result]:
     """Return the results in a body."""
-    return [
-        Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
-               _number(seq, VERSION_MAX))
-        for status, data, stamp, ttl, number, seq, *_ in rows(value, 6)
-    ]  # fmt: skip
+    found = []
+    for row in rows(value, 1):
+        if len(row) < 6:
+            row = row + _NO_RESULT[len(row) :]
+        status, data, stamp, ttl, number, seq, *_ = row
+        found.append(
+            Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
+                   _number(seq, VERSION_MAX))
+        )  # fmt: skip
+    return found
+
+
+_NO_RESULT = list(Result(0))
 
 
 def pack_records(records: Sequence[Record], now: float) -> list[Any]:
     """Return records for a body; when they expire travels as what is left, since clocks differ."""
     return [
-        [key, value, stamp, 0 if expires == NEVER else max(1, int((expires - now) * 1000)), op, status, number]
+        _trimmed((key, value, stamp, 0 if expires == NEVER else max(1, int((expires - now) * 1000)), op, status, number))
         for key, value, stamp, expires, op, status, number in records
     ]
 
 
 def parse_records(value: object, now: float) -> list[Record]:
     """Return the records in a body."""
-    return [
-        Record(_key(key), _maybe_bytes(data), version(stamp),
-               now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
-               _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
-        for key, data, stamp, ttl, op, status, number, *_ in rows(value, 7)
-    ]  # fmt: skip
+    found = []
+    for row in rows(value, 3):
+        if len(row) < 7:
+            row = row + _NO_RECORD[len(row) :]
+        key, data, stamp, ttl, op, status, number, *_ = row
+        found.append(
+            Record(_key(key), _maybe_bytes(data), version(stamp),
+                   now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
+                   _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
+        )  # fmt: skip
+    return found
+
+
+_NO_RECORD: list[Any] = [b"", None, 0, 0, 0, 0, 0]
 
 
 def parse_copies(value: object) -> list[Copy]:

@@ -62,6 +62,7 @@ class CacheHost:
             now=now,
         )  # fmt: skip
         self._ask, self._tell = field(_ASK), field(_TELL)
+        self._begun: deque[tuple[str, Sequence[Op], BlockingTicket, float]] = deque()  # one a caller, who waits for it
         self._waiting: dict[Later, Served] = {}
         self._ended: deque[Callable[[float], object]] = deque()  # calls that ended while outputs were pulled
         self._pulling = False
@@ -91,14 +92,20 @@ class CacheHost:
                 raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
         return ticket.result(operation)
 
-    def operate(self, cache: str, ops: Sequence[Op], deadline: Deadline, operation: str) -> list[Outcome]:
+    def operate(self, cache: str, ops: Sequence[Op], timeout: float | None, operation: str) -> list[Outcome]:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
-        machine = self.machine
-
-        def begin(ticket: Any, until: float, now: float) -> None:
-            machine.operate(cache, ops, ticket, until, now)
-
-        outcomes: list[Outcome] = self.call(begin, deadline, operation)
+        core = self._core
+        core.check(operation)
+        until = core.deadline(timeout).moment
+        if until is None:
+            until = clock.now() + _FOREVER
+        ticket = BlockingTicket(core.loop)
+        self._begun.append((cache, ops, ticket, until))
+        core.loop.submit(self._operate)
+        with core.pool.waiting():
+            if not ticket.wait(Deadline.at(until + _GRACE_SECONDS)):
+                raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
+        outcomes: list[Outcome] = ticket.result(operation)
         return outcomes
 
     def do(self, action: Callable[[float], Any], deadline: Deadline, operation: str) -> Any:
@@ -193,6 +200,13 @@ class CacheHost:
         except MycorrizalError as error:
             ticket.fail(error)
         self._pull(now)
+
+    def _operate(self, now: float) -> None:
+        """Begin what callers have submitted by now: in one turn, so that it travels together."""
+        begun = self._begun
+        if begun:
+            self.machine.operate_all([begun.popleft() for _ in range(len(begun))], now)
+            self._pull(now)
 
     def _asked(self, request: Served) -> None:
         now = clock.now()
