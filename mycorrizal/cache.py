@@ -34,7 +34,7 @@ from ._cache.survey import Cursor
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
-from ._wire.values import Codecs, decode_packed, encode_value
+from ._wire.values import Codecs, decode_held, encode_value
 from .exceptions import (
     CacheError,
     CacheUnavailable,
@@ -95,7 +95,7 @@ class Cache(MutableMapping[str, Any]):
     def get(self, key: str, default: Any = None, timeout: float | None = _SECONDS) -> Any:
         """Return the value of `key`, or `default`. Blocks only if another agent has to be asked.
 
-        What is returned is the caller's own; arrays are read-only.
+        What is returned is the caller's own; a large array is a read-only view of the entry.
 
         Raises:
             CacheUnavailable: nobody could be asked before the deadline.
@@ -103,12 +103,18 @@ class Cache(MutableMapping[str, Any]):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         raw = _raw(key)
-        entry = self._here(raw)
-        if entry is not None:
-            return decode_packed(entry.value, self._codecs)
+        entry = self._readable[crc32(raw) & _MASK].get(raw)  # as in _here, without the call
+        if entry is not None and ((expires := entry.expires) == NEVER or expires > _now()):
+            entry.visited = True
+            next(self._hits)
+            return decode_held(entry.value, self._codecs)
+        if self._near is not None:
+            entry = self._here(raw)
+            if entry is not None:
+                return decode_held(entry.value, self._codecs)
         result = self._one(Op(Kind.GET, raw), timeout, "get")
         if result.status == Status.OK and result.value is not None:
-            return decode_packed(result.value, self._codecs)
+            return decode_held(result.value, self._codecs)
         return default
 
     def _here(self, raw: bytes) -> Entry | None:
@@ -144,13 +150,13 @@ class Cache(MutableMapping[str, Any]):
             raw = _raw(key)
             entry = self._here(raw)
             if entry is not None:
-                found[key] = decode_packed(entry.value, self._codecs)
+                found[key] = decode_held(entry.value, self._codecs)
             else:
                 asked[key] = raw
         results = self._many([Op(Kind.GET, raw) for raw in asked.values()], timeout, "get_many")
         for key, result in zip(asked, results, strict=True):
             if result.status == Status.OK and result.value is not None:
-                found[key] = decode_packed(result.value, self._codecs)
+                found[key] = decode_held(result.value, self._codecs)
         return found
 
     def get_versioned(self, key: str, timeout: float | None = _SECONDS) -> Versioned | None:
@@ -158,7 +164,7 @@ class Cache(MutableMapping[str, Any]):
         result = self._one(Op(Kind.GET, _raw(key)), timeout, "get_versioned")
         if result.status != Status.OK or result.value is None:
             return None
-        return Versioned(decode_packed(result.value, self._codecs), result.version)
+        return Versioned(decode_held(result.value, self._codecs), result.version)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -286,20 +292,20 @@ class Cache(MutableMapping[str, Any]):
         entry = self._here(raw)
         early = refresh + stale
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
-            return decode_packed(entry.value, self._codecs)
+            return decode_held(entry.value, self._codecs)
         deadline = Deadline(timeout)
         while True:
             wait = int(deadline.capped(_LOCK_POLL) * 1000)
             op = Op(Kind.LEASE, raw, number=int(lease * 1000), wait=wait, early=int(early * 1000))
             result = self._one(op, deadline.remaining(), "get_or_compute")
             if result.status == Status.OK and result.value is not None:
-                return decode_packed(result.value, self._codecs)
+                return decode_held(result.value, self._codecs)
             if result.status == Status.LEASED:
                 store = Computation(self, raw, result.number, self._seconds(ttl), stale, negative_ttl)
                 if result.value is None:
                     return store.run(compute, deadline)
                 self._host.background(partial(store.run, compute, Deadline(lease)))
-                return decode_packed(result.value, self._codecs)
+                return decode_held(result.value, self._codecs)
             if deadline.passed:
                 raise OperationTimeout(
                     f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",

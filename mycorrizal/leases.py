@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._cache.operations import Kind, Op, Status
 from ._runtime.deadline import Deadline
-from ._wire.values import decode_packed
+from ._wire.values import decode_held
 from .exceptions import CacheError, MycorrizalError, OperationTimeout, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Computation:
             self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
         except (CacheError, ValueTooLarge, OperationTimeout) as error:
             self._cache._host.note("cache.not_stored", error)  # the caller has what it wanted
-        return decode_packed(encoded, self._cache._codecs)
+        return decode_held(encoded, self._cache._codecs)
 
     def _give_back(self) -> None:
         """Let the next one compute at once."""

@@ -193,10 +193,11 @@ def main() -> int:
     lines = report(run.found)
     probes = sum(side["probes"] for side in run.trouble)
     bad = [sign for side in run.trouble for sign in signs(side)]
-    lines.append(f"membership meanwhile: {probes} probes, {'DISTURBED: ' + ', '.join(bad) if bad else 'no suspicion, no stall'}")
-    load = max(about["load_at_start"], 0.0)
+    verdict = "DISTURBED: " + ", ".join(bad) if bad else "no suspicion, no stall"
+    lines.append(f"membership meanwhile: {probes} probes, {verdict}")
+    load = about["load_at_start"]
     if load > BUSY * about["cores"]:
-        lines.append(f"the machine was busy with other work (load {load:.1f} before the run): believe ratios, not rates")
+        lines.append(f"the machine was busy with other work (load {load:.1f} before): believe ratios, not rates")
     lines += [f"absent: {name} needs {what}" for name, what in lacking.items() if what]
     lines += [f"FAILED: {name}, {len(errors)} times: {errors[0]}" for name, errors in run.errors.items()]
     print("\n" + "\n".join(lines))

@@ -1,6 +1,164 @@
-"""placeholder"""
+"""``tools/bench cache --memory``: what a million entries of 100 B weigh, expired ones leave, and bounds allow.
+
+Every figure is of a fresh process: its resident memory after a collection,
+above what it had before. The cache is one agent with one copy; the dict has the
+same ``str`` keys of 12 characters and the same ``bytes``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
+
+from bench_cache_ours import Node
+from bench_data_pair import Worker
+from bench_data_peer import memory
+from bench_data_worker import obey
+
+SCRIPT = Path(__file__).resolve()
+SIZE = 100
+BATCH = 10_000
+WRITERS = 8
+_TARGET = 2.5
+_BOUND = 0.05
+_LEFT = 0.05  # of what they took, that expired entries may leave: the allocator's, not ours
+
+
+_REMEMBERED = 80.0  # seconds that the outcomes of writes are kept for retries, and some
+
+
+def key(number: int) -> str:
+    return f"key-{number:08}"
+
+
+def value(number: int) -> bytes:
+    return number.to_bytes(8, "big") * (SIZE // 8) + bytes(SIZE % 8)
+
+
+def settled() -> int:
+    """Return the resident bytes once what is free has gone back to the system, as far as it goes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return memory()["now"]
+
+
+class Scales:
+    """Obeys orders by the name in their ``do``; one is enough for a process."""
+
+    def plain(self, entries: int) -> dict[str, int]:
+        before = settled()
+        held = {key(number): value(number) for number in range(entries)}
+        return {"bytes": settled() - before, "entries": len(held)}
+
+    def cache(self, entries: int) -> dict[str, int]:
+        """Fill a cache without a bound."""
+        node = Node("solo", None)
+        cache = node.caches["sole"]
+        cache.synced(20)
+        before = settled()
+        for first in range(0, entries, BATCH):
+            cache.set_many({key(n): value(n) for n in range(first, min(first + BATCH, entries))}, timeout=60)
+        held = cache.local_stats()["entries"]
+        return {"bytes": settled() - before, "entries": held, "stalls": node.agent.health().stalls}
+
+    def expired(self, entries: int) -> dict[str, float]:
+        """Fill a cache with what expires at one moment, and look what is left when writes are not remembered any more."""
+        node = Node("solo", None)
+        cache = node.caches["sole"]
+        cache.synced(20)
+        before, objects = settled(), len(gc.get_objects())
+        began = end = time.monotonic()
+        for first in range(0, entries, BATCH):
+            left = max(1.0, end - time.monotonic()) if first else 3600.0
+            cache.set_many({key(n): value(n) for n in range(first, min(first + BATCH, entries))}, left, timeout=60)
+            if not first:  # a moment by which all will be there
+                end = time.monotonic() + 5 + 2 * (time.monotonic() - began) * entries / BATCH
+        cache.set_many({key(n): value(n) for n in range(BATCH)}, max(1.0, end - time.monotonic()), timeout=60)
+        full, most = memory()["now"], cache.local_stats()["entries"]
+        while cache.local_stats()["entries"] and time.monotonic() < end + 120:
+            time.sleep(0.1)
+        took = time.monotonic() - end
+        time.sleep(_REMEMBERED)
+        stats = cache.local_stats()
+        return {
+            "full": full - before, "bytes": settled() - before, "objects": len(gc.get_objects()) - objects, "most": most,
+            "entries": stats["entries"], "graves": stats["graves"], "seconds": took,
+            "stalls": node.agent.health().stalls,
+        }  # fmt: skip
+
+    def bounded(self, most: int, seconds: float) -> dict[str, float]:
+        """Write from several threads into a bounded cache; the most that is seen of entries and of bytes."""
+        node = Node("solo", None)
+        seen = {}
+        room = most * 400
+        for name, bounds in (("entries", {"max_entries": most}), ("bytes", {"max_bytes": room})):
+            cache = node.agent.cache(f"bounded-{name}", replicas=1, **bounds)
+            cache.synced(20)
+            end = time.monotonic() + seconds
+            threads = [threading.Thread(target=_fill, args=(cache, number, end)) for number in range(WRITERS)]
+            for thread in threads:
+                thread.start()
+            worst = 0
+            while any(thread.is_alive() for thread in threads):
+                worst = max(worst, cache.local_stats()[name])
+                time.sleep(0.005)
+            stats = cache.local_stats()
+            seen |= {f"most_{name}": worst / (most if name == "entries" else room), f"evicted_{name}": stats["evicted"],
+                     f"full_{name}": stats[name] / (most if name == "entries" else room)}  # fmt: skip
+        return {**seen, "stalls": node.agent.health().stalls}
+
+
+def _fill(cache: Any, writer: int, end: float) -> None:
+    number = 0
+    while time.monotonic() < end:
+        cache.set_many({f"{writer}-{n:08}": value(n) for n in range(number, number + 500)}, timeout=60)
+        number += 500
+
+
+def weigh(do: str, **order: Any) -> dict[str, float]:
+    """Have a fresh process do something; return its figures."""
+    worker = Worker([], SCRIPT)
+    try:
+        found: dict[str, float] = worker.tell(do, timeout=1200, **order)
+        return found
+    finally:
+        worker.end()
 
 
 def measure(entries: int, out: Path) -> int:
-    raise NotImplementedError
+    """Weigh, print, and keep the figures; return the exit code."""
+    plain, cache = weigh("plain", entries=entries), weigh("cache", entries=entries)
+    ratio = cache["bytes"] / plain["bytes"]
+    expired = weigh("expired", entries=entries)
+    left = expired["bytes"] / expired["full"]
+    bounded = weigh("bounded", most=max(1000, entries // 20), seconds=10)
+    over = max(bounded["most_entries"], bounded["most_bytes"]) - 1
+    whole = cache["entries"] == plain["entries"] == entries
+    gone = expired["most"] == entries and not expired["entries"] and not expired["graves"] and left <= _LEFT
+    lines = [
+        f"{entries:,} entries of {SIZE} B, {len(key(0))} characters of key",
+        f"  a dict                {plain['bytes'] / 1e6:7.0f} MB, {plain['bytes'] / entries:.0f} B an entry",
+        f"  a cache, one copy     {cache['bytes'] / 1e6:7.0f} MB, {cache['bytes'] / entries:.0f} B an entry: "
+        f"{ratio:.2f} of the dict (<= {_TARGET}: {'yes' if ratio <= _TARGET and whole else 'NO'})",
+        f"  the same, expired     {expired['full'] / 1e6:7.0f} MB with {expired['most']:,.0f} of them, then "
+        f"{expired['bytes'] / 1e6:.1f} MB ({100 * left:.1f} %), {expired['objects']:+,} objects, {expired['entries']:.0f} "
+        f"entries, {expired['graves']:.0f} tombstones ({'yes' if gone else 'NO'}), {expired['seconds']:.1f} s later",
+        f"  bounds, {WRITERS} writers     at most {100 * bounded['most_entries']:.1f} % of max_entries, "
+        f"{100 * bounded['most_bytes']:.1f} % of max_bytes (<= 105: {'yes' if over <= _BOUND else 'NO'}), "
+        f"{bounded['evicted_entries'] + bounded['evicted_bytes']:,.0f} evicted",
+        f"  stalls                {cache['stalls'] + expired['stalls'] + bounded['stalls']:.0f}",
+    ]
+    print("\n".join(lines))
+    store = {"plain": plain, "cache": cache, "expired": expired, "bounded": bounded}
+    (out / "cache_memory.json").write_text(json.dumps(store, indent=1))
+    (out / "cache_memory.txt").write_text("\n".join(lines) + "\n")
+    return 0 if ratio <= _TARGET and whole and gone and over <= _BOUND else 1
+
+
+if __name__ == "__main__":
+    obey(Scales())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class Node:
         threading.Thread(target=self._listen, daemon=True).start()
         self._kept: Any = None
         self.agent.on_request("echo")(lambda request: request.value)
-        self.agent.on_request("give")(lambda request: self._kept)
+        self.agent.on_request("give")(self._give)
         threading.Thread(target=self._take, daemon=True).start()
         if seed:
             self.agent.wait_for(2)
@@ -56,6 +57,12 @@ class Node:
         with contextlib.suppress(mycorrizal.NotRunningError):
             while True:
                 self._kept = self.agent.receive().value
+
+    def _give(self, request: mycorrizal.Request) -> Any:
+        end = time.monotonic() + 20
+        while self._kept is None and time.monotonic() < end:
+            time.sleep(0.001)  # it is in the inbox
+        return self._kept
 
     def trouble(self) -> dict[str, int]:
         """Return every sign that a member was suspected or stood still, counted; and how often it probed."""

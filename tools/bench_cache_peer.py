@@ -40,14 +40,18 @@ class Peer(Protocol):
     def close(self) -> None: ...
 
 
-def rate(do: Callable[[], int], callers: int, seconds: float) -> float:
-    """Return calls a second, of `callers` threads for `seconds`; ``do()`` makes some and says how many."""
+Do = Callable[[int], Callable[[], int]]
+
+
+def rate(make: Do, callers: int, seconds: float) -> float:
+    """Return calls a second, of `callers` threads for `seconds`; ``make(thread)()`` makes some and says how many."""
     lined_up = threading.Barrier(callers, timeout=60)
     found: list[tuple[int, float, float]] = []
     errors: list[BaseException] = []
 
-    def run() -> None:
+    def run(number: int) -> None:
         try:
+            do = make(number)
             _run(do, WARM)
             lined_up.wait()
             found.append(_run(do, seconds))
@@ -55,7 +59,7 @@ def rate(do: Callable[[], int], callers: int, seconds: float) -> float:
             errors.append(error)
             lined_up.abort()
 
-    threads = [threading.Thread(target=run, name=f"bench-caller-{number}") for number in range(callers)]
+    threads = [threading.Thread(target=run, args=(number,), name=f"bench-caller-{number}") for number in range(callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -75,27 +79,43 @@ def _run(do: Callable[[], int], seconds: float) -> tuple[int, float, float]:
     return count, begin, now
 
 
-def reads(get: Get, keys: list[str]) -> Callable[[], int]:
-    """Return what reads every key once, and looks at what it got."""
-
-    def do() -> int:
-        for key in keys:
-            if get(key) != VALUE:
-                raise RuntimeError(f"{key} is not what was set")
-        return len(keys)
-
-    return do
+def _order(keys: list[str], thread: int) -> list[str]:
+    """Return `keys` from another one on for each thread, so that they do not all write the same at a time."""
+    first = thread * 37 % len(keys)
+    return keys[first:] + keys[:first]
 
 
-def writes(put: Set, keys: list[str]) -> Callable[[], int]:
-    """Return what writes every key once."""
+def reads(get: Get, keys: list[str]) -> Do:
+    """Return what makes what reads every key once, and looks at what it got."""
 
-    def do() -> int:
-        for key in keys:
-            put(key, VALUE)
-        return len(keys)
+    def make(thread: int) -> Callable[[], int]:
+        mine = _order(keys, thread)
 
-    return do
+        def do() -> int:
+            for key in mine:
+                if get(key) != VALUE:
+                    raise RuntimeError(f"{key} is not what was set")
+            return len(mine)
+
+        return do
+
+    return make
+
+
+def writes(put: Set, keys: list[str]) -> Do:
+    """Return what makes what writes every key once."""
+
+    def make(thread: int) -> Callable[[], int]:
+        mine = _order(keys, thread)
+
+        def do() -> int:
+            for key in mine:
+                put(key, VALUE)
+            return len(mine)
+
+        return do
+
+    return make
 
 
 def timed(do: Callable[[], object]) -> float:

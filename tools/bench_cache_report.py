@@ -27,8 +27,8 @@ LABELS = {
     "ttlcache": "cachetools.TTLCache + Lock",
 }
 _PARTS = {
-    "get1": "get", "set1": "set", "get16": "get, 16 thr.", "set16": "set, 16 thr.", "many": "set_many", "put": "MB/s in",
-    "fetch": "MB/s out",
+    "get1": "get", "set1": "set", "get16": "get, 16 thr.", "set16": "set, 16 thr.", "many": "set_many",
+    "put": "MB/s in", "fetch": "MB/s out",
 }  # fmt: skip
 _TARGETS = (
     ("a local read / a GET of Redis", ("here", "get1"), ("redis", "get1"), 60.0),

@@ -64,7 +64,10 @@ class Worker:
             before = forget_peak()
             put = timed(lambda: found.set_large(self.value))
             rss_put, before = memory()["peak"] - before, forget_peak()
-            fetch = timed(found.get_large)
+            got: list[Any] = []
+            fetch = timed(lambda: got.append(found.get_large()))
+            if memoryview(got[0]).nbytes != size:
+                raise RuntimeError("the large value is not what was set")
             rss_get = memory()["peak"] - before
             figures.append({
                 "put": size / put / 1e6, "fetch": size / fetch / 1e6, "rss_put": rss_put / size,

@@ -58,7 +58,7 @@ class _Attempt:
         self.began = now
         self.deadline = deadline
         self.count = 0
-        self.alone = False  # in a message of its own, because its answer is large
+        self.alone = False  # in a message of its own: its answer is large, or it has to wait
         self.unsure = False
         self.done = False
         self.why = int(Status.MOVED)
@@ -100,15 +100,20 @@ class Client:
         while self._ready:
             ready, self._ready = self._ready, []
             groups: dict[_Group, list[_Attempt]] = {}
+            written: dict[bytes, None] = {}
             for attempt in ready:
                 if attempt.done:
                     continue
-                owners = self._space.shards[partition_of(attempt.op.key)].owners
+                key = attempt.op.key
+                owners = self._space.shards[partition_of(key)].owners
                 if not owners:
                     self._again(attempt, Status.MOVED, now)
                 elif owners[0] == self._core.me:
                     self._run_here(attempt, now)
                 else:
+                    if attempt.op.kind != Kind.GET:
+                        attempt.alone = attempt.alone or key in written  # it has to wait for the other write
+                        written[key] = None
                     groups.setdefault(_group(attempt, owners), []).append(attempt)
             for group, attempts in groups.items():
                 owner = group[0]
@@ -186,6 +191,8 @@ class Client:
         elif status == Status.ALONE and not attempt.alone:
             attempt.alone = True
             attempt.owner = None
+            if attempt.count == 1:
+                attempt.count = 0  # surely nothing happened: not a retry
             self._ready.append(attempt)
         elif status == Status.FORGOTTEN:
             self._finish(attempt, _unknown(attempt.owner), now)

@@ -283,7 +283,7 @@ class CacheMachine:
 
     def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
         items, left = parts(body, 2)
-        most = body[2] if len(body) > 2 else 0  # bytes of values in the answer, for who does not ask alone
+        most = body[2] if len(body) > 2 else 0  # bytes of a value in the answer, if several callers wait for it
         ops = parse_ops(items)
         if type(left) is not int or left < 0 or type(most) is not int or not ops:
             raise RemoteProtocolError("operations without a deadline, or none")
@@ -301,7 +301,10 @@ class CacheMachine:
                 if not later.left and answered_now:
                     self._replies.append((later, self._results(later.results)))
 
-            space.primary.submit(Pending(op, sender, done, until), now)
+            if most and space.primary.waits(op):
+                done(Result(Status.ALONE), now)
+            else:
+                space.primary.submit(Pending(op, sender, done, until), now)
         answered_now = True
         return later if later.left else self._results(later.results)
 

@@ -60,7 +60,7 @@ class Status(enum.IntEnum):
     UNSURE = 11
     """The partition moved while the write was under way: it may have happened, and a retry tells."""
     ALONE = 12
-    """Its value would make the others in the message wait: ask for it in one of its own."""
+    """Its value, or a write under way, would make the others in the message wait: ask in one of its own."""
 
 
 AGAIN = frozenset({Status.MOVED, Status.NOT_READY, Status.BUSY, Status.NO_QUORUM})

@@ -54,6 +54,10 @@ class Primary:
                 self._core.counters["busy"] += 1
                 pending.done(Result(Status.BUSY), now)
 
+    def waits(self, op: Op) -> bool:
+        """Whether an operation would wait behind a write on its key."""
+        return op.kind != Kind.GET and op.key in self._space.shards[partition_of(op.key)].flights
+
     def _run(self, shard: Shard, pending: Pending, now: float) -> None:
         op = pending.op
         space = self._space

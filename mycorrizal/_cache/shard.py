@@ -105,6 +105,18 @@ class Shard:
                 break
             del outcomes[first]
 
+    def forget(self, now: float, age: float) -> float | None:
+        """If all outcomes have their age, let go of them; return when they will, None if there are none now.
+
+        All at once, and so at the same moment on every copy: their digests stay equal.
+        """
+        if self.outcomes:
+            due = self.outcomes[next(reversed(self.outcomes))].at + age
+            if due > now:
+                return due
+            self.outcomes = {}
+        return None
+
     def outcomes_digest(self) -> int:
         """Return a sum over the operations remembered."""
         digest = 0

@@ -60,6 +60,7 @@ class Space:
         self.counters = SpaceCounters()
         self.moved = False
         self.retired = False
+        self._forgetting = False
         self.view = b""
         self.value_max = core.limits.value_bytes
         if definition.max_bytes is not None:
@@ -188,6 +189,17 @@ class Space:
         if record.op:
             limits = self.core.limits
             shard.remember(record.op, outcome_of(record, now), limits.outcomes, limits.outcomes_age)
+            if not self._forgetting:
+                self._forgetting = True
+                self.core.timers.call_at(now + limits.outcomes_age, self._forget)
+
+    def _forget(self, now: float) -> None:
+        """Let go of outcomes that no retry can ask for any more, also where nothing is written."""
+        age = self.core.limits.outcomes_age
+        dues = [due for shard in self.shards if (due := shard.forget(now, age)) is not None]
+        self._forgetting = bool(dues)
+        if dues:
+            self.core.timers.call_at(min(dues), self._forget)
 
     def outcomes(self, shard: Shard, now: float) -> list[Any]:
         """Return what is remembered, for a message: how far back it is complete, then each."""

@@ -9,7 +9,7 @@ from typing import Any
 from ..exceptions import RemoteProtocolError
 from .value_guard import BUFFER_MIN, BUFFERS_MAX, BYTES_FLAG, HEADER_MAX, MANY
 
-__all__ = ["ValueReader"]
+__all__ = ["ValueReader", "split"]
 
 SIZE_MIN = 6
 """Bytes of the shortest value: the length of a header of one byte, and that."""
@@ -135,3 +135,24 @@ class ValueReader:
             self._buffers[-1].write(piece)
             self._at = (self._at + len(piece)) % length
             view = view[len(piece) :]
+
+
+def split(data: bytes) -> tuple[bytes, list[Any]]:
+    """Return header and buffers of a whole wire form. Any thread.
+
+    A buffer is ``bytes``, or a read-only ``memoryview`` of `data` for an array: that is not copied.
+
+    Raises:
+        RemoteProtocolError: its parts are not as long as it is.
+    """
+    reader = ValueReader(len(data))
+    rest = reader._preamble(memoryview(data).toreadonly())
+    if rest is None:
+        raise RemoteProtocolError("a value that ends too early")
+    at = reader._head
+    buffers: list[Any] = []
+    for length in reader._lengths:
+        piece = rest[at : at + (length & ~BYTES_FLAG)]
+        buffers.append(bytes(piece) if length & BYTES_FLAG else piece)
+        at += len(piece)
+    return bytes(rest[: reader._head]), buffers

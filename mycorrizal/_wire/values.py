@@ -46,10 +46,20 @@ from .value_guard import (
     VALUE_BYTES_MAX,
     scan,
 )
-from .value_reader import ValueReader
+from .value_reader import ValueReader, split
 from .value_walk import BYTES_INLINE, bad_text, sendable
 
-__all__ = ["DEFAULT", "Codec", "Codecs", "Encoded", "ValueReader", "decode_packed", "decode_parts", "encode_value"]
+__all__ = [
+    "DEFAULT",
+    "Codec",
+    "Codecs",
+    "Encoded",
+    "ValueReader",
+    "decode_held",
+    "decode_packed",
+    "decode_parts",
+    "encode_value",
+]
 
 DEFAULT = Codecs()
 """The registry that nothing was registered in."""
@@ -172,6 +182,69 @@ def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
     if not reader.done:
         raise RemoteProtocolError("a value that ends too early")
     return decode_parts(*reader.parts(), codecs)
+
+
+def _starts(heads: list[bytes]) -> list[bytes]:
+    """Return, by the length of a whole wire form, what stands before its text if it holds nothing else."""
+    found = [b"never"] * (len(heads) + 7)
+    for size, head in enumerate(heads):
+        found[5 + len(head) + size] = b"\x00" + (len(head) + size).to_bytes(4, "big") + head
+    return found
+
+
+_BYTES_STARTS = _starts(_BYTES_HEADS)
+_TEXT_STARTS = _starts([bytes((0x60 + n,)) if n < 24 else bytes((0x78, n)) for n in range(256)])
+
+
+_ONE = b"\x00\x00\x00\x00\x01"
+_SCALARS: dict[bytes, object] = {_ONE + b"\xf4": False, _ONE + b"\xf5": True, _ONE + b"\xf6": None}
+_SCALARS |= {_ONE + bytes((n,)): n for n in range(24)} | {_ONE + bytes((0x20 + n,)): -1 - n for n in range(24)}
+
+
+def _number_starts() -> dict[bytes, Callable[[bytes], object]]:
+    """Return, by its first six bytes, how to read the whole wire form of a number; its length is the fifth."""
+    found: dict[bytes, Callable[[bytes], object]] = {}
+    for power in range(4):
+        start = bytes((0, 0, 0, 0, 1 + (1 << power)))
+        found[start + bytes((0x18 + power,))] = lambda data: int.from_bytes(data[6:], "big")
+        found[start + bytes((0x38 + power,))] = lambda data: -1 - int.from_bytes(data[6:], "big")
+    found[b"\x00\x00\x00\x00\x09\xfb"] = lambda data: _DOUBLE.unpack_from(data, 6)[0]
+    return found
+
+
+_DOUBLE = struct.Struct(">d")
+_NUMBERS = _number_starts()
+
+
+def decode_held(data: bytes, codecs: Codecs = DEFAULT) -> object:
+    """Return the value in a whole wire form that stays in memory, as often as it is asked for. Any thread.
+
+    As ``decode_packed``, but quicker with numbers and with short texts and byte strings, and large arrays are read-only views of
+    `data` instead of copies.
+
+    Raises:
+        RemoteProtocolError: whatever is wrong with it.
+    """
+    size = len(data)
+    if size < 263:
+        if size < 15:
+            if data in _SCALARS:
+                return _SCALARS[data]
+            number = _NUMBERS.get(data[:6])
+            if number is not None and size == data[4] + 5:
+                return number(data)
+        start = _BYTES_STARTS[size]
+        if data.startswith(start):
+            return data[len(start) :]
+        start = _TEXT_STARTS[size]
+        if data.startswith(start):
+            try:
+                return data[len(start) :].decode()
+            except UnicodeDecodeError:
+                raise RemoteProtocolError("not a value: text that is not UTF-8") from None
+    if size and data[0]:
+        return decode_parts(*split(data), codecs)
+    return decode_packed(data, codecs)
 
 
 def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray | memoryview], codecs: Codecs = DEFAULT) -> object:

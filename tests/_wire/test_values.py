@@ -14,10 +14,11 @@ from uuid import UUID
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from mycorrizal import RemoteProtocolError, ValueEncodeError, ValueTooLarge
 from mycorrizal._wire.value_guard import BUFFERS_MAX, DEPTH_MAX, HEADER_MAX
-from mycorrizal._wire.values import Codecs, decode_packed, decode_parts, encode_value
+from mycorrizal._wire.values import Codecs, decode_held, decode_packed, decode_parts, encode_value
 
 from .strategies import brief, rough
 from .value_strategies import plain_values, same, values
@@ -387,3 +388,51 @@ def test_entry_points_are_loaded_on_request(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_uuid_is_the_same_uuid() -> None:
     assert arrive(UUID(int=5)) == UUID(int=5)
+
+
+# -- values that stay in memory -------------------------------------------------------------------------------------
+
+
+def outcome(decode: Any, data: bytes) -> Any:
+    try:
+        return decode(data)
+    except RemoteProtocolError:
+        return "refused"
+
+
+@brief
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300), st.integers(-(1 << 65), 1 << 65), st.floats(), values))
+def test_what_is_held_is_read_as_what_arrives(value: Any) -> None:
+    data = encode_value(value).pack()
+    assert same(decode_held(data), decode_packed(data))
+
+
+@brief
+@given(
+    st.one_of(st.binary(max_size=40), st.text(max_size=40), st.integers(-(1 << 65), 1 << 65), st.floats(), st.none()),
+    st.integers(0, 60), st.binary(max_size=3),
+)  # fmt: skip
+def test_what_is_held_and_broken_is_refused_as_what_arrives(value: Any, at: int, other: bytes) -> None:
+    data = encode_value(value).pack()
+    broken = data[:at] + other + data[at + len(other) :]
+    assert same(outcome(decode_held, broken), outcome(decode_packed, broken))
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 254, 255, 256, 257])
+def test_short_texts_and_bytes_are_held_at_every_length(length: int) -> None:
+    for value in (bytes(length), "x" * length):
+        assert decode_held(encode_value(value).pack()) == value
+    with pytest.raises(RemoteProtocolError):
+        decode_held(encode_value("x" * length).pack()[:-1])
+
+
+def test_a_large_array_that_is_held_is_a_view_of_it() -> None:
+    array = np.arange(10_000.0)
+    data = encode_value({"a": array, "b": bytes(5000), "c": "x" * 100_000}).pack()
+    got: Any = decode_held(data)
+    assert (got["a"] == array).all() and got["b"] == bytes(5000) and got["c"] == "x" * 100_000
+    assert not got["a"].flags.writeable
+    assert np.shares_memory(got["a"], np.frombuffer(data, np.uint8))
+    for cut in (0, 1, 5, 8, 20, 5000, len(data) - 1):
+        with pytest.raises(RemoteProtocolError):
+            decode_held(data[:cut])
