@@ -40,7 +40,13 @@ SCRIPT = Path(__file__).resolve().parent / "bench_cache_worker.py"
 MANY_CALLERS = 16
 BUSY = 0.3  # load for each core above which figures are doubtful
 OURS = ("here", "there", "pair", "plane")
-MODULES = {"redis": "redis", "memcached": "pymemcache", "manager": "", "diskcache": "diskcache", "ttlcache": "cachetools"}
+MODULES = {
+    "redis": "redis",
+    "memcached": "pymemcache",
+    "manager": "",
+    "diskcache": "diskcache",
+    "ttlcache": "cachetools",
+}
 _SYNC_SECONDS = 60
 
 
@@ -68,7 +74,7 @@ class Run:
             print(f"round {number + 1}/{self.options.rounds}  {name:10} ({time.monotonic() - begin:.0f} s)")
         for parts in self.found.values():
             for entries in parts.values():
-                entries += [None] * (number + 1 - len(entries))  # one entry a round, so that rounds can be compared
+                entries.extend([None] * (number + 1 - len(entries)))  # one a round, so that rounds can be compared
 
     def note(self, name: str, part: str, figure: float) -> None:
         self.found[name].setdefault(part, []).append(figure)
@@ -162,7 +168,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench cache", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help=f"besides ours only these, of {', '.join(MODULES)}; none: ours alone")
+    parser.add_argument("--only", default="", help=f"besides ours, of {', '.join(MODULES)}; none: ours alone")
     parser.add_argument("--rounds", type=int, default=0, help="default 5")
     parser.add_argument("--seconds", type=float, default=0.0, help="for each rate, default 1")
     parser.add_argument("--large", type=int, default=100, help="MB of the large value, default 100")

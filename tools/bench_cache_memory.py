@@ -67,7 +67,7 @@ class Scales:
         return {"bytes": settled() - before, "entries": held, "stalls": node.agent.health().stalls}
 
     def expired(self, entries: int) -> dict[str, float]:
-        """Fill a cache with what expires at one moment, and look what is left when writes are not remembered any more."""
+        """Fill a cache with what expires at one moment; look what is left when writes are not remembered any more."""
         node = Node("solo", None)
         cache = node.caches["sole"]
         cache.synced(20)
@@ -86,8 +86,8 @@ class Scales:
         time.sleep(_REMEMBERED)
         stats = cache.local_stats()
         return {
-            "full": full - before, "bytes": settled() - before, "objects": len(gc.get_objects()) - objects, "most": most,
-            "entries": stats["entries"], "graves": stats["graves"], "seconds": took,
+            "full": full - before, "bytes": settled() - before, "objects": len(gc.get_objects()) - objects,
+            "most": most, "entries": stats["entries"], "graves": stats["graves"], "seconds": took,
             "stalls": node.agent.health().stalls,
         }  # fmt: skip
 
@@ -133,31 +133,37 @@ def weigh(do: str, **order: Any) -> dict[str, float]:
 def measure(entries: int, out: Path) -> int:
     """Weigh, print, and keep the figures; return the exit code."""
     plain, cache = weigh("plain", entries=entries), weigh("cache", entries=entries)
-    ratio = cache["bytes"] / plain["bytes"]
     expired = weigh("expired", entries=entries)
-    left = expired["bytes"] / expired["full"]
     bounded = weigh("bounded", most=max(1000, entries // 20), seconds=10)
-    over = max(bounded["most_entries"], bounded["most_bytes"]) - 1
-    whole = cache["entries"] == plain["entries"] == entries
-    gone = expired["most"] == entries and not expired["entries"] and not expired["graves"] and left <= _LEFT
-    lines = [
-        f"{entries:,} entries of {SIZE} B, {len(key(0))} characters of key",
-        f"  a dict                {plain['bytes'] / 1e6:7.0f} MB, {plain['bytes'] / entries:.0f} B an entry",
-        f"  a cache, one copy     {cache['bytes'] / 1e6:7.0f} MB, {cache['bytes'] / entries:.0f} B an entry: "
-        f"{ratio:.2f} of the dict (<= {_TARGET}: {'yes' if ratio <= _TARGET and whole else 'NO'})",
-        f"  the same, expired     {expired['full'] / 1e6:7.0f} MB with {expired['most']:,.0f} of them, then "
-        f"{expired['bytes'] / 1e6:.1f} MB ({100 * left:.1f} %), {expired['objects']:+,} objects, {expired['entries']:.0f} "
-        f"entries, {expired['graves']:.0f} tombstones ({'yes' if gone else 'NO'}), {expired['seconds']:.1f} s later",
-        f"  bounds, {WRITERS} writers     at most {100 * bounded['most_entries']:.1f} % of max_entries, "
-        f"{100 * bounded['most_bytes']:.1f} % of max_bytes (<= 105: {'yes' if over <= _BOUND else 'NO'}), "
-        f"{bounded['evicted_entries'] + bounded['evicted_bytes']:,.0f} evicted",
-        f"  stalls                {cache['stalls'] + expired['stalls'] + bounded['stalls']:.0f}",
-    ]
+    ratio, left = cache["bytes"] / plain["bytes"], expired["bytes"] / expired["full"]
+    evicted = bounded["evicted_entries"] + bounded["evicted_bytes"]
+    kept = cache["entries"] == plain["entries"] == expired["most"] == entries
+    met = {
+        "small": kept and ratio <= _TARGET,
+        "gone": kept and not expired["entries"] and not expired["graves"] and left <= _LEFT,
+        "bounded": evicted > 0 and max(bounded["most_entries"], bounded["most_bytes"]) <= 1 + _BOUND,
+    }
+    told = {name: "yes" if held else "NO" for name, held in met.items()}
+    rows = [
+        ("a dict", f"{plain['bytes'] / 1e6:.0f} MB, {plain['bytes'] / entries:.0f} B an entry"),
+        ("a cache, one copy", f"{cache['bytes'] / 1e6:.0f} MB, {cache['bytes'] / entries:.0f} B an entry"),
+        ("  of the dict", f"{ratio:.2f} (<= {_TARGET}: {told['small']})"),
+        ("entries that expire", f"{expired['full'] / 1e6:.0f} MB with {expired['most']:,.0f} of them"),
+        ("  all gone after", f"{expired['seconds']:.1f} s"),
+        ("  what is left", f"{expired['bytes'] / 1e6:.1f} MB ({100 * left:.1f} %), {expired['objects']:+,.0f} objects, "
+                           f"{expired['entries']:.0f} entries, {expired['graves']:.0f} tombstones ({told['gone']})"),
+        (f"bounds, {WRITERS} writers", f"at most {100 * bounded['most_entries']:.1f} % of max_entries and "
+                           f"{100 * bounded['most_bytes']:.1f} % of max_bytes (<= 105: {told['bounded']})"),
+        ("  evicted meanwhile", f"{evicted:,.0f}"),
+        ("stalls", f"{cache['stalls'] + expired['stalls'] + bounded['stalls']:.0f}"),
+    ]  # fmt: skip
+    lines = [f"{entries:,} entries of {SIZE} B, {len(key(0))} characters of key"]
+    lines += [f"  {name:22}{text}" for name, text in rows]
     print("\n".join(lines))
     store = {"plain": plain, "cache": cache, "expired": expired, "bounded": bounded}
     (out / "cache_memory.json").write_text(json.dumps(store, indent=1))
     (out / "cache_memory.txt").write_text("\n".join(lines) + "\n")
-    return 0 if ratio <= _TARGET and whole and gone and over <= _BOUND else 1
+    return 0 if all(met.values()) else 1
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ class Client:
             self._core.completions.append((ticket, []))
             return
         attempts = []
+        bits = self._core.rng.getrandbits
         for index, op in enumerate(ops):
-            if not op.id and op.kind != Kind.GET:
-                op = op._replace(id=self._core.rng.getrandbits(62) | 1)
-            attempts.append(_Attempt(job, index, op, now, deadline))
+            named = op if op.id or op.kind == Kind.GET else Op(op.kind, op.key, bits(62) | 1, *op[3:])
+            attempts.append(_Attempt(job, index, named, now, deadline))
         self.open += len(ops)
         self._ready += attempts
         job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
@@ -142,17 +142,19 @@ class Client:
     def _send(self, owner: Owner, attempts: list[_Attempt], now: float) -> None:
         limits = self._core.limits
         batch: list[_Attempt] = []
-        size = 0
+        size = largest = 0
         for attempt in attempts:
             batch.append(attempt)
-            size += len(attempt.op.key) + len(attempt.op.value or b"") + 64
+            length = len(attempt.op.value or b"")
+            size += len(attempt.op.key) + length + 64
+            largest = max(largest, length)
             if len(batch) >= limits.batch_records or size >= limits.batch_bytes:
-                self._send_batch(owner, batch, size, now)
-                batch, size = [], 0
+                self._send_batch(owner, batch, largest, now)
+                batch, size, largest = [], 0, 0
         if batch:
-            self._send_batch(owner, batch, size, now)
+            self._send_batch(owner, batch, largest, now)
 
-    def _send_batch(self, owner: Owner, batch: list[_Attempt], size: int, now: float) -> None:
+    def _send_batch(self, owner: Owner, batch: list[_Attempt], largest: int, now: float) -> None:
         ops = [self._prepared(attempt, now) for attempt in batch]
         for attempt in batch:
             attempt.owner = owner
@@ -179,7 +181,7 @@ class Client:
 
         left = max(1, int((deadline - now) * 1000))
         body = [pack_ops(ops), left, _SHARED_BYTES] if shared else [pack_ops(ops), left]
-        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest, size)
+        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest, largest)
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
         status = result.status

@@ -74,7 +74,7 @@ class Core:
     ) -> None:  # fmt: skip
         """Ask `member`, which may take `patience` seconds longer; ``done`` gets the answer or the failure.
 
-        `size`: about how many bytes of values are in `body`.
+        `size`: bytes of the largest value in `body`, or of all.
         """
         latest = now + self.limits.call_timeout + patience
         deadline = latest if deadline is None else min(deadline, latest)

@@ -309,8 +309,8 @@ class CacheMachine:
         return later if later.left else self._results(later.results)
 
     def _results(self, results: list[Result]) -> Encoded:
-        size = sum([len(result.value) for result in results if result.value is not None])
-        return encode(self._reply(Answer.OK, [pack_results(results)]), size)
+        largest = max([len(result.value) for result in results if result.value is not None], default=0)
+        return encode(self._reply(Answer.OK, [pack_results(results)]), largest)
 
     def answered(self, call: int, payload: Payload, now: float) -> None:
         """The answer to one of ``calls_to_start``."""

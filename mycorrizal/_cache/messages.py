@@ -111,11 +111,11 @@ Offer = Copy
 
 
 BULK = 64 << 10
-"""Bytes of values from which a message is worth a walk that keeps large ones beside its header, uncopied."""
+"""Bytes of a value from which a message is worth a walk that keeps large ones beside its header, uncopied."""
 
 
 def encode(message: Request | Reply, size: int = 0) -> Encoded:
-    """Return a message ready to be sent; `size`: about how many bytes of values are in it."""
+    """Return a message ready to be sent; `size`: bytes of the largest value in it, or of all."""
     if size >= BULK:
         return encode_value(list(message))
     header = cbor2.dumps(list(message))
@@ -218,10 +218,18 @@ _MS_MAX = 1 << 53
 
 def _trimmed(row: tuple[Any, ...]) -> list[Any]:
     """Return a row without its last fields as far as they are 0 or None: most are, and each costs both sides."""
-    found = list(row)
-    while len(found) > 1 and (found[-1] is None or found[-1] == 0):
-        found.pop()
-    return found
+    end = len(row)
+    while end > 1 and row[end - 1] in _NONE:
+        end -= 1
+    return list(row[:end])
+
+
+_NONE = (0, None)
+
+
+def _filled(row: list[Any], usual: list[Any]) -> list[Any]:
+    """Undo ``_trimmed``."""
+    return row if len(row) >= len(usual) else row + usual[len(row) :]
 
 
 def pack_ops(ops: Sequence[Op]) -> list[Any]:
@@ -235,14 +243,16 @@ def parse_ops(value: object) -> list[Op]:
 
 
 def _parse_op(row: list[Any]) -> Op:
-    kind, key, *more = row
-    op = Op(_number(kind, 255), _key(key))
-    if not more:
-        return op
-    more += _NO_OP[len(row) :]
-    ident, age, data, ttl, number, wait, early, expected = more[:8]
+    if len(row) == 2:
+        return Op(_number(row[0], 255), _key(row[1]))
+    if len(row) == 5:
+        kind, key, ident, age, data = row
+        return Op(
+            _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data)
+        )
+    kind, key, ident, age, data, ttl, number, wait, early, expected = _filled(row, _NO_OP)[:10]
     return Op(
-        op.kind, op.key, _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
+        _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
         _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX), _maybe_bytes(expected),
     )  # fmt: skip
 
@@ -257,16 +267,11 @@ def pack_results(results: Sequence[Result]) -> list[Any]:
 
 def parse_results(value: object) -> list[Result]:
     """Return the results in a body."""
-    found = []
-    for row in rows(value, 1):
-        if len(row) < 6:
-            row = row + _NO_RESULT[len(row) :]
-        status, data, stamp, ttl, number, seq, *_ = row
-        found.append(
-            Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
-                   _number(seq, VERSION_MAX))
-        )  # fmt: skip
-    return found
+    return [
+        Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
+               _number(seq, VERSION_MAX))
+        for status, data, stamp, ttl, number, seq, *_ in [_filled(row, _NO_RESULT) for row in rows(value, 1)]
+    ]  # fmt: skip
 
 
 _NO_RESULT = list(Result(0))
@@ -275,24 +280,23 @@ _NO_RESULT = list(Result(0))
 def pack_records(records: Sequence[Record], now: float) -> list[Any]:
     """Return records for a body; when they expire travels as what is left, since clocks differ."""
     return [
-        _trimmed((key, value, stamp, 0 if expires == NEVER else max(1, int((expires - now) * 1000)), op, status, number))
-        for key, value, stamp, expires, op, status, number in records
+        _trimmed((record.key, record.value, record.version, _left(record.expires, now), *record[4:]))
+        for record in records
     ]
+
+
+def _left(expires: float, now: float) -> int:
+    return 0 if expires == NEVER else max(1, int((expires - now) * 1000))
 
 
 def parse_records(value: object, now: float) -> list[Record]:
     """Return the records in a body."""
-    found = []
-    for row in rows(value, 3):
-        if len(row) < 7:
-            row = row + _NO_RECORD[len(row) :]
-        key, data, stamp, ttl, op, status, number, *_ = row
-        found.append(
-            Record(_key(key), _maybe_bytes(data), version(stamp),
-                   now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
-                   _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
-        )  # fmt: skip
-    return found
+    return [
+        Record(_key(key), _maybe_bytes(data), version(stamp),
+               now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
+               _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
+        for key, data, stamp, ttl, op, status, number, *_ in [_filled(row, _NO_RECORD) for row in rows(value, 3)]
+    ]  # fmt: skip
 
 
 _NO_RECORD: list[Any] = [b"", None, 0, 0, 0, 0, 0]

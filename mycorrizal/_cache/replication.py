@@ -83,14 +83,16 @@ class Replication:
     def _send_batch(self, backup: Owner, outbox: _Outbox, now: float) -> None:
         limits = self._core.limits
         batch: list[tuple[Record, Flight | None]] = []
-        size = taken = 0
+        size = largest = taken = 0
         for record, flight in outbox.queue:
             if batch and (len(batch) >= limits.batch_records or size >= limits.batch_bytes):
                 break
             taken += 1
             if self._wanted(backup, record, flight):
                 batch.append((record, flight))
-                size += len(record.key) + len(record.value or b"") + 64
+                length = len(record.value or b"")
+                size += len(record.key) + length + 64
+                largest = max(largest, length)
         del outbox.queue[:taken]
         if not batch:
             return
@@ -100,7 +102,7 @@ class Replication:
             self._batch_done(backup, outbox, batch, outcome, now)
 
         body = [pack_records([record for record, _ in batch], now)]
-        self._core.call(backup, Message.REPLICATE, self._space.name, body, done, now, size=size)
+        self._core.call(backup, Message.REPLICATE, self._space.name, body, done, now, size=largest)
 
     def _wanted(self, backup: Owner, record: Record, flight: Flight | None) -> bool:
         if flight is not None:

@@ -219,8 +219,8 @@ _NUMBERS = _number_starts()
 def decode_held(data: bytes, codecs: Codecs = DEFAULT) -> object:
     """Return the value in a whole wire form that stays in memory, as often as it is asked for. Any thread.
 
-    As ``decode_packed``, but quicker with numbers and with short texts and byte strings, and large arrays are read-only views of
-    `data` instead of copies.
+    As ``decode_packed``, but quicker with numbers and with short texts and byte strings, and large arrays are
+    read-only views of `data` instead of copies.
 
     Raises:
         RemoteProtocolError: whatever is wrong with it.

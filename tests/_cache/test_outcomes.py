@@ -1,4 +1,4 @@
-"""What is remembered of writes for their retries goes when no retry can come any more, also where nothing is written."""
+"""What is remembered of writes for retries goes when none can come any more, also where nothing is written."""
 
 from __future__ import annotations
 
