@@ -117,6 +117,7 @@ class _Settings:
         self._services: dict[int, dict[str, bytes]] = {}
         self._founders: list[Member] = []
         self._side: list[int] = []
+        self._restarting = 0
         self._events = EventChecker(self._replicas)
         self._view = ServiceChecker(self._replicas)
         self._replicas.watchers += [self._events, SettingChecker(self._replicas), self._view]
@@ -163,7 +164,7 @@ class _Settings:
 
     def _all_in(self) -> bool:
         joined = all(self._replicas.joined_at(member) is not None for member in self._replicas.alive)
-        return joined and self._cluster.agreed
+        return joined and not self._restarting and self._cluster.agreed
 
     def _settled(self) -> bool:
         if not self._all_in():
@@ -261,11 +262,15 @@ class _Settings:
         if not running:
             return
         member = running[int(draw * len(running))]
+        if sum((one.slot in self._side) == (member.slot in self._side) for one in self._replicas.alive) == 1:
+            return  # the last one of its side: nobody would write there
         self._cluster.crash(member, silent=draw < 0.5)
+        self._restarting += 1
         self._did("crashes")
         self._cluster.at(self._cluster.clock.now + pause, self._restart, member, kept)
 
     def _restart(self, member: Member, kept: bool) -> None:
+        self._restarting -= 1
         if self._replicas.life(member.name) is member and member.condition is Condition.GONE:
             new = self._replicas.restart(member, skew=self._skew(), restore=kept)
             self._did("restored" if kept else "restarts")
