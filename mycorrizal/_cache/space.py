@@ -81,18 +81,21 @@ class Space:
     # -- the view -----------------------------------------------------------------------
 
     def set_view(self, members: list[Owner], now: float) -> None:
-        """These processes announce the cache now."""
+        """These processes, sorted, announce the cache now."""
         gone = [member for member in self.members if member not in members]
         if gone:
             self.store.grieve(now + self.core.limits.graves_age)
         former = [member for member in (*self.former, *gone) if member in self.core.alive and member not in members]
         self.former = dict.fromkeys(former)
-        self.members = dict.fromkeys(sorted(members))
-        self.view = blake2b(b"".join(b"%s\0%s\0" % (name.encode(), boot) for name, boot in self.members)).digest()[:8]
-        placed = self.core.placement.owners(self.members, self.definition.replicas)
-        for shard, owners in zip(self.shards, placed, strict=True):
-            if owners != shard.owners:
-                self._move(shard, owners, now)
+        if members != list(self.members) or not self.view:
+            self.members = dict.fromkeys(members)
+            named = [b"%s\0%s\0" % (name.encode(), boot) for name, boot in members]
+            self.view = blake2b(b"".join(named), digest_size=8).digest()
+            placed = self.core.placement.owners(members, self.definition.replicas)
+            for shard, owners in zip(self.shards, placed, strict=True):
+                if owners != shard.owners:
+                    self._move(shard, owners, now)
+        for shard in self.shards:
             self.handover.members_changed(shard, now)
         self.replication.forget(self.members)
         self.handover.forget(self.core.alive)
