@@ -258,16 +258,19 @@ class _Settings:
     def _crash(self) -> None:
         """End one process; the first is spared, so that there is always a cluster to join."""
         draw, pause, kept = self._random.random(), self._random.uniform(0.5, 8.0), self._random.random() < 0.5
-        running = [member for member in self._replicas.alive if member.slot]
+        running = [member for member in self._replicas.alive if member.slot and not self._is_last(member)]
         if not running:
             return
         member = running[int(draw * len(running))]
-        if sum((one.slot in self._side) == (member.slot in self._side) for one in self._replicas.alive) == 1:
-            return  # the last one of its side: nobody would write there
         self._cluster.crash(member, silent=draw < 0.5)
         self._restarting += 1
         self._did("crashes")
         self._cluster.at(self._cluster.clock.now + pause, self._restart, member, kept)
+
+    def _is_last(self, member: Member) -> bool:
+        """Return whether nobody else would be left to write on its side of the partition."""
+        side = member.slot in self._side
+        return sum((one.slot in self._side) == side for one in self._replicas.alive) == 1
 
     def _restart(self, member: Member, kept: bool) -> None:
         self._restarting -= 1
