@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, ForkedProcessError, MemberFailed, MemberStalled, NameInUse, PeerUnreachable
+from mycorrizal import Agent, ForkedProcessError, MemberFailed, MemberStalled, NameInUse, PeerUnreachable, UserEvent
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -69,9 +69,9 @@ def test_a_killed_process_is_noticed_and_its_services_go(agents: Make) -> None: 
         with alice.events() as news:
             bob.kill()
             began = time.monotonic()
-            while not isinstance(news.get(20), MemberFailed):
+            while not isinstance(news.get(60), MemberFailed):
                 pass
-        assert time.monotonic() - began < 10  # its host refuses connections: the long window is not needed
+        assert time.monotonic() - began < 12  # its host refuses connections: the long window is not needed
         assert alice.services.find("api") == []
 
 
@@ -195,7 +195,7 @@ def test_agents_leave_no_thread_no_descriptor_and_no_file_behind(agents: Make, r
             streams = alice.events(), alice.subscribe("x"), alice.settings.watch("y", print), bob.services.watch()
             bob.broadcast("x", bytes(5000))
             alice.send("bob", 1)
-            assert streams[1].get(5)
+            assert isinstance(streams[1].get(5), UserEvent)
 
     life()  # what is made once: the shared key, modules
     before = used()
