@@ -95,6 +95,9 @@ class Space:
             for shard, owners in zip(self.shards, placed, strict=True):
                 if owners != shard.owners:
                     self._move(shard, owners, now)
+                self._show(shard)
+                if not self.has_quorum:
+                    self.near.drop(shard.partition)
         for shard in self.shards:
             self.handover.members_changed(shard, now)
         self.replication.forget(self.members)
@@ -128,25 +131,27 @@ class Space:
         if not before or shard.primary != before[0]:
             self.near.drop(shard.partition)
             shard.reported = not self.holds(shard)
-        if self.definition.read_backups and me in owners:
-            self.readable[shard.partition] = self.store.tables[shard.partition]
-        else:
-            self.readable[shard.partition] = _NOTHING
+
+    def _show(self, shard: Shard) -> None:
+        """Let other threads read a partition, or let them do so no more."""
+        me, owners = self.core.me, shard.owners
+        mine = shard.serving or (self.definition.read_backups and me in owners[1:])
+        self.readable[shard.partition] = self.store.tables[shard.partition] if mine and self.has_quorum else _NOTHING
 
     def start_serving(self, shard: Shard, now: float) -> None:
         """We have what there is of a partition that we are primary of."""
         shard.serving = True
         shard.wrote = False
         shard.fills = dict.fromkeys(shard.owners[1:])
-        self.readable[shard.partition] = self.store.tables[shard.partition]
+        self._show(shard)
         self.near.invalidate_all(shard)
         self.wake()
 
     def stop_serving(self, shard: Shard, now: float) -> None:
         """We are not primary any more, or not sure to have what there is."""
-        self.readable[shard.partition] = _NOTHING
         if shard.serving:
             shard.serving = False
+            self._show(shard)
             self.primary.resign(shard, now)
 
     def wake(self) -> None:

@@ -99,6 +99,8 @@ def test_quorum_refuses_the_smaller_side() -> None:
     caches.cluster.run(1.0)
     (outcome,) = caches.do(0, Op(Kind.GET, b"k"))
     assert isinstance(outcome, CacheUnavailable) and "fewer than 2" in str(outcome)
+    assert not any(caches.space(0).readable)  # nor does another thread read past the machine
+    assert any(caches.space(1).readable) or any(caches.space(2).readable)
     assert caches.one(1, Op(Kind.SET, b"k2", value=b"w")).status == Status.OK
 
 
