@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .entry import NEVER, Entry
-from .operations import Op, Result, Status, found
+from .operations import Kind, Op, Result, Status, decide, found
 from .placement import Owner, partition_of
 from .shard import Pending
 
@@ -176,10 +176,15 @@ class Leases:
         self._parked -= len(queue.waiting)
         for pending in queue.waiting:
             if pending.until <= now:
-                pending.done(Result(Status.FAILED), now)
+                pending.done(self._refusal(pending.op, now), now)
                 continue
             left = max(1, int((pending.until - now) * 1000))
             self._primary.submit(pending._replace(op=pending.op._replace(wait=left)), now)
+
+    def _refusal(self, op: Op, now: float) -> Result:
+        """Return the answer to what waited in vain: of a lock, who holds it."""
+        entry = self._space.store.get(op.key, now) if op.kind == Kind.LOCK else None
+        return Result(Status.FAILED) if entry is None else decide(op, entry, 0, now)[0]
 
     def resign(self, partition: int, now: float) -> None:
         """We are not primary of `partition` any more."""

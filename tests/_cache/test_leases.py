@@ -149,6 +149,15 @@ def test_lock_is_given_to_who_waits_when_it_runs_out() -> None:
     assert leased(waiting).status == Status.OK
 
 
+def test_who_waited_in_vain_is_told_who_holds_the_lock() -> None:
+    machine = make_machine(replicas=1)
+    ask(machine, Op(Kind.LOCK, b"l", value=b"alice", ttl=60_000), now=1.0)
+    assert ask(machine, Op(Kind.LOCK, b"l", value=b"bob", ttl=60_000, wait=100), now=1.0) is None
+    machine.handle_timer(1.1001)
+    ((_, (found,)),) = machine.completions()
+    assert found.status == Status.FAILED and found.value == b"alice"
+
+
 def test_token_grows_across_a_crash_of_the_primary() -> None:
     caches = Caches(4)
     lock = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=500, wait=5000)
