@@ -233,7 +233,10 @@ class Store:
             self.counters.evicted += 1
 
     def _remove(self, partition: int, entry: Entry) -> None:
-        del self.tables[partition][entry.key]
+        table = self.tables[partition]
+        del table[entry.key]
+        if not table:
+            table.clear()  # a dict whose last entry was deleted keeps room for all it ever had
         self._sieve.remove(entry)
         self._wheel.remove(entry)
         self.digests[partition] ^= _mix(crc32(entry.key), entry.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ def test_expired_entries_leave_no_trace() -> None:
     while store.next_timer() is not None:
         store.tick(1e9)
     assert store.entries == store.bytes == 0 and store.counters.expired == COUNT
+    assert {sys.getsizeof(table) for table in store.tables} == {sys.getsizeof({})}, "nor the room that they took"
     assert not any(store.tables) and not any(store.graves) and not any(store.digests)
     assert not store._wheel._buckets and not store._wheel._order
     assert store._sieve._oldest is store._sieve._newest is store._sieve._hand is None
