@@ -102,12 +102,13 @@ class Cache(MutableMapping[str, Any]):
             RemoteProtocolError: the value was written with a codec that is missing here.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        raw = _raw(key)
-        entry = self._readable[crc32(raw) & _MASK].get(raw)  # as in _here, without the call
-        if entry is not None and ((expires := entry.expires) == NEVER or expires > _now()):
+        raw = key.encode() if type(key) is str and key.isascii() else _raw(key)
+        entry = self._readable[crc32(raw) & _MASK].get(raw)  # as in _here, without the calls
+        if entry is not None and ((expires := entry.expires) == NEVER or expires > _now()) and raw[0]:
             entry.visited = True
             next(self._hits)
             return decode_held(entry.value, self._codecs)
+        raw = _raw(key)
         if self._near is not None:
             entry = self._here(raw)
             if entry is not None:

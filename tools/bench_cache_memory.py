@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ class Scales:
 
     def cache(self, entries: int) -> dict[str, float]:
         """Fill a cache without a bound."""
-        node = Node("solo", None)
+        node = Node(f"solo-{os.getpid()}", None)
         cache = node.caches["sole"]
         cache.synced(20)
         before, began = settled(), time.monotonic()
@@ -68,7 +69,7 @@ class Scales:
 
     def expired(self, entries: int, ttl: float) -> dict[str, float]:
         """Fill a cache with what expires at one moment; look what is left when writes are not remembered any more."""
-        node = Node("solo", None)
+        node = Node(f"solo-{os.getpid()}", None)
         cache = node.caches["sole"]
         cache.synced(20)
         before, objects = settled(), len(gc.get_objects())
@@ -90,7 +91,7 @@ class Scales:
 
     def bounded(self, most: int, seconds: float) -> dict[str, float]:
         """Write from several threads into a bounded cache; the most that is seen of entries and of bytes."""
-        node = Node("solo", None)
+        node = Node(f"solo-{os.getpid()}", None)
         seen: dict[str, float] = {}
         room = most * 400
         bounded = {
