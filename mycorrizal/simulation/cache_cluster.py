@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from .._cache.core import Call
 from .._cache.definition import Definition, Limits
 from .._cache.machine import CacheMachine, Later
+from .._cache.operations import Op
 from .._cache.placement import Owner
 from .._wire.values import Codecs, Encoded, decode_packed
 from .clock import VirtualClock
@@ -40,6 +41,13 @@ class _Bytes:
         return decode_packed(self._data, codecs)
 
 
+Job = tuple[str, Sequence[Op], Any, float]
+"""What ``CacheMachine.operate_all`` takes of one caller."""
+
+_GATHER = 0.02
+"""Seconds within which callers of one node may submit together."""
+
+
 class CacheNode:
     """One slot: a name, and the process that has it at present."""
 
@@ -53,6 +61,7 @@ class CacheNode:
         self.boot = b""
         self.offset = 0.0
         self.known: dict[str, tuple[int, bytes | None]] = {}  # by name: when it was news, boot id
+        self.jobs: list[Job] = []  # operations of callers that will be submitted in one turn
 
     @property
     def owner(self) -> Owner:
@@ -94,6 +103,7 @@ class CacheCluster:
         self.counters: Counter[str] = Counter()
         self.random = Random(f"{seed}/network")
         self.steps = 0
+        self._callers = Random(f"{seed}/callers")
         self._machine = machine
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -132,6 +142,7 @@ class CacheCluster:
     def _boot(self, node: CacheNode) -> None:
         node.lives += 1
         node.running = True
+        node.jobs = []
         node.boot = node.rng.getrandbits(64).to_bytes(8, "big")
         node.offset = node.rng.random() * 1e5
         now = self.now + node.offset
@@ -266,6 +277,22 @@ class CacheCluster:
         self._tickets[ticket] = done
         what(node.machine, ticket, self.now + node.offset)
         self.pull(node)
+
+    def operate(self, node: CacheNode, ops: Sequence[Op], timeout: float, done: Callable[[Any], None]) -> None:
+        """Run operations of one caller; half of them together with what others ask within some milliseconds."""
+        self._ticket += 1
+        ticket = (node.index, node.lives, self._ticket)
+        self._tickets[ticket] = done
+        node.jobs.append(("cache", ops, ticket, self.now + node.offset + timeout))
+        if len(node.jobs) == 1:
+            gather, life = max(0.0, self._callers.uniform(-_GATHER, _GATHER)), node.lives
+            self.at(self.now + gather, lambda: self._submit(node, life))
+
+    def _submit(self, node: CacheNode, life: int) -> None:
+        if node.running and node.lives == life:
+            jobs, node.jobs = node.jobs, []
+            node.machine.operate_all(jobs, self.now + node.offset)
+            self.pull(node)
 
     # -- events -------------------------------------------------------------------------
 

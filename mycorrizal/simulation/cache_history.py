@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from .._cache.machine import CacheMachine
 from .._cache.operations import Kind, Op, Result, Status
 from .._cache.placement import partition_of
 from .._cache.survey import CLEAR_KEYS
@@ -156,11 +155,12 @@ class Clients:
             else:
                 self._next(node, client)
 
-        self._cluster.ask(node, _operate([Op(Kind.LEASE, key, number=300, wait=1000, early=500)]), leased)
+        lease = Op(Kind.LEASE, key, number=300, wait=1000, early=500)
+        self._cluster.operate(node, [lease], TIMEOUT, leased)
 
     def _clear(self, node: CacheNode, client: int) -> None:
         ops = [Op(Kind.CLEAR, key) for key in CLEAR_KEYS]
-        self._cluster.ask(node, _operate(ops), lambda _: self._next(node, client))
+        self._cluster.operate(node, ops, TIMEOUT, lambda _: self._next(node, client))
 
     def _do(
         self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]], *, ttl: int = 0, token: int = 0
@@ -184,7 +184,7 @@ class Clients:
                     self.refused += 1
             self._next(node, client)
 
-        self._cluster.ask(node, _operate(ops), done)
+        self._cluster.operate(node, ops, TIMEOUT, done)
 
     def _lock(self, node: CacheNode, client: int, key: bytes) -> None:
         asked = self._cluster.now
@@ -208,15 +208,11 @@ class Clients:
             held.released = min(held.released, self._cluster.now)
             if node.running:
                 release = Op(Kind.UNLOCK, key, number=held.token)
-                self._cluster.ask(node, _operate([release]), lambda _: self._next(node, client))
+                self._cluster.operate(node, [release], TIMEOUT, lambda _: self._next(node, client))
             else:
                 self._next(node, client)
 
-        self._cluster.ask(node, _operate([op]), locked)
-
-
-def _operate(ops: list[Op]) -> Callable[[CacheMachine, Any, float], None]:
-    return lambda machine, ticket, now: machine.operate("cache", ops, ticket, now + TIMEOUT, now)
+        self._cluster.operate(node, [op], TIMEOUT, locked)
 
 
 def _op(kind: str, key: bytes, argument: Any) -> Op:
