@@ -51,7 +51,7 @@ def test_a_name_is_one_process_and_free_the_moment_it_dies(agents: Make) -> None
     with spawn(member("bob")) as bob:  # under the name that the others still take for alive
         assert float(bob.words()[1]) < 2
         until(lambda: _who(alice) == bob.process.pid, 10)
-        assert [service.node for service in alice.services.find("api")] == ["bob"]
+        until(lambda: [service.node for service in alice.services.find("api")] == ["bob"])
 
 
 def _who(agent: Agent) -> Any:
