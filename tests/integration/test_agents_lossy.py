@@ -17,21 +17,16 @@ HEALING: dict[str, Any] = {**FAST, "gossip_to_the_dead_time": 1.0, "tcp_timeout"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
-def test_each_event_once_and_in_order_at_ten_percent_loss(need_network_namespace: None, wire: str) -> None:
-    found = chaos_events.run(8, 200, 100, 0.0, 60.0, 1, {"loss": 0.1}, wire=wire)
+def test_each_event_once_and_in_order_at_ten_percent_loss(need_network_namespace: None) -> None:
+    found = chaos_events.run(8, 200, 100, 0.0, 60.0, 1, {"loss": 0.1}, wire="cbor")
     assert found["wrong"] == []
     assert found["frames"]["lost"] > 50, "the switch did lose frames"
-    if wire == "cbor":
-        assert found["totals"]["share.events.fetches"] > 0, "and what was lost was fetched again"
-    else:
-        assert found["totals"]["share.spread.pushed"] >= 200
+    assert found["totals"]["share.events.fetches"] > 0, "and what was lost was fetched again"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
-def test_two_halves_agree_again(need_network_namespace: None, wire: str) -> None:
-    found = chaos_settings.run(4, 6.0, 20.0, 1, {}, wire=wire, **HEALING)
+def test_two_halves_agree_again(need_network_namespace: None) -> None:
+    found = chaos_settings.run(4, 6.0, 20.0, 1, {}, wire="msgpack", **HEALING)
     assert found["wrong"] == []
     assert found["frames"]["cut"] > 0
     assert found["shared"] not in ("before", "a", "b")
