@@ -20,9 +20,9 @@ CROWD = 3
 """Calls of one turn from which on they are many. A single caller, however fast, never makes more than one."""
 LATELY = 0.005
 """How long that counts."""
-STOLEN = 0.0002
+STOLEN = 0.001
 """Between two looks, a few microseconds apart: beyond it the core or the interpreter was somebody else's."""
-CREDIT_MAX, PRICE = 16, 4
+CREDIT_MAX, PRICE = 32, 2
 """A poll that found something earns 1, another one costs PRICE: polling goes on while four of five find something."""
 PAUSE_FIRST, PAUSE_MAX = 0.01, 1.0
 """How long a poll in vain forbids the next one, at first and at most."""
