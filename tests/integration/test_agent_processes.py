@@ -17,7 +17,7 @@ from mycorrizal import Agent, ForkedProcessError, MemberFailed, MemberStalled, N
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
-from .planes import run_script, spawn
+from .planes import run_script, spawn, together
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
 
@@ -240,8 +240,7 @@ def test_fifty_joiners_have_everything_when_join_returns(agents: Make) -> None: 
             with Agent(f"{os.getpid()}-{number}") as agent:
                 say(len(agent.settings), len(agent.services.find("api")))
     """
-    for _ in range(5):
-        code, out, errors = run_script(body, seconds=60)
+    for code, out, errors in together(5, lambda number: run_script(body, seconds=60), timeout=70):
         assert code == 0, errors
         assert out.split("\n")[:-1] == ["20 1"] * 10
 
