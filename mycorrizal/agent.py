@@ -138,7 +138,6 @@ class Agent(Talking):
 
     def _start(self, parts: Assembly) -> None:
         self._parts: Assembly | None = parts
-        self._leaving = False
         self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.keys = Keys(parts.rings, partial(parts.ask_all, "mycorrizal.keys"))  # not ours: `del` shall end us at once
