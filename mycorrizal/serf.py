@@ -24,6 +24,7 @@ machine; it is held for single short calls only, never while a callback runs.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from ._serf import Received, SerfMachine, SerfStatus, decode_state, decode_tags,
 from ._swim.broadcasts import TransmitLimitedQueue
 from .config import META_MAX_SIZE, Config
 from .delegates import BaseDelegate, BaseEventDelegate, BasePingDelegate
-from .exceptions import ConfigError, NotRunningError, OperationTimeout, RemoteProtocolError
+from .exceptions import ConfigError, NotRunningError, OperationTimeout, PeerUnreachable, QueueFull, RemoteProtocolError
 from .types import Node
 
 __all__ = ["SerfDelegate", "SerfEvent", "SerfMember", "SerfStatus"]
@@ -70,7 +71,11 @@ class SerfMember:
     node: Node | None
 
 
-class _CanLeave(Protocol):
+class _Members(Protocol):
+    """What ``leave`` needs of a ``Memberlist``."""
+
+    def members(self) -> Iterable[Node]: ...
+    def send_best_effort(self, node: Node, data: bytes, /) -> object: ...
     def leave(self, timeout: float | None = ...) -> object: ...
 
 
@@ -110,12 +115,15 @@ class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
         self._replay = replay_events
         self._event_size_limit = event_size_limit
         self._waiting: deque[SerfEvent] = deque(maxlen=event_queue_depth)
-        self._dropped = dict.fromkeys(("events_unread", "queue_full", "too_large_to_gossip", "bad_states"), 0)
+        self._dropped = dict.fromkeys(
+            ("events_unread", "queue_full", "too_large_to_gossip", "bad_states", "farewells_unsent"), 0
+        )
         self._machine: SerfMachine | None = None
         self._nodes: dict[str, Node] = {}
         self._intents = TransmitLimitedQueue(4, self._size)
         self._events = TransmitLimitedQueue(4, self._size)
         self._packet = 0
+        self._fanout = 0
         self._used = False  # by a Memberlist; the next one starts afresh
 
     # -- settings ---------------------------------------------------------------------
@@ -159,6 +167,7 @@ class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
                 self._nodes.clear()
                 self._intents = TransmitLimitedQueue(config.retransmit_mult, self._size)
                 self._events = TransmitLimitedQueue(config.retransmit_mult, self._size)
+            self._fanout = config.leave_fanout
             self._packet = (
                 config.udp_buffer_size - PACKET_RESERVE - len(config.label.encode("utf-8", "surrogateescape"))
             )
@@ -219,11 +228,11 @@ class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
 
     # -- leaving --------------------------------------------------------------------------
 
-    def leave(self, memberlist: _CanLeave, timeout: float | None = 10.0) -> None:
-        """Gossip the leave intent, then leave: the others show this node as ``left``.
+    def leave(self, memberlist: _Members, timeout: float | None = 10.0) -> None:
+        """Gossip the leave intent and say it to members directly, then leave: the others show this node as ``left``.
 
-        ``Memberlist.leave()`` alone sends both at once; agents that see the
-        leave first then report a failure for a moment. Blocks.
+        ``Memberlist.leave()`` alone sends intent and leave at once; agents that
+        see the leave first then report a failure for a moment. Blocks.
         """
         deadline = Deadline(timeout)
         sent: list[bool] = []
@@ -233,14 +242,31 @@ class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
             self._changed.notify()
 
         with self._changed:
-            if self._running().leave() and self._size() > 1:
+            intent = self._running().leave()
+            if intent is not None and self._size() > 1:
                 self._pull(finished)
                 self._changed.wait_for(
                     lambda: bool(sent),
                     Deadline(INTENT_SECONDS if timeout is None else min(timeout / 2, INTENT_SECONDS)),
                 )
             self._pull()
+        if intent is not None:
+            self._farewell(memberlist, intent)
         memberlist.leave(timeout=deadline.remaining())
+
+    def _farewell(self, memberlist: _Members, intent: bytes) -> None:
+        """Send the intent to members directly, as ``leave_fanout`` does with the leave itself.
+
+        Gossip sends it a few times only, and memberlist's members that are not
+        Serf's take it without passing it on: if it went to none but those, or to
+        a node that was just killed, Serf would report a failure.
+        """
+        others = [node for node in memberlist.members() if node.name != self._running().name]
+        for node in random.sample(others, min(len(others), self._fanout)):
+            try:
+                memberlist.send_best_effort(node, intent)
+            except (PeerUnreachable, QueueFull):  # gone meanwhile, or more is to be said than goes out: gossip has it
+                self._dropped["farewells_unsent"] += 1
 
     def leaving(self) -> None:
         """``Memberlist.leave()`` calls this first: the leave intent goes out with its own messages."""

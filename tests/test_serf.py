@@ -10,7 +10,15 @@ from mycorrizal import serf as serf_module
 from mycorrizal._serf.machine import SerfStatus
 from mycorrizal._serf.messages import LeaveIntent, UserEvent, decode_state, encode
 from mycorrizal.config import Config
-from mycorrizal.exceptions import ConfigError, MetaTooLarge, NotRunningError, OperationTimeout
+from mycorrizal.exceptions import (
+    ConfigError,
+    MetaTooLarge,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    PeerUnreachable,
+    QueueFull,
+)
 from mycorrizal.serf import SerfDelegate, SerfEvent
 from mycorrizal.types import Node, NodeState
 from tests._serf.seen import SEEN_EVENT, SEEN_META, SEEN_QUERY, SEEN_STATE
@@ -18,6 +26,27 @@ from tests._serf.seen import SEEN_EVENT, SEEN_META, SEEN_QUERY, SEEN_STATE
 
 def a_node(name: str, meta: bytes = b"\xff\x80", state: NodeState = NodeState.ALIVE) -> Node:
     return Node(name, bytes((127, 0, 0, 1)), 7946, meta, state, 1)
+
+
+class Members:
+    """The part of a ``Memberlist`` that ``leave`` calls."""
+
+    def __init__(self, *names: str, trouble: MycorrizalError | None = None) -> None:
+        self.names = names
+        self.trouble = trouble
+        self.told: list[tuple[str, bytes]] = []
+        self.left: list[float | None] = []
+
+    def members(self) -> list[Node]:
+        return [a_node(name) for name in self.names]
+
+    def send_best_effort(self, node: Node, data: bytes) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+        self.told.append((node.name, data))
+
+    def leave(self, timeout: float | None = None) -> None:
+        self.left.append(timeout)
 
 
 class TestDelegate:
@@ -189,14 +218,9 @@ class TestDelegate:
         serf.config(Config.local(name="p" * 250))
         serf._packet = 236  # no packet is so small today
         serf.notify_join(a_node("s1"))
-        left: list[float | None] = []
-
-        class Members:
-            def leave(self, timeout: float | None = None) -> None:
-                left.append(timeout)
-
-        serf.leave(Members(), timeout=None)
-        assert left == [None]
+        members = Members("s1")
+        serf.leave(members, timeout=None)
+        assert members.left == [None]
         assert serf.metrics()["too_large_to_gossip"] == 1
 
     def test_misuse(self) -> None:
@@ -217,21 +241,34 @@ class TestDelegate:
     def test_leave_waits_for_the_intent(self) -> None:
         serf = self.start()
         serf.notify_join(a_node("s1"))
-        left: list[float | None] = []
-
-        class Members:
-            def leave(self, timeout: float | None = None) -> None:
-                left.append(timeout)
-
-        leaver = threading.Thread(target=lambda: serf.leave(Members(), timeout=10))
+        members = Members("s1", "g1", "g2", "py")
+        leaver = threading.Thread(target=lambda: serf.leave(members, timeout=10))
         leaver.start()
         sent: list[bytes] = []
         while leaver.is_alive():
             sent += serf.get_broadcasts(3, 1400)
             leaver.join(0.001)
-        assert sent == [encode(LeaveIntent(1, "py"))] * 2  # retransmit_mult of the local profile
-        assert left
-        serf.leave(Members(), timeout=0.1)
+        intent = encode(LeaveIntent(1, "py"))
+        assert sent == [intent] * 2  # retransmit_mult of the local profile
+        assert sorted(members.told) == [("g1", intent), ("g2", intent), ("s1", intent)], "and each directly"
+        assert len(members.left) == 1
+        serf.leave(members, timeout=0.1)
+        assert (len(members.told), len(members.left)) == (3, 2), "the intent is said once"
+
+    @pytest.mark.parametrize("trouble", [PeerUnreachable("no such member"), QueueFull("thousands wait")])
+    def test_a_farewell_that_cannot_be_sent_holds_up_no_leave(self, trouble: MycorrizalError) -> None:
+        serf = self.start()
+        members = Members("s1", "s2", trouble=trouble)
+        serf.leave(members, timeout=0.1)
+        assert len(members.left) == 1
+        assert serf.metrics()["farewells_unsent"] == 2
+
+    def test_farewells_are_bounded(self) -> None:
+        serf = SerfDelegate()
+        serf.config(Config.local(name="py", leave_fanout=3))
+        members = Members(*(f"m{n}" for n in range(10)))
+        serf.leave(members, timeout=0.1)
+        assert len({name for name, _ in members.told}) == len(members.told) == 3
 
     def test_without_a_node(self) -> None:
         serf = SerfDelegate()

@@ -229,15 +229,16 @@ class SerfMachine:
         self._out.append(Outgoing(message, True))
         return Received(event.ltime, name, payload, coalesce)
 
-    def leave(self) -> bool:
-        """Announce that this node leaves; False if it has done so before."""
+    def leave(self) -> bytes | None:
+        """Announce that this node leaves; return the announcement, or None if it was made before."""
         if self._leaving:
-            return False
+            return None
         self._leaving = True
         intent = LeaveIntent(self._clock.tick(), self.name)
         self._members[self.name] = Member(self.name, SerfStatus.LEAVING, intent.ltime)
-        self._out.append(Outgoing(encode(intent), False))
-        return True
+        message = encode(intent)
+        self._out.append(Outgoing(message, False))
+        return message
 
     # -- outputs -------------------------------------------------------------------------
 

@@ -211,9 +211,10 @@ class TestIntents:
 
     def test_leaving_announces_once_and_stands(self) -> None:
         machine = SerfMachine("py")
-        assert machine.leave()
-        assert not machine.leave()
+        said = machine.leave()
+        assert machine.leave() is None
         (message,) = outgoing(machine)
+        assert said == message
         assert message == encode(LeaveIntent(1, "py"))
         machine.receive_message(message)
         machine.receive_message(encode(JoinIntent(7, "py")))
