@@ -57,7 +57,8 @@ class Memberlist:
         delegate: metadata, user messages, broadcasts, state sync. Two further
             methods are called if it has them: ``starting(config)`` before
             anything else, where it may raise, and ``leaving()`` on the gossip
-            thread when a leave begins.
+            thread when a leave begins. Bytes that it returns are a message that
+            members get directly, just before the leave itself (``leave_fanout``).
         events: joins, leaves, updates.
         conflict: two nodes of one name.
         merge: may refuse a join's members.

@@ -24,7 +24,6 @@ machine; it is held for single short calls only, never while a callback runs.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -257,23 +256,28 @@ class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
     def _farewell(self, memberlist: _Members, intent: bytes) -> None:
         """Send the intent to members directly, as ``leave_fanout`` does with the leave itself.
 
-        Gossip sends it a few times only, and memberlist's members that are not
-        Serf's take it without passing it on: if it went to none but those, or to
-        a node that was just killed, Serf would report a failure.
+        Differs from Serf: there it is gossiped a few times only, and memberlist's
+        members that are not Serf's take it without passing it on: if it went to
+        none but those, or to a node that was just killed, Serf reports a failure.
+        In a large cluster those told are the next by name, so that not all who
+        leave tell the same few.
         """
-        others = [node for node in memberlist.members() if node.name != self._running().name]
-        for node in random.sample(others, min(len(others), self._fanout)):
+        name = self._running().name
+        others = [node for node in memberlist.members() if node.name != name]
+        for node in sorted(others, key=lambda node: (node.name < name, node.name))[: self._fanout]:
             try:
                 memberlist.send_best_effort(node, intent)
             except (PeerUnreachable, QueueFull):  # gone meanwhile, or more is to be said than goes out: gossip has it
                 self._dropped["farewells_unsent"] += 1
 
-    def leaving(self) -> None:
-        """``Memberlist.leave()`` calls this first: the leave intent goes out with its own messages."""
+    def leaving(self) -> bytes | None:
+        """``Memberlist.leave()`` calls this first: the intent goes out with its own messages, gossiped and direct."""
         with self._changed:
-            if self._machine is not None:
-                self._machine.leave()
-                self._pull()
+            if self._machine is None:
+                return None
+            intent = self._machine.leave()
+            self._pull()
+            return intent
 
     # -- views ----------------------------------------------------------------------------
 

@@ -418,7 +418,7 @@ class _Supply(BaseDelegate):
         self.waiting = waiting
         self._share = share
         self._meta = meta
-        leaving: Callable[[], None] | None = getattr(user, "leaving", None)
+        leaving: Callable[[], bytes] | None = getattr(user, "leaving", None)
         if leaving is not None:
             self.leaving = leaving
 

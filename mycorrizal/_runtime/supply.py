@@ -94,9 +94,9 @@ class Supply(BaseDelegate):
         self._delegate = delegate
         self._timed = timed
         self._meta = b""
-        leaving: Callable[[], None] | None = getattr(delegate, "leaving", None)
+        leaving: Callable[[], bytes | None] | None = getattr(delegate, "leaving", None)
         if leaving is not None:
-            self.leaving = lambda: timed.supply("leaving", leaving, None)
+            self.leaving = lambda: timed.supply("leaving", lambda: _bytes(leaving(), "leaving"), b"")
 
     def node_meta(self, limit: int) -> bytes:
         """Return the node's metadata; when the delegate raises, what it gave last."""

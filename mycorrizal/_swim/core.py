@@ -191,6 +191,18 @@ class Core:
             return b""
         return payload
 
+    def leaving(self) -> bytes:
+        """Tell the delegate that we leave; return what it wants said along with the farewell, if anything."""
+        leaving = getattr(self.delegate, "leaving", None)
+        if leaving is None:
+            return b""
+        word = self._ask_bytes("leaving", leaving, None) or b""
+        limit = self.config.udp_buffer_size // 2 - self.codec.overhead(gossip=True)  # half is for the leave itself
+        if len(word) > limit:
+            self.fault("leaving", f"returned {len(word)} bytes, the limit is {limit}; nothing was said")
+            return b""
+        return word
+
     def _ask_bytes(
         self, call: str, method: Callable[..., bytes | None], default: bytes | None, *args: Any
     ) -> bytes | None:

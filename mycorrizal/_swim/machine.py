@@ -407,14 +407,12 @@ class Swim:
         if core.has_left:
             core.finish(operation)
             return operation
-        leaving = getattr(core.delegate, "leaving", None)
-        if leaving is not None:
-            core.ask("leaving", leaving, None)
+        word = core.leaving()
         core.has_left = True
         claim = Dead(core.incarnation, core.name, core.name)
 
         def gossiped() -> None:
-            self._farewell(claim)
+            self._farewell(claim, word)
             self._told(operation)
 
         self._untold[operation] = None
@@ -423,16 +421,16 @@ class Swim:
             self._told(operation)
         return operation
 
-    def _farewell(self, claim: Dead) -> None:
-        """Say a leave that was gossiped out once more, to members directly.
+    def _farewell(self, claim: Dead, word: bytes) -> None:
+        """Say a leave that was gossiped out once more, to members directly, and before it the delegate's word.
 
         Differs from memberlist: there it is gossiped a few times only, and each of them may have
         gone to a node that was killed a moment ago; the others then take who left for failed.
         """
         core = self._core
-        encoded = core.codec.encode(claim)
+        parts = [core.codec.encode(message) for message in ((User(word), claim) if word else (claim,))]
         for member in core.table.sample(core.config.leave_fanout, lambda m: not m.gone and not core.is_self(m)):
-            core.send([encoded], member.address, protocol_max=member.protocol_max, name=member.name)
+            core.send(parts, member.address, protocol_max=member.protocol_max, name=member.name)
 
     def _update_meta(self, now: float) -> int:
         core = self._core

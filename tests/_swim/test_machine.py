@@ -200,6 +200,45 @@ def test_the_delegate_hears_of_a_leave_first() -> None:
     assert said == [False]
 
 
+class Parting(BaseDelegate):
+    """Has a word to say to everybody, and never gossips it."""
+
+    def __init__(self, word: Any) -> None:
+        self.word = word
+
+    def leaving(self) -> Any:
+        return self.word
+
+
+def test_the_delegates_word_is_said_before_each_farewell() -> None:
+    """Serf takes who leaves without its intent for failed, and gossip may hand that to those who do not pass it on."""
+    swim = make(retransmit_mult=2, delegates={"delegate": Parting(bytearray(b"bye"))}, **TALKS)
+    tell(swim, *(alive(f"peer{n}", f"10.2.0.{n}") for n in range(1, 9)))
+    run_timers(swim, 5.0)
+    drain(swim)
+    swim.leave(5.0)
+    run_timers(swim, 7.0)
+    told: dict[str, list[list[Message]]] = {}
+    for data, (host, _) in swim.datagrams_to_send():
+        told.setdefault(host, []).append(list(swim._core.codec.open(data).messages))
+    assert sorted(told) == [f"10.2.0.{n}" for n in range(1, 9)]
+    farewell: list[Message] = [User(b"bye"), Dead(1, "self", "self")]
+    assert all(packets.count(farewell) == 1 for packets in told.values()), "in one packet, so in this order"
+
+
+@pytest.mark.parametrize("word", ["text", b"x" * 701, b"", None])
+def test_a_word_that_cannot_be_said_holds_up_no_leave(word: object) -> None:
+    swim = make(retransmit_mult=2, delegates={"delegate": Parting(word)}, **TALKS)
+    tell(swim, alive("peer"))
+    run_timers(swim, 5.0)
+    drain(swim)
+    leave = swim.leave(5.0)
+    assert swim.counters.get("delegate.faults.leaving", 0) == (1 if word else 0)
+    run_timers(swim, 7.0)
+    assert ended(swim) == {leave: None}
+    assert {type(m) for m, _ in sent(swim)} == {Dead}
+
+
 # -- time -------------------------------------------------------------------------------
 
 

@@ -113,6 +113,28 @@ def test_a_leaving_python_node_is_left(serf_agent: SerfMaker, python_node: NodeM
     assert agent.logged("EventMemberFailed: py") == 0  # the intent was there first
 
 
+@pytest.mark.parametrize("leaver", [SerfDelegate, Memberlist])
+def test_who_leaves_among_nodes_that_pass_no_intent_on_is_left(
+    serf_agent: SerfMaker, member: MemberMaker, leaver: type
+) -> None:
+    agent = serf_agent("s1")
+    others = [member(f"g{number}", config=PLAIN) for number in range(6)]
+    for node in others:
+        node.join([agent.address])
+    serf = SerfDelegate()
+    node = serf_member(member, "py", serf, retransmit_mult=0)  # one copy of what is gossiped
+    everybody = {"py", "s1", *(other.local_node.name for other in others)}
+    assert node.join([agent.address, *map(address, others)]).reached == 7
+    wait_until(lambda: set(agent.statuses()) == set(states(node)) == everybody, "all are members")
+    if leaver is SerfDelegate:
+        serf.leave(node)
+        wait_until(lambda: agent.statuses()["py"] == "left", "left")
+        assert agent.logged("EventMemberFailed: py") == 0  # the intent was there first
+    else:
+        node.leave()
+        wait_until(lambda: agent.statuses()["py"] == "left", "left")
+
+
 @pytest.mark.parametrize("end", ["leave", "kill"])
 def test_the_end_of_an_agent(serf_agent: SerfMaker, member: MemberMaker, end: str) -> None:
     serf = SerfDelegate()
