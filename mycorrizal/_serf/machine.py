@@ -254,12 +254,23 @@ class SerfMachine:
     # -- views ---------------------------------------------------------------------------
 
     def local_state(self) -> bytes:
-        """Return our part of a push/pull."""
+        """Return our part of a push/pull.
+
+        Differs from Serf: there only who has left is among ``left_members``. A
+        member that is leaving is taken for one that joined at the very time of
+        its leave intent, so the intent itself then comes too late, and who left
+        is shown as failed. It is named with the time before, as whoever reads
+        this takes a leave to be one later.
+        """
+        members = self._members.values()
+        gone = (SerfStatus.LEAVING, SerfStatus.LEFT)
         return encode(
             State(
                 ltime=self._clock.time,
-                status_ltimes=tuple((m.name, m.ltime) for m in self._members.values()),
-                left_members=tuple(m.name for m in self._members.values() if m.status is SerfStatus.LEFT),
+                status_ltimes=tuple(
+                    (m.name, max(0, m.ltime - 1) if m.status is SerfStatus.LEAVING else m.ltime) for m in members
+                ),
+                left_members=tuple(m.name for m in members if m.status in gone),
                 event_ltime=self._event_clock.time,
                 events=tuple(EventsAt(ltime, tuple(self._events[ltime])) for ltime in sorted(self._events)),
                 query_ltime=self._query_clock.time,

@@ -320,6 +320,38 @@ class TestState:
             1,
         )  # the leave's time is taken as one after the last known
 
+    def test_a_push_pull_does_not_take_a_leave_intent_for_a_join(self) -> None:
+        """The intent would be of no later time than that join, and who left a failure."""
+        for knows in (True, False):
+            for seen in (True, False):
+                leaver, between, ours = SerfMachine("s2"), SerfMachine("py2"), SerfMachine("py")
+                intent = leaver.leave()
+                assert intent is not None
+                between.node_joined("s2")
+                between.receive_message(intent)
+                if knows:
+                    ours.node_joined("s2")
+                ours.merge_state(decode_state((between if seen else leaver).local_state()), False)
+                if not knows:
+                    ours.node_joined("s2")
+                ours.receive_message(intent)
+                assert status(ours, "s2") is SerfStatus.LEAVING
+                ours.node_left("s2")
+                assert status(ours, "s2") is SerfStatus.LEFT
+
+    def test_a_leave_that_was_refuted_is_not_kept_by_push_pulls(self) -> None:
+        forced, between, ours = (SerfMachine(name) for name in ("s2", "py2", "py"))
+        for machine in (between, ours):
+            machine.node_joined("s2")
+        leave = encode(LeaveIntent(5, "s2"))  # by somebody's force-leave
+        between.receive_message(leave)
+        forced.receive_message(leave)
+        ours.merge_state(decode_state(between.local_state()), False)
+        assert status(ours, "s2") is SerfStatus.LEAVING
+        (refutation,) = outgoing(forced)
+        ours.receive_message(refutation)
+        assert status(ours, "s2") is SerfStatus.ALIVE
+
     def test_a_newcomer_announces_itself_and_skips_history(self) -> None:
         machine = SerfMachine("py")
         machine.merge_state(decode_state(SEEN_STATE), True)

@@ -194,6 +194,10 @@ class SerfAgent(_Closing):
     def kill(self) -> None:
         self.process.kill()
 
+    def quiet(self) -> bool:
+        """Tell whether it gossips no user event (any more)."""
+        return any(line.split() == ["event_queue", "=", "0"] for line in self._run("info").stdout.splitlines())
+
     def logged(self, text: str) -> int:
         """Return how many lines of the log hold `text`."""
         return sum(text in line for line in list(self.process.lines))

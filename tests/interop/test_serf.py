@@ -19,6 +19,8 @@ from mycorrizal import (
     SerfEvent,
     SerfStatus,
 )
+from mycorrizal._serf import SerfMachine
+from mycorrizal.delegates import BaseDelegate
 
 from .peers import PythonNode, SerfAgent, wait_until
 
@@ -135,6 +137,30 @@ def test_who_leaves_among_nodes_that_pass_no_intent_on_is_left(
         wait_until(lambda: agent.statuses()["py"] == "left", "left")
 
 
+class Leaving(BaseDelegate):
+    """Tells what a node tells that is leaving, but nobody by gossip."""
+
+    def __init__(self) -> None:
+        self.machine = SerfMachine("py")
+
+    def local_state(self, join: bool) -> bytes:
+        return self.machine.local_state()
+
+
+def test_a_push_pull_before_the_intent_makes_no_failure_of_a_leave(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent = serf_agent("s1")
+    delegate = Leaving()
+    node = member("py", config=PLAIN, delegate=delegate)
+    node.join([agent.address])
+    intent = delegate.machine.leave()
+    assert intent is not None
+    node.join([agent.address])
+    node.send_best_effort("s1", intent)
+    wait_until(lambda: agent.statuses()["py"] == "leaving", "leaving")
+    node.leave()
+    wait_until(lambda: agent.statuses()["py"] == "left", "left")
+
+
 @pytest.mark.parametrize("end", ["leave", "kill"])
 def test_the_end_of_an_agent(serf_agent: SerfMaker, member: MemberMaker, end: str) -> None:
     serf = SerfDelegate()
@@ -204,6 +230,8 @@ def test_user_events_both_ways_once_each(serf_agent: SerfMaker, member: MemberMa
     agent, other = serf_agent("s1"), serf_agent("s2")
     other.join(agent.address)
     agent.event("before", "history")
+    wait_until(lambda: other.logged("user-event: before"), "the other agent has it")
+    wait_until(lambda: agent.quiet() and other.quiet(), "nobody gossips it any more, for who is just joining takes it")
     seen: list[SerfEvent] = []
     serf, second = SerfDelegate(on_event=seen.append), SerfDelegate()
     node, late = serf_member(member, "py", serf), serf_member(member, "py2", second)
@@ -213,7 +241,8 @@ def test_user_events_both_ways_once_each(serf_agent: SerfMaker, member: MemberMa
     agent.event("deploy", "v1.2")
     other.event("empty", coalesce=False)
     wait_until(lambda: len(seen) == 2, "both events")
-    assert sorted((e.name, e.payload, e.coalesce) for e in seen) == [("deploy", b"v1.2", True), ("empty", b"", False)]
+    assert sorted((e.name, e.payload) for e in seen) == [("deploy", b"v1.2"), ("empty", b"")]
+    assert [e for e in seen if e.coalesce and e.name != "deploy"] == []  # a push/pull does not tell it of any
     assert {second.next_event(10).name for _ in seen} == {"deploy", "empty"}
     serf.user_event("from-python", b"hello", coalesce=False)
     wait_until(
