@@ -82,8 +82,6 @@ from .exceptions import (
     ValueTooLarge,
     WireMismatch,
 )
-from .memberlist import Memberlist
-from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
 from .types import (
     Address,
     Health,
@@ -108,6 +106,8 @@ if _TYPE_CHECKING:
     from .control import ControlClient
     from .dataplane import DataPlane, Results
     from .leases import Lock
+    from .memberlist import Memberlist
+    from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
     from .services import Registration, Services
     from .settings import Settings
 
@@ -222,8 +222,13 @@ _LATE = {
     "ControlEvent": "control",
     "DataPlane": "dataplane",
     "Lock": "leases",
+    "Memberlist": "memberlist",
     "Registration": "services",
     "Results": "dataplane",
+    "SerfDelegate": "serf",
+    "SerfEvent": "serf",
+    "SerfMember": "serf",
+    "SerfStatus": "serf",
     "Services": "services",
     "Settings": "settings",
     "Stream": "dataplane",
@@ -234,7 +239,10 @@ _logging.getLogger("mycorrizal").addHandler(_logging.NullHandler())
 
 
 def __getattr__(name: str) -> _Any:
-    """Import what needs aioquic or ZeroMQ when it is first used: a process that is only a member does without."""
+    """Import what is large, or needs aioquic or ZeroMQ, when it is first used.
+
+    A process that is only a member does without the latter, and the command line without a member.
+    """
     if name in _LATE:
         return getattr(_importlib.import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

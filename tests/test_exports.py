@@ -61,10 +61,21 @@ def test_version_stands_in_one_place() -> None:
 
 def test_import_is_lean() -> None:
     """A process that is only a member pays for no QUIC, no ZeroMQ, no event loop, no cipher."""
-    code = "import sys, mycorrizal; mycorrizal.Memberlist, mycorrizal.Config.lan(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"aioquic", "zmq", "asyncio", "cryptography", "OpenSSL", "matplotlib"}
-    assert heavy & set(done.stdout.split()) == set()
+    assert heavy & imported("import mycorrizal; mycorrizal.Memberlist, mycorrizal.Config.lan()") == set()
+
+
+def test_the_command_line_starts_lean() -> None:
+    """A command that asks an agent pays for no member, no QUIC, and for tables only if it prints one."""
+    heavy = {"mycorrizal.memberlist", "mycorrizal.serf", "mycorrizal._swim", "aioquic", "cryptography", "rich"}
+    assert heavy & imported("import mycorrizal.cli.app") == set()
+
+
+def imported(code: str) -> set[str]:
+    """Return the names of all modules after `code`, in a process of its own."""
+    code = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def _defined(module: ModuleType) -> list[str]:

@@ -11,9 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from .values import to_json
 
@@ -54,6 +51,11 @@ def line(text: str) -> None:
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
     """Print `rows` under the names of `columns`; the sentence `empty` if there are none."""
+    # Here, because most commands print no table, and rich is a sixth of the time that a command takes to start.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column.replace("_", " ").upper(), overflow="fold")
