@@ -147,7 +147,15 @@ class EventStream(Generic[T]):
                     return False, None
                 if deadline.passed:
                     raise OperationTimeout("no event within the timeout", operation=self._operation)
-                wait_sliced(lambda seconds: self._changed.wait(None if seconds < 0 else seconds), deadline)
+                wait_sliced(self._sleep, deadline)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait up to `seconds`, -1 for ever; return whether there is something to see.
+
+        A condition says False also when it was notified at the end of that time, and is not notified again.
+        """
+        woken = self._changed.wait(None if seconds < 0 else seconds)
+        return woken or bool(self._queue) or self._closed or self._ended
 
     # -- the gossip thread ------------------------------------------------------------
 

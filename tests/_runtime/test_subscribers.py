@@ -56,6 +56,27 @@ def test_slow_reader_loses_the_oldest_and_is_told_once() -> None:
         stream.get(0)
 
 
+@pytest.mark.parametrize("happens", ["event", "end", "close"])
+def test_what_comes_at_the_end_of_a_slice_is_seen_at_once(monkeypatch: pytest.MonkeyPatch, happens: str) -> None:
+    """The main thread waits in slices; the wait that was over when it was notified says that nothing came."""
+    all_, _ = subscribers()
+    stream = all_.subscribe()
+    waits: list[float | None] = []
+
+    def late(seconds: float | None) -> bool:
+        waits.append(seconds)
+        assert len(waits) == 1, "it sleeps on what has come"
+        {"event": lambda: all_.publish(EVENTS[0]), "end": all_.end, "close": stream.close}[happens]()
+        return False
+
+    monkeypatch.setattr(stream._changed, "wait", late)
+    if happens == "event":
+        assert stream.get(5) == EVENTS[0]
+    else:
+        with pytest.raises(NotRunningError):
+            stream.get(5)
+
+
 def test_reader_that_stays_slow_gets_every_other_event() -> None:
     all_, _ = subscribers()
     stream = all_.subscribe()
