@@ -93,6 +93,7 @@ class Client:
             attempts.append(_Attempt(job, index, named, now, deadline))
         self.open += len(ops)
         self._ready += attempts
+        self._space.touch()
         job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
 
     def flush(self, now: float) -> None:
@@ -195,7 +196,7 @@ class Client:
             attempt.owner = None
             if attempt.count == 1:
                 attempt.count = 0  # surely nothing happened: not a retry
-            self._ready.append(attempt)
+            self._make_ready(attempt)
         elif status == Status.FORGOTTEN:
             self._finish(attempt, _unknown(attempt.owner), now)
         else:
@@ -209,7 +210,11 @@ class Client:
         if at >= attempt.deadline:
             return  # the timer of the job ends it
         self._core.counters["operations_retried"] += 1
-        self._core.timers.call_at(at, lambda now: self._ready.append(attempt))
+        self._core.timers.call_at(at, lambda now: self._make_ready(attempt))
+
+    def _make_ready(self, attempt: _Attempt) -> None:
+        self._ready.append(attempt)
+        self._space.touch()
 
     def _expire(self, attempts: list[_Attempt], now: float) -> None:
         for attempt in attempts:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._wire.values import Encoded
 from ..exceptions import RemoteProtocolError
 from .definition import Limits
-from .messages import Message, Reply, Request, encode
+from .messages import Message, Reply, encode
 from .placement import Owner, Placement
 from .timers import Timers
 from .versions import VersionClock
+
+if TYPE_CHECKING:
+    from .space import Space
 
 __all__ = ["Call", "Core", "Done", "Failure", "Pace"]
 
@@ -62,6 +65,7 @@ class Core:
         self.placement = Placement()
         self.pace = Pace(limits.rebalance_rate)
         self.alive: dict[Owner, None] = {}  # all processes in our view
+        self.touched: dict[Space, None] = {}  # caches with something to send at the end of the turn
         self.outgoing: list[Call] = []
         self.notices: list[tuple[Owner, Encoded]] = []
         self.completions: list[tuple[Any, Any]] = []
@@ -78,14 +82,14 @@ class Core:
         """
         latest = now + self.limits.call_timeout + patience
         deadline = latest if deadline is None else min(deadline, latest)
-        self._next_call += 1
-        self._calls[self._next_call] = member, done
-        request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
-        self.outgoing.append(Call(self._next_call, member, encode(request, size), deadline))
+        self._next_call = number = self._next_call + 1
+        self._calls[number] = member, done
+        request = [kind, member.boot, self.me.boot, self.clock.peek(), cache, body]
+        self.outgoing.append(Call(number, member, encode(request, size), deadline))
 
     def notify(self, member: Owner, kind: Message, cache: str, body: list[Any]) -> None:
         """Tell `member`; it may get lost."""
-        request = Request(kind, member.boot, self.me.boot, self.clock.peek(), cache, body)
+        request = [kind, member.boot, self.me.boot, self.clock.peek(), cache, body]
         self.notices.append((member, encode(request)))
 
     def end_call(self, number: int, outcome: Reply | Failure, now: float) -> None:

@@ -222,7 +222,7 @@ class CacheMachine:
             self._core.counters["bad_requests"] += 1
             answer = Reply(Answer.BAD, 0, [])
         self._turn(now)
-        return answer if isinstance(answer, Later | Encoded) else encode(answer)
+        return encode(answer) if isinstance(answer, Reply) else answer
 
     def notice(self, sender: str, payload: Payload, now: float) -> None:
         """Take a peer's notice."""
@@ -338,8 +338,11 @@ class CacheMachine:
         self._turn(now)
 
     def _turn(self, now: float) -> None:
-        for space in self._spaces.values():
-            space.flush(now)
+        core = self._core
+        while core.touched:
+            touched, core.touched = core.touched, {}
+            for space in touched:
+                space.flush(now)
 
     # -- outputs ------------------------------------------------------------------------
 
@@ -365,8 +368,12 @@ class CacheMachine:
 
     def get_timer(self) -> float | None:
         """Return when ``handle_timer`` is to be called."""
-        times = [self._core.timers.next(), *[space.store.next_timer() for space in self._spaces.values()]]
-        return min((time for time in times if time is not None), default=None)
+        due = self._core.timers.next()
+        for space in self._spaces.values():
+            at = space.store.next_timer()
+            if at is not None and (due is None or at < due):
+                due = at
+        return due
 
     # -- views: any thread --------------------------------------------------------------
 

@@ -114,8 +114,8 @@ BULK = 64 << 10
 """Bytes of a value from which a message is worth a walk that keeps large ones beside its header, uncopied."""
 
 
-def encode(message: Request | Reply, size: int = 0) -> Encoded:
-    """Return a message ready to be sent; `size`: bytes of the largest value in it, or of all."""
+def encode(message: Sequence[Any], size: int = 0) -> Encoded:
+    """Return a ``Request`` or ``Reply`` ready to be sent; `size`: bytes of the largest value in it, or of all."""
     if size >= BULK:
         return encode_value(list(message))
     header = cbor2.dumps(list(message))

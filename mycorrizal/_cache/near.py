@@ -55,6 +55,7 @@ class Near:
     def invalidate(self, shard: Shard, key: bytes) -> None:
         """A key of a partition of ours was written."""
         if self._enabled:
+            self._space.touch()
             _, keys = self._dirty.setdefault(shard.partition, (shard.seq, []))
             shard.seq += 1
             keys.append(key)
@@ -62,6 +63,7 @@ class Near:
     def invalidate_all(self, shard: Shard) -> None:
         """Anything in a partition of ours may be another: leave a gap, which everybody notices."""
         if self._enabled:
+            self._space.touch()
             self._dirty[shard.partition] = (shard.seq + 1, [])
             shard.seq += 2
 

@@ -54,6 +54,7 @@ class Replication:
         if outbox is None:
             outbox = self._outboxes[backup] = _Outbox()
         outbox.queue.append((record, flight))
+        self._space.touch()
         if len(outbox.queue) > self._core.limits.backlog_records:
             self._overflow(backup, outbox)
 
@@ -121,6 +122,7 @@ class Replication:
         else:
             refused = {row[0]: row[1] for row in rows(parts(outcome.body, 1)[0], 2)}
         outbox.batches -= 1
+        self._space.touch()
         if not again:
             for index, (record, flight) in enumerate(batch):
                 if index not in refused:
@@ -139,7 +141,7 @@ class Replication:
         outbox.queue[:0] = again
         outbox.not_before = now + self._core.backoff(outbox.attempt)
         outbox.attempt += 1
-        self._core.timers.call_at(outbox.not_before, lambda now: None)
+        self._core.timers.call_at(outbox.not_before, lambda now: self._space.touch())
 
     # -- receiving ----------------------------------------------------------------------
 

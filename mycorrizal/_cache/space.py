@@ -154,9 +154,14 @@ class Space:
             self._show(shard)
             self.primary.resign(shard, now)
 
+    def touch(self) -> None:
+        """Send what there is to send at the end of the turn."""
+        self.core.touched[self] = None
+
     def wake(self) -> None:
         """Look at claims and fills at the end of the turn."""
         self.moved = True
+        self.core.touched[self] = None
 
     def flush(self, now: float) -> None:
         """The end of a turn: send what is to be sent."""
