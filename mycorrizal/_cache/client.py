@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _SHARED_BYTES = 1 << 14  # a larger value travels alone
+_GET = Kind.GET  # an enum's member takes 150 ns to look up in Python 3.11
+_ANSWERED = int(Answer.OK)
+_NOT_FINAL = AGAIN | {Status.UNSURE, Status.ALONE, Status.FORGOTTEN}
 _Group = tuple[object, ...]
 
 
@@ -89,7 +92,7 @@ class Client:
         attempts = []
         bits = self._core.rng.getrandbits
         for index, op in enumerate(ops):
-            named = op if op.id or op.kind == Kind.GET else Op(op.kind, op.key, bits(62) | 1, *op[3:])
+            named = op if op.id or op.kind == _GET else Op(op.kind, op.key, bits(62) | 1, *op[3:])
             attempts.append(_Attempt(job, index, named, now, deadline))
         self.open += len(ops)
         self._ready += attempts
@@ -100,26 +103,38 @@ class Client:
         """Send what is ready."""
         while self._ready:
             ready, self._ready = self._ready, []
+            if len(ready) == 1:
+                (attempt,) = ready
+                owners = self._elsewhere(attempt, now)
+                if owners:
+                    self._send_batch(owners[0], ready, len(attempt.op.value or b""), now)
+                continue
             groups: dict[_Group, list[_Attempt]] = {}
             written: dict[bytes, None] = {}
             for attempt in ready:
-                if attempt.done:
-                    continue
-                key = attempt.op.key
-                owners = self._space.shards[partition_of(key)].owners
-                if not owners:
-                    self._again(attempt, Status.MOVED, now)
-                elif owners[0] == self._core.me:
-                    self._run_here(attempt, now)
-                else:
-                    if attempt.op.kind != Kind.GET:
-                        attempt.alone = attempt.alone or key in written  # it has to wait for the other write
-                        written[key] = None
+                owners = self._elsewhere(attempt, now)
+                if owners:
+                    if attempt.op.kind != _GET and len(owners) > 1:
+                        attempt.alone = attempt.alone or attempt.op.key in written  # it has to wait for the other write
+                        written[attempt.op.key] = None
                     groups.setdefault(_group(attempt, owners), []).append(attempt)
             for group, attempts in groups.items():
                 owner = group[0]
                 assert isinstance(owner, Owner)
                 self._send(owner, attempts, now)
+
+    def _elsewhere(self, attempt: _Attempt, now: float) -> tuple[Owner, ...]:
+        """Return the owners of an attempt's key, if it is to be sent to the first; else see to it here."""
+        if attempt.done:
+            return ()
+        owners = self._space.shards[partition_of(attempt.op.key)].owners
+        if not owners:
+            self._again(attempt, Status.MOVED, now)
+        elif owners[0] == self._core.me:
+            self._run_here(attempt, now)
+        else:
+            return owners
+        return ()
 
     def _prepared(self, attempt: _Attempt, now: float) -> Op:
         """Return the operation as this attempt sends it."""
@@ -156,21 +171,25 @@ class Client:
             self._send_batch(owner, batch, largest, now)
 
     def _send_batch(self, owner: Owner, batch: list[_Attempt], largest: int, now: float) -> None:
-        ops = [self._prepared(attempt, now) for attempt in batch]
+        ops = []
+        deadline = longest = 0.0
         for attempt in batch:
             attempt.owner = owner
-        deadline = max([attempt.deadline for attempt in batch])  # the timer of a job ends it sooner
-        longest = max([op.wait for op in ops]) / 1000.0
+            ops.append(op := self._prepared(attempt, now))
+            if attempt.deadline > deadline:
+                deadline = attempt.deadline  # the timer of a job ends it sooner
+            if op.wait > longest:
+                longest = op.wait
         shared = batch[0].job is not batch[-1].job
 
         def done(outcome: Reply | Failure, answered: float) -> None:
             results = None
-            if not isinstance(outcome, Failure) and outcome.status == Answer.OK:
+            if not isinstance(outcome, Failure) and outcome.status == _ANSWERED:
                 results = parse_results(parts(outcome.body, 1)[0])
             if results is not None and len(results) == len(batch):
                 for attempt, result in zip(batch, results, strict=True):
                     if not attempt.done:
-                        if attempt.op.kind == Kind.GET:
+                        if attempt.op.kind == _GET:
                             self._space.near.keep(attempt.op.key, result, owner, now)
                         self._answered(attempt, result, answered)
                 return
@@ -182,11 +201,13 @@ class Client:
 
         left = max(1, int((deadline - now) * 1000))
         body = [pack_ops(ops), left, _SHARED_BYTES] if shared else [pack_ops(ops), left]
-        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest, largest)
+        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest / 1000.0, largest)
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
         status = result.status
-        if status in AGAIN:
+        if status not in _NOT_FINAL:
+            self._finish(attempt, result, now)
+        elif status in AGAIN:
             self._again(attempt, status, now)
         elif status == Status.UNSURE:
             attempt.unsure = True
@@ -261,7 +282,7 @@ def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:
         return owners[0], job
     if attempt.alone or op.wait or (op.value is not None and len(op.value) > _SHARED_BYTES):
         return owners[0], attempt
-    return owners if op.kind != Kind.GET else (owners[0], None)
+    return owners if op.kind != _GET else (owners[0], None)
 
 
 def _unknown(owner: Owner | None) -> CacheOutcomeUnknown:

@@ -66,8 +66,13 @@ from .versions import VersionClock
 
 __all__ = ["Announced", "CacheMachine", "Later"]
 
+_OPERATE, _OK = Message.OPERATE, int(Answer.OK)  # an enum's member takes 150 ns to look up in Python 3.11
+
 Announced = Mapping[str, tuple[bytes, Mapping[str, Definition]]]
 """The members by name: boot id, and the caches that the process announces."""
+
+
+_NO_RESULT = Result(Status.BUSY)
 
 
 class Later:
@@ -78,7 +83,7 @@ class Later:
     def __init__(self, sender: str, count: int) -> None:
         self.sender = sender
         self.left = count
-        self.results: list[Result] = [Result(Status.BUSY)] * count
+        self.results: list[Result] = [_NO_RESULT] * count
 
 
 class CacheMachine:
@@ -247,7 +252,7 @@ class CacheMachine:
         if space is None:
             return self._reply(Answer.UNKNOWN_CACHE, [])
         sender, kind, body = Owner(name, request.boot), request.kind, request.body
-        if kind == Message.OPERATE:
+        if kind == _OPERATE:
             return self._operate_for(space, sender, body, now)
         if kind == Message.PULL:
             return self._give(space, sender, body, now)
@@ -309,8 +314,11 @@ class CacheMachine:
         return later if later.left else self._results(later.results)
 
     def _results(self, results: list[Result]) -> Encoded:
-        largest = max([len(result.value) for result in results if result.value is not None], default=0)
-        return encode(self._reply(Answer.OK, [pack_results(results)]), largest)
+        largest = 0
+        for result in results:
+            if result.value is not None and len(result.value) > largest:
+                largest = len(result.value)
+        return encode((_OK, self._core.clock.peek(), [pack_results(results)]), largest)
 
     def answered(self, call: int, payload: Payload, now: float) -> None:
         """The answer to one of ``calls_to_start``."""

@@ -120,6 +120,7 @@ class Change(NamedTuple):
 
 
 _INT64 = 1 << 63
+_SET, _OK = Kind.SET, int(Status.OK)  # an enum's member takes 150 ns to look up in Python 3.11
 
 
 def _left(entry: Entry, now: float) -> int:
@@ -128,7 +129,7 @@ def _left(entry: Entry, now: float) -> int:
 
 def found(entry: Entry, now: float, seq: int = 0) -> Result:
     """Return the answer that holds an entry."""
-    return Result(Status.OK, entry.value, entry.version, _left(entry, now), 0, seq)
+    return Result(_OK, entry.value, entry.version, _left(entry, now), 0, seq)
 
 
 def decide(op: Op, entry: Entry | None, version: int, now: float) -> tuple[Result, Change | None]:  # noqa: PLR0911
@@ -142,10 +143,10 @@ def decide(op: Op, entry: Entry | None, version: int, now: float) -> tuple[Resul
     """
     kind = op.kind
     expires = now + op.ttl / 1000.0 if op.ttl else NEVER
+    if kind == _SET:
+        return Result(_OK, None, version), Change(op.value, expires)
     if kind == Kind.GET:
         return (found(entry, now) if entry is not None else Result(Status.MISSING)), None
-    if kind == Kind.SET:
-        return Result(Status.OK, version=version), Change(op.value, expires)
     if kind == Kind.CLEAR:
         return Result(Status.OK, version=version), Change(None)
     if kind == Kind.DELETE:

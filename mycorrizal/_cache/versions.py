@@ -41,7 +41,8 @@ class VersionClock:
         self._offset = wall - now
 
     def _physical(self, now: float) -> int:
-        return max(0, int((now + self._offset - _EPOCH) * 1000.0)) << _COUNT_BITS
+        milliseconds = int((now + self._offset - _EPOCH) * 1000.0)
+        return milliseconds << _COUNT_BITS if milliseconds > 0 else 0
 
     def tick(self, now: float) -> int:
         """Return a version above everything made or seen here."""
