@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import CacheError, CacheOutcomeUnknown, CacheUnavailable
 from .core import Failure
-from .messages import Answer, Message, Reply, pack_ops, parse_results, parts
+from .messages import Answer, Message, Reply, pack_ops, parse_results
 from .operations import AGAIN, READS, Kind, Op, Result, Status
 from .placement import Owner, partition_of
 from .shard import Pending
@@ -176,16 +176,14 @@ class Client:
         for attempt in batch:
             attempt.owner = owner
             ops.append(op := self._prepared(attempt, now))
-            if attempt.deadline > deadline:
-                deadline = attempt.deadline  # the timer of a job ends it sooner
-            if op.wait > longest:
-                longest = op.wait
+            deadline = max(deadline, attempt.deadline)  # the timer of a job ends it sooner
+            longest = max(longest, op.wait)
         shared = batch[0].job is not batch[-1].job
 
         def done(outcome: Reply | Failure, answered: float) -> None:
             results = None
             if not isinstance(outcome, Failure) and outcome.status == _ANSWERED:
-                results = parse_results(parts(outcome.body, 1)[0])
+                results = parse_results(outcome.body)
             if results is not None and len(results) == len(batch):
                 for attempt, result in zip(batch, results, strict=True):
                     if not attempt.done:
@@ -200,7 +198,7 @@ class Client:
                     self._again(attempt, Status.MOVED, answered)
 
         left = max(1, int((deadline - now) * 1000))
-        body = [pack_ops(ops), left, _SHARED_BYTES] if shared else [pack_ops(ops), left]
+        body = [left, _SHARED_BYTES if shared else 0, *pack_ops(ops)]
         self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest / 1000.0, largest)
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:

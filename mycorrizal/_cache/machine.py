@@ -287,9 +287,8 @@ class CacheMachine:
         return encode(self._reply(Answer.OK, answer), size)
 
     def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
-        items, left = parts(body, 2)
-        most = body[2] if len(body) > 2 else 0  # bytes of a value in the answer, if several callers wait for it
-        ops = parse_ops(items)
+        left, most = parts(body, 2)  # most: bytes of a value in the answer, if several callers wait for it
+        ops = parse_ops(body[2:])
         if type(left) is not int or left < 0 or type(most) is not int or not ops:
             raise RemoteProtocolError("operations without a deadline, or none")
         later = Later(sender.name, len(ops))
@@ -318,7 +317,7 @@ class CacheMachine:
         for result in results:
             if result.value is not None and len(result.value) > largest:
                 largest = len(result.value)
-        return encode((_OK, self._core.clock.peek(), [pack_results(results)]), largest)
+        return encode((_OK, self._core.clock.peek(), pack_results(results)), largest)
 
     def answered(self, call: int, payload: Payload, now: float) -> None:
         """The answer to one of ``calls_to_start``."""

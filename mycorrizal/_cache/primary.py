@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Primary"]
 
-_GET, _SET, _LEASE, _LOCK, _RETURN = Kind.GET, Kind.SET, Kind.LEASE, Kind.LOCK, Kind.RETURN  # 150 ns each in Python 3.11
+# An enum's member takes 150 ns to look up in Python 3.11.
+_GET, _SET, _LEASE, _LOCK, _RETURN = Kind.GET, Kind.SET, Kind.LEASE, Kind.LOCK, Kind.RETURN
 _REPAIRS = 1.0  # seconds between two read repairs of a partition: a reader may be wrong, or lie
 
 

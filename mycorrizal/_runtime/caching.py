@@ -8,6 +8,7 @@ Values are encoded and decoded on callers' threads only.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 from collections import deque
@@ -42,6 +43,8 @@ _WALL_SECONDS = 60.0
 _GRACE_SECONDS = 1.0  # a caller waits so much longer than its operation, which always ends at its deadline
 _FOREVER = 365.0 * 86400
 _JOBS_MAX = 16
+_OK = int(Status.OK)
+_NOT_READ = frozenset({Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE})
 
 Outcome = Result | CacheError
 
@@ -64,10 +67,11 @@ class CacheHost:
         self._ask, self._tell = field(_ASK), field(_TELL)
         self._begun: deque[tuple[str, Sequence[Op], BlockingTicket, float]] = deque()  # one a caller, who waits for it
         self._waiting: dict[Later, Served] = {}
-        self._ended: deque[Callable[[float], object]] = deque()  # calls that ended while outputs were pulled
+        self._ended: deque[tuple[int, Received | None, bool]] = deque()  # calls that ended while outputs were pulled
         self._pulling = False
         self._jobs: dict[object, Service] = {}
         self._timer: Timer | None = None
+        self._due = math.inf  # when it fires
         self._empty = encode_value(b"")
         core.system[_ASK] = self._asked
         core.system[_TELL] = self._told
@@ -224,6 +228,7 @@ class CacheHost:
         self._pull(now)
 
     def _tick(self, now: float) -> None:
+        self._due = math.inf
         if now - self._wall_at > _WALL_SECONDS:
             self._wall_at = now
             self.machine.set_wall(now + clock.wall_offset(), now)
@@ -238,16 +243,15 @@ class CacheHost:
         try:
             while self._outputs(now):
                 while self._ended:
-                    self._ended.popleft()(now)
+                    self._end(*self._ended.popleft(), now)
         finally:
             self._pulling = False
         due = self.machine.get_timer()
-        timer = self._timer
-        if due is None or (timer is not None and timer.pending and timer.when <= due):
-            return
-        if timer is not None:
-            timer.cancel()
-        self._timer = self._core.loop.call_at(due, self._tick)
+        if due is not None and due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._core.loop.call_at(due, self._tick)
 
     def _outputs(self, now: float) -> bool:
         """Carry what there is to carry; return whether the machine must be looked at again."""
@@ -275,14 +279,20 @@ class CacheHost:
         ticket.call = carried
         self._core.machine.request(carried, now)
 
-    def ended(self, end: Callable[[float], object]) -> None:
-        """A call is over: tell the machine, now or as soon as its outputs are pulled."""
-        self._ended.append(end)
-        if not self._pulling:
-            now = clock.now()
-            while self._ended:
-                self._ended.popleft()(now)
-            self._pull(now)
+    def ended(self, call: int, received: Received | None, unsure: bool) -> None:
+        """A call was answered, or failed: tell the machine, now or as soon as its outputs are pulled."""
+        if self._pulling:
+            self._ended.append((call, received, unsure))
+            return
+        now = clock.now()
+        self._end(call, received, unsure, now)
+        self._pull(now)
+
+    def _end(self, call: int, received: Received | None, unsure: bool, now: float) -> None:
+        if received is not None:
+            self.machine.answered(call, received, now)
+        else:
+            self.machine.failed(call, unsure, now)
 
 
 class _CallTicket:
@@ -295,20 +305,13 @@ class _CallTicket:
         self._id = call_id
         self.call: Call | None = None
 
-    def succeed(self, outcome: object) -> None:
-        machine = self._host.machine
-        match outcome:
-            case (Status.OK, Received() as received):
-                self._host.ended(lambda now: machine.answered(self._id, received, now))
-            case (status, _):
-                # No handler, no room, closing: it was not looked at. Anything else may have been.
-                sure = status in (Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE)
-                self._host.ended(lambda now: machine.failed(self._id, not sure, now))
+    def succeed(self, outcome: Any) -> None:
+        status, received = outcome
+        # No handler, no room, closing: it was not looked at. Anything else may have been.
+        self._host.ended(self._id, received if status == _OK else None, status not in _NOT_READ)
 
     def fail(self, error: MycorrizalError) -> None:
-        machine = self._host.machine
-        unsure = error.indeterminate or (self.call is not None and self.call.sent)
-        self._host.ended(lambda now: machine.failed(self._id, unsure, now))
+        self._host.ended(self._id, None, error.indeterminate or (self.call is not None and self.call.sent))
 
 
 class _Ignored:

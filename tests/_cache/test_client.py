@@ -27,7 +27,7 @@ def remote(kind: Kind = Kind.SET, deadline: float = 3.0) -> tuple[CacheMachine, 
     )
     machine.operate("c", [Op(kind, key, value=b"v")], "ticket", deadline, 0.0)
     (call,) = operations(machine)
-    return machine, call, decode_request(arrived(call.payload)).body[0][0][2]
+    return machine, call, decode_request(arrived(call.payload)).body[2][2]
 
 
 def operations(machine: CacheMachine) -> list[Any]:
@@ -36,7 +36,7 @@ def operations(machine: CacheMachine) -> list[Any]:
 
 
 def answer(machine: CacheMachine, call: Any, status: int, now: float) -> None:
-    machine.answered(call.id, arrived(Reply(Answer.OK, 0, [[list(Result(status, version=5))]])), now)
+    machine.answered(call.id, arrived(Reply(Answer.OK, 0, [list(Result(status, version=5))])), now)
 
 
 def test_answer_completes_once() -> None:
@@ -54,7 +54,7 @@ def test_primary_that_moved_is_asked_again_with_the_same_id() -> None:
         assert not machine.completions()
         machine.handle_timer(0.6)
         (call,) = operations(machine)
-        op = decode_request(arrived(call.payload)).body[0][0]
+        op = decode_request(arrived(call.payload)).body[2]
         assert op[2] == ident and op[3] > 0, "same id, and an age"
 
 
@@ -101,7 +101,7 @@ def test_forgotten_retry_is_unknown() -> None:
 
 def test_wrong_number_of_results_is_no_answer() -> None:
     machine, call, _ = remote()
-    machine.answered(call.id, arrived(Reply(Answer.OK, 0, [[]])), 0.1)
+    machine.answered(call.id, arrived(Reply(Answer.OK, 0, [])), 0.1)
     machine.handle_timer(3.0)
     ((_, (outcome,)),) = machine.completions()
     assert isinstance(outcome, CacheOutcomeUnknown)

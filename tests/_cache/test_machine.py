@@ -36,12 +36,17 @@ def with_peer(**settings: Any) -> CacheMachine:
 
 RUBBISH: list[Any] = [
     [], None, 5, [None], [[]], [[[]]], [[[1, 2]]], [b""], [b"\xff" * 31], [b"\xff" * 33], [1 << 62, b""], [-1, b"x", 5],
-    [[[1, b"", 0, 0, None, 0, 0, 0, 0, None]], 5], [[[1, b"k", -1, 0, None, 0, 0, 0, 0, None]], 5],
-    [[[1, b"k", 0, 0, "text", 0, 0, 0, 0, None]], 5], [[[99, b"k" * 9999, 0, 0, None, 0, 0, 0, 0, None]], 5],
+    [5, 0, [1, b"", 0, 0, None, 0, 0, 0, 0, None]], [5, 0, [1, b"k", -1, 0, None, 0, 0, 0, 0, None]],
+    [5, 0, [1, b"k", 0, 0, "text", 0, 0, 0, 0, None]], [5, 0, [99, b"k" * 9999, 0, 0, None, 0, 0, 0, 0, None]],
+    [5, 0, 7], [5, 0, []], [5, 0, [1]], [5, "0", [1, b"k"]], [-5, 0, [1, b"k"]], [5], [5, 0],
     [[[b"k", b"v", VERSION_MAX + 1, 0, 0, 0, 0]]], [[[b"k", b"v", 1, -1, 0, 0, 0]]], [[[0, 0, 0, 0, 1 << 61]]],
     [[[0, 0, 1 << 63, 0, 0]]], [0, 0, True, True, [0, 0], [], []], [256, 0, True, True, [0, 0, 0], [], []],
     [0, b"\xff" * 32, b"", 0], [0, b"\xff" * 32, 7, 7], ["a", "b", "c", "d"], [{"a": 1}],
 ]  # fmt: skip
+
+
+def flat(body: Any) -> list[Any]:
+    return body if type(body) is list else [body]
 
 
 @pytest.mark.parametrize("kind", [*Message, 0, 99, 255])
@@ -51,7 +56,9 @@ def test_rubbish_is_answered_and_changes_nothing(kind: int) -> None:
         if type(body) is list:
             reply = from_peer(machine, kind, body)
             assert reply.status in (Answer.BAD, Answer.OK, Answer.REFUSED)
-        machine.notice("peer", Bytes(encode_value([kind, BOOT, PEER, 0, "c", body]).pack()), 1.0)
+        machine.notice("peer", Bytes(encode_value([kind, BOOT, PEER, 0, "c", *flat(body)]).pack()), 1.0)
+    nameless = Bytes(encode_value([kind, BOOT, PEER, 0, 7]).pack())  # no name of a cache
+    assert reply_of(machine.receive("peer", nameless, 1.0)).status == Answer.BAD
     assert space_in(machine).store.entries == 0
     assert machine.counters()["bad_requests"] > 0
 
@@ -67,8 +74,8 @@ def test_rubbish_as_answers_is_a_failed_call() -> None:
         kinds = {decode_request(arrived(call.payload)).kind for call in calls}
         assert kinds == {Message.OPERATE, Message.CLAIM}
         for call in calls:
-            machine.answered(call.id, Bytes(encode_value([0, 0, body]).pack()), 0.1)
-            machine.answered(call.id, Bytes(encode_value([0, 0, []]).pack()), 0.1)  # a second answer is ignored
+            machine.answered(call.id, Bytes(encode_value([0, 0, *flat(body)]).pack()), 0.1)
+            machine.answered(call.id, Bytes(encode_value([0, 0]).pack()), 0.1)  # a second answer is ignored
         machine.handle_timer(0.2)
         assert machine.calls_to_start(), "tried again"
 
@@ -201,5 +208,5 @@ def test_partitions_are_what_a_bitmap_holds() -> None:
 
 
 def test_encoding_small_and_large_is_understood_alike() -> None:
-    reply = Reply(0, 5, [[[0, b"x" * 5000, 1, 0, 0, 0]]])
+    reply = Reply(0, 5, [[0, b"x" * 5000, 1, 0, 0, 0]])
     assert reply_of(encode(reply)) == reply_of(encode(reply, 1 << 20)) == reply

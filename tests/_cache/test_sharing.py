@@ -89,7 +89,7 @@ class Two:
     def asked(self) -> list[list[bytes]]:
         """Return the keys of the operations in each message that went from here to there."""
         requests = [decode_request(arrived(call.payload)) for call in self.carried if call.member.name == "there"]
-        return [[op.key for op in parse_ops(r.body[0])] for r in requests if r.kind == Message.OPERATE]
+        return [[op.key for op in parse_ops(r.body[2:])] for r in requests if r.kind == Message.OPERATE]
 
     def keys(self) -> Iterator[bytes]:
         """Yield keys whose primary is there."""

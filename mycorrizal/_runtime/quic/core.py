@@ -124,6 +124,7 @@ class Core:
     def serve(self, request: Served) -> bool:
         system = self.system.get(request.name)
         if system is not None:
+            self.loop.calls += 1
             system(request)
             return True
         return self.run(partial(self._handle, request))
