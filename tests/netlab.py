@@ -139,8 +139,8 @@ class Lab:
             done = subprocess.run(command.split(), check=False, capture_output=True, text=True)
             if done.returncode and not command.startswith("sysctl"):
                 raise RuntimeError(f"{command}: {done.stderr.strip()}")
-        offload = [sys.executable, __file__, "no-offload", inside]
-        subprocess.run(["ip", "netns", "exec", name, *offload], check=True)
+            if command.startswith("ip link add"):
+                no_offload(inside)  # here, where it is still in sight; it keeps that when it moves
 
     def _tell(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._switch is not None and self._switch.stdin is not None and self._switch.stdout is not None
@@ -267,7 +267,4 @@ class Switch:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "no-offload":
-        no_offload(sys.argv[2])
-    else:
-        Switch(int(sys.argv[1]), sys.argv[2:]).run()
+    Switch(int(sys.argv[1]), sys.argv[2:]).run()
