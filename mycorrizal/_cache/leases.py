@@ -126,7 +126,14 @@ class Leases:
             del self._leases[key]
 
     def members_changed(self, members: dict[Owner, None], now: float) -> None:
-        """Leases of the dead are void at once."""
+        """Leases of the dead are void at once, and none of them waits any more: it would be given the next."""
+        for queue in list(self._queues.values()):
+            gone = [pending for pending in queue.waiting if pending.who not in members]
+            if gone:
+                queue.waiting = deque(pending for pending in queue.waiting if pending.who in members)
+                self._parked -= len(gone)
+                for pending in gone:
+                    pending.done(Result(Status.MOVED), now)  # if we are wrong, it asks again
         for key in [key for key, lease in self._leases.items() if lease.holder not in members]:
             del self._leases[key]
             self._core.counters["leases_lapsed"] += 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mycorrizal._cache.definition import Limits
 from mycorrizal._cache.entry import LOCK_PREFIX
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from tests._cache.harness import Caches, ask, make_machine
 
 LEASE = Op(Kind.LEASE, b"k", number=10_000, wait=20_000)
+LOCK = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=60_000, wait=20_000)
 
 
 def leased(found: list[Any]) -> Result:
@@ -49,6 +52,29 @@ def test_node_that_dies_while_computing_is_replaced_once() -> None:
     caches.set(primary, b"k", b"v", number=leased(replaced[0]).number)
     caches.cluster.run(0.5)
     assert [leased(found).value for found in others if found is not replaced[0]] == [b"v"] * 79
+
+
+@pytest.mark.parametrize(("op", "status"), [(LEASE, Status.LEASED), (LOCK, Status.OK)], ids=["lease", "lock"])
+def test_callers_of_a_dead_node_are_given_nothing(op: Op, status: Status) -> None:
+    """They stand first in the queue; one of them would hold for the whole of its time what nobody uses."""
+    caches = Caches(5)
+    owners = caches.owners(op.key)
+    dying, holding, waiting = [index for index in range(5) if index not in owners]
+    holder = caches.start(dying if op is LEASE else holding, op, timeout=30.0)
+    caches.cluster.run(0.1)
+    assert leased(holder).status == status
+    for _ in range(20):
+        caches.start(dying, op, timeout=30.0)
+    caches.cluster.run(0.1)
+    alive = caches.start(waiting, op, timeout=30.0)
+    caches.cluster.run(0.1)
+    caches.cluster.crash(caches.nodes[dying])
+    caches.cluster.run(1.0)
+    if op is LOCK:
+        assert not alive
+        caches.one(holding, Op(Kind.UNLOCK, op.key, number=leased(holder).version))
+        caches.cluster.run(0.5)
+    assert leased(alive).status == status
 
 
 def test_lease_runs_out_and_what_comes_late_is_not_stored() -> None:
