@@ -46,6 +46,8 @@ REPLY_BYTES = REPLY_MAX + (1 << 16)
 """Bytes of replies that wait for a client that does not read; what is beyond is dropped."""
 EVENT_BYTES = 1 << 20
 """Bytes of events that wait for a subscriber that does not read; what is beyond is dropped, and seen in the numbers."""
+ANSWER_BYTES = REPLY_BYTES + (1 << 16)
+"""Bytes that may wait when ZeroMQ's PING or a hello is answered; who asks on without reading loses the connection."""
 SUBSCRIPTIONS_MAX = 256
 """Topics of a subscriber; one more costs it the connection."""
 SUBSCRIPTION_BYTES = 512
@@ -155,7 +157,7 @@ class ControlSockets:
             return
         if link.zmtp.ready:
             link.last = clock.now()
-        self._write(link, link.zmtp.outgoing())
+        self._answer(link, link.zmtp.outgoing())
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -219,7 +221,18 @@ class ControlSockets:
             self._selector.unregister(link.socket)
             link.socket.close()
 
+    def _turn_away(self, link: _Link) -> None:
+        self._counters.add("control.malformed")
+        link.arrived.clear()
+        self._drop(link)
+
     # -- writing --------------------------------------------------------------------------------
+
+    def _answer(self, link: _Link, data: bytes) -> None:
+        if link.waiting + len(data) > ANSWER_BYTES:
+            self._turn_away(link)
+        else:
+            self._write(link, data)
 
     def _write(self, link: _Link, data: bytes) -> None:
         if data:
@@ -295,11 +308,9 @@ class ControlSockets:
     def _subscribe(self, link: _Link, topic: bytes, hello: Callable[[bytes], bytes]) -> None:
         link.topics[topic] = link.topics.get(topic, 0) + 1
         if len(link.topics) > SUBSCRIPTIONS_MAX:
-            self._counters.add("control.malformed")
-            link.arrived.clear()
-            self._drop(link)
+            self._turn_away(link)
         elif topic.startswith(HELLO) and len(topic) < HELLO_MAX:
-            self._write(link, message((topic, hello(topic))))
+            self._answer(link, message((topic, hello(topic))))
 
     def close(self) -> None:
         """Close all; replies that are under way get ``LINGER_SECONDS``."""

@@ -1,4 +1,4 @@
-"""What the control plane's sockets do when the system has nothing left to give."""
+"""What the control plane's sockets do when the system has nothing left to give, or a client takes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mycorrizal._runtime.control_sockets import Client, ControlSockets
+from mycorrizal._runtime import control_sockets
+from mycorrizal._runtime.control_sockets import HELLO, Client, ControlSockets
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.endpoints import Endpoint
 
@@ -109,3 +110,41 @@ def test_closing_while_nobody_is_let_in(place: Place, monkeypatch: pytest.Monkey
         monkeypatch.setattr(os, "open", nothing)
         place.sockets.poll(5)
         place.sockets.close()
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+PING = b"\x04\x07\x04PING\x00\x00"
+SUBSCRIBE, CANCEL = (b"\x00" + bytes((len(HELLO) + 2,)) + flag + HELLO + b"x" for flag in (b"\x01", b"\x00"))
+
+
+def ready(kind: bytes) -> bytes:
+    body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
+    return b"\x04" + bytes((len(body),)) + body
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "question"), [(0, b"DEALER", PING), (1, b"SUB", SUBSCRIBE + CANCEL)], ids=["ping", "hello"]
+)
+def test_who_asks_on_and_reads_no_answer_is_let_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, kind: bytes, question: bytes
+) -> None:
+    bound = 1 << 19
+    monkeypatch.setattr(control_sockets, "ANSWER_BYTES", bound)
+    Poor.left = 1
+    with place.connect(number) as deaf:
+        deaf.sendall(GREETING + ready(kind))
+        deaf.setblocking(False)
+        left, asked, most = b"", 0, 0
+        while not place.counters["control.malformed"]:
+            left = left or question * 1000
+            try:
+                left = left[deaf.send(left) :]
+            except BlockingIOError:
+                pass
+            place.sockets.poll(0)
+            place.sockets.attend(lambda topic: bytes(500))
+            links = place.sockets._links.values()
+            most = max([most, *(link.waiting for link in links)])
+            asked += 1
+            assert asked < 10_000 and most <= bound, "answers pile up without a bound"
+        assert not links
