@@ -45,6 +45,7 @@ class Services:
         self._codecs = codecs
         self._node = node
         self._registered: dict[str, Registration] = {}
+        self._closed = False
 
     def register(
         self,
@@ -82,16 +83,24 @@ class Services:
             raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
         encode_value(meta, self._codecs)
         registration = Registration(self, service_id, (name, port, meta, host))
-        old = self._registered.get(service_id)
-        if old is not None:
-            old.stop_checking()
         if check is not None:
             registration.check = Check(check, interval, registration.tell, self._node)
         healthy = registration.check is None or registration.check.first()
-        self._announce(registration, healthy, Deadline(timeout))
-        self._registered[service_id] = registration
+        # Before it is announced, so that the check of the one before has nothing to say any more.
+        old, self._registered[service_id] = self._registered.get(service_id), registration
+        try:
+            self._announce(registration, healthy, Deadline(timeout))
+        except BaseException:
+            self._registered.pop(service_id, None)
+            if old is not None:
+                self._registered[service_id] = old
+            raise
+        if old is not None:
+            old.stop_checking()
         if registration.check is not None:
             registration.check.start()
+        if self._closed:  # meanwhile
+            registration.stop_checking()
         return registration
 
     def find(self, name: str | None = None, *, healthy: bool | None = True) -> list[Service]:
@@ -145,6 +154,7 @@ class Services:
 
     def close(self) -> None:
         """End the checks. The agent does it."""
+        self._closed = True
         for registration in list(self._registered.values()):
             registration.stop_checking()
 

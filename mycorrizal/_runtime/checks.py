@@ -22,14 +22,16 @@ class Check:
     A check that hangs is left behind at the end; its thread is a daemon.
 
     Raises:
-        ConfigError: `interval` is too short, or `check` cannot be called.
+        ConfigError: `interval` is too short or endless, or `check` cannot be called.
     """
 
     def __init__(self, check: Callable[[], object], interval: float, tell: Callable[[bool], None], node: str) -> None:
         if not callable(check):
             raise ConfigError("check", f"{check!r:.80} cannot be called", hint="pass a function without arguments")
-        if not isinstance(interval, (int, float)) or not interval >= _INTERVAL_MIN:
-            raise ConfigError("interval", f"{interval!r} is not a number of seconds from {_INTERVAL_MIN} on")
+        if not isinstance(interval, (int, float)) or not _INTERVAL_MIN <= interval <= threading.TIMEOUT_MAX:
+            raise ConfigError(
+                "interval", f"{interval!r} is not a number of seconds from {_INTERVAL_MIN} on", hint="e.g. 10"
+            )
         self._check = check
         self._interval = interval
         self._tell = tell
