@@ -94,16 +94,16 @@ class AgentMeta:
     user: bytes = b""
 
 
-def agent_meta(meta: AgentMeta, limit: int) -> bytes:
+def agent_meta(meta: AgentMeta, limit: int | None) -> bytes:
     """Return the metadata of an agent.
 
     Raises:
-        MetaTooLarge: they take more than `limit` bytes.
+        MetaTooLarge: they take more than `limit` bytes (None: whoever asks for them looks at that).
         ConfigError: the port cannot be announced.
     """
     body: dict[str, object] = {"b": meta.boot, "t": dict(meta.tags), "u": meta.user}
     data = port_meta(meta.quic_port or 0, cbor2.dumps({key: value for key, value in body.items() if value}))
-    if len(data) > limit:
+    if limit is not None and len(data) > limit:
         raise MetaTooLarge(
             "tags", f"tags and metadata take {len(data)} bytes of {limit}", hint="put what is long into agent.settings"
         )
