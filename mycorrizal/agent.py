@@ -43,7 +43,7 @@ from .config import Config, check_topic
 from .dataconfig import DataConfig
 from .delegates import Delegate, EventDelegate
 from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
-from .exceptions import CacheError, ConfigError, MycorrizalError, NotRunningError, OperationTimeout
+from .exceptions import CacheError, ConfigError, MetaTooLarge, MycorrizalError, NotRunningError, OperationTimeout
 from .services import Services
 from .settings import Settings
 from .types import Address, Health, Member, Members, Node, html_text
@@ -100,6 +100,8 @@ class Agent(Talking):
         ConfigError: a bad setting, or another address than loopback without a key.
     """
 
+    _parts: Assembly | None = None  # until it has been put together
+
     def __init__(  # noqa: PLR0913 - each is a setting that people look for here
         self,
         name: str | None = None,
@@ -137,7 +139,7 @@ class Agent(Talking):
         self._start(Assembly(found, delegate, event_delegate, codecs, _make_way))
 
     def _start(self, parts: Assembly) -> None:
-        self._parts: Assembly | None = parts
+        self._parts = parts
         self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.keys = Keys(parts.rings, partial(parts.ask_all, "mycorrizal.keys"))  # not ours: `del` shall end us at once
@@ -243,8 +245,13 @@ class Agent(Talking):
         """
         parts = self._running
         parts.members._blocking("update_tags")
+        before = parts.identity.tags
         parts.identity.change(dict(tags))
-        parts.members.update_node(timeout)
+        try:
+            parts.members.update_node(timeout)
+        except MetaTooLarge:  # together with what a delegate says
+            parts.identity.change(before)
+            raise
 
     # -- events of our own -----------------------------------------------------------------------
 
@@ -350,8 +357,9 @@ class Agent(Talking):
         """Return the counters and gauges of all parts. Never blocks, any thread."""
         parts = self._running
         control = {} if parts.control is None else parts.control.metrics()
+        file = {} if parts.file is None else {"settings_file.failures": parts.file.failures}
         found = {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
-        return {**found, **parts.caches.metrics(), **control}
+        return {**found, **parts.caches.metrics(), **control, **file}
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -377,7 +385,7 @@ class Agent(Talking):
         Idempotent, any thread; in a callback or handler it does not wait for that. Each call in flight ends with a
         clear error. Afterwards calls raise ``NotRunningError``.
         """
-        parts = getattr(self, "_parts", None)
+        parts = self._parts
         if parts is None or parts.forked:
             return
         self.services.close()
@@ -405,7 +413,7 @@ class Agent(Talking):
             self.close()
 
     def __repr__(self) -> str:
-        parts = getattr(self, "_parts", None)
+        parts = self._parts
         if parts is None:
             return "<Agent (not started)>"
         if self.closed:
@@ -429,10 +437,12 @@ class Agent(Talking):
         raise TypeError("an Agent cannot be copied or pickled; create one in each process")
 
     def __del__(self) -> None:
-        parts: Assembly | None = getattr(self, "_parts", None)
+        parts = self._parts
         if parts is not None and not parts.stopped and not parts.forked:
             text = f"unclosed {self!r}; call close(), or use `with`"
+            self.services.close()
             parts.stop()
+            residents.remove(self, parts.settings.cluster, parts.name)
             residents.dropped(*parts.ending)
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)  # last: it may be made an exception
 

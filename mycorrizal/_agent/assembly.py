@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .._replica.outputs import EventReceived
+from .._replica.outputs import EventReceived, Kept
 from .._runtime import clock, identity
 from .._runtime.agentrecord import AgentRecord
 from .._runtime.caching import CacheHost
@@ -47,6 +47,7 @@ DEFAULT_PORT = 7946
 SUSPICION_SECONDS = 12.0
 """Least suspicion window of an agent in a cluster of two to five: a process may hold its GIL for about 10 s."""
 _HISTORY_TRIES, _HISTORY_MAX, _HISTORY_SECONDS = 3, 4096, 3.0
+_USER_OVERHEAD = 5  # bytes of metadata around those of the user's delegate
 _NAMES_TRIED = 100  # agents without a name in one process
 
 
@@ -60,11 +61,14 @@ class Identity:
     serf: SerfDelegate | None
 
     def meta(self, limit: int, user: Delegate | None) -> bytes:
-        """Return the metadata, with what `user` has to say in them."""
-        theirs = user.node_meta(limit) if user is not None else b""
+        """Return the metadata, with what `user` has to say in them; the machine refuses them if they are too long."""
         if self.serf is not None:
-            return theirs  # Serf's tags, ours among them
-        return agent_meta(AgentMeta(self.quic_port, self.boot, self.tags, theirs), limit)
+            return b"" if user is None else user.node_meta(limit)  # Serf's tags, ours among them
+        ours = AgentMeta(self.quic_port, self.boot, self.tags)
+        if user is None:
+            return agent_meta(ours, None)
+        room = limit - len(agent_meta(ours, None)) - _USER_OVERHEAD
+        return agent_meta(replace(ours, user=user.node_meta(max(0, room))), None)
 
     def change(self, tags: dict[str, str]) -> None:
         """Take `tags` from now on.
@@ -137,14 +141,16 @@ class Assembly:
             self.name, core.boot, self.identity.meta, gossip=settings.wire == "cbor",
             retransmit_mult=config.retransmit_mult,
         )  # fmt: skip
-        self.memberlist = self._listen(config)
-        self.watching = Watching(self.memberlist._running, self.sharing, self.codecs)
-        self.sharing.on_event = self.watching.publish
+        entries: list[Kept] = []
         if settings.settings_file is not None:
             self.file = SettingsFile(settings.settings_file, self.name, self.sharing.kept)
             entries = self.file.load()
+            self.sharing.on_setting = self.file.changed  # before anybody can send us a setting
+        self.memberlist = self._listen(config)
+        self.watching = Watching(self.memberlist._running, self.sharing, self.codecs)
+        self.sharing.on_event, self.sharing.on_end = self.watching.publish, self.watching.end
+        if self.file is not None:
             self.sharing.call(lambda now: self.sharing.replica.restore(entries, now), Deadline(None), "settings_file")
-            self.sharing.on_setting = self.file.changed
             self.file.start()
         self.plane.follow(self.memberlist)
         self.sharing.carry(Carrier(core, "share", self.sharing.serve))
@@ -315,8 +321,8 @@ class Assembly:
     @property
     def ending(self) -> list[Ending]:
         """What goes on for a moment after ``stop``, of an agent that had begun."""
-        control: list[Ending] = [] if self.control is None else [self.control]
-        return [*control, self.data._started, self.members._running]
+        more: list[Ending] = [part for part in (self.control, self.file) if part is not None]
+        return [*more, self.data._started, self.members._running]
 
     def leave(self, timeout: float | None) -> None:
         """Say goodbye; to Serf first by its own message, or it would report a failure. Blocks. See ``Agent.leave``."""
@@ -334,6 +340,8 @@ class Assembly:
             self.plane._started.stop()
         if self.memberlist is not None:
             self.memberlist._running.stop()
+        if self.file is not None:
+            self.file.stop()
         if self.claim is not None:
             self.claim.release()
 

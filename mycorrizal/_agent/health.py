@@ -34,6 +34,8 @@ def health(parts: Assembly) -> Health:
         problems.append(f"{gossip['events.lost']} events were lost by readers that are too slow")
     if gossip.get("udp_blocked"):
         problems.append("some members answer over TCP but not over UDP: a firewall?")
+    if parts.file is not None and parts.file.failing:
+        problems.append("the settings file cannot be written; the log says why, and it is tried again")
     return Health(
         parts.name, parts.settings.cluster, score, len(members), len(suspects), gossip["stalls"],
         data["connections"], inbox, gossip["events.lost"], tuple(problems),

@@ -206,7 +206,7 @@ class Replica:
         self._events.joined(now)
 
     def restore(self, entries: Iterable[tuple[bytes, float]], now: float) -> None:
-        """Take settings out of a file, as ``settings_entries`` gave them; nothing is said of it. Before joining."""
+        """Take settings out of a file, as ``kept`` gave them; nothing is said of it. Before joining."""
         for raw, age in entries:
             try:
                 message = messages.decode(raw)

@@ -24,6 +24,7 @@ __all__ = ["SettingsFile"]
 log = logging.getLogger("mycorrizal.settings")
 
 _DELAY = 0.1  # seconds in which changes gather for one transaction
+_AGAIN = 10.0  # seconds until what could not be written is tried again
 _VERSION = 1
 _SCHEMA = "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL)"
 
@@ -33,7 +34,11 @@ class SettingsFile:
 
     Args:
         path: is made if it does not exist.
-        read: returns what is to be kept of a key, on the gossip thread; called on this file's thread.
+        read: returns what is to be kept of some keys; called on this file's thread.
+
+    Attributes:
+        failures: how often it could not be written; the changes wait, and are tried again.
+        failing: whether that is so now.
 
     Raises:
         ConfigError: it cannot be opened, is no such file, or another agent has it.
@@ -46,6 +51,8 @@ class SettingsFile:
         self._changed: set[str] = set()
         self._wake = threading.Condition()
         self._closing = False
+        self.failures = 0
+        self.failing = False
         self._database = self._open(path)
         self._service = Service("mycorrizal-settings", node, self._run, self._ended)
 
@@ -95,12 +102,22 @@ class SettingsFile:
             self._changed.add(key)
             self._wake.notify()
 
-    def close(self, deadline: Deadline) -> None:
-        """Write what is still to be written, and end."""
+    def stop(self) -> None:
+        """Write what is still to be written, and end; does not wait."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if not self._service.join(deadline):
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until it has ended; False if the deadline passed."""
+        return self._service.join(deadline)
+
+    def close(self, deadline: Deadline) -> None:
+        """Write what is still to be written, and end."""
+        self.stop()
+        if self.join(deadline):
+            self._database.close()  # also of a file that never was begun
+        else:
             log.warning("! %s: %s is still being written", self._node, self._path)
 
     def _run(self) -> None:
@@ -108,16 +125,17 @@ class SettingsFile:
             with self._wake:
                 while not self._changed and not self._closing:
                     self._wake.wait()
-                if not self._closing:
-                    self._wake.wait(_DELAY)
+                self._wake.wait_for(lambda: self._closing, _AGAIN if self.failing else _DELAY)
                 keys, self._changed = sorted(self._changed), set()
                 closing = self._closing
-            if keys:
-                self._write(keys)
-            elif closing:
+            self.failing = bool(keys) and not self._write(keys)
+            if closing and (self.failing or not keys):
                 return
+            if self.failing:
+                with self._wake:
+                    self._changed.update(keys)
 
-    def _write(self, keys: list[str]) -> None:
+    def _write(self, keys: list[str]) -> bool:
         wall = clock.now() + clock.wall_offset()
         try:
             kept = self._read(keys)
@@ -130,9 +148,12 @@ class SettingsFile:
                     self._database.execute("DELETE FROM settings WHERE key = ?", (key,))
             self._database.execute("COMMIT")
         except Exception as exc:
+            self.failures += 1
             log.error("! %s: settings could not be written to %s: %s", self._node, self._path, exc)
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
+            return False
+        return True
 
     def _ended(self) -> None:
         self._database.close()

@@ -25,7 +25,7 @@ from .._swim.broadcasts import TransmitLimitedQueue
 from .._wire.meta import read_meta
 from .._wire.values import encode_value
 from ..delegates import BaseDelegate, Delegate
-from ..exceptions import MycorrizalError, PeerUnreachable, QueueFull
+from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from . import clock
 from .counters import Counters, QuietLog
 from .deadline import Deadline, pause
@@ -98,11 +98,12 @@ class Sharing:
         self._syncs: dict[int, Future[None]] = {}
         self._membership: Membership | None = None
         self.rivals: list[Any] = []  # nodes that claimed our name
-        # Called on the gossip thread for each public thing that happened; set before the thread starts.
-        self.on_event: Callable[[replica.Output], None] = lambda event: None
+        # Called on the gossip thread; what happens before they are set is told to nobody.
+        self.on_event: Callable[[replica.Output], None] = lambda event: None  # for each public thing that happened
         self.on_view: Callable[[dict[str, bytes | None]], None] = lambda up: None
-        self._view_changed = True
         self.on_setting: Callable[[str], None] = lambda key: None  # also of settings of before that come with a join
+        self.on_end: Callable[[], None] = lambda: None
+        self._view_changed = True
 
     # -- before the thread starts ----------------------------------------------------------
 
@@ -159,8 +160,15 @@ class Sharing:
         return self._attached.mailbox.post(command)
 
     def kept(self, keys: list[str]) -> dict[str, Kept]:
-        """Return what a file should hold of `keys`; those that are to be removed are missing. Blocks."""
-        return self.call(lambda now: self.replica.kept(keys), Deadline(None), "settings_file")
+        """Return what a file should hold of `keys`; those that are to be removed are missing. Blocks.
+
+        Raises:
+            ServiceCrashed, ForkedProcessError
+        """
+        try:
+            return self.call(lambda now: self.replica.kept(keys), Deadline(None), "settings_file")
+        except NotRunningError:
+            return self.replica.kept(keys)  # the thread has ended: nobody changes it any more
 
     def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
         """Register a service, and return when every agent that answers within a moment knows of it. Blocks.
@@ -369,9 +377,8 @@ class Sharing:
         if self._carrier is None:
             done(None, None)
         else:
-            self._carrier.ask(
-            fetch.member, _FETCH + fetch.payload, _STATE_SECONDS if fetch.whole else _FETCH_SECONDS, done
-        )
+            seconds = _STATE_SECONDS if fetch.whole else _FETCH_SECONDS
+            self._carrier.ask(fetch.member, _FETCH + fetch.payload, seconds, done)
 
     def _synced(self, event: replica.SyncDone) -> None:
         future = self._syncs.pop(event.sync_id, None)
@@ -385,6 +392,7 @@ class Sharing:
         return self._user is not None or len(self._queue) > 0  # a user's delegate does not tell, and has to be asked
 
     def ended(self) -> None:
+        self.on_end()
         syncs, self._syncs = self._syncs, {}
         for future in syncs.values():
             if future.set_running_or_notify_cancel():

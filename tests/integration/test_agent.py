@@ -80,6 +80,33 @@ def test_members_show_tags_and_addresses(agents: Make) -> None:  # noqa: F811
     assert "role=judge" in html and "<table>" in html
 
 
+def test_tags_and_a_delegates_metadata_share_the_room(agents: Make) -> None:  # noqa: F811
+    limits = []
+
+    class Wordy(BaseDelegate):
+        says = 300
+
+        def node_meta(self, limit: int) -> bytes:
+            limits.append(limit)
+            return bytes(min(self.says, limit))
+
+    alice = agents("alice", tags={"role": "trainer"}, delegate=Wordy())
+    Wordy.says = 1000  # all that it may
+    alice.update_tags({"zone": "a"})
+    assert 300 < limits[-1] < 500
+    alice.update_tags({"role": "x" * 300})
+    assert limits[-1] < 200 and 508 <= len(alice.local_node.meta) <= 512
+
+    class Deaf(BaseDelegate):
+        def node_meta(self, limit: int) -> bytes:
+            return bytes(300)
+
+    bob = agents("bob", delegate=Deaf())
+    with pytest.raises(MetaTooLarge):
+        bob.update_tags({"role": "x" * 300})
+    assert bob.tags == {}
+
+
 def user_events(stream: Any, count: int) -> list[UserEvent]:
     found = [stream.get(10) for _ in range(count)]
     assert all(isinstance(event, UserEvent) for event in found)
