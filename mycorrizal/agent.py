@@ -39,7 +39,7 @@ from ._runtime.deadline import Deadline
 from ._wire.meta import read_meta
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .cache import Cache
-from .config import Config, check_topic
+from .config import Config, check_own_text
 from .dataconfig import DataConfig
 from .delegates import Delegate, EventDelegate
 from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
@@ -268,7 +268,7 @@ class Agent(Talking):
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         parts = self._running
-        check_topic(topic)
+        check_own_text("topic", topic, "epoch")
         encoded = encode_value(value, parts.codecs).pack()
         publish = parts.sharing.publish
         return parts.sharing.call(lambda now: publish(topic, encoded, now), Deadline(timeout), "broadcast")
@@ -288,7 +288,7 @@ class Agent(Talking):
         """
         parts, deadline = self._running, Deadline(timeout)
         if topic is not None:
-            check_topic(topic)
+            check_own_text("topic", topic, "epoch")
         if depth < 1 or last < 0:
             raise ConfigError("depth", f"depth={depth}, last={last}", hint="depth is at least 1, last at least 0")
         stream = parts.watching.subscribe(topic, depth)

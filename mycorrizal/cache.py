@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 from zlib import crc32
 
-from ._cache.definition import Definition
+from ._cache.definition import Definition, check_seconds
 from ._cache.entry import CLEAR_PREFIX, LOCK_PREFIX, NEVER, Entry
 from ._cache.operations import Kind, Op, Result, Status
 from ._cache.placement import PARTITIONS, partition_of
@@ -231,8 +231,8 @@ class Cache(MutableMapping[str, Any]):
         Raises:
             NotACounter: the value is no integer, or the sum has more than 64 bits.
         """
-        if not isinstance(by, int) or isinstance(by, bool):
-            raise ConfigError("by", f"{by!r} is no integer")
+        if not isinstance(by, int) or isinstance(by, bool) or not -(1 << 63) <= by < 1 << 63:
+            raise ConfigError("by", f"{by!r:.80} is no integer of 64 bits")
         result = self._one(Op(Kind.INCR, _raw(key), number=by, ttl=self._ms(ttl)), timeout, "incr")
         if result.status == Status.NOT_COUNTER:
             raise NotACounter(f"{key!r} is no integer that {by} can be added to", operation="incr")
@@ -290,10 +290,17 @@ class Cache(MutableMapping[str, Any]):
             OperationTimeout: somebody else computes, and was not done in time.
         """
         raw = _raw(key)
+        if refresh or stale:
+            check_seconds("refresh", refresh, zero=True)
+            check_seconds("stale", stale, zero=True)
         entry = self._here(raw)
         early = refresh + stale
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
             return decode_held(entry.value, self._codecs)
+        seconds = self._seconds(ttl)
+        if negative_ttl is not None:
+            check_seconds("negative_ttl", negative_ttl)
+        check_seconds("lease", lease, zero=True)
         deadline = Deadline(timeout)
         while True:
             wait = int(deadline.capped(_LOCK_POLL) * 1000)
@@ -302,7 +309,7 @@ class Cache(MutableMapping[str, Any]):
             if result.status == Status.OK and result.value is not None:
                 return decode_held(result.value, self._codecs)
             if result.status == Status.LEASED:
-                store = Computation(self, raw, result.number, self._seconds(ttl), stale, negative_ttl)
+                store = Computation(self, raw, result.number, seconds, stale, negative_ttl)
                 if result.value is None:
                     return store.run(compute, deadline)
                 self._host.background(partial(store.run, compute, Deadline(lease)))
@@ -359,6 +366,7 @@ class Cache(MutableMapping[str, Any]):
             CacheUnavailable, CacheOutcomeUnknown, NotRunningError, ServiceCrashed, ReentrantCallError,
             ForkedProcessError
         """
+        check_seconds("lease", lease, zero=True)
         raw = LOCK_PREFIX + _raw(name)
         deadline = Deadline(timeout)
         owner = self._host.name.encode()
@@ -449,8 +457,8 @@ class Cache(MutableMapping[str, Any]):
 
     def _seconds(self, ttl: Ttl) -> float | None:
         seconds = self.definition.ttl if isinstance(ttl, _Unset) else ttl
-        if seconds is not None and not seconds > 0:
-            raise ConfigError("ttl", f"{seconds!r} is not a number of seconds above 0", hint="None is for ever")
+        if seconds is not None:
+            check_seconds("ttl", seconds)
         return seconds
 
     def _ms(self, ttl: Ttl) -> int:

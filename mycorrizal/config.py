@@ -20,10 +20,13 @@ from typing import Any, Literal
 
 from .exceptions import ConfigError
 
-__all__ = ["Config", "META_MAX_SIZE", "check_name", "check_topic"]
+__all__ = ["Config", "META_MAX_SIZE", "RESERVED", "check_name", "check_own_text", "check_text"]
 
 META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
+
+RESERVED = "mycorrizal."
+"""What topics, handlers and services' ids begin with that are the library's own."""
 
 _NAME_MAX_BYTES = 255
 _UNPRINTABLE = ("Cc", "Zl", "Zp")  # Unicode's controls, line and paragraph separators
@@ -300,18 +303,24 @@ def check_name(name: str) -> None:
         raise ConfigError("name", f"{name!a} begins or ends with a space", hint="use letters, digits, '-' or '.'")
 
 
-def check_topic(topic: str) -> None:
-    """Raise ``ConfigError`` unless `topic` may be a user event's."""
-    if not isinstance(topic, str) or not topic:
-        raise ConfigError("topic", f"{topic!r:.80} is no text", hint="e.g. 'epoch'")
+def check_text(field_name: str, text: str, example: str) -> None:
+    """Raise ``ConfigError`` unless `text` has 1 to 255 bytes of UTF-8, as topics, keys and services' names have."""
+    if not isinstance(text, str) or not text:
+        raise ConfigError(field_name, f"{text!r:.80} is no text of 1 to 255 bytes", hint=f"e.g. {example!r}")
     try:
-        size = len(topic.encode())
+        size = len(text.encode())
     except UnicodeEncodeError:
-        raise ConfigError("topic", f"{topic!a:.80} cannot be written as UTF-8", hint="use plain text") from None
+        raise ConfigError(field_name, f"{text!a:.80} cannot be written as UTF-8", hint="use plain text") from None
     if size > 255:
-        raise ConfigError("topic", f"is {size} bytes long", hint="at most 255 bytes of UTF-8")
-    if topic.startswith("mycorrizal."):
-        raise ConfigError("topic", f"{topic!r} begins with 'mycorrizal.'", hint="such topics are the library's own")
+        raise ConfigError(field_name, f"is {size} bytes long", hint="at most 255 bytes of UTF-8")
+
+
+def check_own_text(field_name: str, text: str, example: str) -> None:
+    """As ``check_text``, and refuse what begins as the library's own names do."""
+    check_text(field_name, text, example)
+    if text.startswith(RESERVED):
+        hint = "such names are the library's own"
+        raise ConfigError(field_name, f"{text!r:.80} begins with {RESERVED!r}", hint=hint)
 
 
 def _check_label(label: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._cache.definition import check_seconds
 from ._cache.operations import Kind, Op, Status
 from ._runtime.deadline import Deadline
 from ._wire.values import decode_held
@@ -35,8 +36,9 @@ class Lock:
 
     def renew(self, lease: float | None = None, timeout: float | None = _SECONDS) -> bool:
         """Hold it for `lease` seconds from now; return False if it is not held any more. Blocks. Raises as ``set``."""
-        ttl = max(1, int((self._lease if lease is None else lease) * 1000))
-        op = Op(Kind.RENEW, self._raw, number=self.token, ttl=ttl)
+        lease = self._lease if lease is None else lease
+        check_seconds("lease", lease, zero=True)
+        op = Op(Kind.RENEW, self._raw, number=self.token, ttl=max(1, int(lease * 1000)))
         return self._cache._one(op, timeout, "renew").status == Status.OK
 
     def release(self, timeout: float | None = _SECONDS) -> bool:
@@ -94,5 +96,5 @@ class Computation:
         """Let the next one compute at once."""
         try:
             self._cache._one(Op(Kind.RETURN, self._raw, number=self._token), 1.0, "get_or_compute")
-        except MycorrizalError:
-            pass  # the lease runs out
+        except MycorrizalError as error:
+            self._cache._host.note("cache.not_returned", error)  # the lease runs out

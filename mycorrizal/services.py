@@ -20,10 +20,11 @@ from typing import Any, overload
 
 from ._runtime.checks import Check
 from ._runtime.deadline import Deadline
-from ._runtime.sharing import HIDDEN, Sharing
+from ._runtime.sharing import Sharing
 from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
+from .config import RESERVED, check_own_text, check_text
 from .events import ChangesLost, ServiceChange
 from .exceptions import ConfigError, NotRunningError
 from .types import Service, html_table
@@ -72,15 +73,17 @@ class Services:
                 something else than False and does not raise. It is called once before the service is announced.
 
         Raises:
-            ConfigError: a bad name, port or interval.
+            ConfigError: a bad name, host, port or interval.
             ValueEncodeError, ValueTooLarge: `meta` cannot be sent.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        _check_name("name", name)
+        check_own_text("name", name, "api")
         service_id = name if service_id is None else service_id
-        _check_name("service_id", service_id)
+        check_own_text("service_id", service_id, "api-1")
         if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536):
             raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
+        if host != "":
+            check_text("host", host, "10.0.0.5")
         encode_value(meta, self._codecs)
         registration = Registration(self, service_id, (name, port, meta, host))
         if check is not None:
@@ -111,7 +114,7 @@ class Services:
         """
         found = []
         for (node, service_id), record in sorted(self._sharing.replica.services.copy().items()):
-            if service_id.startswith(HIDDEN):
+            if service_id.startswith(RESERVED):
                 continue
             service = self._watching.service(node, service_id, record)
             if service is None or name not in (None, service.name):
@@ -232,10 +235,3 @@ class Registration:
 
 def _shown(meta: Any) -> str:
     return "" if meta is None else repr(meta)
-
-
-def _check_name(field: str, name: str) -> None:
-    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= 255:
-        raise ConfigError(field, f"{name!r:.80} is no text of 1 to 255 bytes", hint="e.g. 'api'")
-    if name.startswith(HIDDEN):
-        raise ConfigError(field, f"{name!r:.80} begins with {HIDDEN!r}", hint="such names are the library's own")

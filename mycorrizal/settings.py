@@ -24,13 +24,13 @@ from ._runtime.sharing import Sharing
 from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
+from .config import check_text
 from .events import ChangesLost, SettingChange
-from .exceptions import ConfigError, RemoteProtocolError
+from .exceptions import RemoteProtocolError
 from .types import HTML_ROWS_MAX, html_table
 
 __all__ = ["Settings"]
 
-_KEY_MAX = 255
 _SECONDS = 10.0
 
 SettingStream = EventStream[SettingChange | ChangesLost]
@@ -83,7 +83,7 @@ class Settings(MutableMapping[str, Any]):
             QueueFull: there are too many settings.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        key = _checked(key)
+        check_text("key", key, "threshold")
         encoded = encode_value(value, self._codecs).pack()
         replica = self._sharing.replica
         self._sharing.tell(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
@@ -93,7 +93,7 @@ class Settings(MutableMapping[str, Any]):
 
         Raises: as ``set``.
         """
-        key = _checked(key)
+        check_text("key", key, "threshold")
         replica = self._sharing.replica
         self._sharing.tell(lambda now: replica.set_setting(key, None, now), Deadline(timeout), "settings.delete")
 
@@ -138,13 +138,3 @@ class Settings(MutableMapping[str, Any]):
             return repr(self._watching.decode(value))
         except RemoteProtocolError:
             return "(cannot be read)"
-
-
-def _checked(key: str) -> str:
-    if not isinstance(key, str) or not key or len(key.encode("utf-8", "surrogatepass")) > _KEY_MAX:
-        raise ConfigError("key", f"{key!r:.80} is no text of 1 to {_KEY_MAX} bytes", hint="e.g. 'threshold'")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise ConfigError("key", f"{key!a:.80} cannot be written as UTF-8", hint="use plain text") from None
-    return key

@@ -77,8 +77,9 @@ class Identity:
             MetaTooLarge, ConfigError: they do not fit, or are no text; the old ones stay.
         """
         for key, value in tags.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise ConfigError("tags", f"{key!r}: {value!r} is not text", hint="tags are a dict of text to text")
+            for text in (key, value):
+                if not isinstance(text, str) or not _is_utf8(text):
+                    raise ConfigError("tags", f"{text!a:.80} is no text", hint="tags are a dict of text to text")
         if self.serf is not None:
             self.serf.tags = {**tags, SERF_TAG: str(self.quic_port), BOOT_TAG: self.boot.hex()}
         else:
@@ -361,6 +362,14 @@ class Assembly:
             self.discovery.close(deadline.remaining())
         if self.claim is not None:
             self.claim.release()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False  # lone surrogates
+    return True
 
 
 def _is_loopback(host: str) -> bool:

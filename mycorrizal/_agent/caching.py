@@ -17,17 +17,18 @@ from .._runtime.deadline import Deadline, pause
 from .._runtime.sharing import Sharing
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache
-from ..exceptions import CacheConflict, MycorrizalError, RemoteProtocolError, UnknownCache
+from ..config import RESERVED
+from ..exceptions import CacheConflict, MycorrizalError, UnknownCache
 from .cachemetrics import cache_metrics
 
 __all__ = ["ANNOUNCED", "Caches"]
 
 log = logging.getLogger("mycorrizal.cache")
 
-ANNOUNCED = "mycorrizal.cache/"
+ANNOUNCED = RESERVED + "cache/"
 """What the ids of hidden services begin with that announce caches."""
 
-_SECONDS = 10.0
+_TOLD_MAX = 256  # conflicts that are not logged again
 _LOOK_SECONDS = 0.05
 
 
@@ -138,6 +139,8 @@ class Caches:
         """Tell of members that define one of our caches differently, once each. Loop thread."""
         for conflict in machine.conflicts():
             if str(conflict) not in self._told:
+                if len(self._told) >= _TOLD_MAX:
+                    self._told.clear()
                 self._told.add(str(conflict))
                 log.warning("! %s", conflict)
 
@@ -161,6 +164,6 @@ def _unpack(name: str, record: bytes) -> Definition | None:
                 bool(near), bool(backups), bool(waits), int(quorum), *_,
             ]:  # fmt: skip
                 return Definition(name, ttl, entries, size, replicas, near, backups, waits, quorum)
-    except (RemoteProtocolError, MycorrizalError) as error:
+    except MycorrizalError as error:
         log.debug("= a cache that cannot be: %s: %s", name, error)
     return None

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+from ..config import check_text
 from ..exceptions import CacheConflict, ConfigError
 
-__all__ = ["Definition", "Limits"]
+__all__ = ["Definition", "Limits", "check_seconds"]
+
+SECONDS_MAX = 1e12
+"""Longest time to live, or to hold something: milliseconds of it fit into 53 bits."""
+
+
+def check_seconds(field: str, seconds: float, *, zero: bool = False) -> None:
+    """Raise ``ConfigError`` unless `seconds` is a time that travels: above 0, or 0 if `zero`, and not endless."""
+    try:
+        good = 0 < seconds <= SECONDS_MAX or (zero and seconds == 0)
+    except TypeError:
+        good = False
+    if not good:
+        above = "from 0 on" if zero else "above 0"
+        hint = f"at most {SECONDS_MAX:.0e}; a ttl of None is for ever"
+        raise ConfigError(field, f"{seconds!r:.80} is not a number of seconds {above}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +53,17 @@ class Definition:
     quorum: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.name.encode()) <= 255:
-            raise ConfigError("name", "a cache's name has 1 to 255 bytes of UTF-8")
-        if not 1 <= self.replicas <= 16:
-            raise ConfigError("replicas", f"{self.replicas} copies; from 1 to 16 are possible")
-        for field in ("ttl", "max_entries", "max_bytes"):
+        check_text("name", self.name, "features")
+        if not isinstance(self.replicas, int) or not 1 <= self.replicas <= 16:
+            raise ConfigError("replicas", f"{self.replicas!r} copies; from 1 to 16 are possible")
+        if self.ttl is not None:
+            check_seconds("ttl", self.ttl)
+        for field in ("max_entries", "max_bytes"):
             value = getattr(self, field)
-            if value is not None and not value > 0:
-                raise ConfigError(field, f"{value} is not above zero", hint="None is without a bound")
-        if self.quorum < 0:
-            raise ConfigError("quorum", f"{self.quorum} members")
+            if value is not None and not (isinstance(value, int) and value > 0):
+                raise ConfigError(field, f"{value!r} is no number above zero", hint="None is without a bound")
+        if not isinstance(self.quorum, int) or self.quorum < 0:
+            raise ConfigError("quorum", f"{self.quorum!r} members")
 
     def refuse_conflict(self, other: Definition, node: str) -> None:
         """Raise ``CacheConflict`` if `node` has defined the same cache differently."""

@@ -24,6 +24,7 @@ from .._swim import events as swim
 from .._swim.broadcasts import TransmitLimitedQueue
 from .._wire.meta import read_meta
 from .._wire.values import encode_value
+from ..config import RESERVED
 from ..delegates import BaseDelegate, Delegate
 from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from . import clock
@@ -34,14 +35,11 @@ if TYPE_CHECKING:
     from .membership import Membership
     from .quic.carrier import Answer, Carrier
 
-__all__ = ["HIDDEN", "STALLED", "Sharing"]
+__all__ = ["STALLED", "Sharing"]
 
 log = logging.getLogger("mycorrizal.agent")
 
-HIDDEN = "mycorrizal."
-"""What the ids of services begin with that are not for the user's eyes."""
-
-STALLED = "mycorrizal.stalled"
+STALLED = RESERVED + "stalled"
 """Topic by which an agent tells that its process stood still."""
 
 _PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
@@ -307,7 +305,7 @@ class Sharing:
                 case _:
                     if isinstance(event, (replica.SettingChanged, replica.DeletionChanged)):
                         self.on_setting(event.key)
-                    elif isinstance(event, replica.ServiceChanged) and event.service_id.startswith(HIDDEN):
+                    elif isinstance(event, replica.ServiceChanged) and event.service_id.startswith(RESERVED):
                         self._view_changed = True
                         continue
                     self.on_event(event)

@@ -15,7 +15,8 @@ from tests._cache.harness import make_machine, space_in
     "settings",
     [
         {"name": ""}, {"name": "x" * 256}, {"replicas": 0}, {"replicas": 17}, {"ttl": 0}, {"ttl": -1.0},
-        {"max_entries": 0}, {"max_bytes": -5}, {"quorum": -1},
+        {"max_entries": 0}, {"max_bytes": -5}, {"quorum": -1}, {"name": 5}, {"name": "\ud800"}, {"replicas": "2"},
+        {"ttl": "60"}, {"ttl": float("inf")}, {"ttl": float("nan")}, {"max_entries": 1e6}, {"quorum": None},
     ],
 )  # fmt: skip
 def test_setting_out_of_range(settings: dict[str, Any]) -> None:

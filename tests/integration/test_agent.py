@@ -75,6 +75,8 @@ def test_members_show_tags_and_addresses(agents: Make) -> None:  # noqa: F811
     until(lambda: {m.name: dict(m.tags) for m in bob.members()}["alice"] == {"role": "judge", "zone": "a"})
     with pytest.raises(MetaTooLarge):
         alice.update_tags({"role": "x" * 600})
+    with pytest.raises(ConfigError, match="no text"):
+        alice.update_tags({"role": "\ud800"})
     assert alice.tags == {"role": "judge", "zone": "a"}
     html = bob.members()._repr_html_()
     assert "role=judge" in html and "<table>" in html

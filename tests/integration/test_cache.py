@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -232,10 +232,34 @@ def test_misuse_is_told(team: list[Agent]) -> None:
         a["x"] = object()
     with pytest.raises(ConfigError):
         a.incr("x", 1.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        a.incr("x", 1 << 70)
     with pytest.raises(CacheConflict, match="replicas=2 here and with replicas=3|replicas=3 here and with replicas=2"):
         team[1].cache("misuse", replicas=3)
     assert team[0].cache("misuse") is a
     assert a and repr(a) == "<Cache 'misuse' on alice>"
+
+
+def test_seconds_that_are_none_are_refused_before_anybody_is_asked(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "seconds")
+    held = a.lock("held")
+    calls: list[Callable[[Any], object]] = [
+        held.renew,
+        lambda wrong: a.set("x", 1, ttl=wrong),
+        lambda wrong: a.lock("x", lease=wrong),
+        lambda wrong: a.get_or_compute("x", int, wrong),
+        lambda wrong: a.get_or_compute("x", int, lease=wrong),
+        lambda wrong: a.get_or_compute("x", int, refresh=wrong),
+        lambda wrong: a.get_or_compute("x", int, stale=wrong),
+        lambda wrong: a.get_or_compute("x", int, negative_ttl=wrong),
+    ]
+    for call in calls:
+        for wrong in ("5", -1, float("inf"), float("nan"), 1e300):
+            with pytest.raises(ConfigError, match="seconds"):
+                call(wrong)
+    assert held.release()
+    assert b.get_or_compute("x", lambda: 7, timeout=5) == 7  # nobody holds a lease
+    assert b.lock("x", timeout=5).release()
 
 
 def test_other_clusters_and_their_other_settings(agents: Make) -> None:  # noqa: F811

@@ -21,6 +21,7 @@ from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
 from ..._wire.frames import Close, Status
 from ..._wire.values import Codecs, Encoded, encode_value
+from ...config import RESERVED
 from ...dataconfig import DataConfig
 from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError
 from ...types import Address, Request
@@ -44,9 +45,6 @@ __all__ = ["RESERVED", "Core"]
 log = logging.getLogger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
-
-RESERVED = "mycorrizal."
-"""What the names of the library's own requests begin with; a user's handlers may not."""
 
 _TEXT_MAX = 8192
 _local = threading.local()
