@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import textwrap
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import start_new_kernel
+from jupyter_core.utils import ensure_event_loop
 
 from .conftest import ROOT
 
@@ -61,3 +63,6 @@ class Kernel:
         """Kill it."""
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+        # Event loops that the client leaves open, or a later test would be blamed for their warnings.
+        ensure_event_loop().close()
+        gc.collect()
