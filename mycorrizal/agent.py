@@ -60,6 +60,7 @@ log = logging.getLogger("mycorrizal.agent")
 _EXIT_LEAVE_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0
 _EVENT_DEPTH = 4096
+_SETTLE_MAX = 2.0  # half of it, or of a shorter time to leave, is for what was told and has not arrived
 _HAND_OVER_MAX, _HAND_OVER_SHARE = 60.0, 0.6  # of the time to leave, for giving away what the caches hold
 
 
@@ -377,6 +378,10 @@ class Agent(Talking):
             parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
         except (CacheError, OperationTimeout) as error:
             log.info("= %s: leaves before all it held was handed over: %s", parts.name, error)
+        try:  # the others close their connections as soon as they hear that it leaves
+            parts.sharing.settle(Deadline(deadline.capped(_SETTLE_MAX) / 2))
+        except OperationTimeout as error:
+            log.info("= %s: leaves before all it told had arrived: %s", parts.name, error)
         parts.leave(deadline.remaining())
 
     def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:

@@ -49,6 +49,7 @@ _REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some
 _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushes
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
+_SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
 _LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
 _LANE_BUSY = 256
@@ -210,6 +211,19 @@ class Sharing:
 
         self.call(begin, deadline, "join")
         self._attached.wait(done, deadline, "join")
+
+    def settle(self, deadline: Deadline) -> None:
+        """Wait until what was pushed to the others has arrived or failed, at most until the deadline. Blocks.
+
+        Raises: as ``call``.
+        """
+
+        def waiting(now: float) -> bool:
+            self.pump(now)  # what was told just now goes out first
+            return any(lane.waiting for lane in self._lanes.values())
+
+        while self.call(waiting, deadline, "leave") and not deadline.passed:
+            pause(deadline.capped(_SETTLE_SECONDS))
 
     def serve(self, sender: str, payload: bytes, answer: Answer) -> None:
         """Take a payload of another agent. Loop thread of the data plane."""

@@ -222,6 +222,23 @@ def test_services_come_and_go_with_their_nodes(agents: Make) -> None:  # noqa: F
     assert bob.services.find() == []
 
 
+def test_what_was_written_just_before_a_leave_stays(agents: Make, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    bob.wait_for(2, 10)
+    carrier = alice._running.sharing._carrier
+    assert carrier is not None
+    ask = carrier.ask
+
+    def slow(*args: Any) -> None:  # as on a machine that is busy
+        threading.Timer(0.5, ask, args).start()
+
+    monkeypatch.setattr(carrier, "ask", slow)
+    alice.settings["large"] = "x" * 10_000  # goes over QUIC
+    alice.leave()
+    alice.close()
+    until(lambda: bob.settings.get("large") == "x" * 10_000)
+
+
 def test_events_tell_who_came_left_and_failed(agents: Make) -> None:  # noqa: F811
     alice = agents("alice")
     with alice.events() as news:
