@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import zmq
 
@@ -66,15 +66,22 @@ class _Wire:
             self.check("connect")
             made: zmq.Socket[bytes] = self._context.socket(kind)
             self._count += 1
+        try:
+            self._connect(made)
+        except BaseException:
+            self.release(made)
+            raise
+        return made
+
+    def _connect(self, made: zmq.Socket[bytes]) -> None:
         made.setsockopt(zmq.LINGER, 0)
-        made.setsockopt(zmq.RCVHWM, EVENTS_QUEUED if kind == zmq.SUB else 16)
+        made.setsockopt(zmq.RCVHWM, EVENTS_QUEUED if made.type == zmq.SUB else 16)
         made.setsockopt(zmq.MAXMSGSIZE, max(REPLY_MAX, EVENT_MAX) + 4096)
         if self._keys is not None and not self.endpoint.path:
             made.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server_public)
             made.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.client_public)
             made.setsockopt(zmq.CURVE_SECRETKEY, self._keys.client_secret)
         made.connect(str(self.endpoint))
-        return made
 
     def release(self, one: zmq.Socket[bytes]) -> None:
         """Close a socket of ours."""
@@ -180,7 +187,7 @@ class ControlEvents:
     def __init__(self, endpoint: str, topics: tuple[str, ...], keys: ControlKeys | None, timeout: float | None) -> None:
         self._wire = _Wire(Endpoint.parse(endpoint, secured=keys is not None), keys)
         self._seen: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._early: list[ControlEvent] = []
+        self._early: deque[ControlEvent] = deque()
         try:
             self._socket = self._wire.open(zmq.SUB)
         except BaseException:
@@ -206,8 +213,8 @@ class ControlEvents:
             if parts[0] == hello:
                 self._socket.setsockopt(zmq.UNSUBSCRIBE, hello)
                 return
-            event = self._read(parts)
-            if event is not None:
+            # What finds no room is not even read, so that the next one of its topic tells that it was lost.
+            if len(self._early) < EVENTS_QUEUED and (event := self._read(parts)) is not None:
                 self._early.append(event)
 
     def get(self, timeout: float | None = None) -> ControlEvent:
@@ -223,7 +230,7 @@ class ControlEvents:
         deadline = Deadline(timeout)
         with self._reading:
             if self._early:
-                return self._early.pop(0)
+                return self._early.popleft()
             try:
                 while (parts := self._wire.receive(self._socket, deadline, "events")) is not None:
                     event = self._read(parts)
