@@ -180,24 +180,25 @@ class Desk:
             "peers": lambda: plain(list(agent.peers())),
             "subscribe": self._subscribe,
             "wait": lambda members, timeout: plain(list(agent.wait_for(members, timeout=timeout))),
-            "send": self._send,
-            "request": self._request,
-            "broadcast": self._broadcast,
+            # Not the agent's bound methods: they would keep an agent alive of which we have but a weak proxy.
+            "send": lambda node, value, timeout: agent.send(node, value, timeout=timeout),
+            "request": lambda node, name, value, timeout: agent.request(node, name, value, timeout=timeout),
+            "broadcast": lambda topic, value, timeout: agent.broadcast(topic, value, timeout=timeout),
             "services.list": self._services,
             "services.register": self._register,
             "services.deregister": self._deregister,
             "settings.list": lambda: dict(agent.settings.items()),
             "settings.get": self._setting,
-            "settings.set": self._set,
+            "settings.set": lambda key, value, timeout: agent.settings.set(key, value, timeout=timeout),
             "settings.delete": self._delete,
             **CacheDesk(agent).answers(),
             "keys.list": lambda: [fingerprint(key) for key in agent.keys.list()],
             "keys.add": lambda key, timeout: _by_node(agent.keys.add(key, timeout=timeout)),
             "keys.use": lambda key, timeout: _by_node(agent.keys.use(key, timeout=timeout)),
             "keys.remove": lambda key, timeout: _by_node(agent.keys.remove(key, timeout=timeout)),
-            "update_tags": self._update_tags,
-            "join": self._join,
-            "leave": self._leave,
+            "update_tags": lambda tags, timeout: agent.update_tags(tags, timeout=timeout),
+            "join": lambda addresses, timeout: agent.join(addresses, timeout=timeout),
+            "leave": lambda timeout: agent.leave(timeout=timeout),
             "shutdown": lambda leave, timeout: None,
         }
 
@@ -257,24 +258,6 @@ class Desk:
             "protocol": PROTOCOL,
         }
 
-    def _send(self, node: str, value: Any, timeout: float) -> None:
-        self._agent.send(node, value, timeout=timeout)
-
-    def _request(self, node: str, name: str, value: Any, timeout: float) -> Any:
-        return self._agent.request(node, name, value, timeout=timeout)
-
-    def _broadcast(self, topic: str, value: Any, timeout: float) -> Any:
-        return self._agent.broadcast(topic, value, timeout=timeout)
-
-    def _update_tags(self, tags: Mapping[str, str], timeout: float) -> None:
-        self._agent.update_tags(tags, timeout=timeout)
-
-    def _leave(self, timeout: float) -> None:
-        self._agent.leave(timeout=timeout)
-
-    def _join(self, addresses: list[str], timeout: float) -> None:
-        self._agent.join(addresses, timeout=timeout)
-
     def _services(self, name: str | None, healthy: bool) -> Any:
         return plain(list(self._agent.services.find(name, healthy=True if healthy else None)))
 
@@ -304,9 +287,6 @@ class Desk:
             return self._agent.settings[key]
         except KeyError:
             raise _no_setting(key) from None
-
-    def _set(self, key: str, value: Any, timeout: float) -> None:
-        self._agent.settings.set(key, value, timeout=timeout)
 
     def _delete(self, key: str, timeout: float) -> None:
         if key not in self._agent.settings:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from ..control import ControlClient
-from .choose import as_json, choosing, complete_nodes, timed
+from .choose import as_json, as_text, choosing, complete_nodes, timed
 from .errors import FAILED
 from .output import pairs, result, table
-from .values import from_text, to_json
+from .values import from_text
 
 __all__ = ["COMMANDS", "tags_of", "value_of"]
 
@@ -28,7 +28,6 @@ def value_of(text: str | None, as_text: bool) -> Any:
     return text if as_text else from_text(text)
 
 
-_text_option = click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")
 _node = click.argument("node", shell_complete=complete_nodes)
 
 
@@ -40,10 +39,7 @@ _node = click.argument("node", shell_complete=complete_nodes)
 def members(client: ControlClient, as_json: bool, count: int | None, timeout: float) -> None:
     """List the members of the cluster, as the agent sees them now."""
     found = client.call("members") if count is None else client.call("wait", members=count, timeout=timeout)
-    if as_json:
-        click.echo(to_json(found))
-    else:
-        table(found, _MEMBERS, "no members")
+    table(found, _MEMBERS, "no members", as_json)
 
 
 @click.command()
@@ -51,7 +47,7 @@ def members(client: ControlClient, as_json: bool, count: int | None, timeout: fl
 @as_json
 def info(client: ControlClient, as_json: bool) -> None:
     """Tell who the agent is: name, cluster, addresses, process."""
-    _told(client.call("info"), as_json)
+    pairs(client.call("info"), as_json)
 
 
 @click.command()
@@ -60,7 +56,7 @@ def info(client: ControlClient, as_json: bool) -> None:
 def health(client: ControlClient, as_json: bool) -> None:
     """Tell how well the agent is doing; exit code 1 if something is not well."""
     found = client.call("health")
-    _told(found, as_json)
+    pairs(found, as_json)
     if found.get("problems"):
         click.get_current_context().exit(FAILED)
 
@@ -70,7 +66,7 @@ def health(client: ControlClient, as_json: bool) -> None:
 @as_json
 def metrics(client: ControlClient, as_json: bool) -> None:
     """List all counters and gauges of the agent."""
-    _told(dict(sorted(client.call("metrics").items())), as_json)
+    pairs(dict(sorted(client.call("metrics").items())), as_json)
 
 
 @click.command()
@@ -78,18 +74,14 @@ def metrics(client: ControlClient, as_json: bool) -> None:
 @as_json
 def peers(client: ControlClient, as_json: bool) -> None:
     """List the connections of the agent's data plane."""
-    found = client.call("peers")
-    if as_json:
-        click.echo(to_json(found))
-    else:
-        table(found, _PEERS, "no connections")
+    table(client.call("peers"), _PEERS, "no connections", as_json)
 
 
 @click.command()
 @_node
 @click.argument("value")
 @choosing
-@_text_option
+@as_text
 @timed(10.0)
 def send(client: ControlClient, node: str, value: str, as_text: bool, timeout: float) -> None:
     """Send VALUE to the inbox of NODE; done when it is there."""
@@ -102,7 +94,7 @@ def send(client: ControlClient, node: str, value: str, as_text: bool, timeout: f
 @click.argument("value", required=False)
 @choosing
 @as_json
-@_text_option
+@as_text
 @timed(10.0)
 def request(
     client: ControlClient, node: str, name: str, value: str | None, as_text: bool, timeout: float, as_json: bool
@@ -115,7 +107,7 @@ def request(
 @click.argument("topic")
 @click.argument("value", required=False)
 @choosing
-@_text_option
+@as_text
 @timed(10.0)
 def broadcast(client: ControlClient, topic: str, value: str | None, as_text: bool, timeout: float) -> None:
     """Tell all agents an event of TOPIC; `mycorrizal events` shows it."""
@@ -166,13 +158,6 @@ def leave(client: ControlClient, timeout: float) -> None:
 def shutdown(client: ControlClient, leave: bool, timeout: float) -> None:
     """End the agent."""
     client.call("shutdown", leave=leave, timeout=timeout)
-
-
-def _told(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(to_json(found))
-    else:
-        pairs(found)
 
 
 COMMANDS = (members, info, health, metrics, peers, send, request, broadcast, tags, join, leave, shutdown)

@@ -8,7 +8,7 @@ import click
 
 from ..control import ControlClient
 from .ask import value_of
-from .choose import as_json, choosing, timed
+from .choose import as_json, as_text, choosing, timed
 from .output import line, result, table
 from .values import to_json
 
@@ -42,7 +42,7 @@ def get(client: ControlClient, cache: str, key: str, as_json: bool, timeout: flo
 @click.argument("key")
 @click.argument("value")
 @choosing
-@click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")
+@as_text
 @click.option("--ttl", type=click.FloatRange(0), metavar="SECONDS", help="How long it lives; 0 is for ever.")
 @timed(10.0)
 def set_key(
@@ -94,7 +94,7 @@ def stats(client: ControlClient, cache: str, as_json: bool, timeout: float) -> N
         click.echo(to_json(found))
     else:
         rows = [{"node": node, **(numbers or {})} for node, numbers in sorted(found.items())]
-        table(rows, _STATS, "nobody holds it")
+        table(rows, _STATS, "nobody holds it", as_json)
 
 
 COMMANDS = (cache,)

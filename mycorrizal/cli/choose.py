@@ -15,7 +15,7 @@ from ..control import ControlClient
 from ..exceptions import MycorrizalError, PeerUnreachable
 from .errors import NoAgent
 
-__all__ = ["as_json", "choosing", "complete_nodes", "connect", "find", "timed"]
+__all__ = ["as_json", "as_text", "choosing", "complete_nodes", "connect", "find", "timed"]
 
 _COMPLETION_SECONDS = 0.5
 _START = "start one with: mycorrizal agent"
@@ -67,6 +67,11 @@ def choosing(function: Callable[..., Any]) -> Callable[..., Any]:
 def as_json(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def as_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--text``."""
+    return click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")(function)
 
 
 def timed(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

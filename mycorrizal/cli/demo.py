@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._runtime import clock
-from .._runtime.deadline import Deadline
+from .._runtime.deadline import Deadline, pause
 from .._runtime.processes import Children
 from .._runtime.rundir import RuntimeDir
 from ..agent import Agent
@@ -299,6 +299,7 @@ def _until(stage: Stage, what: str, holds: Callable[[], bool]) -> None:
     while not holds():
         if deadline.passed:
             raise Missed(f"{what}: not within {PATIENCE:.0f} s")
+        pause(0.02)
 
 
 CHAPTERS: tuple[Callable[[Stage], None], ...] = (

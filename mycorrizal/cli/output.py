@@ -7,7 +7,7 @@ terminal is made visible, and rich's own markup is off.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -49,8 +49,11 @@ def line(text: str) -> None:
     sys.stdout.flush()
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
-    """Print `rows` under the names of `columns`; the sentence `empty` if there are none."""
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str, as_json: bool) -> None:
+    """Print `rows`: JSON, or for people under the names of `columns`; the sentence `empty` if there are none."""
+    if as_json:
+        click.echo(to_json(rows))
+        return
     # Here, because most commands print no table, and rich is a sixth of the time that a command takes to start.
     from rich.console import Console
     from rich.table import Table
@@ -72,8 +75,11 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], empty: str)
     click.echo("\n".join(text.rstrip() for text in captured.get().rstrip("\n").split("\n")))
 
 
-def pairs(values: Mapping[str, Any]) -> None:
-    """Print names and values, one pair a line."""
+def pairs(values: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values: JSON, or for people one pair a line."""
+    if as_json:
+        click.echo(to_json(values))
+        return
     width = max((len(shown(name)) for name in values), default=0)
     for name, value in values.items():
         click.echo(f"{shown(name):<{width}}  {shown(value)}")

@@ -68,12 +68,9 @@ def agent(
     from ..agent import Agent  # late: it brings aioquic, which `mycorrizal members` can do without
 
     given |= {"join": list(join) or None, "tags": tags_of(tags) or None, "key": key_from(key_file, prompt)}
-    with Agent(**given) as running:
-        with StopSignals() as stop:  # before anybody can know that there is something to stop
-            _say_hello(running, as_json)
-            _follow(running, stop, quiet, as_json)
-        if running.closed:
-            running.close()  # `mycorrizal shutdown` has begun it: wait for its end
+    with Agent(**given) as running, StopSignals() as stop:  # before anybody can know that there is something to stop
+        _say_hello(running, as_json)
+        _follow(running, stop, quiet, as_json)
 
 
 def _say_hello(running: Agent, as_json: bool) -> None:

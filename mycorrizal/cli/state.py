@@ -14,7 +14,7 @@ from ..agentconfig import parse_key
 from ..control import ControlClient
 from ..exceptions import ConfigError
 from .ask import value_of
-from .choose import as_json, choosing, timed
+from .choose import as_json, as_text, choosing, timed
 from .errors import FAILED
 from .output import line, pairs, result, table
 from .values import to_json
@@ -22,7 +22,6 @@ from .values import to_json
 __all__ = ["COMMANDS", "key_from"]
 
 _SERVICES = ("name", "node", "host", "port", "healthy", "meta", "id")
-_text_option = click.option("--text", "as_text", is_flag=True, help="VALUE is text, whatever it looks like.")
 
 
 # -- services ---------------------------------------------------------------------------------------
@@ -40,11 +39,7 @@ def services() -> None:
 @click.option("--healthy", is_flag=True, help="Only those whose check passes.")
 def list_services(client: ControlClient, name: str | None, healthy: bool, as_json: bool) -> None:
     """List the services called NAME, or all."""
-    found = client.call("services.list", name=name, healthy=healthy)
-    if as_json:
-        click.echo(to_json(found))
-    else:
-        table(found, _SERVICES, "no services")
+    table(client.call("services.list", name=name, healthy=healthy), _SERVICES, "no services", as_json)
 
 
 @services.command()
@@ -85,10 +80,8 @@ def settings() -> None:
 def list_settings(client: ControlClient, as_json: bool) -> None:
     """List all settings."""
     found = dict(sorted(client.call("settings.list").items()))
-    if as_json:
-        click.echo(to_json(found))
-    elif found:
-        pairs(found)
+    if found or as_json:
+        pairs(found, as_json)
     else:
         click.echo("no settings", err=True)
 
@@ -106,7 +99,7 @@ def get_setting(client: ControlClient, key: str, as_json: bool) -> None:
 @click.argument("key")
 @click.argument("value")
 @choosing
-@_text_option
+@as_text
 @timed(10.0)
 def set_setting(client: ControlClient, key: str, value: str, as_text: bool, timeout: float) -> None:
     """Set a setting for the whole cluster."""
@@ -174,10 +167,7 @@ def keys() -> None:
 def _report(found: dict[str, Any], as_json: bool) -> None:
     """Print an outcome for each node; exit 1 if one failed."""
     failed = {node: told["text"] for node, told in found.items() if isinstance(told, dict) and "error" in told}
-    if as_json:
-        click.echo(to_json(found))
-    else:
-        pairs({node: failed.get(node, "done") for node in found})
+    pairs(found if as_json else {node: failed.get(node, "done") for node in found}, as_json)
     if failed:
         click.get_current_context().exit(FAILED)
 

@@ -16,6 +16,7 @@ from .values import to_json
 
 __all__ = ["COMMANDS", "told"]
 
+
 def told(event: ControlEvent) -> str:
     """Return an event as a line for people."""
     value = event.value
