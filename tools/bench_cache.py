@@ -18,27 +18,22 @@ it on a quiet machine). ``--memory`` instead weighs a million entries.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bench_cache_memory
 from bench_cache_others import SERVERS, server
 from bench_cache_report import Found, plot, report
 from bench_data_pair import Worker, WorkerError
+from bench_rounds import BUSY, MANY_CALLERS, OUT, Failures, environment, turned
 
-OUT = Path(__file__).resolve().parent.parent / "out" / "bench"
 SCRIPT = Path(__file__).resolve().parent / "bench_cache_worker.py"
-MANY_CALLERS = 16
-BUSY = 0.3  # load for each core above which figures are doubtful
+PACKAGES = ("mycorrizal", "aioquic", "redis", "hiredis", "pymemcache", "diskcache", "cachetools", "numpy")
 OURS = ("here", "there", "pair", "plane")
 MODULES = {
     "redis": "redis",
@@ -57,20 +52,18 @@ class Run:
         self.others, self.options = others, options
         self.found: Found = {name: {} for name in (*OURS, *others)}
         self.trouble: list[dict[str, int]] = []
-        self.errors: dict[str, list[str]] = {}
+        self.errors = Failures()
 
     def round(self, number: int) -> None:
         """Measure everything once, beginning with another peer each round."""
         jobs: list[tuple[str, Callable[[], None]]] = [("ours", self.ours)]
         jobs += [(name, lambda name=name: self.other(name)) for name in self.others]  # type: ignore[misc]
-        first = number % len(jobs)
-        for name, job in jobs[first:] + jobs[:first]:
+        for name, job in turned(jobs, number):
             begin = time.monotonic()
             try:
                 job()
             except WorkerError as error:
-                self.errors.setdefault(name, []).append(str(error))
-                print(f"{name} failed: {error}\n{error.trace}", file=sys.stderr)
+                self.errors.note(name, error)
             print(f"round {number + 1}/{self.options.rounds}  {name:10} ({time.monotonic() - begin:.0f} s)")
         for parts in self.found.values():
             for entries in parts.values():
@@ -147,23 +140,6 @@ def absent(name: str) -> str:
     return f"the package {module}" if module and importlib.util.find_spec(module) is None else ""
 
 
-def environment() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    versions = {}
-    for package in ("mycorrizal", "aioquic", "redis", "hiredis", "pymemcache", "diskcache", "cachetools", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_at_start": os.getloadavg()[0],
-        "packages": versions,
-    }
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench cache", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,7 +168,7 @@ def main() -> int:
     if options.memory:
         return bench_cache_memory.measure(options.entries, options.out)
     lacking = {name: absent(name) for name in options.only if name != "none"}
-    about = environment()
+    about = environment(PACKAGES)
     run = Run([name for name, what in lacking.items() if not what], options)
     for number in range(options.rounds):
         run.round(number)
@@ -204,8 +180,7 @@ def main() -> int:
     load = about["load_at_start"]
     if load > BUSY * about["cores"]:
         lines.append(f"the machine was busy with other work (load {load:.1f} before): believe ratios, not rates")
-    lines += [f"absent: {name} needs {what}" for name, what in lacking.items() if what]
-    lines += [f"FAILED: {name}, {len(errors)} times: {errors[0]}" for name, errors in run.errors.items()]
+    lines += run.errors.lines(lacking)
     print("\n" + "\n".join(lines))
     store = {"environment": about, "found": run.found, "trouble": run.trouble, "errors": run.errors}
     (options.out / "cache.json").write_text(json.dumps(store, indent=1))

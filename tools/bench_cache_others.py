@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import shutil
 import socket
@@ -58,7 +59,7 @@ def _wait_for(port: int, child: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
 
 
-class Base:
+class Base(abc.ABC):
     """Most of a peer: the same keys wherever they are held, and bytes as the large value."""
 
     def __init__(self, port: int) -> None:
@@ -68,14 +69,14 @@ class Base:
     def keys(self, held: str) -> list[str]:
         return KEYS
 
-    def get(self, key: str) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def get(self, key: str) -> Any: ...
 
-    def set(self, key: str, value: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def set(self, key: str, value: Any) -> None: ...
 
-    def set_many(self, items: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def set_many(self, items: Mapping[str, Any]) -> None: ...
 
     def large(self, size: int) -> Any:
         return bytes(range(256)) * (size // 256)

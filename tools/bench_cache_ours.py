@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from bench_cache_peer import KEYS, VALUE
@@ -138,9 +137,6 @@ class Plane:
 
     def end_large(self) -> None:
         self._agent.send("server", None)
-
-    def set_many(self, items: Mapping[str, Any]) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         return None

@@ -6,29 +6,31 @@ before and after a read of 300 ns would be a third of the figure.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from bench_rounds import WARM, at_once
+
 VALUE = bytes(range(64))
 KEYS = [f"bench-{number:06}" for number in range(100)]
 MANY = {f"many-{number:07}": VALUE for number in range(10_000)}
-WARM = 0.2  # seconds of calls that are not counted
 
 Get = Callable[[str], Any]
 Set = Callable[[str, Any], Any]
 
 
 class Peer(Protocol):
-    """A cache as one client sees it. `held` of ``keys`` says where the entries are, for who knows a difference."""
+    """What is read and written, as one client sees it.
+
+    `held` of ``keys`` says where the entries are, for who knows a difference.
+    """
 
     def keys(self, held: str) -> list[str]:
         """Return keys that were set."""
 
     def get(self, key: str) -> Any: ...
     def set(self, key: str, value: Any) -> None: ...
-    def set_many(self, items: Mapping[str, Any]) -> None: ...
     def large(self, size: int) -> Any:
         """Return a value of `size` bytes that the cache takes."""
 
@@ -40,32 +42,24 @@ class Peer(Protocol):
     def close(self) -> None: ...
 
 
+class Cache(Peer, Protocol):
+    """A cache: it takes many entries at a time, too."""
+
+    def set_many(self, items: Mapping[str, Any]) -> None: ...
+
+
 Do = Callable[[int], Callable[[], int]]
 
 
 def rate(make: Do, callers: int, seconds: float) -> float:
     """Return calls a second, of `callers` threads for `seconds`; ``make(thread)()`` makes some and says how many."""
-    lined_up = threading.Barrier(callers, timeout=60)
-    found: list[tuple[int, float, float]] = []
-    errors: list[BaseException] = []
 
-    def run(number: int) -> None:
-        try:
-            do = make(number)
-            _run(do, WARM)
-            lined_up.wait()
-            found.append(_run(do, seconds))
-        except BaseException as error:  # told to whoever measures, below
-            errors.append(error)
-            lined_up.abort()
+    def prepare(number: int) -> Callable[[], tuple[int, float, float]]:
+        do = make(number)
+        _run(do, WARM)
+        return lambda: _run(do, seconds)
 
-    threads = [threading.Thread(target=run, args=(number,), name=f"bench-caller-{number}") for number in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
+    found = at_once(callers, prepare)
     return sum(count for count, _, _ in found) / (max(end for _, _, end in found) - min(begin for _, begin, _ in found))
 
 

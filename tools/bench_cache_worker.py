@@ -7,11 +7,11 @@ from typing import Any
 
 import bench_cache_others as others
 from bench_cache_ours import Node, Ours, Plane
-from bench_cache_peer import MANY, Peer, rate, reads, timed, writes
+from bench_cache_peer import MANY, Cache, Peer, rate, reads, timed, writes
 from bench_data_peer import forget_peak, memory
 from bench_data_worker import obey
 
-OTHERS: dict[str, Any] = {
+OTHERS: dict[str, type[others.Base]] = {
     "redis": others.Redis,
     "memcached": others.Memcached,
     "manager": others.ManagerDict,
@@ -25,6 +25,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.node: Node | None = None
+        self.caches: dict[str, Cache] = {}
         self.peers: dict[str, Peer] = {}
         self.value: Any = None
 
@@ -36,10 +37,11 @@ class Worker:
     def join(self, address: str) -> None:
         """Be the agent that asks."""
         self.node = Node("client", address)
-        self.peers = {"plane": Plane(self.node), **{each: Ours(self.node, each) for each in self.node.caches}}
+        self.caches = {each: Ours(self.node, each) for each in self.node.caches}
+        self.peers = {"plane": Plane(self.node), **self.caches}
 
     def open(self, peer: str, port: int) -> None:
-        self.peers[peer] = OTHERS[peer](port)
+        self.peers[peer] = self.caches[peer] = OTHERS[peer](port)
 
     def get(self, peer: str, held: str, callers: int, seconds: float) -> float:
         found = self.peers[peer]
@@ -53,7 +55,7 @@ class Worker:
         return rate(writes(self.peers[peer].set, list(MANY)[:100]), 1, seconds)
 
     def many(self, peer: str) -> float:
-        found = self.peers[peer]
+        found = self.caches[peer]
         return len(MANY) / timed(lambda: found.set_many(MANY))
 
     def large(self, peer: str, size: int, times: int) -> list[dict[str, float]]:

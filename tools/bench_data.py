@@ -19,10 +19,7 @@ network namespaces, with stock aioquic and with ours.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -33,12 +30,11 @@ import bench_data_path
 from bench_data_pair import Pair, WorkerError, certificate
 from bench_data_peers import BULK, MANY, ONE, PEERS
 from bench_data_report import Found, ours, plot, report, suspicion
+from bench_rounds import BUSY, MANY_CALLERS, OUT, Failures, environment, turned
 
-OUT = Path(__file__).resolve().parent.parent / "out" / "bench"
 HOST = "127.0.0.1"
-MANY_CALLERS = 16
 ARRAY = 100_000_000
-BUSY = 0.3  # load for each core, before anything is started, above which figures are doubtful
+PACKAGES = ("mycorrizal", "aioquic", "cryptography", "pyzmq", "eclipse-zenoh", "grpcio", "Pyro5", "numpy")
 
 
 class Run:
@@ -48,12 +44,11 @@ class Run:
         self.peers, self.options, self.work = peers, options, work
         self.found: Found = {name: {part: [] for part in PEERS[name].parts} for name in peers}
         self.extras: list[dict[str, Any]] = []
-        self.errors: dict[str, list[str]] = {}
+        self.errors = Failures()
 
     def round(self, number: int) -> None:
         """Measure every peer once, beginning with another one each round."""
-        first = number % len(self.peers)
-        for name in self.peers[first:] + self.peers[:first]:
+        for name in turned(self.peers, number):
             begin = time.monotonic()
             told = []
             for part, entry in self.measure(name):
@@ -78,8 +73,7 @@ class Run:
                 if name == "ours":
                     self.extras.append(self.ours_alone(pair))
         except WorkerError as error:
-            self.errors.setdefault(name, []).append(str(error))
-            print(f"{name} failed: {error}\n{error.trace}", file=sys.stderr)
+            self.errors.note(name, error)
 
     def ours_alone(self, pair: Pair) -> dict[str, Any]:
         """Measure what only ours does, and ask the members how they fared."""
@@ -109,24 +103,6 @@ def _short(entry: dict[str, float]) -> str:
     if "mb_per_second" in entry:
         return f"{entry['mb_per_second']:7.1f} MB/s"
     return f"{entry['per_second']:8,.0f}/s"
-
-
-def environment() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    versions = {}
-    for package in ("mycorrizal", "aioquic", "cryptography", "pyzmq", "eclipse-zenoh", "grpcio", "Pyro5", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_at_start": os.getloadavg()[0],
-        "packages": versions,
-    }
 
 
 def present(names: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -168,7 +144,7 @@ def path(options: argparse.Namespace, peers: list[str]) -> int:
     peers = [name for name in peers if BULK in PEERS[name].parts]
     found = bench_data_path.measure(options.path, peers, options.bulk << 20, options.rounds)
     store = options.out / f"data_path_{options.path}.json"
-    store.write_text(json.dumps({"environment": environment(), **found}, indent=1))
+    store.write_text(json.dumps({"environment": environment(PACKAGES), **found}, indent=1))
     print(f"figures in {store}")
     return 0 if all(found["mb_per_second"].values()) else 1
 
@@ -183,7 +159,7 @@ def main() -> int:
         return 2
     if options.path:
         return path(options, peers)
-    about = environment()
+    about = environment(PACKAGES)
     with certificate(HOST) as work:
         run = Run(peers, options, work)
         for number in range(options.rounds):
@@ -193,8 +169,7 @@ def main() -> int:
     if about["load_at_start"] > BUSY * about["cores"]:
         lines.append(f"the machine was busy (load {about['load_at_start']:.1f}): believe the ratios little, "
                      "those to aioquic least")  # fmt: skip
-    lines += [f"absent: {name} needs {what}" for name, what in absent.items()]
-    lines += [f"FAILED: {name}, {len(errors)} times: {errors[0]}" for name, errors in run.errors.items()]
+    lines += run.errors.lines(absent)
     print("\n" + "\n".join(lines))
     arguments = {key: value for key, value in vars(options).items() if key != "out"}
     found = {"peers": run.found, "ours": run.extras, "errors": run.errors, "absent": absent}

@@ -9,15 +9,16 @@ requests outstanding.
 
 from __future__ import annotations
 
-import threading
+import abc
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench_rounds import WARM, at_once
+
 REQUEST = bytes(range(64))
 BULK_FROM = 1 << 20  # bytes: a frame at least this long is a bulk value, to servers that have one port for both
-WARM = 0.2  # seconds of calls that are not counted
 
 Caller = Callable[[bytes], bytes]
 Address = dict[str, Any]
@@ -62,21 +63,22 @@ class BaseServer:
         return None
 
 
-class ThreadedClient:
+class ThreadedClient(abc.ABC):
     """A client that is called from threads, one call at a time in each."""
 
     def __init__(self) -> None:
         self.address: Address = {}
 
+    @abc.abstractmethod
     def caller(self) -> Caller:
         """Return what one thread calls; runs in that thread."""
-        raise NotImplementedError
 
     def requests(self, callers: int, seconds: float) -> Figures:
         return threaded(self.caller, callers, seconds)
 
+    @abc.abstractmethod
     def bulk(self, value: Any) -> bytes:
-        raise NotImplementedError
+        """Hand over one large value; return the receiver's receipt."""
 
     def close(self) -> None:
         return None
@@ -114,31 +116,15 @@ def figures(latencies: list[int], seconds: float) -> Figures:
 
 def threaded(make: Callable[[], Caller], callers: int, seconds: float) -> Figures:
     """Call from `callers` threads for `seconds` and measure every call."""
-    lined_up = threading.Barrier(callers, timeout=60)
-    latencies: list[list[int]] = [[] for _ in range(callers)]
-    spans: list[tuple[int, int]] = []
-    errors: list[BaseException] = []
 
-    def run(number: int) -> None:
-        try:
-            call = make()
-            _calls(call, WARM)
-            lined_up.wait()
-            latencies[number], begin, end = _calls(call, seconds)
-            spans.append((begin, end))
-        except BaseException as error:  # told to whoever measures, below
-            errors.append(error)
-            lined_up.abort()
+    def prepare(number: int) -> Callable[[], tuple[list[int], int, int]]:
+        call = make()
+        _calls(call, WARM)
+        return lambda: _calls(call, seconds)
 
-    threads = [threading.Thread(target=run, args=(n,), name=f"bench-caller-{n}") for n in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
-    begin, end = min(b for b, _ in spans), max(e for _, e in spans)
-    return figures([each for some in latencies for each in some], (end - begin) / 1e9)
+    found = at_once(callers, prepare)
+    begin, end = min(begin for _, begin, _ in found), max(end for _, _, end in found)
+    return figures([each for latencies, _, _ in found for each in latencies], (end - begin) / 1e9)
 
 
 def _calls(call: Caller, seconds: float) -> tuple[list[int], int, int]:

@@ -6,9 +6,23 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench_data_peer import Address, Client, Server
+
+if TYPE_CHECKING:  # imported by name, when a peer is measured; here so that a method that one lacks is found
+    from bench_data_others import GrpcClient, GrpcServer, PyroClient, PyroServer, ZenohClient, ZenohServer
+    from bench_data_ours import PlaneClient, PlaneServer
+    from bench_data_quic import FacadeClient, FacadeServer, QuicClient, QuicServer
+    from bench_data_sockets import SocketClient, SocketServer
+    from bench_data_zmq import ZmqClient, ZmqServer
+
+    _CLIENTS: list[type[Client]] = [
+        FacadeClient, GrpcClient, PlaneClient, PyroClient, QuicClient, SocketClient, ZenohClient, ZmqClient,
+    ]  # fmt: skip
+    _SERVERS: list[type[Server]] = [
+        FacadeServer, GrpcServer, PlaneServer, PyroServer, QuicServer, SocketServer, ZenohServer, ZmqServer,
+    ]  # fmt: skip
 
 ONE, MANY, BULK = "one", "many", "bulk"
 ALL = (ONE, MANY, BULK)

@@ -27,7 +27,8 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
-from bench_data_peer import REQUEST, WARM, Address, BaseServer, Caller, Figures, ThreadedClient, figures, receipt
+from bench_data_peer import REQUEST, Address, BaseServer, Caller, Figures, figures, receipt, threaded
+from bench_rounds import WARM
 
 T = TypeVar("T")
 _FRAME = struct.Struct(">I")
@@ -200,11 +201,11 @@ class QuicServer(BaseServer):
         self.address = {"host": host, "port": port}
 
 
-class QuicClient(ThreadedClient):
+class QuicClient:
     """Measures inside its loop: no thread is crossed."""
 
     def __init__(self, host: str, work: Path, address: Address, datagram: int = 0) -> None:
-        super().__init__()
+        self.address: Address = {}
         configuration = _configuration(datagram, is_client=True, server_name="localhost")
         configuration.verify_mode = ssl.CERT_REQUIRED
         configuration.load_verify_locations(str(work / "cert.pem"))
@@ -255,4 +256,4 @@ class FacadeClient(QuicClient):
         return lambda data: self.thread.run(request(data))
 
     def requests(self, callers: int, seconds: float) -> Figures:
-        return ThreadedClient.requests(self, callers, seconds)
+        return threaded(self.caller, callers, seconds)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from bench_data_peer import REQUEST, WARM, Address, BaseServer, Caller, Figures, ThreadedClient, figures, receipt
+from bench_data_peer import REQUEST, Address, BaseServer, Caller, Figures, ThreadedClient, figures, receipt
+from bench_rounds import WARM
 
 
 class ZmqServer(BaseServer):
