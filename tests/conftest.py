@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.needs import lacks
+
 MEMBERLIST_GO = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist/memberlist.go")
 
 settings.register_profile("default", deadline=None, print_blob=True)
@@ -46,24 +48,25 @@ def need_peer() -> Callable[[str], str]:
     """Return a function that gives the path of a peer, or skips (with ``CI=true``: fails) the test."""
 
     def need(name: str) -> str:
-        path = find_peer(name)
-        if path is not None:
-            return path
-        text = f"{name} is not installed; run tools/peers"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
+        return find_peer(name) or lacks(f"{name} is not installed; run tools/peers")
 
     return need
 
 
+@pytest.fixture
+def need_root() -> None:
+    """Skip the test of a user who is not root; with ``CI=true``: fail it."""
+    if os.geteuid() != 0:
+        lacks("only root can become somebody else; run the tests as root")
+
+
 @pytest.fixture(scope="session")
 def need_network_namespace(need_peer: Callable[[str], str]) -> str:
-    """Return the path of ``ip``; skip where the kernel does not let this user make network namespaces."""
+    """Return the path of ``ip``, or skip the test (with ``CI=true``: fail it) of who may make no network namespaces."""
     ip = need_peer("ip")
     name = f"mycorrizal-probe-{os.getpid()}"
     made = subprocess.run([ip, "netns", "add", name], capture_output=True, text=True, check=False)
     if made.returncode:
-        pytest.skip(f"no permission to make a network namespace: {made.stderr.strip()}")
+        lacks(f"no permission to make a network namespace ({made.stderr.strip()}); run the tests as root")
     subprocess.run([ip, "netns", "delete", name], check=True)
     return ip

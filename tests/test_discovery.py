@@ -21,6 +21,7 @@ from mycorrizal import ConfigError, OperationTimeout, PeerUnreachable, Reentrant
 from mycorrizal._runtime import finders, reentry
 from mycorrizal._runtime.rundir import RuntimeDir
 from mycorrizal.discovery import AgentRecord, Discovery
+from tests.needs import lacks
 
 
 def record(name: str = "a", cluster: str = "c", port: int = 7000, host: str = "127.0.0.1") -> AgentRecord:
@@ -238,7 +239,7 @@ def need_multicast() -> None:
             group = socket.inet_aton("224.0.0.251") + socket.inet_aton("127.0.0.1")
             probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
         except OSError as exc:
-            pytest.skip(f"no multicast on loopback: {exc}")
+            lacks(f"no multicast on loopback ({exc}); `ip link set lo multicast on` gives it")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cbor2
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,6 @@ def test_large_texts_and_bytes_stay_in_the_one_frame_as_plain_cbor() -> None:
 
 
 def test_arrays_travel_as_rfc_8746_in_the_one_frame() -> None:
-    numpy = pytest.importorskip("numpy")
     data = messages.encode_reply(1, numpy.arange(1000, dtype="<f8"))
     assert cbor2.loads(data)["result"].tag == 86
     assert decode_reply(data).result.sum() == 499500

@@ -399,7 +399,7 @@ def _is_listener(number: int) -> bool:
         return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.usefixtures("need_root")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_another_user_cannot_reach_it(agent: FakeAgent) -> None:
     """The files refuse by themselves, even in a directory that all may enter."""

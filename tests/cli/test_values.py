@@ -8,6 +8,7 @@ import json
 import uuid
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +45,6 @@ def test_any_text_is_some_value(text: str) -> None:
 
 
 def test_what_json_does_not_know_has_a_rule() -> None:
-    numpy = pytest.importorskip("numpy")
     moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
     value = {
         **{"bytes": b"\0\1", "set": {2, 1}, "nan": float("nan"), "inf": -float("inf"), "tuple": (1,)},

@@ -207,7 +207,7 @@ def test_key_comes_from_a_file_or_the_environment(begin: Callable[..., Foregroun
         assert secret.encode() not in command_line
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.usefixtures("need_root")
 def test_another_user_gets_in_nowhere(agents: Make, runtime_dir: str) -> None:  # noqa: F811
     agents("alice")
     script = f"""

@@ -241,7 +241,7 @@ def test_looking_disturbs_nobody_who_claims(path: Path, spawned: list[Process]) 
     until(lambda: os.listdir(path) == [])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.usefixtures("need_root")
 def test_another_user_gets_nothing() -> None:
     place = RuntimeDir(f"/tmp/mycorrizal-test-{os.getpid()}")
     script = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mycorrizal.simulation.experiments import (
 from mycorrizal.simulation.experiments.s2_detection import LIMIT, round_robin
 from mycorrizal.simulation.experiments.s3_infection import logistic
 from mycorrizal.simulation.experiments.s7_convergence import serf_rounds
+from tests.needs import lacks
 
 
 def passed(report: Report) -> None:
@@ -94,7 +96,8 @@ def test_a_report_says_what_failed() -> None:
 
 
 def test_a_plot_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    if importlib.util.find_spec("matplotlib") is None:
+        lacks("matplotlib is not installed; pip install -e '.[dev]'")
     from mycorrizal.simulation.experiments.plot import draw
 
     report = message_load(1, sizes=(4, 8), periods=3)

@@ -18,6 +18,7 @@ from mycorrizal._runtime.quic.trust import KeyTrust
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataconfig import DataConfig
 from tests._runtime.quic.rig import SECONDS, Side
+from tests.needs import lacks
 
 KEY = bytes(range(32))
 NO_STRANGERS = DataConfig(retry_threshold=0)
@@ -308,7 +309,7 @@ def test_ipv6_and_dual_stack() -> None:
     try:
         a = Side("a", bind="::")
     except OSError:
-        pytest.skip("no IPv6 here")
+        lacks("no IPv6 here; `sysctl net.ipv6.conf.all.disable_ipv6=0` gives it")
     b, c = Side("b", bind="::1"), Side("c")
     a.connect(b)
     a.connect(c)

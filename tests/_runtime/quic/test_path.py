@@ -11,6 +11,7 @@ import pytest
 
 from mycorrizal._runtime.quic import path
 from mycorrizal.exceptions import BindError
+from tests.needs import lacks
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
 
@@ -54,7 +55,7 @@ def test_sockaddr_compares_with_what_arrives() -> None:
     try:
         six = path.open_socket("::", 0)
     except BindError:
-        pytest.skip("no IPv6 here")
+        lacks("no IPv6 here; `sysctl net.ipv6.conf.all.disable_ipv6=0` gives it")
     with six, path.open_socket("127.0.0.1", 0) as four:
         four.sendto(b"x", ("127.0.0.1", six.getsockname()[1]))
         select.select([six], [], [], 5.0)
