@@ -303,11 +303,11 @@ def test_peers_tell_state_and_path(pair: tuple[DataPlane, DataPlane]) -> None:
 
 def test_removed_peer_ends_its_calls(pair: tuple[DataPlane, DataPlane]) -> None:
     alice, bob = pair
-    began = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     def slow(request: Request) -> None:
         began.set()
-        threading.Event().wait(0.5)
+        go.wait(PATIENCE)
 
     bob.on_request("slow")(slow)
     future = alice.request_async("bob", "slow", timeout=PATIENCE)
@@ -315,6 +315,7 @@ def test_removed_peer_ends_its_calls(pair: tuple[DataPlane, DataPlane]) -> None:
     alice.remove_peer("bob")
     with pytest.raises(PeerUnreachable, match="removed") as caught:
         future.result(PATIENCE)
+    go.set()
     assert caught.value.indeterminate
     with pytest.raises(PeerUnreachable, match="no address"):
         alice.send("bob", 1)
