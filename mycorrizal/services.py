@@ -153,7 +153,7 @@ class Services:
             called with each change, in order, on a thread of its own.
         """
         stream = self._watching.watch_services(name)
-        return stream if callback is None else CallbackWatch(stream, callback, self._node)
+        return stream if callback is None else self._watching.call(callback, stream)
 
     def close(self) -> None:
         """End the checks. The agent does it."""

@@ -123,7 +123,7 @@ class Settings(MutableMapping[str, Any]):
             called with each change, in order, on a thread of its own.
         """
         stream = self._watching.watch_settings(key)
-        return stream if callback is None else CallbackWatch(stream, callback, self._node)
+        return stream if callback is None else self._watching.call(callback, stream)
 
     def __repr__(self) -> str:
         return f"<Settings of {self._node}: {len(self)}>"

@@ -50,7 +50,8 @@ def join_through(parts: Assembly, seeds: list[str], deadline: Deadline) -> None:
         failures = discovery.failures
     if not entries:
         lines = "; ".join(f"{seed}: {failure}" for seed, failure in failures.items())
-        raise JoinError(f"no seed has an address: {lines}", failures=failures)
+        hint = "give one like host:port; an agent's own is agent.address"
+        raise JoinError(f"no seed has an address: {lines or 'none was given'}", failures=failures, hint=hint)
     parts.members.join(entries, deadline.remaining())
     if parts.settings.wire == "msgpack":
         _sync(parts, deadline)

@@ -54,7 +54,11 @@ class Events:
         is_up: whether a sender is a member now.
         count: counts by name.
         emit: takes ``EventReceived`` and ``EventsMissed``.
-        hole: told of a log that may have a hole now, or may have none any more.
+
+    Attributes:
+        memory: what is remembered.
+        ready: whether events of others are handed on.
+        hole: called with a log that may have a hole now, or may have none any more; whoever repairs holes sets it.
     """
 
     def __init__(

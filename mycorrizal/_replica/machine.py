@@ -474,6 +474,7 @@ class Replica:
             self.note("services.old_orphans")
             return
         if not known and service.record is None and age >= self._limits.tombstone_seconds - _MARGIN:
+            self.note("services.old_tombstones")
             return
         services.put(service, raw, now, age)
         if self._events.ready and age < _FRESH:

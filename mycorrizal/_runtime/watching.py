@@ -24,6 +24,7 @@ from ..events import (
 )
 from ..exceptions import MycorrizalError, RemoteProtocolError
 from ..types import Node, Service
+from .counters import Counters
 from .membership import Membership
 from .service import Service as Thread
 from .sharing import STALLED, Sharing
@@ -132,6 +133,10 @@ class Watching:
         stream = self._stream(DEPTH, ChangesLost, "watch", wanted, opened)
         return self._settings.add(stream)
 
+    def call(self, callback: Callable[[S], object], stream: EventStream[S]) -> CallbackWatch[S]:
+        """Call `callback` with each event of `stream`."""
+        return CallbackWatch(stream, callback, self._membership.config.name, self._membership.counters)
+
     def decode(self, value: bytes) -> Any:
         """Return a value as it was set; one that cannot be read is counted.
 
@@ -145,13 +150,14 @@ class Watching:
             raise
 
     def service(self, node: str, service_id: str, record: bytes) -> Service | None:
-        """Return the service that `record` describes; None if it cannot be read."""
+        """Return the service that `record` describes; None if it cannot be read, which is counted."""
         try:
             match self.decode(record):
                 case [str(name), int() | None as port, meta, bool(healthy), str(host)]:
                     return Service(name, node, host or self._host(node), port, meta, healthy, service_id)
         except RemoteProtocolError:
-            pass
+            return None
+        self._sharing.counters.add("share.values_bad")
         return None
 
     def _host(self, name: str) -> str:
@@ -210,13 +216,16 @@ def merged(
 class CallbackWatch(Generic[S]):
     """Calls `callback` with each event of `stream`, on a thread of its own, until ``close`` or the agent's end.
 
-    An exception is logged and the next event follows.
+    An exception is logged, counted (``watchers.faults``), and the next event follows.
     """
 
-    def __init__(self, stream: EventStream[S], callback: Callable[[S], object], node: str) -> None:
+    def __init__(
+        self, stream: EventStream[S], callback: Callable[[S], object], node: str, counters: Counters
+    ) -> None:
         self._stream = stream
         self._callback = callback
         self._node = node
+        self._counters = counters
         self._thread = Thread("mycorrizal-watch", node, self._run, lambda: None)
         self._thread.start()
 
@@ -236,6 +245,7 @@ class CallbackWatch(Generic[S]):
                 try:
                     self._callback(event)
                 except Exception as exc:
+                    self._counters.add("watchers.faults")
                     log.exception("! %s: a watcher raised %r", self._node, exc)
         except MycorrizalError as error:
             log.debug("= %s: a watcher ends: %s", self._node, error)

@@ -26,6 +26,8 @@ from mycorrizal import (
     ValueEncodeError,
     ValueTooLarge,
 )
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._wire.values import encode_value
 
 from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -198,6 +200,18 @@ def test_a_watching_callback_runs_in_order_and_may_block_nobody(agents: Make) ->
         alice.settings["n"] = number
     assert done.wait(10)
     assert seen == sorted(seen) and seen[-1] == 4
+    assert bob.metrics().get("watchers.faults", 0) == seen.count(1)
+
+
+def test_a_service_that_cannot_be_read_is_left_out_and_counted(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice")
+    parts = alice._parts
+    assert parts is not None
+    replica = parts.sharing.replica
+    for record in (encode_value("no record").pack(), b"\xff"):
+        parts.sharing.call(lambda now, record=record: replica.register("odd", record, now), Deadline(5), "test")
+        assert alice.services.find(healthy=None) == []
+    assert alice.metrics()["share.values_bad"] == 2
 
 
 def test_services_come_and_go_with_their_nodes(agents: Make) -> None:  # noqa: F811

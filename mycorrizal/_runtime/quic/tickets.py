@@ -171,7 +171,7 @@ def answer(status: int, received: Received, codecs: Codecs, node: str, name: str
             f"{node} has no handler {name!r}",
             node=node,
             operation="request",
-            hint=f"register it there with @plane.on_request({name!r})",
+            hint=f"register it there with @on_request({name!r})",
         )
     if status == Status.BUSY:
         raise PeerBusy(f"{node} is busy", node=node, operation="request", hint="try again, or raise its handlers=")
