@@ -6,16 +6,15 @@ import contextlib
 import datetime
 import ipaddress
 import json
-import os
-import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from child_lines import Lines
 
 WORKER = Path(__file__).resolve().parent / "bench_data_worker.py"
 
@@ -35,31 +34,19 @@ class Worker:
         self.child = subprocess.Popen(
             [*prefix, sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        self.buffer = b""
+        self.lines = Lines(self.child)
 
     def tell(self, do: str, timeout: float = 60.0, **order: Any) -> Any:
         """Give an order and return its result; raises ``WorkerError``, also when none comes in time."""
         assert self.child.stdin is not None
         try:
             self.child.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
-            answer = json.loads(self._line(time.monotonic() + timeout))
+            answer = json.loads(self.lines.next(timeout))
         except (OSError, EOFError) as error:
             raise WorkerError(f"{do}: {error}") from None
         if "error" in answer:
             raise WorkerError(f"{do}: {answer['error']}", answer["trace"])
         return answer["result"]
-
-    def _line(self, end: float) -> bytes:
-        assert self.child.stdout is not None
-        while b"\n" not in self.buffer:
-            if not select.select([self.child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError("no answer in time")
-            data = os.read(self.child.stdout.fileno(), 1 << 16)
-            if not data:
-                raise EOFError(f"the process ended with {self.child.wait()}")
-            self.buffer += data
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return line
 
     def end(self) -> None:
         for pipe in (self.child.stdin, self.child.stdout):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from child_lines import Lines  # noqa: E402
 
 from tests.netlab import Lab  # noqa: E402
 
@@ -145,21 +146,16 @@ class Host:
         environment = {**os.environ, "MYCORRIZAL_CHAOS_AHEAD": str(ahead)}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         self.child = lab.popen(number, command, env=environment, **pipes)
-        self._heard = b""
+        self._lines = Lines(self.child)
 
     def take(self, seconds: float = SECONDS) -> Any:
         """Return the next answer."""
-        assert self.child.stdout is not None
-        end = time.monotonic() + seconds
-        while b"\n" not in self._heard:
-            if not select.select([self.child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError(f"no answer from {self.name} in {seconds} s")
-            data = os.read(self.child.stdout.fileno(), 1 << 20)
-            if not data:
-                raise RuntimeError(f"{self.name} has ended")
-            self._heard += data
-        line, _, self._heard = self._heard.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(self._lines.next(seconds))
+        except TimeoutError as error:
+            raise TimeoutError(f"{self.name}: {error}") from None
+        except EOFError as error:
+            raise RuntimeError(f"{self.name}: {error}") from None
 
     def tell(self, do: str, **order: Any) -> None:
         """Give an order."""

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import random
-import select
 import shutil
 import socket
 import subprocess
@@ -26,6 +25,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from child_lines import Lines  # noqa: E402
 
 from mycorrizal.simulation.cache_records import (  # noqa: E402
     Book,
@@ -82,7 +83,6 @@ class Node:
         }  # fmt: skip
         if campaign.config is not None:
             settings["config"] = {**campaign.config, "bind_addr": host, "bind_port": port}
-        self._heard = b""
         command = [sys.executable, str(NODE), json.dumps(settings)]
         options: dict[str, Any] = {
             "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0,
@@ -94,6 +94,7 @@ class Node:
         else:
             self.process = campaign.lab.popen(self.number, command, **options)
         options["stderr"].close()
+        self._lines = Lines(self.process)
 
     def ready(self) -> None:
         """Wait until the process has started."""
@@ -101,18 +102,13 @@ class Node:
 
     def hear(self, seconds: float) -> Any:
         """Return the next answer."""
-        assert self.process.stdout is not None
-        end = time.monotonic() + seconds
-        while b"\n" not in self._heard:
-            if not select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise TimeoutError(f"n{self.number} says nothing for {seconds} s")
-            data = os.read(self.process.stdout.fileno(), 1 << 20)
-            if not data:
-                errors = (self.campaign.path / f"{self.number}.{self.lives}.err").read_text()
-                raise RuntimeError(f"n{self.number} has ended: {errors[-2000:]}")
-            self._heard += data
-        line, _, self._heard = self._heard.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(self._lines.next(seconds))
+        except TimeoutError as error:
+            raise TimeoutError(f"n{self.number}: {error}") from None
+        except EOFError as error:
+            errors = (self.campaign.path / f"{self.number}.{self.lives}.err").read_text()
+            raise RuntimeError(f"n{self.number}: {error}; {errors[-2000:]}") from None
 
     def tell(self, **order: Any) -> None:
         """Give an order."""
