@@ -43,7 +43,15 @@ from .config import Config, check_own_text
 from .dataconfig import DataConfig
 from .delegates import Delegate, EventDelegate
 from .events import AgentEvent, ChangesLost, UserEvent, UserEventsMissed
-from .exceptions import CacheError, ConfigError, MetaTooLarge, MycorrizalError, NotRunningError, OperationTimeout
+from .exceptions import (
+    CacheError,
+    ConfigError,
+    MetaTooLarge,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    QueueFull,
+)
 from .services import Services
 from .settings import Settings
 from .types import Address, Health, Member, Members, Node, html_text
@@ -376,7 +384,7 @@ class Agent(Talking):
         self.services.close()
         try:
             parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
-        except (CacheError, OperationTimeout) as error:
+        except (CacheError, OperationTimeout, QueueFull) as error:
             log.info("= %s: leaves before all it held was handed over: %s", parts.name, error)
         try:  # the others close their connections as soon as they hear that it leaves
             parts.sharing.settle(Deadline(deadline.capped(_SETTLE_MAX) / 2))

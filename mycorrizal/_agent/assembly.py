@@ -356,7 +356,7 @@ class Assembly:
         if self.file is not None:
             self.file.close(deadline)
         if self.memberlist is not None:
-            self.watching.end()
+            self.sharing.on_end()
             self.memberlist.shutdown(deadline.remaining())
         if self.discovery is not None:
             self.discovery.close(deadline.remaining())

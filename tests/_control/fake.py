@@ -15,6 +15,7 @@ from mycorrizal import (
     NodeState,
     NotRunningError,
     OperationTimeout,
+    Service,
     UnknownCache,
     UnknownHandler,
 )
@@ -34,19 +35,6 @@ class FakeMember:
     state: NodeState = NodeState.ALIVE
     boot: bytes | None = b"\x01" * 8
     node: Node = _NODE
-
-
-@dataclass(frozen=True)
-class FakeService:
-    """What ``Services.find`` yields."""
-
-    name: str
-    node: str
-    host: str
-    port: int | None
-    meta: Any
-    healthy: bool
-    id: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ class FakeEvents:
 class FakeRegistration:
     """What ``Services.register`` returns."""
 
-    def __init__(self, services: FakeServices, service: FakeService) -> None:
+    def __init__(self, services: FakeServices, service: Service) -> None:
         self._services = services
         self._service = service
 
@@ -96,9 +84,9 @@ class FakeServices:
     """A registry of one agent."""
 
     def __init__(self) -> None:
-        self.all: list[FakeService] = []
+        self.all: list[Service] = []
 
-    def find(self, name: str | None = None, *, healthy: bool | None = True) -> list[FakeService]:
+    def find(self, name: str | None = None, *, healthy: bool | None = True) -> list[Service]:
         return [one for one in self.all if name in (None, one.name) and healthy in (None, one.healthy)]
 
     def register(
@@ -111,7 +99,7 @@ class FakeServices:
         timeout: float | None = 10.0,
     ) -> FakeRegistration:
         self.all = [one for one in self.all if one.id != service_id]
-        self.all.append(FakeService(name, "alice", "127.0.0.1", port, meta, True, service_id or name))
+        self.all.append(Service(name, "alice", "127.0.0.1", port, meta, True, service_id or name))
         return FakeRegistration(self, self.all[-1])
 
 

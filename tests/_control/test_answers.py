@@ -17,6 +17,7 @@ from mycorrizal import (
     PeerUnreachable,
     QueueFull,
     RemoteError,
+    Service,
     ServiceCrashed,
     UnknownHandler,
     ValueEncodeError,
@@ -25,7 +26,7 @@ from mycorrizal import (
 from mycorrizal._control.answers import CODES, REGISTRATIONS_MAX, Desk, code_of, fingerprint
 from mycorrizal._control.commands import COMMANDS, checked
 
-from .fake import FakeAgent, FakeService
+from .fake import FakeAgent
 
 FACTS = {"version": "1.2", "pid": 17, "commands": "ipc:///c", "events": "ipc:///e"}
 
@@ -107,7 +108,7 @@ def test_service_of_the_program_is_left_alone(ask: Asked) -> None:
 
 
 def test_unhealthy_services_are_listed_unless_told_not_to(ask: Asked) -> None:
-    ask.agent.services.all.append(FakeService("db", "bob", "127.0.0.1", 1, None, False, "db"))
+    ask.agent.services.all.append(Service("db", "bob", "127.0.0.1", 1, None, False, "db"))
     assert len(ask("services.list")) == 1
     assert ask("services.list", healthy=True) == []
 

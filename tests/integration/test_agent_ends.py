@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, NotRunningError, OperationTimeout, ServiceCrashed
+from mycorrizal import Agent, MemberLeft, NotRunningError, OperationTimeout, QueueFull, ServiceCrashed
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -78,6 +78,23 @@ def test_registration_that_cannot_be_announced_leaves_the_one_before(agents: Mak
     hold.set()
     healthy.set()
     until(lambda: [(one.port, one.healthy) for one in alice.services.find("api")] == [(1, True)])
+
+
+def test_goodbye_is_said_though_the_caches_cannot_be_handed_over(
+    agents: Make,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    bob.cache("c")
+
+    def full(*_: object) -> None:
+        raise QueueFull("no room", retriable=False)
+
+    monkeypatch.setattr(bob._parts.sharing.replica, "deregister", full)  # type: ignore[union-attr]
+    with alice.events() as news:
+        bob.leave(timeout=2)
+        assert any(isinstance(event, MemberLeft) for event in iter(lambda: news.get(10), None))
 
 
 def test_agent_that_never_was_put_together() -> None:
