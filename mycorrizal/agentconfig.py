@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .config import Config, check_name
+from .config import Config, check_name, check_text
 from .dataconfig import DataConfig
 from .exceptions import ConfigError
 
 __all__ = ["AgentSettings", "check_cluster", "parse_key"]
 
-_CLUSTER_MAX_BYTES = 255  # it is the label on the wire
 _KEY_SIZES = (16, 24, 32)
 _KEYGEN = "make one with: mycorrizal keygen"
 
@@ -144,15 +143,8 @@ def parse_key(key: str | bytes | bytearray) -> bytes:
 
 
 def check_cluster(cluster: str) -> None:
-    """Raise ``ConfigError`` unless `cluster` may be a cluster's name."""
-    if not isinstance(cluster, str):
-        raise ConfigError("cluster", f"must be text, not {type(cluster).__name__}")
-    try:
-        size = len(cluster.encode())
-    except UnicodeEncodeError:
-        raise ConfigError("cluster", f"{cluster!r} cannot be written as UTF-8", hint="use plain text") from None
-    if not 0 < size <= _CLUSTER_MAX_BYTES:
-        raise ConfigError("cluster", f"is {size} bytes long", hint=f"1 to {_CLUSTER_MAX_BYTES} bytes of UTF-8")
+    """Raise ``ConfigError`` unless `cluster` may be a cluster's name: it is the label on the wire."""
+    check_text("cluster", cluster, "lab")
 
 
 def _check_literal(name: str, value: str | None) -> None:

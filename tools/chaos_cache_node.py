@@ -63,7 +63,6 @@ class Callers:
     """Threads that write, read and delete until they are told to stop."""
 
     def __init__(self, life: str, caches: list[Cache], log: Log, seed: int, pause: float) -> None:
-        self._life = life
         self._caches = caches
         self._log = log
         self._pause = pause
