@@ -407,7 +407,7 @@ class Cache(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         """Return the number of entries in the whole cluster. Blocks."""
-        return sum(numbers["primary_entries"] for numbers in self.stats().values() if numbers)
+        return sum(numbers.get("primary_entries", 0) for numbers in self.stats().values() if numbers)
 
     def __bool__(self) -> bool:
         return True  # a cache without entries is still a cache

@@ -240,6 +240,13 @@ def test_misuse_is_told(team: list[Agent]) -> None:
     assert a and repr(a) == "<Cache 'misuse' on alice>"
 
 
+def test_numbers_of_a_member_that_lack_something(team: list[Agent], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _, _ = opened(team, "numbers")
+    told = {"alice": {"primary_entries": 2}, "bob": {"odd": 1}, "carol": None}
+    monkeypatch.setattr(a._host, "stats", lambda *_: told)
+    assert len(a) == 2
+
+
 def test_seconds_that_are_none_are_refused_before_anybody_is_asked(team: list[Agent]) -> None:
     a, b, _ = opened(team, "seconds")
     held = a.lock("held")
