@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent
+from mycorrizal import Agent, Config
 
-__all__ = ["Make", "agents", "meeting_place", "runtime_dir"]
+from .conftest import FAST
+
+__all__ = ["QUICK", "QUICK_IN_SCRIPTS", "Make", "agents", "meeting_place", "runtime_dir"]
 
 Make = Callable[..., Agent]
+
+_SETTINGS = {**FAST, "suspicion_min_timeout": 3.0}  # who is gone has no use of it, who is slow on a busy machine has
+QUICK = Config.local(bind_addr="127.0.0.1", bind_port=0, **_SETTINGS)
+"""For tests that wait until somebody is given up, and do not ask how long an agent's own settings take to that."""
+QUICK_IN_SCRIPTS = f"config = Config.local(bind_addr='127.0.0.1', bind_port=0, **{_SETTINGS!r})"
+"""The line that makes the same in a script of ``spawn``."""
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from mycorrizal import (
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._wire.values import encode_value
 
-from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
+from .agents import QUICK, Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
@@ -254,9 +254,9 @@ def test_what_was_written_just_before_a_leave_stays(agents: Make, monkeypatch: p
 
 
 def test_events_tell_who_came_left_and_failed(agents: Make) -> None:  # noqa: F811
-    alice = agents("alice")
+    alice = agents("alice", config=QUICK)
     with alice.events() as news:
-        bob = agents("bob")
+        bob = agents("bob", config=QUICK)
         assert isinstance(event := news.get(5), MemberJoined) and event.node.name == "bob"
         bob.broadcast("hello", 1)
         event = news.get(5)
@@ -265,7 +265,7 @@ def test_events_tell_who_came_left_and_failed(agents: Make) -> None:  # noqa: F8
         bob.close()
         while not isinstance(event := news.get(5), MemberLeft):
             pass
-        carol = agents("carol")
+        carol = agents("carol", config=QUICK)
         carol.close()
         while not isinstance(event := news.get(20), MemberFailed):
             pass

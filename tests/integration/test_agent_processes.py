@@ -15,7 +15,7 @@ import pytest
 
 from mycorrizal import Agent, ForkedProcessError, MemberFailed, MemberStalled, NameInUse, PeerUnreachable, UserEvent
 
-from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
+from .agents import QUICK, QUICK_IN_SCRIPTS, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
 from .planes import run_script, spawn, together
 
@@ -30,6 +30,12 @@ MEMBER = """
         say("ready", took)
         while order := hear():
             exec(order)
+"""
+
+
+QUICK_MEMBER = f"""
+    {QUICK_IN_SCRIPTS}
+    {MEMBER.strip().replace("Agent({name!r})", "Agent('bob', config=config)")}
 """
 
 
@@ -99,8 +105,8 @@ def test_a_process_that_holds_its_gil_for_six_seconds_is_not_declared_dead(agent
 @pytest.mark.slow
 def test_a_stopped_process_comes_back(agents: Make) -> None:  # noqa: F811
     """SIGSTOP for longer than any window: it is declared dead, and is a member again soon after it goes on."""
-    alice = agents("alice")
-    with spawn(member("bob")) as bob:
+    alice = agents("alice", config=QUICK)
+    with spawn(QUICK_MEMBER) as bob:
         bob.words()
         alice.wait_for(2)
         bob.process.send_signal(signal.SIGSTOP)

@@ -28,7 +28,7 @@ from mycorrizal import (
     ValueEncodeError,
 )
 
-from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
+from .agents import QUICK, QUICK_IN_SCRIPTS, Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
 from .planes import Script, spawn, together
 
@@ -350,8 +350,9 @@ def test_metrics_count_what_callers_did_and_what_is_held(agents: Make) -> None: 
     assert not any("short" in metric for metric in numbers[0])
 
 
-MEMBER = """
-    with Agent({name!r}, config_file=False) as agent:
+MEMBER = f"""
+    {QUICK_IN_SCRIPTS}
+    with Agent('carol', config=config, config_file=False) as agent:
         cache = agent.cache("c")
         say("ready")
         while order := hear():
@@ -360,8 +361,8 @@ MEMBER = """
 
 
 def test_what_was_written_survives_a_kill_and_a_goodbye(agents: Make) -> None:  # noqa: F811
-    alice, bob = agents("alice"), agents("bob")
-    with spawn(MEMBER.format(name="carol")) as carol:
+    alice, bob = agents("alice", config=QUICK), agents("bob", config=QUICK)
+    with spawn(MEMBER) as carol:
         assert carol.words() == ["ready"]
         alice.wait_for(3)
         here, there = alice.cache("c"), bob.cache("c")
@@ -377,14 +378,15 @@ def test_what_was_written_survives_a_kill_and_a_goodbye(agents: Make) -> None:  
     bob.close()
     assert here.get_many(map(str, range(500))) == expected
     # Under the name of the one that was killed, with nothing in it: filled before it serves.
-    with spawn(MEMBER.format(name="carol")) as carol:
+    with spawn(MEMBER) as carol:
         assert carol.words() == ["ready"]
         carol.tell("cache.synced(20); say(len(cache.get_many(str(n) for n in range(500))))")
         assert carol.words() == ["499"]
 
 
 CROWD = """
-    with Agent({name!r}, config_file=False) as agent:
+    {config}
+    with Agent({name!r}, config=config, config_file=False) as agent:
         agent.wait_for(5)
         cache = agent.cache("c")
         cache.synced(30)
@@ -410,7 +412,8 @@ def test_hundred_callers_on_five_agents_compute_once_and_once_more_if_that_one_i
     runtime_dir: str,  # noqa: F811
 ) -> None:
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(spawn(CROWD.format(name=f"n{number}"))) for number in range(5)]
+        bodies = [CROWD.format(name=f"n{number}", config=QUICK_IN_SCRIPTS) for number in range(5)]
+        crowd = [stack.enter_context(spawn(body)) for body in bodies]
         for one in crowd:
             assert one.words(90) == ["ready"]
 

@@ -1,6 +1,6 @@
 """Eight processes on eight hosts, a third of all frames lost, some repeated, many out of order: nobody is given up.
 
-``tools/chaos`` runs the same for three minutes; docs/performance.md has its figures.
+``tools/chaos`` runs the same for three minutes, with the LAN profile as it is; docs/performance.md has its figures.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from chaos_lossy import run
 
 from tests.netlab import Lab
 
+TWICE_AS_FAST = {"probe_interval": 0.5, "probe_timeout": 0.25, "gossip_interval": 0.1}
+"""The LAN profile, of which everything is a multiple of these: as many rounds in half the time."""
+
 
 @pytest.mark.slow
 def test_a_bad_network_does_not_tear_the_cluster(need_network_namespace: None) -> None:
     faults = {"loss": 0.3, "duplicate": 0.05, "reorder": 0.25}
-    found = run(8, 30.0, 1, faults, {})
+    found = run(8, 15.0, 1, faults, TWICE_AS_FAST)
     assert found["lost"] == []
     assert found["members"] == [8] * 8
     assert found["frames"]["lost"] > 500, "the switch did lose frames"

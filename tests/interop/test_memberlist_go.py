@@ -208,7 +208,9 @@ def test_leaves_both_ways(go_peer: GoMaker, member: MemberMaker) -> None:
 
 
 def test_ten_nodes_mixed_lose_one_of_each(go_peer: GoMaker, member: MemberMaker, python_node: NodeMaker) -> None:
-    peers = [go_peer(f"go{i}", "-delegate-versions", "2,5,5") for i in range(5)]
+    # Go repairs a lost alive message at the next push/pull only, every 15 s with the profile's own settings.
+    flags = ("-delegate-versions", "2,5,5", "-push-pull", "2s")
+    peers = [go_peer(f"go{i}", *flags) for i in range(5)]
     settings = {"delegate_protocol_min": 2, "delegate_protocol_max": 5, "delegate_protocol_version": 5}
     nodes = [member(f"py{i}", **settings) for i in range(4)]
     victim = python_node("py4", peers[0].address)
@@ -222,7 +224,6 @@ def test_ten_nodes_mixed_lose_one_of_each(go_peer: GoMaker, member: MemberMaker,
         alive = [peer for peer in peers if peer.process.running]
         return {**{p.name: set(p.members()) for p in alive}, **{n.local_node.name: names(n) for n in nodes}}
 
-    # Go repairs a lost alive message at the next push/pull only, every 15 s here.
     wait_until(lambda: all(view == everybody for view in seen().values()), "all see all", timeout=40)
     victim.kill()
     peers[4].kill()

@@ -19,6 +19,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -27,6 +28,7 @@ type options struct {
 	name, bind, profile, key, metaHex, ack, versions string
 	port, quicPort                                   int
 	verbose                                          bool
+	pushPull                                         time.Duration
 	bench                                            benchOptions
 }
 
@@ -41,6 +43,7 @@ func parseFlags() options {
 	flag.IntVar(&o.quicPort, "quic-port", -1, "metadata is this port as two bytes, big-endian")
 	flag.StringVar(&o.ack, "ack", "", "payload of every acknowledgement")
 	flag.StringVar(&o.versions, "delegate-versions", "0,0,0", "delegate protocol min,max,current")
+	flag.DurationVar(&o.pushPull, "push-pull", 0, "time between push/pulls, 0 for the profile's")
 	flag.BoolVar(&o.verbose, "verbose", false, "memberlist's log on stderr")
 	flag.IntVar(&o.bench.nodes, "nodes", 0, "measure this many nodes in this process and print the figures")
 	flag.IntVar(&o.bench.kills, "kills", 3, "with -nodes: members to kill, one after another")
@@ -80,6 +83,9 @@ func (o options) config(name string) (*memberlist.Config, error) {
 			return nil, fmt.Errorf("-delegate-versions: %v", err)
 		}
 		*field = uint8(number)
+	}
+	if o.pushPull > 0 {
+		c.PushPullInterval = o.pushPull
 	}
 	c.Logger = log.New(quiet{o.verbose}, name+" ", log.Lmicroseconds)
 	return c, nil
