@@ -167,12 +167,18 @@ class Host:
         self.tell(do, **order)
         return self.take()
 
-    def end(self) -> int:
-        """Let it end in order; return its exit code."""
+    def dismiss(self) -> None:
+        """Let it end in order."""
         assert self.child.stdin is not None
         with contextlib.suppress(OSError):
             self.child.stdin.close()
-        return int(self.child.wait(20))
+
+
+def end_all(hosts: list[Host]) -> list[int]:
+    """Let all end in order, at once; return their exit codes."""
+    for host in hosts:
+        host.dismiss()
+    return [int(host.child.wait(20)) for host in hosts]
 
 
 def ask_all(hosts: list[Host], do: str, **order: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from chaos_agents import ask_all, cluster, wait_for  # noqa: E402
+from chaos_agents import ask_all, cluster, end_all, wait_for  # noqa: E402
 
 from tests.netlab import missing  # noqa: E402
 
@@ -49,7 +49,7 @@ def run(hosts: int, events: int, size: int, interval: float, seconds: float, see
         values, after = ask_all(nodes, "values"), ask_all(nodes, "metrics")
         frames = lab.stats()
         members = ask_all(nodes, "members")
-        codes = [node.end() for node in nodes]
+        codes = end_all(nodes)
     expected = {node.name: list(range(each)) for node in nodes}
     for node, found in zip(nodes, values, strict=True):
         if found["seen"] != expected or found["missed"]:
