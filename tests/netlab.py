@@ -117,8 +117,13 @@ class Lab:
             subprocess.run(["ip", "link", "del", self._outside(host)], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "del", self._name(host)], check=False, capture_output=True)
 
+    @property
+    def prefix(self) -> str:
+        """What the names of its namespaces begin with."""
+        return f"lab{self._id}-"
+
     def _name(self, host: int) -> str:
-        return f"lab{self._id}-{host}"
+        return f"{self.prefix}{host}"
 
     def _outside(self, host: int) -> str:
         return f"lab{self._id}o{host}"

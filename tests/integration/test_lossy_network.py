@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from chaos_lossy import run
 
@@ -27,12 +29,14 @@ def test_a_bad_network_does_not_tear_the_cluster(need_network_namespace: None) -
 
 
 def test_a_lab_leaves_nothing_behind(need_network_namespace: None) -> None:
-    import subprocess
+    lab = Lab(2)
 
     def namespaces() -> list[str]:
-        return subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout.split()
+        """Return those of this lab: others may run at the same time."""
+        listed = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout.split()
+        return [name for name in listed if name.startswith(lab.prefix)]
 
-    before = namespaces()
-    with Lab(2):
-        assert len(namespaces()) > len(before)
-    assert namespaces() == before
+    assert namespaces() == []
+    with lab:
+        assert len(namespaces()) == 2
+    assert namespaces() == []
