@@ -34,6 +34,7 @@ from ._cache.survey import Cursor
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
+from ._wire.lent import LEND_MIN, Lent
 from ._wire.values import Codecs, decode_held, encode_value
 from .exceptions import (
     CacheError,
@@ -172,6 +173,9 @@ class Cache(MutableMapping[str, Any]):
     def set(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
         """Write `key`; when this returns all its copies have it. Blocks.
 
+        A large `value` is not copied first: change it on no other thread meanwhile. However this ends, afterwards
+        it may be changed, and nothing of that is stored.
+
         Args:
             ttl: seconds it lives; None: for ever; left out: as the cache says.
 
@@ -181,7 +185,7 @@ class Cache(MutableMapping[str, Any]):
             ConfigError: a key that is none. ValueEncodeError, ValueTooLarge: `value` cannot be stored.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        self._one(Op(Kind.SET, _raw(key), value=self._encoded(value), ttl=self._ms(ttl)), timeout, "set")
+        self._write(Kind.SET, _raw(key), value, self._ms(ttl), timeout, "set")
 
     def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
         """Write all `items`, each as ``set`` does but in few messages. Blocks.
@@ -200,8 +204,7 @@ class Cache(MutableMapping[str, Any]):
 
         Under partition both sides may write it, unless the cache has a ``quorum``.
         """
-        op = Op(Kind.ADD, _raw(key), value=self._encoded(value), ttl=self._ms(ttl))
-        return self._one(op, timeout, "add").status == Status.OK
+        return self._write(Kind.ADD, _raw(key), value, self._ms(ttl), timeout, "add").status == Status.OK
 
     def compare_and_set(
         self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS
@@ -215,12 +218,15 @@ class Cache(MutableMapping[str, Any]):
             expected: the value, compared as it is encoded (two dicts are equal in the same order only); a
                 ``Versioned`` of ``get_versioned``, compared by its version; or ``ABSENT``.
         """
-        op = Op(Kind.CAS, _raw(key), value=self._encoded(value), ttl=self._ms(ttl))
+        number, raw_expected = 0, None
         if isinstance(expected, Versioned):
-            op = op._replace(number=expected.version)
+            number = expected.version
         elif expected is not ABSENT:
-            op = op._replace(expected=self._encoded(expected))
-        return self._one(op, timeout, "compare_and_set").status == Status.OK
+            raw_expected = self._encoded(expected)
+        result = self._write(
+            Kind.CAS, _raw(key), value, self._ms(ttl), timeout, "compare_and_set", number, raw_expected
+        )
+        return result.status == Status.OK
 
     def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> int:
         """Add `by` to the integer under `key`, 0 if it is not there; return the sum. Blocks. Raises as ``set``.
@@ -465,6 +471,18 @@ class Cache(MutableMapping[str, Any]):
         seconds = self._seconds(ttl)
         return 0 if seconds is None else max(1, int(seconds * 1000))
 
+    def _write(
+        self, kind: int, raw: bytes, value: Any, ttl: int, timeout: float | None, operation: str,
+        number: int = 0, expected: bytes | None = None,
+    ) -> Result:  # fmt: skip
+        """Run an operation that writes `value`; a large one is lent to the loop, if it is to go to another agent."""
+        encoded = encode_value(value, self._codecs)
+        if encoded.size < LEND_MIN or not encoded.buffers or self._host.leads(self.name, raw):
+            op = Op(kind, raw, 0, 0, encoded.pack(), ttl, number, 0, 0, expected)
+            return self._one(op, timeout, operation)
+        op = Op(kind, raw, 0, 0, None, ttl, number, 0, 0, expected)
+        return _checked(self._host.lend(self.name, op, Lent(encoded), timeout, operation), operation)
+
     def _one(self, op: Op, timeout: float | None, operation: str) -> Result:
         return _checked(self._host.operate(self.name, (op,), timeout, operation)[0], operation)
 
@@ -490,7 +508,10 @@ def _raw(key: str) -> bytes:
 def _checked(outcome: Result | CacheError, operation: str) -> Result:
     if isinstance(outcome, CacheError):
         outcome.operation = operation
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # it would hold its own traceback, and so the caller's value, until it is collected
     if outcome.status == Status.TOO_LARGE:
         raise ValueTooLarge("the value is larger than the cache takes", operation=operation, hint="raise max_bytes")
     if outcome.status in (Status.BUSY, Status.NO_QUORUM, Status.NOT_READY, Status.MOVED):

@@ -9,6 +9,9 @@ An operation is tried again when nothing happened (another node is primary, or
 not ready yet), and also when nobody knows (the call broke): a primary
 recognises it by its id. If the deadline passes while nobody knows, the error
 says ``indeterminate``.
+
+A large value may be lent (``_wire.lent``): each attempt reads it where it is,
+and the attempt under way is called off before the operation ends.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._wire.lent import Lent
 from ..exceptions import CacheError, CacheOutcomeUnknown, CacheUnavailable
 from .core import Failure
-from .messages import Answer, Message, Reply, pack_ops, parse_results
+from .messages import Answer, Message, Reply, pack_lent, pack_ops, parse_results
 from .operations import AGAIN, READS, Kind, Op, Result, Status
 from .placement import Owner, partition_of
 from .shard import Pending
@@ -39,10 +43,11 @@ _Group = tuple[object, ...]
 class _Job:
     """What one caller asked for: one operation or many, and one completion."""
 
-    __slots__ = ("left", "many", "outcomes", "ticket", "timer")
+    __slots__ = ("left", "lent", "many", "outcomes", "ticket", "timer")
 
-    def __init__(self, ticket: Any, count: int) -> None:
+    def __init__(self, ticket: Any, count: int, lent: Lent | None) -> None:
         self.ticket = ticket
+        self.lent = lent  # the value of the one operation
         self.left = count
         self.many = count > 1
         self.outcomes: list[Result | CacheError | None] = [None] * count
@@ -52,7 +57,9 @@ class _Job:
 class _Attempt:
     """One operation of a job."""
 
-    __slots__ = ("alone", "began", "count", "deadline", "done", "index", "job", "op", "owner", "unsure", "why")
+    __slots__ = (
+        "alone", "began", "call", "count", "deadline", "done", "index", "job", "op", "owner", "size", "unsure", "why",
+    )  # fmt: skip
 
     def __init__(self, job: _Job, index: int, op: Op, now: float, deadline: float) -> None:
         self.job = job
@@ -61,6 +68,8 @@ class _Attempt:
         self.began = now
         self.deadline = deadline
         self.count = 0
+        self.call = 0  # the last one
+        self.size = len(op.value or b"") if job.lent is None else job.lent.size  # of the value
         self.alone = False  # in a message of its own: its answer is large, or it has to wait
         self.unsure = False
         self.done = False
@@ -80,12 +89,15 @@ class Client:
         self._space = space
         self._core = space.core
         self._ready: list[_Attempt] = []
+        self._lending: dict[Lent, _Attempt] = {}
         self.open = 0
         self.counted: dict[tuple[int, bool, int], int] = {}
 
-    def operate(self, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
+    def operate(
+        self, ops: Sequence[Op], ticket: Any, deadline: float, now: float, lent: Lent | None = None
+    ) -> None:
         """Run operations; the completion is a list of a ``Result`` or an error for each, in order."""
-        job = _Job(ticket, len(ops))
+        job = _Job(ticket, len(ops), lent)
         if not ops:
             self._core.completions.append((ticket, []))
             return
@@ -96,8 +108,16 @@ class Client:
             attempts.append(_Attempt(job, index, named, now, deadline))
         self.open += len(ops)
         self._ready += attempts
+        if lent is not None:
+            (self._lending[lent],) = attempts
         self._space.touch()
         job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
+
+    def give_up(self, lent: Lent, now: float) -> None:
+        """End the operation whose value is `lent`, if it has not ended."""
+        attempt = self._lending.get(lent)
+        if attempt is not None:
+            self._expire([attempt], now)
 
     def flush(self, now: float) -> None:
         """Send what is ready."""
@@ -107,7 +127,7 @@ class Client:
                 (attempt,) = ready
                 owners = self._elsewhere(attempt, now)
                 if owners:
-                    self._send_batch(owners[0], ready, len(attempt.op.value or b""), now)
+                    self._send_batch(owners[0], ready, attempt.size, now)
                 continue
             groups: dict[_Group, list[_Attempt]] = {}
             written: dict[bytes, None] = {}
@@ -127,6 +147,10 @@ class Client:
         """Return the owners of an attempt's key, if it is to be sent to the first; else see to it here."""
         if attempt.done:
             return ()
+        lent = attempt.job.lent
+        if lent is not None and lent.over:
+            self._expire([attempt], now)
+            return ()
         owners = self._space.shards[partition_of(attempt.op.key)].owners
         if not owners:
             self._again(attempt, Status.MOVED, now)
@@ -145,6 +169,14 @@ class Client:
         return op
 
     def _run_here(self, attempt: _Attempt, now: float) -> None:
+        lent = attempt.job.lent
+        if lent is not None:
+            value = lent.pack()
+            if value is None:
+                self._expire([attempt], now)
+                return
+            attempt.op = attempt.op._replace(value=value)
+            self._keep(attempt)
         attempt.owner = self._core.me
         number = attempt.count
 
@@ -161,7 +193,7 @@ class Client:
         size = largest = 0
         for attempt in attempts:
             batch.append(attempt)
-            length = len(attempt.op.value or b"")
+            length = attempt.size
             size += len(attempt.op.key) + length + 64
             largest = max(largest, length)
             if len(batch) >= limits.batch_records or size >= limits.batch_bytes:
@@ -198,8 +230,12 @@ class Client:
                     self._again(attempt, Status.MOVED, answered)
 
         left = max(1, int((deadline - now) * 1000))
-        body = [left, _SHARED_BYTES if shared else 0, *pack_ops(ops)]
-        self._core.call(owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest / 1000.0, largest)
+        lent = batch[0].job.lent  # which makes it the only one
+        packed = pack_ops(ops) if lent is None else [pack_lent(ops[0])]
+        body = [left, _SHARED_BYTES if shared else 0, *packed]
+        batch[0].call = self._core.call(
+            owner, Message.OPERATE, self._space.name, body, done, now, deadline, longest / 1000.0, largest, lent
+        )
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
         status = result.status
@@ -258,6 +294,9 @@ class Client:
         if attempt.op.kind not in READS:
             self._space.near.wrote(attempt.op.key, now)
         job = attempt.job
+        if job.lent is not None:
+            self._core.cancel(attempt.call)
+            self._keep(attempt)
         job.outcomes[attempt.index] = outcome
         job.left -= 1
         status = -1
@@ -272,13 +311,19 @@ class Client:
                 job.timer.cancel()
             self._core.completions.append((job.ticket, job.outcomes))
 
+    def _keep(self, attempt: _Attempt) -> None:
+        """The value is not lent any more."""
+        lent, attempt.job.lent = attempt.job.lent, None
+        if lent is not None:
+            self._lending.pop(lent, None)
+
 
 def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:
     """Return what attempts have in common that may travel in one message; the first is to whom."""
     op, job = attempt.op, attempt.job
     if job.many:
         return owners[0], job
-    if attempt.alone or op.wait or (op.value is not None and len(op.value) > _SHARED_BYTES):
+    if attempt.alone or op.wait or attempt.size > _SHARED_BYTES or job.lent is not None:
         return owners[0], attempt
     return owners if op.kind != _GET else (owners[0], None)
 

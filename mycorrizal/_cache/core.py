@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._wire.lent import Lent
 from .._wire.values import Encoded
 from ..exceptions import RemoteProtocolError
 from .definition import Limits
@@ -67,25 +68,28 @@ class Core:
         self.alive: dict[Owner, None] = {}  # all processes in our view
         self.touched: dict[Space, None] = {}  # caches with something to send at the end of the turn
         self.outgoing: list[Call] = []
+        self.cancelled: list[int] = []  # calls with lent values that were ended here
         self.notices: list[tuple[Owner, Encoded]] = []
         self.completions: list[tuple[Any, Any]] = []
-        self._calls: dict[int, tuple[Owner, Done]] = {}
+        self._calls: dict[int, tuple[Owner, Done, bool]] = {}
         self._next_call = 0
 
     def call(
         self, member: Owner, kind: Message, cache: str, body: list[Any], done: Done, now: float,
-        deadline: float | None = None, patience: float = 0.0, size: int = 0,
-    ) -> None:  # fmt: skip
+        deadline: float | None = None, patience: float = 0.0, size: int = 0, lent: Lent | None = None,
+    ) -> int:  # fmt: skip
         """Ask `member`, which may take `patience` seconds longer; ``done`` gets the answer or the failure.
 
-        `size`: bytes of the largest value in `body`, or of all.
+        `size`: bytes of the largest value in `body`, or of all. `lent`: as in ``messages.encode``.
+        Return the call's number.
         """
         latest = now + self.limits.call_timeout + patience
         deadline = latest if deadline is None else min(deadline, latest)
         self._next_call = number = self._next_call + 1
-        self._calls[number] = member, done
+        self._calls[number] = member, done, lent is not None
         request = [kind, member.boot, self.me.boot, self.clock.peek(), cache, body]
-        self.outgoing.append(Call(number, member, encode(request, size), deadline))
+        self.outgoing.append(Call(number, member, encode(request, size, lent), deadline))
+        return number
 
     def notify(self, member: Owner, kind: Message, cache: str, body: list[Any]) -> None:
         """Tell `member`; it may get lost."""
@@ -97,17 +101,25 @@ class Core:
         call = self._calls.pop(number, None)
         if call is None:
             return
-        _, done = call
+        done = call[1]
         try:
             done(outcome, now)
         except RemoteProtocolError:  # raised before anything was changed
             self.counters["bad_answers"] += 1
             done(Failure(indeterminate=True), now)
 
+    def cancel(self, number: int) -> None:
+        """What a call sends is not lent any more: if it is not over it ends, and nobody hears of it."""
+        if self._calls.pop(number, None) is not None:
+            self.cancelled.append(number)
+
     def bury(self, now: float) -> None:
         """End the calls to processes that are not in our view any more: nobody would answer."""
-        for number in [number for number, (member, _) in self._calls.items() if member not in self.alive]:
+        gone = [(number, lent) for number, (member, _, lent) in self._calls.items() if member not in self.alive]
+        for number, lent in gone:
             self.counters["calls_ended"] += 1
+            if lent:
+                self.cancelled.append(number)
             self.end_call(number, Failure(indeterminate=True), now)
 
     def backoff(self, attempt: int) -> float:

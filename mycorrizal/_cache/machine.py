@@ -31,6 +31,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from .._wire.lent import Lent
 from .._wire.values import Encoded
 from ..exceptions import (
     CacheConflict,
@@ -58,18 +59,22 @@ from .messages import (
 )
 from .near import Near
 from .operations import Op, Result, Status
-from .placement import Owner
+from .placement import Owner, partition_of
 from .shard import Pending
 from .space import Space
 from .survey import Cursor
 from .versions import VersionClock
 
-__all__ = ["Announced", "CacheMachine", "Later"]
+__all__ = ["Announced", "CacheMachine", "Job", "Later"]
 
 _OPERATE, _OK = Message.OPERATE, int(Answer.OK)  # an enum's member takes 150 ns to look up in Python 3.11
 
 Announced = Mapping[str, tuple[bytes, Mapping[str, Definition]]]
 """The members by name: boot id, and the caches that the process announces."""
+
+
+Job = tuple[str, Sequence[Op], Any, float, Lent | None]
+"""What one caller asks for: cache, operations, ticket, deadline, lent value."""
 
 
 _NO_RESULT = Result(Status.BUSY)
@@ -170,26 +175,37 @@ class CacheMachine:
 
     # -- inputs: what callers ask -------------------------------------------------------
 
-    def operate(self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
+    def operate(
+        self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float, lent: Lent | None = None
+    ) -> None:
         """Run `ops`; the completion of `ticket` is a list of a ``Result`` or a ``CacheError`` for each, in order.
+
+        `lent`: the value of the one operation, which has none then. It is not read after the completion.
 
         Raises:
             QueueFull: too many are under way.
             ConfigError: a key or value that no cache takes.
         """
-        self._begin(cache, ops, ticket, deadline, now)
+        self._begin(cache, ops, ticket, deadline, lent, now)
         self._turn(now)
 
-    def operate_all(self, jobs: Iterable[tuple[str, Sequence[Op], Any, float]], now: float) -> None:
+    def operate_all(self, jobs: Iterable[Job], now: float) -> None:
         """As ``operate`` for each of `jobs`, in one turn: what may then shares messages. Errors are completions."""
-        for cache, ops, ticket, deadline in jobs:
+        for cache, ops, ticket, deadline, lent in jobs:
             try:
-                self._begin(cache, ops, ticket, deadline, now)
+                self._begin(cache, ops, ticket, deadline, lent, now)
             except MycorrizalError as error:
                 self._core.completions.append((ticket, error))
         self._turn(now)
 
-    def _begin(self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float) -> None:
+    def give_up(self, cache: str, lent: Lent, now: float) -> None:
+        """Nobody waits any more for the operation whose value is `lent`; end it, if it has not."""
+        self._space(cache).client.give_up(lent, now)
+        self._turn(now)
+
+    def _begin(
+        self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, lent: Lent | None, now: float
+    ) -> None:
         space = self._space(cache)
         limits = self._core.limits
         if space.client.open + len(ops) > limits.operations:
@@ -198,7 +214,7 @@ class CacheMachine:
         for op in ops:
             if not 0 < len(op.key) <= limits.key_bytes:
                 raise ConfigError("key", f"{len(op.key)} bytes; a key has 1 to {limits.key_bytes}")
-        space.client.operate(ops, ticket, deadline, now)
+        space.client.operate(ops, ticket, deadline, now, lent)
 
     def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
@@ -358,6 +374,11 @@ class CacheMachine:
         calls, self._core.outgoing = self._core.outgoing, []
         return calls
 
+    def calls_to_cancel(self) -> list[int]:
+        """Return ids of calls, started earlier, that are over here: nothing more of them is to be sent."""
+        cancelled, self._core.cancelled = self._core.cancelled, []
+        return cancelled
+
     def replies_to_send(self) -> list[tuple[Later, Encoded]]:
         """Return answers to requests that were answered with a ``Later``."""
         replies, self._replies = self._replies, []
@@ -402,6 +423,10 @@ class CacheMachine:
     def definitions(self) -> list[Definition]:
         """Return what is to be announced."""
         return [space.definition for space in self._spaces.values() if not space.retired]
+
+    def leads(self, cache: str, key: bytes) -> bool:
+        """Return whether this node is primary of `key`, by its view at this moment."""
+        return self._space(cache).shards[partition_of(key)].primary == self._core.me
 
     def info(self, cache: str) -> dict[str, int]:
         """Return this node's own numbers of a cache."""

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import cbor2
 
+from .._wire.lent import Lent
+from .._wire.value_guard import TAG_BUFFER
 from .._wire.values import DEFAULT, Codecs, Encoded, encode_value
 from ..exceptions import RemoteProtocolError
 from .entry import NEVER
@@ -115,12 +117,14 @@ BULK = 64 << 10
 """Bytes of a value from which a message is worth a walk that keeps large ones beside its header, uncopied."""
 
 
-def encode(message: Sequence[Any], size: int = 0) -> Encoded:
+def encode(message: Sequence[Any], size: int = 0, lent: Lent | None = None) -> Encoded:
     """Return a ``Request`` or ``Reply``, or what looks like one, ready to be sent.
 
-    `size`: bytes of the largest value in it, or of all.
+    `size`: bytes of the largest value in it, or of all. `lent`: the value of its one operation, see ``pack_lent``.
     """
     flat = [*message[:-1], *message[-1]]
+    if lent is not None:
+        return lent.within(cbor2.dumps(flat))
     if size >= BULK:
         return encode_value(flat)
     header = cbor2.dumps(flat)
@@ -238,6 +242,14 @@ def _filled(row: list[Any], usual: list[Any]) -> list[Any]:
 def pack_ops(ops: Sequence[Op]) -> list[Any]:
     """Return operations for a body."""
     return [_trimmed(op) for op in ops]
+
+
+def pack_lent(op: Op) -> list[Any]:
+    """Return an operation for a body, with a reference in place of its value, which is lent."""
+    return _trimmed((*op[:4], _BESIDE, *op[5:]))
+
+
+_BESIDE = cbor2.CBORTag(TAG_BUFFER, 0)
 
 
 def parse_ops(value: object) -> list[Op]:

@@ -275,7 +275,7 @@ class Bulk:
         """Queue a large value; `refused` hears of it if the peer does not want it."""
         parts = [memoryview(part) for part in value.parts()]
         head = frames.stream_head(kind, body, value.size)
-        flow = Outflow(-1, parts, fin=True, taken=taken, head=head, refused=refused)
+        flow = Outflow(-1, parts, fin=True, taken=taken, head=head, refused=refused, lent=value.lent)
         self._queue.append(flow)
         self.link.conn.touch()
         return flow

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from .._wire.frames import BULK_INITIAL
+from .._wire.lent import Lent
 from .._wire.values import ValueReader
 from ..exceptions import RemoteProtocolError
 from .ports import Connection, Received
@@ -34,9 +35,10 @@ class Outflow:
         sent: bytes given to QUIC.
         fin: whether the stream ends after what is queued.
         refused: called with a code if the peer does not want it; None once nobody has to hear of that.
+        lent: who may take back the memory that is sent; then nothing more is, and the peer never gets it whole.
     """
 
-    __slots__ = ("_parts", "_taken", "fin", "head", "limit", "refused", "sent", "stream")
+    __slots__ = ("_parts", "_taken", "fin", "head", "lent", "limit", "refused", "sent", "stream")
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class Outflow:
         taken: Callable[[int], None] | None = None,
         head: bytes = b"",
         refused: Callable[[int], None] | None = None,
+        lent: Lent | None = None,
     ) -> None:
         self.stream = stream
         self.head = head
+        self.lent = lent
         self._parts = deque(part for part in parts if len(part))
         self._taken = taken
         self.fin = fin
@@ -65,6 +69,8 @@ class Outflow:
     @property
     def idle(self) -> bool:
         """Whether nothing can be sent now."""
+        if self.lent is not None and self.lent.over:
+            return True
         return self.sent >= self.limit if self._parts else not self.fin
 
     def push(self, conn: Connection, room: int) -> int:
@@ -76,12 +82,17 @@ class Outflow:
             return 0
         part = self._parts[0]
         size = min(len(part), room, _PIECE, self.limit - self.sent)
+        data: bytes | memoryview = part[:size]
+        if self.lent is not None:
+            data = bytes(data)
+            if self.lent.over:  # after the copy: see there
+                return 0
         if size == len(part):
             self._parts.popleft()
         else:
             self._parts[0] = part[size:]
         last = self.fin and not self._parts
-        conn.send(self.stream, part[:size], fin=last)
+        conn.send(self.stream, data, fin=last)
         if last:
             self.fin = False
             self.limit = -1

@@ -18,12 +18,13 @@ from typing import Any
 
 from .._cache.core import Call as CacheCall
 from .._cache.entry import Entry
-from .._cache.machine import Announced, CacheMachine, Later
+from .._cache.machine import Announced, CacheMachine, Job, Later
 from .._cache.near import Near
 from .._cache.operations import Op, Result
 from .._cache.survey import Cursor
 from .._data.ports import Call, Received, Served
 from .._wire.frames import Status
+from .._wire.lent import Lent
 from .._wire.values import encode_value
 from ..exceptions import CacheError, MycorrizalError, OperationTimeout
 from . import clock
@@ -65,7 +66,8 @@ class CacheHost:
             now=now,
         )  # fmt: skip
         self._ask, self._tell = field(_ASK), field(_TELL)
-        self._begun: deque[tuple[str, Sequence[Op], BlockingTicket, float]] = deque()  # one a caller, who waits for it
+        self._begun: deque[Job] = deque()  # one a caller, who waits for it
+        self._lending: dict[int, _CallTicket] = {}  # of calls under way that send from a caller's memory
         self._waiting: dict[Later, Served] = {}
         self._ended: deque[tuple[int, Received | None, bool]] = deque()  # calls that ended while outputs were pulled
         self._pulling = False
@@ -96,7 +98,9 @@ class CacheHost:
                 raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
         return ticket.result(operation)
 
-    def operate(self, cache: str, ops: Sequence[Op], timeout: float | None, operation: str) -> list[Outcome]:
+    def operate(
+        self, cache: str, ops: Sequence[Op], timeout: float | None, operation: str, lent: Lent | None = None
+    ) -> list[Outcome]:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
         core = self._core
         core.check(operation)
@@ -104,13 +108,31 @@ class CacheHost:
         if until is None:
             until = clock.now() + _FOREVER
         ticket = BlockingTicket(core.loop)
-        self._begun.append((cache, ops, ticket, until))
+        self._begun.append((cache, ops, ticket, until, lent))
         core.loop.submit(self._operate)
         with core.pool.waiting():
             if not ticket.wait(Deadline.at(until + _GRACE_SECONDS)):
                 raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
         outcomes: list[Outcome] = ticket.result(operation)
         return outcomes
+
+    def lend(self, cache: str, op: Op, lent: Lent, timeout: float | None, operation: str) -> Outcome:
+        """Run an operation whose value is `lent`. When it ends, however, that memory is the caller's again.
+
+        Blocks. Raises as ``call``.
+        """
+        try:
+            (outcome,) = self.operate(cache, (op,), timeout, operation, lent)
+        except BaseException:
+            lent.over = True  # first of all, and no call, within which a second Ctrl-C could come
+            self._core.submit(partial(self._give_up, cache, lent))
+            raise
+        lent.over = True  # no call has it any more: the machine has ended them
+        return outcome
+
+    def leads(self, cache: str, key: bytes) -> bool:
+        """Return whether this agent seems to be primary of `key`."""
+        return self.machine.leads(cache, key)
 
     def do(self, action: Callable[[float], Any], deadline: Deadline, operation: str) -> Any:
         """Run ``action(now)`` on the loop thread and return its result. Blocks. Raises as ``call``."""
@@ -212,6 +234,10 @@ class CacheHost:
             self.machine.operate_all([begun.popleft() for _ in range(len(begun))], now)
             self._pull(now)
 
+    def _give_up(self, cache: str, lent: Lent, now: float) -> None:
+        self.machine.give_up(cache, lent, now)
+        self._pull(now)
+
     def _asked(self, request: Served) -> None:
         now = clock.now()
         answer = self.machine.receive(request.sender, request.value, now)
@@ -259,6 +285,12 @@ class CacheHost:
         calls = machine.calls_to_start()
         for call in calls:
             self._request(call, now)
+        if self._lending:
+            for number in machine.calls_to_cancel():
+                lending = self._lending.pop(number, None)
+                carried = None if lending is None else lending.let_go()
+                if carried is not None and not carried.done:
+                    self._core.machine.peer(carried.node).cancel(carried, now)
         for member, payload in machine.notices_to_send():
             ignore = Call(member.name, self._tell, payload, now + _NOTICE_SECONDS, _Ignored())
             self._core.machine.request(ignore, now)
@@ -277,6 +309,8 @@ class CacheHost:
         ticket = _CallTicket(self, call.id)
         carried = Call(call.member.name, self._ask, call.payload, call.deadline, ticket)
         ticket.call = carried
+        if call.payload.lent is not None:
+            self._lending[call.id] = ticket
         self._core.machine.request(carried, now)
 
     def ended(self, call: int, received: Received | None, unsure: bool) -> None:
@@ -289,6 +323,8 @@ class CacheHost:
         self._pull(now)
 
     def _end(self, call: int, received: Received | None, unsure: bool, now: float) -> None:
+        if self._lending:
+            self._lending.pop(call, None)
         if received is not None:
             self.machine.answered(call, received, now)
         else:
@@ -305,13 +341,20 @@ class _CallTicket:
         self._id = call_id
         self.call: Call | None = None
 
+    def let_go(self) -> Call | None:
+        """Return the call, and forget it: each knows the other, so only a collection would free what it sends."""
+        call, self.call = self.call, None
+        return call
+
     def succeed(self, outcome: Any) -> None:
+        self.call = None
         status, received = outcome
         # No handler, no room, closing: it was not looked at. Anything else may have been.
         self._host.ended(self._id, received if status == _OK else None, status not in _NOT_READ)
 
     def fail(self, error: MycorrizalError) -> None:
-        self._host.ended(self._id, None, error.indeterminate or (self.call is not None and self.call.sent))
+        call = self.let_go()
+        self._host.ended(self._id, None, error.indeterminate or (call is not None and call.sent))
 
 
 class _Ignored:

@@ -25,7 +25,7 @@ import struct
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 
@@ -48,6 +48,9 @@ from .value_guard import (
 )
 from .value_reader import ValueReader, split
 from .value_walk import BYTES_INLINE, bad_text, sendable
+
+if TYPE_CHECKING:
+    from .lent import Lent
 
 __all__ = [
     "DEFAULT",
@@ -73,9 +76,12 @@ class Encoded:
         buffers: that memory, as views of bytes; not copied.
         preamble: what stands before the header in the wire form.
         size: bytes of the wire form.
+        lent: who has a say in how long ``buffers`` may be read; None: nobody.
     """
 
     __slots__ = ("buffers", "header", "preamble", "size")
+
+    lent: Lent | None = None  # of the class: only ``Lending`` has another
 
     def __init__(self, header: bytes, buffers: tuple[memoryview, ...], preamble: bytes, size: int) -> None:
         self.header = header

@@ -3,7 +3,9 @@
 Membership is not simulated by its protocol but by what comes out of it: views
 that change at different times on different nodes, sometimes wrongly. Calls are
 whole, slow, or broken in the request or in the answer; bytes go through the
-real codec. All dice of a call are thrown before any odds are looked at.
+real codec. Every other single write lends its value, and some of these are
+given up in the middle; a call that reads such a value late is a fault. All
+dice of a call are thrown before any odds are looked at.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ from typing import Any
 
 from .._cache.core import Call
 from .._cache.definition import Definition, Limits
-from .._cache.machine import CacheMachine, Later
-from .._cache.operations import Op
+from .._cache.machine import CacheMachine, Job, Later
+from .._cache.operations import Kind, Op
 from .._cache.placement import Owner
-from .._wire.values import Codecs, Encoded, decode_packed
+from .._wire.lent import Lent
+from .._wire.values import Codecs, Encoded, decode_packed, decode_parts, encode_value
+from .checkers import CheckFailed
 from .clock import VirtualClock
 from .faults import Faults, Links
 
 __all__ = ["CacheCluster", "CacheNode"]
 
+_WRITES = frozenset({Kind.SET, Kind.ADD, Kind.CAS})
 _WALL = 1.8e9  # what a right wall clock shows at virtual time 0
 
 
@@ -41,11 +46,24 @@ class _Bytes:
         return decode_packed(self._data, codecs)
 
 
-Job = tuple[str, Sequence[Op], Any, float]
-"""What ``CacheMachine.operate_all`` takes of one caller."""
-
 _GATHER = 0.02
 """Seconds within which callers of one node may submit together."""
+
+_PATIENCE = 0.05
+"""Seconds after which every 32nd caller gives up."""
+
+
+class _Loan:
+    """A value in a caller's memory, who changes that as soon as the call is over."""
+
+    def __init__(self, value: bytes) -> None:
+        self._memory = bytearray(value)
+        self.lent = Lent(Encoded(b"", (memoryview(self._memory),), b"", len(value)))
+
+    def take_back(self) -> None:
+        """The call is over."""
+        self.lent.over = True
+        self._memory[:] = b"#" * len(self._memory)
 
 
 class CacheNode:
@@ -114,6 +132,7 @@ class CacheCluster:
         self._later: dict[Later, Callable[[Encoded], None]] = {}
         self._tickets: dict[tuple[int, int, int], Callable[[Any], None]] = {}
         self._ticket = 0
+        self._loans: dict[tuple[int, int, int], _Loan] = {}  # by ticket
         self._digest = blake2b(digest_size=8)
         self.nodes = [CacheNode(index, Random(f"{seed}/{index}")) for index in range(size)]
         for node in self.nodes:
@@ -159,6 +178,7 @@ class CacheCluster:
         self._digest.update(b"crash %d" % node.index)
         for key in [key for key in self._tickets if key[0] == node.index]:
             self._tickets.pop(key)(None)
+            self._loans.pop(key, None)
         for key in [key for key in self._open if key[0] == node.index]:
             del self._open[key]
         if noticed:
@@ -283,7 +303,13 @@ class CacheCluster:
         self._ticket += 1
         ticket = (node.index, node.lives, self._ticket)
         self._tickets[ticket] = done
-        node.jobs.append(("cache", ops, ticket, self.now + node.offset + timeout))
+        lent = None
+        if len(ops) == 1 and ops[0].value is not None and ops[0].kind in _WRITES and self._ticket % 2:
+            loan = self._loans[ticket] = _Loan(ops[0].value)
+            lent, ops = loan.lent, [ops[0]._replace(value=None)]
+            if self._ticket % 32 == 1:
+                self.at(self.now + _PATIENCE, lambda: self._give_up(node, ticket, loan))
+        node.jobs.append(("cache", ops, ticket, self.now + node.offset + timeout, lent))
         if len(node.jobs) == 1:
             gather, life = max(0.0, self._callers.uniform(-_GATHER, _GATHER)), node.lives
             self.at(self.now + gather, lambda: self._submit(node, life))
@@ -292,6 +318,14 @@ class CacheCluster:
         if node.running and node.lives == life:
             jobs, node.jobs = node.jobs, []
             node.machine.operate_all(jobs, self.now + node.offset)
+            self.pull(node)
+
+    def _give_up(self, node: CacheNode, ticket: tuple[int, int, int], loan: _Loan) -> None:
+        """The caller does not wait any longer, as after Ctrl-C."""
+        if ticket in self._loans:
+            self.counters["given_up"] += 1
+            loan.take_back()
+            node.machine.give_up("cache", loan.lent, self.now + node.offset)
             self.pull(node)
 
     # -- events -------------------------------------------------------------------------
@@ -325,6 +359,8 @@ class CacheCluster:
         machine = node.machine
         for call in machine.calls_to_start():
             self._start(node, call)
+        for number in machine.calls_to_cancel():
+            self._open.pop((node.index, node.lives, number), None)
         for later, reply in machine.replies_to_send():
             deliver = self._later.pop(later, None)
             if deliver is not None:
@@ -332,6 +368,9 @@ class CacheCluster:
         for member, notice in machine.notices_to_send():
             self._notify(node, member, notice.pack())
         for ticket, outcome in machine.completions():
+            loan = self._loans.pop(ticket, None)
+            if loan is not None:
+                loan.take_back()
             done = self._tickets.pop(ticket, None)
             if done is not None:
                 done(outcome)
@@ -368,7 +407,7 @@ class CacheCluster:
 
     def _start(self, source: CacheNode, call: Call) -> None:
         target = self.nodes[int(call.member.name[1:])]
-        data = call.payload.pack()
+        data = _read(call.payload)
         self._digest.update(data)
         self.counters["calls"] += 1
         key = (source.index, source.lives, call.id)
@@ -411,7 +450,14 @@ class CacheCluster:
             if lost_there or not target.running:
                 self.at(self.now + extra * 0.3, lambda: end(None, lost_there))
                 return
-            answer = target.machine.receive(source.name, _Bytes(data), self.now + target.offset)
+            sent = data
+            if call.payload.lent is not None:  # what is sent is read as it goes
+                if key not in self._open:
+                    return
+                if call.payload.lent.over:
+                    raise CheckFailed("lent", self.now, f"{source.name} sends a value that its caller has back")
+                sent = _read(call.payload)
+            answer = target.machine.receive(source.name, _Bytes(sent), self.now + target.offset)
             if isinstance(answer, Later):
                 self._later[answer] = send_back
             else:
@@ -420,3 +466,10 @@ class CacheCluster:
 
         self.at(self.now + delay, arrive)
         self.at(call.deadline - source.offset, lambda: end(None, True))
+
+
+def _read(message: Encoded) -> bytes:
+    """Return a message as it travels, with what is lent as it is now; ours is too short to stand beside a header."""
+    if message.lent is None:
+        return message.pack()
+    return encode_value(decode_parts(message.header, [b"".join(message.buffers)])).pack()

@@ -51,7 +51,7 @@ class Two:
         return self.machines["here"]
 
     def begin(self, *jobs: tuple[str, list[Op]]) -> None:
-        self.here.operate_all([("c", ops, ticket, NOW + 5.0) for ticket, ops in jobs], NOW)
+        self.here.operate_all([("c", ops, ticket, NOW + 5.0, None) for ticket, ops in jobs], NOW)
         self.carry(NOW)
 
     def carry(self, now: float) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from mycorrizal._data.flows import Budget, InValue, Outflow, feed
 from mycorrizal._wire.frames import BULK_INITIAL, Frame
+from mycorrizal._wire.lent import Lent
+from mycorrizal._wire.values import encode_value
 from mycorrizal.exceptions import RemoteProtocolError
 
 from .harness import World, packed
@@ -88,3 +90,52 @@ def test_budget_in_any_order(seed: int) -> None:
     while granted:
         budget.drop(granted.pop())
     assert budget.used == 0 and not budget.wanted
+
+
+class TakenBack(Lent):
+    """Its caller takes it back while a piece is copied."""
+
+    __slots__ = ("looks",)
+
+    def __init__(self) -> None:
+        self.looks = iter([False, True])
+
+    @property
+    def over(self) -> bool:  # type: ignore[override]
+        return next(self.looks, True)
+
+
+def test_lent_memory_is_not_sent_once_it_was_taken_back() -> None:
+    conn = RawConn(World(), dialled=True)
+    lent = Lent(encode_value(bytearray(1 << 20)))
+    flow = Outflow(2, [view(1 << 20)], fin=True, lent=lent)
+    flows = {2: flow}
+    feed(conn, flows, 100 << 10)
+    before = len(conn.sent[2])
+    assert before == 100 << 10
+    lent.over = True
+    flow.limit = 1 << 62
+    flows[6] = Outflow(6, [view(100)], fin=True)
+    assert flow.idle and [flow.stream for flow in feed(conn, flows, 1 << 30)] == [6]
+    assert len(conn.sent[2]) == before and 2 not in conn.fins and not flow.finished
+
+
+def test_a_piece_that_was_copied_too_late_is_thrown_away() -> None:
+    conn = RawConn(World(), dialled=True)
+    flow = Outflow(2, [view(10)], fin=True, lent=TakenBack())
+    assert feed(conn, {2: flow}, 1 << 30) == []
+    assert 2 not in conn.sent and 2 not in conn.fins and not flow.finished
+
+
+def test_lent_memory_may_change_as_soon_as_it_was_given_to_the_connection() -> None:
+    given: list[bytes | memoryview] = []
+
+    class Keeps(RawConn):
+        def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None:
+            given.append(data)
+
+    memory = bytearray(b"a" * 1000)
+    lent = Lent(encode_value(memory))
+    feed(Keeps(World(), dialled=True), {2: Outflow(2, [memoryview(memory)], fin=True, lent=lent)}, 1 << 30)
+    memory[:] = b"b" * 1000
+    assert given == [b"a" * 1000]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._cache.core import Core
 from mycorrizal._cache.fill import Fill
 from mycorrizal._cache.handover import Handover
 from mycorrizal._cache.leases import Leases
@@ -201,6 +202,11 @@ def evicts_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "_evict", lambda self: None)
 
 
+def goes_on_reading(patch: pytest.MonkeyPatch) -> None:
+    """A call that sends a lent value goes on when nobody waits for it any more."""
+    patch.setattr(Core, "cancel", lambda self, number: None)
+
+
 PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (forgets_the_backup, "crashes"),
     (serves_without_asking, "crashes"),
@@ -215,6 +221,7 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (takes_writes_from_anybody, "crashes"),
     (keeps_near_copies, "near"),
     (evicts_nothing, "bounds"),
+    (goes_on_reading, "stable"),
 ]
 
 

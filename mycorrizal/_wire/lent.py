@@ -1,0 +1,58 @@
+"""A large value that is sent out of the memory of the caller, who may change it again as soon as the call is over.
+
+The loop's thread reads that memory while the caller waits. However the call
+ends, by an answer, a deadline or Ctrl-C, and whatever the loop's thread is in
+the middle of then: nothing that was read after the caller went on may ever
+arrive as a part of the value. So the caller sets ``over`` before it goes on,
+and who reads first copies and then looks at ``over``: a copy that was made too
+late is thrown away. No lock, and nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .value_guard import BYTES_FLAG
+from .values import Encoded
+
+__all__ = ["LEND_MIN", "Lent", "Lending"]
+
+LEND_MIN = 256 << 10
+"""Bytes of a value from which a copy costs more than lending it does. Above ``INLINE_MAX``: it has its own stream."""
+
+
+class Lent:
+    """A value that stays where it is.
+
+    Attributes:
+        size: bytes of its wire form.
+        over: the caller has its memory back: what is read now does not count. Set by the caller, once.
+    """
+
+    __slots__ = ("_encoded", "over", "size")
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+        self.size = encoded.size
+        self.over = False
+
+    def pack(self) -> bytes | None:
+        """Return the wire form in one piece, a copy; None if it is too late for that. Any thread."""
+        packed = self._encoded.pack()
+        return None if self.over else packed
+
+    def within(self, header: bytes) -> Lending:
+        """Return a value whose header refers to one buffer: a byte string, the wire form of this value, not copied."""
+        preamble = struct.pack(">BQI", 1, self.size | BYTES_FLAG, len(header))
+        parts = tuple([memoryview(part) for part in self._encoded.parts()])
+        return Lending(self, header, parts, preamble)
+
+
+class Lending(Encoded):
+    """A value whose buffers, together one, are lent."""
+
+    __slots__ = ("lent",)
+
+    def __init__(self, lent: Lent, header: bytes, buffers: tuple[memoryview, ...], preamble: bytes) -> None:
+        super().__init__(header, buffers, preamble, len(preamble) + len(header) + lent.size)
+        self.lent = lent
