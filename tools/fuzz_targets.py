@@ -19,6 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import fuzz_cache
 import fuzz_control
 import fuzz_data
 import fuzz_replica
@@ -95,6 +96,7 @@ def widen(corpus: list[bytes]) -> list[bytes]:
     more.update(dict.fromkeys(_values()))
     more.update(dict.fromkeys(fuzz_data.samples()))
     more.update(dict.fromkeys(fuzz_replica.corpus()))
+    more.update(dict.fromkeys(fuzz_cache.corpus()))
     more.update(dict.fromkeys(fuzz_control.samples()))
     return list(more)
 
@@ -148,11 +150,15 @@ def everything() -> list[bytes]:
     return widen(load_corpus())
 
 
+_OWN: dict[str, Callable[[], Iterator[bytes]]] = {"replica": fuzz_replica.corpus, "cache": fuzz_cache.corpus}
+"""Targets whose inputs nobody else takes."""
+
+
 @functools.cache
 def accepted(target: str) -> list[bytes]:
     """Return the part of the corpus that a target accepts: what is nearly right goes deepest."""
-    if target == "replica":
-        return list(fuzz_replica.corpus())
+    if target in _OWN:
+        return list(_OWN[target]())
     like = target.replace("swim", "packet")
     rng = random.Random(0)
     run = TARGETS[like][0](rng)
@@ -494,6 +500,7 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "value-reader": (_value_reader, 4 * MIB),
     "link": (fuzz_data.link, 16 * MIB),
     "replica": (fuzz_replica.target, 4 * MIB),
+    "cache": (fuzz_cache.target, 4 * MIB),
     "control": (fuzz_control.control, 4 * MIB),
     "zmtp": (fuzz_control.zmtp, 4 * MIB),
     "swim-msgpack": (_swim("msgpack"), 16 * MIB),

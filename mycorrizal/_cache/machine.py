@@ -54,8 +54,7 @@ from .messages import (
     decode_request,
     encode,
     pack_results,
-    parse_ops,
-    parts,
+    parse_operate,
 )
 from .near import Near
 from .operations import Op, Result, Status
@@ -303,12 +302,9 @@ class CacheMachine:
         return encode(self._reply(Answer.OK, answer), size)
 
     def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
-        left, most = parts(body, 2)  # most: bytes of a value in the answer, if several callers wait for it
-        ops = parse_ops(body[2:])
-        if type(left) is not int or left < 0 or type(most) is not int or not ops:
-            raise RemoteProtocolError("operations without a deadline, or none")
+        left, most, ops = parse_operate(body)
         later = Later(sender.name, len(ops))
-        until = now + min(left / 1000.0, 3600.0)
+        until = now + min(left, 3600.0)
         answered_now = False
 
         for index, op in enumerate(ops):

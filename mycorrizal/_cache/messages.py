@@ -193,9 +193,9 @@ def rows(value: object, width: int) -> list[list[Any]]:
     return value
 
 
-def parts(body: list[Any], width: int) -> list[Any]:
-    """Return the first `width` items of a body."""
-    if len(body) < width:
+def parts(body: object, width: int) -> list[Any]:
+    """Return the first `width` items of a body, or of a list in it."""
+    if type(body) is not list or len(body) < width:
         raise RemoteProtocolError("a cache message whose body is too short")
     return body[:width]
 
@@ -252,9 +252,13 @@ def pack_lent(op: Op) -> list[Any]:
 _BESIDE = cbor2.CBORTag(TAG_BUFFER, 0)
 
 
-def parse_ops(value: object) -> list[Op]:
-    """Return the operations in a body."""
-    return [_parse_op(row) for row in rows(value, 2)]
+def parse_operate(body: list[Any]) -> tuple[float, int, list[Op]]:
+    """Return what an ``OPERATE`` says: seconds left, most bytes of a value in the answer, operations."""
+    left, most = parts(body, 2)
+    ops = [_parse_op(row) for row in rows(body[2:], 2)]
+    if not ops:
+        raise RemoteProtocolError("a message without operations")
+    return _number(left, _MS_MAX) / 1000.0, _number(most, _MS_MAX), ops
 
 
 def _parse_op(row: list[Any]) -> Op:
@@ -325,11 +329,17 @@ def parse_copies(value: object) -> list[Copy]:
     ]
 
 
-def parse_indexes(value: object, count: int) -> list[int]:
-    """Return indexes below `count`."""
-    if type(value) is not list or len(value) > count:
-        raise RemoteProtocolError("a list of indexes that is none, or too long")
-    return [_number(index, count - 1) for index in value]
+def parse_outcomes(value: object) -> list[list[int]]:
+    """Return rows of an operation's id, its status, number and version, and its age in milliseconds."""
+    return [
+        [_number(op, _MS_MAX << 10), _number(status, 255), _signed(number), version(stamp), _number(age, _MS_MAX)]
+        for op, status, number, stamp, age, *_ in rows(value, 5)
+    ]
+
+
+def parse_refusals(value: object, count: int) -> dict[int, int]:
+    """Return the reasons why records were refused, by their index below `count`."""
+    return {_number(row[0], count - 1): _number(row[1], 255) for row in rows(value, 2)}
 
 
 def parse_keys(value: object) -> list[bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .core import Failure
-from .messages import Answer, Message, Record, Reply, pack_records, parse_records, parts, rows
+from .messages import Answer, Message, Record, Reply, pack_records, parse_records, parse_refusals, parts
 from .placement import Owner, partition_of
 from .shard import Flight, Outcome
 
@@ -120,7 +120,7 @@ class Replication:
         if isinstance(outcome, Failure) or outcome.status != Answer.OK:
             again = batch
         else:
-            refused = {row[0]: row[1] for row in rows(parts(outcome.body, 1)[0], 2)}
+            refused = parse_refusals(parts(outcome.body, 1)[0], len(batch))
         outbox.batches -= 1
         self._space.touch()
         if not again:

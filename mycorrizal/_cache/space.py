@@ -11,7 +11,7 @@ from .definition import Definition
 from .entry import CLEAR_PREFIX, ENTRY_BYTES, Entry
 from .fill import Fill
 from .handover import Handover
-from .messages import Record, rows
+from .messages import Record, parse_outcomes
 from .near import Near
 from .operations import Status
 from .placement import PARTITIONS, Owner, partition_of
@@ -223,9 +223,7 @@ class Space:
 
     def learn(self, shard: Shard, known: object, now: float, *, doubtful: bool = False) -> None:
         """Take what another copy remembers; `doubtful`: of writes that ours may have been made without."""
-        for op, status, number, version, age, *_ in rows(known, 5):
-            if not all(type(item) is int for item in (op, status, number, version, age)):
-                continue
+        for op, status, number, version, age in parse_outcomes(known):
             at = now - age / 1000.0
             if not op:
                 shard.complete_since = min(shard.complete_since, at)

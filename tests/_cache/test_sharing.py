@@ -11,7 +11,7 @@ import pytest
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.machine import CacheMachine, Later
-from mycorrizal._cache.messages import Message, decode_request, parse_ops
+from mycorrizal._cache.messages import Message, decode_request, parse_operate
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal.exceptions import ConfigError
@@ -89,7 +89,7 @@ class Two:
     def asked(self) -> list[list[bytes]]:
         """Return the keys of the operations in each message that went from here to there."""
         requests = [decode_request(arrived(call.payload)) for call in self.carried if call.member.name == "there"]
-        return [[op.key for op in parse_ops(r.body[2:])] for r in requests if r.kind == Message.OPERATE]
+        return [[op.key for op in parse_operate(r.body)[2]] for r in requests if r.kind == Message.OPERATE]
 
     def keys(self) -> Iterator[bytes]:
         """Yield keys whose primary is there."""

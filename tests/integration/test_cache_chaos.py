@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import chaos_cache
@@ -34,6 +35,7 @@ def test_nothing_acknowledged_is_lost_when_one_after_another_is_killed() -> None
 def test_rolling_restart_loses_nothing(graceful: bool) -> None:
     with chaos_cache.Campaign(3, seed=2, **BUSY) as campaign:
         campaign.roll(graceful=graceful)
+        time.sleep(2.0)  # callers go on: three kills take too little time for a judgement on a busy machine
         found = campaign.judge()
     assert found["wrong"] == []
     assert len(found["rolled"]) == 3 and found["acknowledged_writes"] > 100
