@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mycorrizal._cache.machine import CacheMachine
-from mycorrizal._cache.messages import Answer, Message, Reply, decode_request, parse_ops
+from mycorrizal._cache.messages import Answer, Message, Reply, decode_request, parse_operate
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._wire.lent import Lent
 from mycorrizal._wire.values import encode_value
@@ -55,7 +55,7 @@ class Writer:
 
 
 def sent(call: Any) -> Op:
-    (op,) = parse_ops(decode_request(arrived(call.payload)).body[2:])
+    (op,) = parse_operate(decode_request(arrived(call.payload)).body)[2]
     return op
 
 
