@@ -12,6 +12,7 @@ import pytest
 from mycorrizal import Agent, Cache, CacheError
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
+from .conftest import until
 from .planes import Script, Task, spawn
 
 SIZE = 48_000_000
@@ -132,19 +133,19 @@ def test_ctrl_c_in_the_middle_stores_all_or_nothing(agents: Make) -> None:  # no
         (key,) = writer.words(30)
         writer.tell(SIZE)
         known, interrupted = {0}, 0
-        for number in range(1, 25):
-            writer.tell(f"{number} {0.01 * number}")
+        for number in range(1, 13):
+            writer.tell(f"{number} {0.02 * number}")
             if writer.words(30) == ["stored"]:
                 known = {number}
             else:
                 known.add(number)
                 interrupted += 1
-            time.sleep(0.3)  # for what may still be on its way
+            time.sleep(0.2)  # for what may still be on its way
             array: Any = cache.get(key)
             found = 0 if array is None else int(array[0])
             assert array is None or (array == found).all(), "the value is torn"
             assert found in known
-        assert interrupted > 3
+        assert interrupted > 1
         metrics = holder.metrics()
         assert metrics["bulk.bytes"] == 0  # nobody waits here for the rest of what was given up
         writer.tell("99 20")
@@ -161,4 +162,12 @@ def test_nobody_holds_on_to_the_memory(agents: Make, timeout: float) -> None:  #
             cache.set(key, memory, timeout=timeout)
         except CacheError:
             assert timeout < 1
-        memory.append(0)  # raises BufferError while somebody has a view
+        until(lambda: resized(memory), 5.0)
+
+
+def resized(memory: bytearray) -> bool:
+    try:
+        memory.append(0)
+    except BufferError:  # the loop may be in the middle of its turn
+        return False
+    return True
