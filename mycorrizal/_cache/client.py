@@ -17,6 +17,7 @@ and the attempt under way is called off before the operation ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._wire.lent import Lent
@@ -37,6 +38,7 @@ _SHARED_BYTES = 1 << 14  # a larger value travels alone
 _GET = Kind.GET  # an enum's member takes 150 ns to look up in Python 3.11
 _ANSWERED = int(Answer.OK)
 _NOT_FINAL = AGAIN | {Status.UNSURE, Status.ALONE, Status.FORGOTTEN}
+_HERE_MAX = 256  # operations on what is here, in one turn: what is sent to others must not wait for them
 _Group = tuple[object, ...]
 
 
@@ -121,19 +123,25 @@ class Client:
 
     def flush(self, now: float) -> None:
         """Send what is ready."""
+        me = self._core.me
         while self._ready:
             ready, self._ready = self._ready, []
             if len(ready) == 1:
                 (attempt,) = ready
-                owners = self._elsewhere(attempt, now)
-                if owners:
+                owners = self._owners(attempt, now)
+                if owners and owners[0] != me:
                     self._send_batch(owners[0], ready, attempt.size, now)
+                elif owners:
+                    self._run_here(attempt, now)
                 continue
             groups: dict[_Group, list[_Attempt]] = {}
             written: dict[bytes, None] = {}
+            here: list[_Attempt] = []
             for attempt in ready:
-                owners = self._elsewhere(attempt, now)
-                if owners:
+                owners = self._owners(attempt, now)
+                if owners and owners[0] == me:
+                    here.append(attempt)
+                elif owners:
                     if attempt.op.kind != _GET and len(owners) > 1:
                         attempt.alone = attempt.alone or attempt.op.key in written  # it has to wait for the other write
                         written[attempt.op.key] = None
@@ -142,9 +150,17 @@ class Client:
                 owner = group[0]
                 assert isinstance(owner, Owner)
                 self._send(owner, attempts, now)
+            if len(here) > _HERE_MAX:
+                self._core.timers.call_at(now, partial(self._go_on, here[_HERE_MAX:]))
+            for attempt in here[:_HERE_MAX]:
+                self._run_here(attempt, now)
 
-    def _elsewhere(self, attempt: _Attempt, now: float) -> tuple[Owner, ...]:
-        """Return the owners of an attempt's key, if it is to be sent to the first; else see to it here."""
+    def _go_on(self, attempts: list[_Attempt], now: float) -> None:
+        self._ready += attempts
+        self._space.touch()
+
+    def _owners(self, attempt: _Attempt, now: float) -> tuple[Owner, ...]:
+        """Return the owners of an attempt's key, or nothing if it is over or has to wait."""
         if attempt.done:
             return ()
         lent = attempt.job.lent
@@ -154,11 +170,7 @@ class Client:
         owners = self._space.shards[partition_of(attempt.op.key)].owners
         if not owners:
             self._again(attempt, Status.MOVED, now)
-        elif owners[0] == self._core.me:
-            self._run_here(attempt, now)
-        else:
-            return owners
-        return ()
+        return owners
 
     def _prepared(self, attempt: _Attempt, now: float) -> Op:
         """Return the operation as this attempt sends it."""

@@ -44,9 +44,16 @@ def space_in(machine: CacheMachine) -> Space:
     return next(iter(machine.spaces()))
 
 
+def run_due(machine: CacheMachine, now: float) -> None:
+    """Have a machine do what it put off to its next turn."""
+    while (due := machine.get_timer()) is not None and due <= now:
+        machine.handle_timer(now)
+
+
 def ask(machine: CacheMachine, *ops: Op, now: float = 0.0, deadline: float | None = None) -> Any:
     """Run operations on a machine that needs nobody; return the outcomes, None while there are none."""
     machine.operate("c", ops, "ticket", now + 5.0 if deadline is None else deadline, now)
+    run_due(machine, now)
     return next((outcome for ticket, outcome in machine.completions() if ticket == "ticket"), None)
 
 

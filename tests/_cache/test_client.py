@@ -9,7 +9,7 @@ from mycorrizal._cache.messages import Answer, Message, Reply, decode_request
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal.exceptions import CacheOutcomeUnknown, CacheUnavailable
-from tests._cache.harness import arrived, make_machine, space_in
+from tests._cache.harness import arrived, make_machine, run_due, space_in
 
 PEER = b"peerboot"
 
@@ -105,6 +105,22 @@ def test_wrong_number_of_results_is_no_answer() -> None:
     machine.handle_timer(3.0)
     ((_, (outcome,)),) = machine.completions()
     assert isinstance(outcome, CacheOutcomeUnknown)
+
+
+def test_many_for_others_leave_before_all_that_is_here_is_done() -> None:
+    machine = make_machine(replicas=1)
+    machine.members_changed({"peer": (PEER, {"c": space_in(machine).definition})}, 0.0)
+    for call in machine.calls_to_start():  # the peer has nothing to hand over
+        asked = decode_request(arrived(call.payload)).body[0]
+        machine.answered(call.id, arrived(Reply(Answer.OK, 0, [asked, []])), 0.0)
+    serving = [shard.partition for shard in space_in(machine).shards if shard.serving]
+    keys = [b"%d" % index for index in range(4000)]
+    here = [key for key in keys if partition_of(key) in serving]
+    machine.operate("c", [Op(Kind.SET, key, value=b"v") for key in keys], "ticket", 3.0, 0.0)
+    assert operations(machine), "sent at the end of this turn"
+    assert 0 < space_in(machine).store.entries < len(here) / 2
+    run_due(machine, 0.0)
+    assert space_in(machine).store.entries == len(here)
 
 
 def test_many_go_together_to_each_primary() -> None:
