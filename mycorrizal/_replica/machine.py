@@ -196,6 +196,7 @@ class Replica:
         def end(data: bytes | None, then: float) -> None:
             error = "no answer" if data is None else self._merge(data, then)
             self.note("syncs_failed" if error else "syncs_done")
+            self._schedule.ended(bool(error), then)
             self._outputs.append(SyncDone(sync_id, error))
 
         sync_id = self._fetches.start(member, self.local_state(False), now, end, whole=True)
@@ -246,7 +247,7 @@ class Replica:
         if boot is not None and old != boot:
             self._services.member_up(Sender(name, boot))
             self._repairs.member_up(Sender(name, boot), now)
-            self._schedule.hasten(now)  # it may have heard something, or we
+            self._schedule.hasten(now, name)  # it may have heard something, or we
 
     def member_down(self, name: str, now: float) -> None:
         """A node is no member any more: it left, failed, or was taken for failed."""
@@ -318,7 +319,7 @@ class Replica:
             self._schedule.done(now)
             peers = self._peers()
             if peers and not self._fetches.full:
-                self.sync(self._rng.choice(peers), now)
+                self.sync(self._schedule.peer(peers), now)
 
     # -- outputs ------------------------------------------------------------------------
 

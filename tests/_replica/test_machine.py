@@ -454,6 +454,28 @@ def test_whoever_learns_by_a_state_compares_soon_but_not_without_end() -> None:
     assert off.at is None
 
 
+def test_who_came_back_is_compared_with_first_and_soon_however_many_early_ones_there_were() -> None:
+    schedule = SyncSchedule(30.0, Random(1), 0.0, on=True)
+    for _ in range(20):  # as many early ones as there may be
+        schedule.hasten(0.0)
+        schedule.done(0.0)
+    schedule.hasten(1.0)
+    assert schedule.at is not None and schedule.at > 20.0
+    schedule.hasten(1.0, "back")
+    schedule.hasten(1.0, "gone again")
+    assert schedule.at <= 6.0
+    peers = [f"p{index}" for index in range(50)] + ["back"]
+    assert schedule.peer(peers) == "back"
+    assert len({schedule.peer(peers) for _ in range(20)}) > 10, "then anybody"
+    schedule.done(6.0)
+    assert schedule.at > 20.0
+    schedule.ended(False, 7.0)
+    assert schedule.at > 20.0
+    schedule.ended(True, 7.0)  # it got no answer
+    assert schedule.at == 12.0
+
+
+
 # -- what cannot go wrong ------------------------------------------------------------------
 
 
