@@ -198,7 +198,11 @@ class CacheHost:
         key = object()
         service = Service("mycorrizal-refresh", self._core.name, run, ended)
         self._jobs[key] = service
-        service.start()
+        try:
+            service.start()
+        except RuntimeError as exc:  # no thread is to be had
+            ended()
+            self.note("cache.refreshes_dropped", exc)
 
     def readable(self, cache: str) -> list[dict[bytes, Entry]]:
         """Return the tables by partition that any thread may read."""
