@@ -16,8 +16,8 @@ __all__ = ["Polling"]
 
 WINDOW = 0.001
 """How long a loop that was told nothing else polls at a time."""
-CROWD = 3
-"""Calls of one turn from which on they are many. A single caller, however fast, never makes more than one."""
+CROWD = 2
+"""Calls of one turn from which on they are several. A single caller, however fast, never makes more than one."""
 LATELY = 0.005
 """How long that counts."""
 STOLEN = 0.001
