@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Handover", "copy_of"]
 
 _RELEASE_AFTER = 0.3
+_UNHEARD_MAX = 64
 _HOUSEKEEPING = 1.0
 
 
@@ -121,6 +122,7 @@ class Handover:
         if who is not None:
             claim.asking[who] = None
         shard.fills = {}
+        shard.unheard = {member: None for member in shard.unheard if member not in claim.asking}
         self._core.counters["claims"] += 1
         if claim.asking:
             patience = now + self._core.limits.takeover_patience
@@ -130,14 +132,23 @@ class Handover:
 
     def members_changed(self, shard: Shard, now: float) -> None:
         """While `shard` is being claimed, others may have come or gone."""
-        claim = shard.claim
-        if claim is None:
-            return
-        members = self._core.alive
-        for table in (claim.asking, claim.pulling):
-            for member in [member for member in table if member not in members]:
-                del table[member]
-        self._advance(shard, now)
+        claim, members = shard.claim, self._core.alive
+        if claim is not None:
+            for table in (claim.asking, claim.pulling):
+                for member in [member for member in table if member not in members]:
+                    del table[member]
+                    self._missed(shard, member)
+            self._advance(shard, now)
+        for member in [member for member in shard.unheard if member in members]:
+            shard.unheard.pop(member, None)  # unless the claim asks it anyway
+            self.reclaim(shard.partition, now, member)
+
+    def _missed(self, shard: Shard, member: Owner) -> None:
+        """`member` goes before we have what it holds. It may come back and think that we do."""
+        shard.unheard[member] = None
+        if len(shard.unheard) > _UNHEARD_MAX:
+            del shard.unheard[next(iter(shard.unheard))]
+            self._core.counters["unheard_dropped"] += 1
 
     def reclaim(self, place: int, now: float, who: Owner | None = None) -> None:
         """Somebody has what we may not have; `who` may be one that announces the cache no more."""

@@ -54,7 +54,7 @@ class Shard:
 
     Attributes:
         owners: primary first, by our view; empty: nobody announces the cache.
-        epoch: how often they changed.
+        epoch: how often they changed, and we began to serve.
         serving: we are primary and have what there is.
         claim: what we still have to hear from others before, or (after the patience) while, we serve.
         flights: writes under way, by key.
@@ -64,12 +64,13 @@ class Shard:
         fills: backups that are not known to hold a whole copy.
         complete_since: outcomes of operations that began later are all remembered.
         seq: number of the last invalidation sent.
+        unheard: processes that went out of our view before we had what they hold; they may not know that they did.
         wrote: we have done writes since we began to serve.
     """
 
     __slots__ = (
         "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "repaired",
-        "reported", "seq", "serving", "wrote",
+        "reported", "seq", "serving", "unheard", "wrote",
     )  # fmt: skip
 
     def __init__(self, partition: int, now: float) -> None:
@@ -86,6 +87,7 @@ class Shard:
         self.complete_since = now
         self.seq = 0
         self.wrote = False
+        self.unheard: dict[Owner, None] = {}
 
     @property
     def primary(self) -> Owner | None:

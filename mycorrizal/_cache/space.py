@@ -141,6 +141,7 @@ class Space:
     def start_serving(self, shard: Shard, now: float) -> None:
         """We have what there is of a partition that we are primary of."""
         shard.serving = True
+        shard.epoch += 1  # what was offered and pushed before says nothing of now
         shard.wrote = False
         shard.fills = dict.fromkeys(shard.owners[1:])
         self._show(shard)
