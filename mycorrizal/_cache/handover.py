@@ -131,7 +131,7 @@ class Handover:
         self._space.wake()
 
     def members_changed(self, shard: Shard, now: float) -> None:
-        """While `shard` is being claimed, others may have come or gone."""
+        """Others may have come or gone: who went is not waited for, and who comes back unheard is asked."""
         claim, members = shard.claim, self._core.alive
         if claim is not None:
             for table in (claim.asking, claim.pulling):
