@@ -366,6 +366,7 @@ class Loop:
             if now >= due or self._stopping:
                 return ready  # which says nothing about polling
             polling.looked(now)
+            _yield_core()
 
     def _select(self, timeout: float) -> list[int]:
         if self._poll is None:
@@ -403,3 +404,11 @@ def _cores() -> int:
 
 def _never() -> bool:
     return False
+
+
+_yield_core: Callable[[], object] = getattr(os, "sched_yield", _never)
+"""Let whoever waits for this core have it, and the interpreter too.
+
+A poller that keeps its core to the end of a time slice, some milliseconds, can
+be keeping it from the very thread that it waits for.
+"""

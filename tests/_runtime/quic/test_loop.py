@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -145,6 +147,42 @@ def test_polls_only_while_busy() -> None:
     assert loop.sleeps > sleeps and loop.polls == polls
     loop.stop()
     assert loop.join(Deadline(SECONDS))
+
+
+def test_a_poll_gives_the_core_away_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    loop = Loop("test", spin=0.002)
+    monkeypatch.setattr(loop_module, "_yield_core", lambda: given.append(loop.is_current()))
+    loop.start()
+    barrier(loop)
+    assert not loop.polls and not given  # nothing to wait for: it sleeps
+    loop.busy = lambda: True
+    for _ in range(2):  # it polls after the first one
+        barrier(loop)
+    loop.stop()
+    assert loop.join(Deadline(SECONDS))
+    assert loop.polls and given and all(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="no sched_yield on this system")
+def test_giving_the_core_away_gives_the_interpreter_away() -> None:
+    give, done = loop_module._yield_core, threading.Event()
+
+    def keep() -> None:
+        while not done.is_set():
+            give()
+
+    thread = threading.Thread(target=keep)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SECONDS / 4)  # the keeper goes on for so long, unless it lets go of the interpreter
+    try:
+        began = clock.now()
+        thread.start()
+        done.set()
+        thread.join()
+        assert clock.now() - began < SECONDS / 4
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize(("cores", "calls", "polls"), [(2, CROWD, True), (2, 1, False), (1, CROWD, False)])
