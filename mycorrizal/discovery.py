@@ -71,9 +71,8 @@ class Discovery:
         self._fork.check("Discovery")
         reentry.refuse("addresses()")
         outcomes = finders.ask_all(self._finders, self._find, Deadline(timeout))
-        failures = {seed: found for seed in self._finders if isinstance(found := outcomes[seed], Exception)}
-        self._failures = MappingProxyType(failures)
-        found = [entry for seed in self._finders if seed not in failures for entry in outcomes[seed]]
+        self._note({seed: outcomes[seed] for seed in self._finders})
+        found = [entry for seed in self._finders if seed not in self._failures for entry in outcomes[seed]]
         return list(dict.fromkeys(found))
 
     def _find(self, seed: str, finder: Any, timeout: float) -> list[str]:
@@ -81,24 +80,29 @@ class Discovery:
 
     @property
     def failures(self) -> Mapping[str, Exception]:
-        """The error of each seed that failed in the last ``addresses`` or ``advertise``, by its text."""
+        """The error of each seed that failed in the last ``addresses``, ``advertise`` or ``close``, by its text."""
         return self._failures
+
+    def _note(self, outcomes: Mapping[str, Any]) -> None:
+        failed = {seed: outcome for seed, outcome in outcomes.items() if isinstance(outcome, Exception)}
+        self._failures = MappingProxyType(failed)
 
     def advertise(self, record: AgentRecord, timeout: float | None = 5.0) -> None:
         """Tell the kinds of discovery that want to know of this agent; ``failures`` has those that failed."""
         self._fork.check("Discovery")
         reentry.refuse("advertise()")
         asked = {seed: finder for seed, finder in self._finders.items() if hasattr(finder, "advertise")}
-        outcomes = finders.ask_all(asked, lambda seed, finder, timeout: finder.advertise(record), Deadline(timeout))
-        failures = {seed: outcome for seed, outcome in outcomes.items() if isinstance(outcome, Exception)}
-        self._failures = MappingProxyType(failures)
+        self._note(finders.ask_all(asked, lambda seed, finder, timeout: finder.advertise(record), Deadline(timeout)))
 
     def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
-        """Take back what was told. Idempotent; gives up after `timeout`, and does nothing in a forked child."""
+        """Take back what was told; ``failures`` has those that failed.
+
+        Idempotent; gives up after `timeout`, and does nothing in a forked child.
+        """
         closing, self._finders = self._finders, {}
-        if not self._fork.forked:
+        if closing and not self._fork.forked:
             asked = {seed: finder for seed, finder in closing.items() if hasattr(finder, "close")}
-            finders.ask_all(asked, lambda seed, finder, timeout: finder.close(), Deadline(timeout))
+            self._note(finders.ask_all(asked, lambda seed, finder, timeout: finder.close(), Deadline(timeout)))
 
     def __enter__(self) -> Discovery:
         return self

@@ -305,6 +305,8 @@ class Finder:
 
     def close(self):
         calls.append(("close", self.location))
+        if self.location == "shy":
+            raise RuntimeError("not forgotten")
 
 class Empty:
     def __init__(self, location):
@@ -339,7 +341,8 @@ def test_a_class_of_a_package_is_asked_told_and_closed(package: Any) -> None:
     with Discovery("host", ["finder://x", "finder://shy"]) as discovery:
         assert discovery.addresses() == ["host"]
         discovery.advertise(record("me"))
-        assert list(discovery.failures) == ["finder://shy"]
+        assert str(discovery.failures["finder://shy"]) == "not told" and len(discovery.failures) == 1
+    assert str(discovery.failures["finder://shy"]) == "not forgotten" and len(discovery.failures) == 1
     assert sorted(package.calls) == [("advertise", "me")] * 2 + [("close", "shy"), ("close", "x")]
 
 

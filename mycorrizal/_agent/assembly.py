@@ -360,6 +360,8 @@ class Assembly:
             self.memberlist.shutdown(deadline.remaining())
         if self.discovery is not None:
             self.discovery.close(deadline.remaining())
+            for seed, failure in self.discovery.failures.items():
+                log.warning("! %s: %s may still tell of this agent: %s", self.name, seed, failure)
         if self.claim is not None:
             self.claim.release()
 

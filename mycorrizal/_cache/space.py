@@ -251,6 +251,7 @@ class Space:
             "bytes": store.bytes,
             "primary_entries": sum(len(store.tables[shard.partition]) for shard in self.shards if shard.serving),
             "graves": sum(map(len, store.graves)),
+            "graves_dropped": store.counters.graves_dropped,
             "gets": self.counters.gets,
             "hits": self.counters.hits,
             "writes": self.counters.writes,

@@ -18,7 +18,7 @@ from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.machine import DataMachine
 from mycorrizal._data.ports import Call, Pipe, Received, Served
 from mycorrizal._wire.frames import Close, Status, name_field
-from mycorrizal._wire.values import DEFAULT, decode_packed, encode_value
+from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import MycorrizalError, ProofError, RemoteProtocolError
 from mycorrizal.types import Address
@@ -540,8 +540,3 @@ class FakeSink:
 def packed(value: object) -> bytes:
     """Return the wire form of a value."""
     return encode_value(value).pack()
-
-
-def unpacked(data: bytes) -> object:
-    """Return the value of a wire form."""
-    return decode_packed(data, DEFAULT)
