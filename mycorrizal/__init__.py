@@ -1,9 +1,10 @@
 """An embedded cluster for plain, synchronous Python.
 
-``Memberlist`` is membership: who is alive, and small messages between the
-members, over memberlist's protocol. ``Config`` holds its settings.
-``DataPlane`` is everything else that nodes tell each other, over QUIC;
-``DataConfig`` holds its settings.
+``Agent`` is all of it in one object: membership, messages, events, settings,
+services and caches. ``Memberlist`` is membership alone: who is alive, and small
+messages between the members, over memberlist's protocol; ``Config`` holds its
+settings. ``DataPlane`` is the data plane alone: what nodes tell each other over
+QUIC; ``DataConfig`` holds its settings.
 """
 
 import importlib as _importlib

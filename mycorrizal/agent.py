@@ -91,8 +91,10 @@ class Agent(Talking):
         tags: what this agent says of itself: text to text, about 400 bytes in all.
         wire: ``"msgpack"`` where Go's memberlist, Serf or Consul are members too.
         label: Go's label, with ``wire="msgpack"``; otherwise the cluster's name is the label.
-        config, data_config: further settings of membership and data plane.
-        delegate: memberlist's delegate of your own; its five methods are yours. A ``SerfDelegate`` joins Serf.
+        config, data_config: further settings of membership and data plane. Name, wire, label and keys of `config`
+            are replaced by the agent's.
+        delegate: memberlist's delegate of your own; its five methods are yours. A ``SerfDelegate`` joins Serf; its
+            tags are replaced by `tags`.
         event_delegate: joins, leaves, updates, on the delegate thread.
         insecure: listen beyond loopback without a key; whoever reaches the port can then do anything.
         discover: look for this host's agents when there are no seeds.

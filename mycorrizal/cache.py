@@ -288,7 +288,7 @@ class Cache(MutableMapping[str, Any]):
             lease: seconds that a computation may take before somebody else begins.
             refresh: when fewer seconds are left to live, one caller computes anew, on a thread of its own, while
                 everybody gets the old value.
-            stale: seconds that an expired value is still given out in the same way.
+            stale: seconds that a value lives beyond its time, given out (by ``get`` too) and computed anew likewise.
             negative_ttl: how long a result of None is kept, instead of `ttl`.
             timeout: seconds to wait for somebody else's computation, and to store one's own.
 

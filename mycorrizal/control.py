@@ -32,7 +32,7 @@ class ControlClient:
     """Asks one agent. Any thread; a context manager.
 
     Args:
-        endpoint: the agent's endpoint for commands, e.g. ``ipc:///run/user/1000/mycorrizal/alice.control``.
+        endpoint: the agent's endpoint for commands, as ``mycorrizal info`` prints it.
         timeout: seconds for a call, unless the call says otherwise; None for as long as the command takes.
         keys: of a ``tcp://`` endpoint.
 

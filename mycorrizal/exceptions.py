@@ -5,7 +5,7 @@ knowing this module, and each carries fields beside its text::
 
     MycorrizalError
       ConfigError (ValueError)            a setting is wrong; .field names it
-        MetaTooLarge                      node_meta returned more than 512 bytes
+        MetaTooLarge                      node_meta or tags take more than 512 bytes
       LocalProtocolError (RuntimeError)   our own code misused a machine
       NotRunningError (RuntimeError)      the object was shut down, or never started
       ReentrantCallError (RuntimeError)   a blocking call on a thread that must not wait
@@ -13,7 +13,7 @@ knowing this module, and each carries fields beside its text::
       ServiceCrashed (RuntimeError)       a background thread died; the cause is chained
       QueueFull (RuntimeError)            a bounded queue has no room
       BindError (OSError)                 the address or port cannot be bound
-      NameInUse (RuntimeError)            another agent of this user on this host has the name
+      NameInUse (RuntimeError)            another live agent of the cluster has the name
       OperationTimeout (TimeoutError)     the deadline passed
         NoPingResponse                    no acknowledgement to a ping
       PeerUnreachable (ConnectionError)   a peer could not be reached
@@ -130,7 +130,7 @@ class ConfigError(MycorrizalError, ValueError):
 
 
 class MetaTooLarge(ConfigError):
-    """A delegate's ``node_meta`` returned more than the limit it was given."""
+    """Metadata, of a delegate's ``node_meta`` or an agent's tags, take more bytes than there are."""
 
 
 class LocalProtocolError(MycorrizalError, RuntimeError):

@@ -4,6 +4,7 @@ One more owner of the machine beside the runtime: no threads, no sockets, no
 clock. ``Cluster`` runs members, ``Faults`` and its methods hurt them,
 ``checkers`` watch, ``run_campaign`` does all of it at random from one seed,
 ``Replicas`` adds settings, services and events with campaigns of their own,
+``cache_campaign`` does the same for caches,
 ``experiments`` replays published figures. See docs/simulation.md.
 """
 
