@@ -42,13 +42,13 @@ from ._runtime.quic.tickets import (
     cancel_call,
     field,
     late,
-    watched,
+    take,
     withdraw,
 )
 from ._wire.security import Keyring
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
-from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout, RemoteProtocolError
+from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
 from .memberlist import Memberlist
 from .types import Address, Message, PeerInfo, ReceivedFile
 
@@ -135,7 +135,7 @@ class DataPlane:
             ValueEncodeError, ValueTooLarge: `value` cannot be sent.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        core = self._blocking("send")
+        core = self._blocking("send", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
         ticket = BlockingTicket(core.loop)
@@ -148,10 +148,10 @@ class DataPlane:
                 else:
                     done = ticket.wait_watching(deadline, progress, encoded.size)
         except BaseException:
-            core.submit(partial(withdraw, core, node, message))
+            withdraw(core, node, message)
             raise
         if not done:
-            core.submit(partial(withdraw, core, node, message))
+            withdraw(core, node, message)
             raise OperationTimeout(
                 f"{node}'s inbox has not accepted the message within {timeout} s",
                 node=node,
@@ -169,11 +169,11 @@ class DataPlane:
         Raises:
             ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError
         """
-        core = self._running("send_async")
+        core = self._running("send_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> None:
-            core.submit(partial(withdraw, core, node, message))
+            withdraw(core, node, message)
 
         future: PlaneFuture[None] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
@@ -191,18 +191,7 @@ class DataPlane:
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         core = self._blocking("receive", closed_is_fine=True)
-        deadline = Deadline(timeout)
-        while True:
-            with core.pool.waiting():
-                if progress is None:
-                    sender, received = core.inbox.get(deadline.remaining())
-                else:
-                    sender, received = watched(core, deadline, progress)
-            try:
-                return Message(sender, received.decode(core.codecs))
-            except RemoteProtocolError as error:
-                core.count("values.bad")
-                core.submit(partial(core.machine.bad_value, sender, error))
+        return take(core, Deadline(timeout), progress)
 
     def messages(self) -> Iterator[Message]:
         """Iterate over messages as they come, until ``close``."""
@@ -232,10 +221,10 @@ class DataPlane:
             PeerBusy: all handlers are taken and the queue is full; nothing ran.
             OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
             PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
-            ValueEncodeError, ValueTooLarge: `value` or the answer cannot be sent.
+            ValueEncodeError: `value` cannot be sent. ValueTooLarge: nor can it, or the answer.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        core = self._blocking("request")
+        core = self._blocking("request", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
         ticket = BlockingTicket(core.loop)
@@ -248,11 +237,10 @@ class DataPlane:
                 else:
                     done = ticket.wait_watching(deadline, progress, encoded.size)
         except BaseException:
-            core.submit(partial(cancel_call, core, call))
+            cancel_call(core, call)
             raise
         if not done:
-            core.submit(partial(cancel_call, core, call))
-            raise late(node, name, call.sent, timeout)
+            raise late(core, call, name, timeout)
         status, received = ticket.result("request")
         return answer(status, received, core.codecs, node, name)
 
@@ -260,11 +248,11 @@ class DataPlane:
         self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
         """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer."""
-        core = self._running("request_async")
+        core = self._running("request_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> None:
-            core.submit(partial(cancel_call, core, call))
+            cancel_call(core, call)
 
         def finish(outcome: Any) -> Any:
             status, received = outcome
@@ -286,18 +274,19 @@ class DataPlane:
         deadline = core.deadline(timeout)
         results = Results()
         open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
-        for node in nodes:
-            ticket = BlockingTicket(core.loop)
-            call = Call(node, field(name), encoded, deadline.moment, ticket)
-            open_calls[node] = call, ticket
-            core.loop.submit(partial(core.machine.request, call))
         try:
+            for node in dict.fromkeys(nodes):
+                core.check_running("request_all", node)
+                ticket = BlockingTicket(core.loop)
+                call = Call(node, field(name), encoded, deadline.moment, ticket)
+                open_calls[node] = call, ticket
+                core.loop.submit(partial(core.machine.request, call))
             for node, (call, ticket) in open_calls.items():
                 with core.pool.waiting():
                     done = ticket.wait(deadline)
                 try:
                     if not done:
-                        raise late(node, name, call.sent, timeout)
+                        raise late(core, call, name, timeout)
                     status, received = ticket.result("request_all")
                     results[node] = answer(status, received, core.codecs, node, name)
                 except MycorrizalError as error:
@@ -305,7 +294,7 @@ class DataPlane:
         finally:
             for call, ticket in open_calls.values():
                 if not ticket.done:
-                    core.submit(partial(cancel_call, core, call))
+                    cancel_call(core, call)
         return results
 
     def on_request(self, name: str) -> Callable[[_H], _H]:
@@ -338,7 +327,7 @@ class DataPlane:
         Raises:
             OperationTimeout, PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return open_stream(self._blocking("open_stream"), node, name, timeout)
+        return open_stream(self._blocking("open_stream", node), node, name, timeout)
 
     def on_stream(self, name: str) -> Callable[[_S], _S]:
         """Register a handler: ``@plane.on_stream("log")`` above a function of one ``Stream``. Any thread.
@@ -376,7 +365,7 @@ class DataPlane:
             RemoteError: it could not be stored. OSError: `file` cannot be read.
             PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return send_file(self._blocking("send_file"), node, file, name, timeout, progress)
+        return send_file(self._blocking("send_file", node), node, file, name, timeout, progress)
 
     def receive_file(
         self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
@@ -536,15 +525,15 @@ class DataPlane:
         assert self._core is not None
         return self._core
 
-    def _running(self, operation: str) -> Core:
+    def _running(self, operation: str, node: str = "") -> Core:
         core = self._started
-        core.check_running(operation)
+        core.check_running(operation, node)
         return core
 
-    def _blocking(self, operation: str, *, closed_is_fine: bool = False) -> Core:
+    def _blocking(self, operation: str, node: str = "", *, closed_is_fine: bool = False) -> Core:
         core = self._started
         if closed_is_fine and core.stopped:
             core.guard.check("DataPlane")
         else:
-            core.check(operation)
+            core.check(operation, node)
         return core

@@ -16,7 +16,7 @@ from .._wire.values import Encoded
 from ..exceptions import RemoteProtocolError
 from .flows import SEND_AHEAD, InValue, Outflow, feed
 from .pipes import Pipe
-from .ports import Received, Sink
+from .ports import Lender, Received, Sink
 
 if TYPE_CHECKING:
     from .link import Link
@@ -271,11 +271,12 @@ class Bulk:
         value: Encoded,
         refused: Callable[[int], None] | None,
         taken: Callable[[int], None] | None = None,
+        lender: Lender | None = None,
     ) -> Outflow:
         """Queue a large value; `refused` hears of it if the peer does not want it."""
         parts = [memoryview(part) for part in value.parts()]
         head = frames.stream_head(kind, body, value.size)
-        flow = Outflow(-1, parts, fin=True, taken=taken, head=head, refused=refused, lent=value.lent)
+        flow = Outflow(-1, parts, fin=True, taken=taken, head=head, refused=refused, lent=value.lent or lender)
         self._queue.append(flow)
         self.link.conn.touch()
         return flow

@@ -22,9 +22,9 @@ __all__ = ["Incoming", "OutMessage", "Outgoing"]
 
 
 class OutMessage:
-    """One message on its way. ``sequence`` is 0 until it has been given to a connection."""
+    """One message on its way. ``sequence`` is 0 until it is given to a connection; ``over`` as in ``ports.Lender``."""
 
-    __slots__ = ("carrier", "done", "flow", "sequence", "size", "ticket", "value")
+    __slots__ = ("carrier", "done", "flow", "over", "sequence", "size", "ticket", "value")
 
     def __init__(self, value: Encoded, ticket: Ticket) -> None:
         self.value: Encoded | None = value  # None: withdrawn, its number is skipped
@@ -34,6 +34,7 @@ class OutMessage:
         self.carrier: object = None  # the connection it was sent on
         self.flow: Outflow | None = None  # if it has a stream of its own there
         self.done = False
+        self.over = False
 
 
 class Outgoing:

@@ -12,10 +12,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from .._wire.frames import BULK_INITIAL
-from .._wire.lent import Lent
 from .._wire.values import ValueReader
 from ..exceptions import RemoteProtocolError
-from .ports import Connection, Received
+from .ports import Connection, Lender, Received
 
 __all__ = ["SEND_AHEAD", "Budget", "InValue", "Outflow", "feed"]
 
@@ -49,7 +48,7 @@ class Outflow:
         taken: Callable[[int], None] | None = None,
         head: bytes = b"",
         refused: Callable[[int], None] | None = None,
-        lent: Lent | None = None,
+        lent: Lender | None = None,
     ) -> None:
         self.stream = stream
         self.head = head

@@ -340,7 +340,9 @@ class Link:
         if value is None:
             self.put(frames.frame(Frame.SKIP, body))
         elif value.size <= INLINE_MAX:
-            self.put(frames.frame(Frame.MESSAGE, body + value.pack()))
+            packed = value.pack()
+            if not message.over:  # else its number is about to be skipped
+                self.put(frames.frame(Frame.MESSAGE, body + packed))
         else:
 
             def refused(code: int) -> None:
@@ -348,7 +350,7 @@ class Link:
                     self.peer.message_refused(message, code, self)
 
             taken = getattr(message.ticket, "progress", None)
-            message.flow = self.bulk.send(Frame.MESSAGE, body, value, refused, taken)
+            message.flow = self.bulk.send(Frame.MESSAGE, body, value, refused, taken, message)
 
     def skip(self, message: OutMessage) -> None:
         """Nobody waits for a sent message any more."""
@@ -357,20 +359,26 @@ class Link:
         self.put(frames.frame(Frame.SKIP, frames.message_body(message.sequence)))
 
     def request(self, call: Call, now: float) -> None:
-        """Send a request; its response ends the call."""
+        """Send a request; its response ends the call. Nothing happens if its caller has given it up."""
+        call.sent = True
+        inline = call.value.size <= INLINE_MAX
+        packed = call.value.pack() if inline else b""
+        if call.over:
+            return
         number = self._next_call
         while number in self.calls:
             number = number % 0xFFFFFFFF + 1
         self._next_call = number % 0xFFFFFFFF + 1
-        call.number, call.link, call.sent = number, self, True
+        call.number, call.link = number, self
         self.calls[number] = call
         left = 0 if call.deadline is None else max(1, min(int((call.deadline - now) * 1000), 0xFFFFFFFF))
         body = frames.request_body(number, left) + call.name
-        if call.value.size <= INLINE_MAX:
-            self.put(frames.frame(Frame.REQUEST, body + call.value.pack()))
+        if inline:
+            self.put(frames.frame(Frame.REQUEST, body + packed))
         else:
             taken = getattr(call.ticket, "progress", None)
-            call.flow = self.bulk.send(Frame.REQUEST, body, call.value, None, taken)  # a refusal is a response
+            # A refusal is a response.
+            call.flow = self.bulk.send(Frame.REQUEST, body, call.value, None, taken, call)
         self.used = now
 
     def cancel(self, call: Call, now: float) -> None:

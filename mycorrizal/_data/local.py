@@ -34,7 +34,9 @@ class LocalPeer(Peer):
             for message in self.outgoing.pop_ready():
                 value = message.value
                 assert value is not None
-                incoming.put(message.sequence, (self.name, Received(value.pack())), value.size)
+                packed = value.pack()
+                if not message.over:  # else its number is about to be skipped
+                    incoming.put(message.sequence, (self.name, Received(packed)), value.size)
             more = self.outgoing.accepted(incoming.accepted)
         if incoming.blocked:
             self.machine.blocked(self)
@@ -54,7 +56,10 @@ class LocalPeer(Peer):
 
     def request(self, call: Call, now: float) -> None:
         name = call.name[1:].decode()
+        call.sent = True
         request = Served(self, call.number, name, self.name, call.deadline, Received(call.value.pack()))
+        if call.over:
+            return
         request.call = call
         host = self.machine.host
         if self.machine.closing:
@@ -64,7 +69,6 @@ class LocalPeer(Peer):
         elif not host.serve(request):
             self._answer(call, Status.BUSY, None)
         else:
-            call.sent = True
             self._open[call] = request
             self.machine.arm()
 

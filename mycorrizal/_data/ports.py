@@ -16,7 +16,7 @@ from ..types import Address
 if TYPE_CHECKING:
     from .flows import Outflow
 
-__all__ = ["Call", "Connection", "Host", "Pipe", "Received", "Served", "Sink", "Trust"]
+__all__ = ["Call", "Connection", "Host", "Lender", "Pipe", "Received", "Served", "Sink", "Trust"]
 
 
 class Connection(Protocol):
@@ -112,10 +112,20 @@ class Received:
         return decode_parts(self._header, self._buffers, codecs)
 
 
-class Call:
-    """One request of ours. Made by the caller, then owned by the machine."""
+class Lender(Protocol):
+    """Whose memory is sent. ``over`` is set by the caller before it goes on, and may change that memory.
 
-    __slots__ = ("deadline", "done", "flow", "link", "name", "node", "number", "sent", "ticket", "value")
+    Who sends says so first (``sent``, ``sequence``), copies, and looks at ``over`` last: then what the caller finds
+    unsent stays unsent, and nothing that was changed while it was copied arrives.
+    """
+
+    over: bool
+
+
+class Call:
+    """One request of ours. Made by the caller, then owned by the machine, but for ``over``: see ``Lender``."""
+
+    __slots__ = ("deadline", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket", "value")
 
     def __init__(self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket) -> None:
         self.node = node
@@ -126,6 +136,7 @@ class Call:
         self.number = 0
         self.sent = False
         self.done = False
+        self.over = False
         self.link: object = None
         self.flow: Outflow | None = None  # if its value has a stream of its own
 

@@ -18,7 +18,7 @@ def pause(seconds: float) -> None:
 
 
 class Deadline:
-    """A point in time `timeout` seconds ahead; ``None`` never comes. Immutable, any thread.
+    """A point in time `timeout` seconds ahead, now if that is negative; ``None`` never comes. Immutable, any thread.
 
     Raises:
         TypeError, ValueError: `timeout` is neither a number nor None.
@@ -34,7 +34,7 @@ class Deadline:
                 raise TypeError(f"timeout: must be a number of seconds or None, not {timeout!r}") from None
             if nan:
                 raise ValueError("timeout: must be a number of seconds or None, not nan")
-        self._at = None if timeout is None or timeout > _LONGEST else clock.now() + timeout
+        self._at = None if timeout is None or timeout > _LONGEST else clock.now() + max(0.0, float(timeout))
 
     @classmethod
     def at(cls, moment: float) -> Deadline:

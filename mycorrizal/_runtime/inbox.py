@@ -129,6 +129,10 @@ class Inbox(Generic[T]):
                 self._tell_room()  # once too often does no harm: the owner offers, and is refused again
             raise
 
+    def put_back(self, item: T, size: int) -> None:
+        """Make what ``get`` returned the oldest again: it could not be handed on."""
+        self._give_back((item, size), None)
+
     def close(self, error: Callable[[], Exception]) -> None:
         """Take nothing more; readers get what is queued, and then `error()`. Only the first call counts."""
         with self._lock:

@@ -343,7 +343,7 @@ def _codec_name(data: bytes, at: int) -> int:
 
 _big_int = _short(2, 0, BIG_INT_BYTES, "an integer")
 _LEAVES: dict[int, _Leaf] = {
-    0: _short(3, 16, 40, "a time"),
+    0: _short(3, 16, 42, "a time"),
     2: _big_int,
     3: _big_int,
     4: _decimal,

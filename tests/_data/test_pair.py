@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._wire.frames import INLINE_MAX, Close, Status
+from mycorrizal._data.channel import OutMessage
+from mycorrizal._data.ports import Call
+from mycorrizal._wire.frames import INLINE_MAX, Close, Status, name_field
+from mycorrizal._wire.values import encode_value
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import OperationTimeout, PeerUnreachable, ValueTooLarge
 
-from .harness import Node, World, answer_of, leftovers, mesh, pair
+from .harness import Node, Outcome, World, answer_of, leftovers, mesh, pair
 
 BIG = bytes(1 << 20)
 
@@ -274,6 +277,41 @@ def test_withdrawn_messages_at_every_moment(reading: bool) -> None:
         kept = {n for n in range(12) if n % 2 == 0} | {n for n, (_, outcome) in enumerate(messages) if outcome.ok}
         assert kept <= set(values)
         settle(world, a, b)
+
+
+@pytest.mark.parametrize("value", [1, BIG], ids=["small", "large"])
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_what_its_sender_has_given_up_is_not_sent(node: str, value: object) -> None:
+    world, a, b = pair()
+    a.send("b", "first")
+    world.run(1.0)
+    message = OutMessage(encode_value(value), Outcome(lambda: world.now))
+    call = Call(node, name_field("echo"), encode_value(value), None, Outcome(lambda: world.now))
+    message.over = call.over = True  # by the thread that waited, before the loop has looked at them
+    a.machine.send(node, message, world.now)
+    a.machine.request(call, world.now)
+    a.send(node, "next")
+    world.run(1.0)
+    assert [m for _, m in b.messages + a.messages] == ["first"] and a.ran == b.ran == []
+    a.machine.peer(node).withdraw(message, world.now)
+    a.machine.peer(node).cancel(call, world.now)
+    world.run(1.0)
+    assert [m for _, m in b.messages + a.messages] == ["first", "next"] and a.ran == b.ran == []
+    settle(world, a, b)
+
+
+def test_large_value_given_up_on_the_way_never_arrives_whole() -> None:
+    world, a, b = pair()
+    memory = bytearray(b"\1" * (4 << 20))  # more than goes to QUIC at once
+    (message, _), (call, _) = a.send("b", memory), a.request("b", memory)
+    world.until(lambda: bool(a.link("b") and a.link("b").bulk.flows))
+    message.over = call.over = True
+    memory[:] = bytes(len(memory))
+    world.run(5.0)
+    assert b.messages == [] and b.ran == []
+    a.machine.peer("b").withdraw(message, world.now)
+    a.machine.peer("b").cancel(call, world.now)
+    settle(world, a, b)
 
 
 def test_cancelled_calls_at_every_moment() -> None:

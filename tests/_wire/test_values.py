@@ -203,6 +203,7 @@ def test_a_long_decimal_keeps_its_digits() -> None:
         datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC),
         datetime(2026, 7, 1, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
         datetime(2026, 7, 1, tzinfo=timezone(timedelta(hours=5, seconds=17, microseconds=3))),
+        datetime(2026, 7, 1, 2, 3, 4, 5, timezone(timedelta(hours=5, seconds=17, microseconds=3))),
     ],
 )
 def test_times_keep_their_offset_or_the_lack_of_one(time: datetime) -> None:

@@ -23,7 +23,7 @@ from ..._wire.frames import Close, Status
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
-from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError
+from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError, ValueTooLarge
 from ...types import Address, Request
 from .. import clock, lifecycle, reentry
 from ..counters import Counters, QuietLog
@@ -188,6 +188,8 @@ class Core:
         except RemoteProtocolError as error:
             self.submit(partial(self.machine.bad_value, request.sender, error))
             return self._raised(error)
+        except BaseException as error:  # no memory for it, or a codec that would end the thread
+            return self._raised(error)
         request.value = _NOTHING  # the value is the handler's alone
         left = None if request.deadline is None else request.deadline - now
         handler = self.handlers.get(request.name)
@@ -197,7 +199,10 @@ class Core:
         _local.deadline = request.deadline
         try:
             result = handler(Request(request.name, value, request.sender, left))
-            return Status.OK, encode_value(result, self.codecs, limit=self.config.max_value)
+            try:
+                return Status.OK, encode_value(result, self.codecs, limit=self.config.max_value)
+            except ValueTooLarge:
+                return Status.TOO_LARGE, None
         except BaseException as error:
             self.counters.add("requests.raised")
             if not isinstance(error, Exception):
@@ -210,27 +215,30 @@ class Core:
 
     def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
         try:
-            text = "".join(traceback.format_exception(error)) if self.config.tracebacks else str(error)
-        except Exception:
+            text = _plain("".join(traceback.format_exception(error)) if self.config.tracebacks else str(error))
+        except BaseException:  # it is the user's code, and the peer waits for an answer
             text = "an error whose text cannot be made"
-        return Status.RAISED, encode_value([type(error).__name__, _plain(text)[:_TEXT_MAX]])
+        return Status.RAISED, encode_value([type(error).__name__, text[:_TEXT_MAX]])
 
     # -- callers (any thread) -------------------------------------------------------------------
 
-    def check(self, operation: str) -> None:
+    def check(self, operation: str, node: str = "") -> None:
         """Raise unless the caller may wait here.
 
         Raises:
             ForkedProcessError, NotRunningError, ServiceCrashed, ReentrantCallError
+            TypeError: `node` is no name; on the loop thread it would be everybody's trouble.
         """
-        self.check_running(operation)
+        self.check_running(operation, node)
         reentry.refuse(operation)
 
-    def check_running(self, operation: str) -> None:
-        """Raise unless this plane can be used in this process."""
+    def check_running(self, operation: str, node: str = "") -> None:
+        """Raise unless this plane can be used in this process; raises as ``check``."""
         self.guard.check("DataPlane")
         if self.stopped:
             raise self.refusal()
+        if not isinstance(node, str):
+            raise TypeError(f"{operation}: a node is given by its name, a str, not {type(node).__name__}")
 
     def refusal(self) -> Exception:
         """Return the error for a call that comes too late."""
@@ -284,9 +292,11 @@ class Core:
 
     def close(self, deadline: Deadline, grace: float) -> None:
         """End it: running handlers may finish for `grace` seconds, then every open call fails. Any thread."""
-        if not self.stopped and not self.loop.is_current() and not self.pool.is_worker() and grace > 0:
-            self._drain(Deadline(deadline.capped(grace)))
-        self.stop()
+        try:
+            if not self.stopped and not self.loop.is_current() and not self.pool.is_worker() and grace > 0:
+                self._drain(Deadline(deadline.capped(grace)))
+        finally:
+            self.stop()  # after a Ctrl-C too: peers have been told already that nothing is served here
         self.join(deadline)
 
     def _drain(self, deadline: Deadline) -> None:

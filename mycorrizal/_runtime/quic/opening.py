@@ -81,6 +81,8 @@ def open_core(
     """Check, bind, and start."""
     aio.check_aioquic()
     check_name(name)
+    if not isinstance(port, int) or not 0 <= port < 65536:  # the system would take 65536 off
+        raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or 0 for any that is free")
     trust = _trust(name, key, cluster, certificates)
     if isinstance(trust, OpenTrust):
         directory.checked((bind, port or 1))

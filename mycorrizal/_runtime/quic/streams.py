@@ -281,7 +281,8 @@ class Stream(io.RawIOBase):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         deadline = self._begin("write")
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
+        view = view.cast("B") if view.nbytes else memoryview(b"")  # no empty one of several dimensions can be cast
         steady = type(view.obj) is bytes
         with self._alone(self._write_lock, "write", deadline):
             for start in range(0, len(view), _PIECE):

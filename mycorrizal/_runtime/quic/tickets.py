@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..._data.ports import Received
@@ -20,6 +21,7 @@ from ...exceptions import (
     UnknownHandler,
     ValueTooLarge,
 )
+from ...types import Message
 from ..deadline import Deadline
 from ..futures import Completions, PlaneFuture, Waiter
 from .loop import Loop
@@ -37,7 +39,7 @@ __all__ = [
     "field",
     "late",
     "own",
-    "watched",
+    "take",
     "withdraw",
 ]
 
@@ -103,16 +105,38 @@ class BlockingTicket(Waiter):
                 return done
 
 
-def watched(core: Core, deadline: Deadline, progress: Progress) -> tuple[str, Received]:
-    """Wait for a message, and call `progress(bytes, total)` as a large one arrives; on the caller's thread.
+def take(core: Core, deadline: Deadline, progress: Progress | None) -> Message:
+    """Wait for a message that can be read and return it; a `progress` that raises, or a Ctrl-C, loses none.
 
     Raises:
         OperationTimeout: none came; and what else ``Inbox.get`` raises.
     """
+    total = 0
+    while True:
+        with core.pool.waiting():
+            if progress is None:
+                item = core.inbox.get(deadline.remaining())
+            else:
+                item, total = _watched(core, deadline, progress)
+        sender, received = item
+        try:
+            if progress is not None and total:
+                progress(total, total)
+            return Message(sender, received.decode(core.codecs))
+        except RemoteProtocolError as error:
+            core.count("values.bad")
+            core.submit(partial(core.machine.bad_value, sender, error))
+        except BaseException:
+            core.inbox.put_back(item, received.size)
+            raise
+
+
+def _watched(core: Core, deadline: Deadline, progress: Progress) -> tuple[tuple[str, Received], int]:
+    """Wait for a message, and call `progress(bytes, total)` as a large one arrives; return its total, 0 if small."""
     told = (0, 0)
     while True:
         try:
-            sender, received = core.inbox.get(deadline.capped(_PROGRESS_SECONDS))
+            item = core.inbox.get(deadline.capped(_PROGRESS_SECONDS))
             break
         except OperationTimeout:
             if deadline.passed:
@@ -121,10 +145,8 @@ def watched(core: Core, deadline: Deadline, progress: Progress) -> tuple[str, Re
         if found is not None and found != told:
             told = found
             progress(*found)
-    if received.size > INLINE_MAX:
-        total = told[1] or received.size
-        progress(total, total)
-    return sender, received
+    size = item[1].size
+    return item, (told[1] or size) if size > INLINE_MAX else 0
 
 
 class FutureTicket(Generic[T]):
@@ -211,18 +233,24 @@ def field(name: str) -> bytes:
         raise ConfigError("name", str(error), hint="e.g. 'score'") from None
 
 
-def late(node: str, name: str, sent: bool, timeout: float | None) -> OperationTimeout:
-    """Return the error for a request that took too long."""
+def late(core: Core, call: Call, name: str, timeout: float | None) -> OperationTimeout:
+    """Give up a request that took too long; return the error."""
+    cancel_call(core, call)
     return OperationTimeout(
-        f"no answer to {name!r} from {node} within {timeout} s", node=node, operation="request", indeterminate=sent
+        f"no answer to {name!r} from {call.node} within {timeout} s",
+        node=call.node,
+        operation="request",
+        indeterminate=call.sent,
     )
 
 
-def withdraw(core: Core, node: str, message: OutMessage, now: float) -> None:
-    """Nobody waits for a message any more. Loop thread."""
-    core.machine.peer(node).withdraw(message, now)
+def withdraw(core: Core, node: str, message: OutMessage) -> None:
+    """Nobody waits for a message any more. Any thread."""
+    message.over = True  # first of all: see ``Lender``
+    core.submit(lambda now: core.machine.peer(node).withdraw(message, now))
 
 
-def cancel_call(core: Core, call: Call, now: float) -> None:
-    """Nobody waits for a request any more. Loop thread."""
-    core.machine.peer(call.node).cancel(call, now)
+def cancel_call(core: Core, call: Call) -> None:
+    """Nobody waits for a request any more. Any thread."""
+    call.over = True  # first of all: see ``Lender``
+    core.submit(lambda now: core.machine.peer(call.node).cancel(call, now))

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from ctypes import c_int
 from typing import Any
 
 import pytest
@@ -205,6 +206,7 @@ def test_any_buffer_is_written_and_may_change_afterwards(pair: Pair) -> None:
         stream.write(memoryview(b"0123456789")[2:5])
         assert stream.write(memoryview(b"abcdefgh").cast("I")) == 8
         assert stream.write(b"") == 0
+        assert stream.write((c_int * 3 * 0)()) == 0
         stream.close_write()
         into = bytearray(4)
         assert stream.readinto(into) in range(1, 5)
