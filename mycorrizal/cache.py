@@ -439,7 +439,9 @@ class Cache(MutableMapping[str, Any]):
         return _count(self._hits)
 
     def synced(self, timeout: float | None = 60.0) -> None:
-        """Wait until every copy is where it belongs, on every agent. Blocks.
+        """Wait until every copy is where it belongs, on every agent that this one sees. Blocks.
+
+        After a restart call it on the agent that is new: the others may not have heard of it yet.
 
         Raises:
             OperationTimeout: that was not so in time.

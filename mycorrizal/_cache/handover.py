@@ -139,9 +139,17 @@ class Handover:
                     del table[member]
                     self._missed(shard, member)
             self._advance(shard, now)
-        for member in [member for member in shard.unheard if member in members]:
-            shard.unheard.pop(member, None)  # unless the claim asks it anyway
-            self.reclaim(shard.partition, now, member)
+        if shard.primary == self._core.me:
+            for member in [member for member in shard.unheard if member in members]:
+                shard.unheard.pop(member, None)  # unless the claim asks it anyway
+                self.reclaim(shard.partition, now, member)
+
+    def drop_claim(self, shard: Shard) -> None:
+        """We are primary of `shard` no more. Whoever agreed and was not heard may never know of that."""
+        claim, shard.claim = shard.claim, None
+        if claim is not None:
+            for member in (*claim.asking, *claim.pulling):
+                self._missed(shard, member)
 
     def _missed(self, shard: Shard, member: Owner) -> None:
         """`member` goes before we have what it holds. It may come back and think that we do."""
@@ -398,6 +406,7 @@ class Handover:
                 and shard.claim is None
                 and not shard.fills
                 and sender not in shard.owners
+                and sender not in shard.unheard
             ):
                 settled.append(place)
         return [bitmap(settled)]

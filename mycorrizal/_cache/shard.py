@@ -64,7 +64,8 @@ class Shard:
         fills: backups that are not known to hold a whole copy.
         complete_since: outcomes of operations that began later are all remembered.
         seq: number of the last invalidation sent.
-        unheard: processes that went out of our view before we had what they hold; they may not know that they did.
+        unheard: processes that we had not heard when they went out of our view, or we ceased to be primary by it. They
+            may not know that, and think that we have what they hold.
         wrote: we have done writes since we began to serve.
     """
 

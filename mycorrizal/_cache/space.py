@@ -126,7 +126,7 @@ class Space:
         shard.wrote = False
         if was:
             self.stop_serving(shard, now)
-            shard.claim = None
+            self.handover.drop_claim(shard)
             shard.fills = {}
         if not before or shard.primary != before[0]:
             self.near.drop(shard.partition)

@@ -183,7 +183,7 @@ class _Campaign:
             if self.rng.random() < 0.5:
                 self._wait_synced()
         self.cluster.restart(node)
-        self._wait_synced()
+        self._wait_synced(node)
 
     def _divide(self) -> None:
         nodes = self.cluster.nodes
@@ -207,7 +207,7 @@ class _Campaign:
         if not self.cluster.retire(node, 20.0):
             raise self.fail("retire", f"{node.name} still holds copies after 20 s")
         self.cluster.restart(node)
-        self._wait_synced()
+        self._wait_synced(node)
 
     def _anything(self) -> None:
         self.rng.choice((self._storm, self._divide, self._restart))()
@@ -225,9 +225,13 @@ class _Campaign:
 
     # -- checks -------------------------------------------------------------------------
 
-    def _wait_synced(self) -> None:
-        """Wait for ``synced`` as a caller on one node sees it, and see whether it is true."""
+    def _wait_synced(self, restarted: CacheNode | None = None) -> None:
+        """Wait for ``synced`` as a caller on one node sees it, and see whether it is true.
+
+        That node is the one that has `restarted`, if any: the others may all not have heard of it, and agree.
+        """
         node: CacheNode = self.rng.choice(self.cluster.running)
+        node = restarted or node
         answers: list[object] = []
         began = self.cluster.now
         name = self.cluster.definition.name

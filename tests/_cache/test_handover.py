@@ -232,6 +232,59 @@ def test_former_member_that_has_forgotten_the_cache_holds_nothing() -> None:
     assert all(shard.serving for shard in space_in(machine).shards)
 
 
+def see(caches: Caches, index: int, *others: int) -> None:
+    """From now on node `index` sees itself and these `others`, as long as nothing else happens in the cluster."""
+    node, definition = caches.nodes[index], {"c": caches.cluster.definition}
+    view = {caches.nodes[other].name: (caches.nodes[other].boot, definition) for other in (index, *others)}
+    node.machine.members_changed(view, caches.cluster.now + node.offset)
+    caches.cluster.pull(node)
+
+
+def until_node_0_has_agreed_with_2_and_not_heard_it(caches: Caches, key: bytes) -> None:
+    shard, owner = caches.space(0).shards[partition_of(key)], caches.nodes[2].owner
+    for _ in range(2000):
+        if shard.claim is not None and owner in shard.claim.pulling:
+            return
+        caches.cluster.run(0.0005)  # a message takes 0.001
+    raise AssertionError("no claim")
+
+
+def test_copy_that_was_not_heard_is_no_surplus() -> None:
+    """Seed 401220: its holder has agreed, and does not know that it was out of the primary's view ever since."""
+    caches = Caches(3, replicas=1)
+    (key,) = caches.owned_by(0)
+    see(caches, 0, 1)
+    see(caches, 2)
+    caches.set(2, key, b"nobody else has it")
+    see(caches, 2, 0, 1)
+    see(caches, 0, 1, 2)
+    until_node_0_has_agreed_with_2_and_not_heard_it(caches, key)
+    see(caches, 0, 1)
+    caches.cluster.run(4.0)
+    assert caches.space(0).shards[partition_of(key)].serving
+    assert caches.holders(key) == [2]
+    see(caches, 0, 1, 2)
+    caches.cluster.run(4.0)
+    assert caches.holders(key) == [0] and caches.get(1, key) == b"nobody else has it"
+
+
+def test_who_was_not_heard_is_asked_by_a_primary_that_was_none_for_a_while() -> None:
+    """Node 2 takes it for the primary all the time, and would let it push over what it has."""
+    caches = Caches(3)
+    key = next(key for key in caches.owned_by(1, count=1000) if caches.owners(key) == [1, 0])
+    see(caches, 0, 2)
+    see(caches, 1)
+    see(caches, 2)
+    caches.set(2, key, b"nobody else has it")
+    see(caches, 2, 0)
+    until_node_0_has_agreed_with_2_and_not_heard_it(caches, key)
+    see(caches, 0, 1, 2)
+    see(caches, 0)
+    see(caches, 0, 2)
+    caches.cluster.run(4.0)
+    assert sorted(caches.holders(key)) == [0, 2] and caches.get(0, key) == b"nobody else has it"
+
+
 def test_outcome_of_a_write_that_ours_were_made_without_is_doubtful() -> None:
     """Whether it counts in what is here now, nobody can say: a retry is told so."""
     machine = make_machine("me")

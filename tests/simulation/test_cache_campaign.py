@@ -33,7 +33,7 @@ def test_campaign(kind: str, seed: int) -> None:
     assert report.synced_after
 
 
-@pytest.mark.parametrize("seed", [2150, 101920, 200048])
+@pytest.mark.parametrize("seed", [2150, 101920, 200048, 401220])
 def test_campaign_that_once_found_something(seed: int) -> None:
     """What a seed has found:
 
@@ -41,6 +41,7 @@ def test_campaign_that_once_found_something(seed: int) -> None:
     101920: a member went out of the primary's view, and came back, before the primary had what it held; the member
     knew nothing of that, and threw away for the primary's sake what nobody else had.
     200048: a primary that ceased to serve and began again took the answer to an offer of before for one to now.
+    401220: as 101920, but the member was no owner any more: the primary said that it need not keep its copy.
     """
     print(run_cache_campaign(seed))
 
