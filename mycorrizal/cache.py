@@ -21,20 +21,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, wraps
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 from zlib import crc32
 
 from ._cache.definition import Definition, check_seconds
-from ._cache.entry import CLEAR_PREFIX, LOCK_PREFIX, NEVER, Entry
+from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.operations import Kind, Op, Result, Status
-from ._cache.placement import PARTITIONS, partition_of
-from ._cache.survey import Cursor
+from ._cache.placement import PARTITIONS
+from ._cache.survey import CLEAR_KEYS, Cursor
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
 from ._wire.lent import LEND_MIN, Lent
+from ._wire.value_guard import VALUE_BYTES_MAX
 from ._wire.values import Codecs, decode_held, encode_value
 from .exceptions import (
     CacheError,
@@ -44,14 +45,17 @@ from .exceptions import (
     OperationTimeout,
     ValueTooLarge,
 )
-from .leases import Computation, Lock
+from .leases import Computation, Lock, Patience, milliseconds
+from .mapping import ABSENT, CacheMapping
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SECONDS = 10.0
 _KEYS_AT_ONCE = 1024
-_LOCK_POLL = 30.0  # a lock's wait at the primary; then it is asked for again
+_OPS_AT_ONCE = 1 << 14  # of one caller under way: a quarter of what the machine takes of all
+_EXPECTED_MAX = 1 << 16  # bytes of an expected value that travel to be compared
+_VALUE_MAX = VALUE_BYTES_MAX - (1 << 20)  # with what travels beside it, a value fits into a message
 _MASK = PARTITIONS - 1
 
 
@@ -60,14 +64,7 @@ class _Unset:
         return "the cache's own"
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
 _UNSET: Final = _Unset()
-ABSENT: Final = _Absent()
-"""As the expected value of ``compare_and_set``: the key must not be there."""
 
 Ttl = float | None | _Unset
 
@@ -79,7 +76,7 @@ class Versioned(NamedTuple):
     version: int
 
 
-class Cache(MutableMapping[str, Any]):
+class Cache(CacheMapping):
     """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries."""
 
     def __init__(self, host: CacheHost, definition: Definition, codecs: Codecs) -> None:
@@ -202,7 +199,7 @@ class Cache(MutableMapping[str, Any]):
     def add(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> bool:
         """Write `key` if it is not there; return whether it was written. Blocks. Raises as ``set``.
 
-        Under partition both sides may write it, unless the cache has a ``quorum``.
+        Under partition both sides may write it; see ``quorum`` in docs/guarantees.md for when not.
         """
         return self._write(Kind.ADD, _raw(key), value, self._ms(ttl), timeout, "add").status == Status.OK
 
@@ -211,28 +208,37 @@ class Cache(MutableMapping[str, Any]):
     ) -> bool:
         """Write `key` if its value is `expected`; return whether it was written. Blocks. Raises as ``set``.
 
-        Linearizable while membership is stable; under partition both sides may write it, unless the cache has a
-        ``quorum``.
+        Linearizable while membership is stable; under partition both sides may write it, as with ``add``.
 
         Args:
             expected: the value, compared as it is encoded (two dicts are equal in the same order only); a
                 ``Versioned`` of ``get_versioned``, compared by its version; or ``ABSENT``.
         """
-        number, raw_expected = 0, None
+        raw, deadline = _raw(key), Deadline(timeout)
+        number, wanted = 0, None
         if isinstance(expected, Versioned):
             number = expected.version
+            if type(number) is not int or not 0 <= number < 1 << 63:
+                raise ConfigError("expected", f"{number!r:.80} is no version", hint="what get_versioned has returned")
         elif expected is not ABSENT:
-            raw_expected = self._encoded(expected)
-        result = self._write(
-            Kind.CAS, _raw(key), value, self._ms(ttl), timeout, "compare_and_set", number, raw_expected
-        )
-        return result.status == Status.OK
+            wanted = self._encoded(expected)
+        large = wanted is not None and len(wanted) > _EXPECTED_MAX
+        while True:
+            if large:  # compared here, and by its version there
+                found = self._one(Op(Kind.GET, raw), deadline.remaining(), "compare_and_set")
+                if found.value != wanted:
+                    return False
+                number = found.version
+            left, sent = deadline.remaining(), None if large else wanted
+            result = self._write(Kind.CAS, raw, value, self._ms(ttl), left, "compare_and_set", number, sent)
+            if not large or result.status == Status.OK:
+                return result.status == Status.OK
 
     def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> int:
         """Add `by` to the integer under `key`, 0 if it is not there; return the sum. Blocks. Raises as ``set``.
 
         An entry that is there keeps the time it has to live. Linearizable while membership is stable; under
-        partition each side counts for itself, and one count is lost, unless the cache has a ``quorum``.
+        partition each side counts for itself, and one count is lost, as with ``add``.
 
         Raises:
             NotACounter: the value is no integer, or the sum has more than 64 bits.
@@ -257,13 +263,27 @@ class Cache(MutableMapping[str, Any]):
         results = self._many([Op(Kind.DELETE, _raw(key)) for key in keys], timeout, "delete_many")
         return sum(result.status == Status.OK for result in results)
 
+    def take(self, key: str, timeout: float | None = _SECONDS) -> Any:
+        """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
+
+        As exclusive as ``compare_and_set``. Raises as ``set``.
+        """
+        raw, deadline = _raw(key), Deadline(timeout)
+        while True:
+            found = self._one(Op(Kind.GET, raw), deadline.remaining(), "take")
+            if found.value is None:
+                return ABSENT
+            gone = self._one(Op(Kind.CAS, raw, number=found.version), deadline.remaining(), "take")
+            if gone.status == Status.OK:
+                return decode_held(found.value, self._codecs)
+
     def __delitem__(self, key: str) -> None:
         if not self.delete(key):
             raise KeyError(key)
 
     def clear(self, timeout: float | None = _SECONDS) -> None:
         """Delete everything, locks too. Blocks. Raises as ``set_many``."""
-        self._many([Op(Kind.CLEAR, raw) for raw in _CLEAR_KEYS], timeout, "clear")
+        self._many([Op(Kind.CLEAR, raw) for raw in CLEAR_KEYS], timeout, "clear")
 
     # -- computing once --------------------------------------------------------------------------
 
@@ -300,7 +320,7 @@ class Cache(MutableMapping[str, Any]):
             check_seconds("refresh", refresh, zero=True)
             check_seconds("stale", stale, zero=True)
         entry = self._here(raw)
-        early = refresh + stale
+        early = float(refresh) + float(stale)
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
             return decode_held(entry.value, self._codecs)
         seconds = self._seconds(ttl)
@@ -308,9 +328,9 @@ class Cache(MutableMapping[str, Any]):
             check_seconds("negative_ttl", negative_ttl)
         check_seconds("lease", lease, zero=True)
         deadline = Deadline(timeout)
+        wait = Patience(deadline)
         while True:
-            wait = int(deadline.capped(_LOCK_POLL) * 1000)
-            op = Op(Kind.LEASE, raw, number=int(lease * 1000), wait=wait, early=int(early * 1000))
+            op = Op(Kind.LEASE, raw, number=int(float(lease) * 1000), wait=wait.milliseconds(), early=int(early * 1000))
             result = self._one(op, deadline.remaining(), "get_or_compute")
             if result.status == Status.OK and result.value is not None:
                 return decode_held(result.value, self._codecs)
@@ -318,9 +338,10 @@ class Cache(MutableMapping[str, Any]):
                 store = Computation(self, raw, result.number, seconds, stale, negative_ttl)
                 if result.value is None:
                     return store.run(compute, deadline)
-                self._host.background(partial(store.run, compute, Deadline(lease)))
+                if not self._host.background(partial(store.run, compute, Deadline(lease))):
+                    store.give_back()
                 return decode_held(result.value, self._codecs)
-            if deadline.passed:
+            if wait.over:
                 raise OperationTimeout(
                     f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",
                     hint="allow more time, or a shorter lease",
@@ -338,6 +359,7 @@ class Cache(MutableMapping[str, Any]):
             name: what keys begin with; the function's module and name if None. Change it when the function changes.
             options: of ``get_or_compute``.
         """
+        self._seconds(ttl)
 
         def decorate(function: _F) -> _F:
             prefix = name or f"{function.__module__}.{function.__qualname__}"
@@ -346,13 +368,12 @@ class Cache(MutableMapping[str, Any]):
                 parts = encode_value([arguments, sorted(named.items())], self._codecs).pack()
                 return f"{prefix}:{hashlib.blake2b(parts, digest_size=16).hexdigest()}"
 
+            @wraps(function)
             def wrapper(*arguments: Any, **named: Any) -> Any:
                 return self.get_or_compute(
                     key(*arguments, **named), lambda: function(*arguments, **named), ttl, **options
                 )
 
-            wrapper.__name__, wrapper.__doc__ = function.__name__, function.__doc__
-            wrapper.__qualname__, wrapper.__module__ = function.__qualname__, function.__module__
             wrapper.uncached, wrapper.key = function, key  # type: ignore[attr-defined]
             return wrapper  # type: ignore[return-value]
 
@@ -375,14 +396,14 @@ class Cache(MutableMapping[str, Any]):
         check_seconds("lease", lease, zero=True)
         raw = LOCK_PREFIX + _raw(name)
         deadline = Deadline(timeout)
+        wait = Patience(deadline)
         owner = self._host.name.encode()
         while True:
-            wait = int(deadline.capped(_LOCK_POLL) * 1000)
-            op = Op(Kind.LOCK, raw, value=owner, ttl=max(1, int(lease * 1000)), wait=wait)
+            op = Op(Kind.LOCK, raw, value=owner, ttl=milliseconds(lease), wait=wait.milliseconds())
             result = self._one(op, deadline.remaining(), "lock")
             if result.status == Status.OK:
                 return Lock(self, name, raw, result.version, lease)
-            if deadline.passed:
+            if wait.over:
                 holder = (result.value or b"?").decode("utf-8", "replace")
                 raise OperationTimeout(
                     f"the lock {name!r} is held by {holder}", node=holder, operation="lock",
@@ -412,7 +433,7 @@ class Cache(MutableMapping[str, Any]):
         return self._iterate(_SECONDS)
 
     def __len__(self) -> int:
-        """Return the number of entries in the whole cluster. Blocks."""
+        """Return the number of entries in the whole cluster, locks and what has just expired included. Blocks."""
         return sum(numbers.get("primary_entries", 0) for numbers in self.stats().values() if numbers)
 
     def __bool__(self) -> bool:
@@ -461,7 +482,7 @@ class Cache(MutableMapping[str, Any]):
     # -- inside ------------------------------------------------------------------------------------
 
     def _encoded(self, value: Any) -> bytes:
-        return encode_value(value, self._codecs).pack()
+        return encode_value(value, self._codecs, limit=_VALUE_MAX).pack()
 
     def _seconds(self, ttl: Ttl) -> float | None:
         seconds = self.definition.ttl if isinstance(ttl, _Unset) else ttl
@@ -471,14 +492,14 @@ class Cache(MutableMapping[str, Any]):
 
     def _ms(self, ttl: Ttl) -> int:
         seconds = self._seconds(ttl)
-        return 0 if seconds is None else max(1, int(seconds * 1000))
+        return 0 if seconds is None else milliseconds(seconds)
 
     def _write(
         self, kind: int, raw: bytes, value: Any, ttl: int, timeout: float | None, operation: str,
         number: int = 0, expected: bytes | None = None,
     ) -> Result:  # fmt: skip
         """Run an operation that writes `value`; a large one is lent to the loop, if it is to go to another agent."""
-        encoded = encode_value(value, self._codecs)
+        encoded = encode_value(value, self._codecs, limit=_VALUE_MAX)
         if encoded.size < LEND_MIN or not encoded.buffers or self._host.leads(self.name, raw):
             op = Op(kind, raw, 0, 0, encoded.pack(), ttl, number, 0, 0, expected)
             return self._one(op, timeout, operation)
@@ -489,10 +510,12 @@ class Cache(MutableMapping[str, Any]):
         return _checked(self._host.operate(self.name, (op,), timeout, operation)[0], operation)
 
     def _many(self, ops: list[Op], timeout: float | None, operation: str) -> list[Result]:
-        if not ops:
-            return []
-        outcomes = self._host.operate(self.name, ops, timeout, operation)
-        return [_checked(outcome, operation) for outcome in outcomes]
+        results: list[Result] = []
+        deadline = Deadline(timeout)
+        for some in range(0, len(ops), _OPS_AT_ONCE):
+            outcomes = self._host.operate(self.name, ops[some : some + _OPS_AT_ONCE], deadline.remaining(), operation)
+            results += [_checked(outcome, operation) for outcome in outcomes]
+        return results
 
 
 def _raw(key: str) -> bytes:
@@ -524,17 +547,3 @@ def _checked(outcome: Result | CacheError, operation: str) -> Result:
 def _count(counter: itertools.count[int]) -> int:
     """Return what a counter has counted, without counting."""
     return int(repr(counter)[6:-1])
-
-
-def _clear_keys() -> list[bytes]:
-    """Return a key for each partition."""
-    found: dict[int, bytes] = {}
-    number = 0
-    while len(found) < PARTITIONS:
-        raw = CLEAR_PREFIX + number.to_bytes(4, "big")
-        found.setdefault(partition_of(raw), raw)
-        number += 1
-    return [found[place] for place in range(PARTITIONS)]
-
-
-_CLEAR_KEYS = _clear_keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._cache.definition import check_seconds
+from ._cache.definition import SECONDS_MAX, check_seconds
 from ._cache.operations import Kind, Op, Status
 from ._runtime.deadline import Deadline
 from ._wire.values import decode_held
@@ -14,9 +14,36 @@ from .exceptions import CacheError, MycorrizalError, OperationTimeout, ValueTooL
 if TYPE_CHECKING:
     from .cache import Cache
 
-__all__ = ["Computation", "Lock"]
+__all__ = ["Computation", "Lock", "Patience", "milliseconds"]
 
 _SECONDS = 10.0
+_POLL_SECONDS = 30.0  # a wait at the primary; then it is asked again
+_ANSWER_SECONDS = 0.1
+
+
+def milliseconds(seconds: float) -> int:
+    """Return `seconds` as it travels: at least 1, and not in the type of a small NumPy number, which would overflow."""
+    return max(1, int(float(seconds) * 1000))
+
+
+class Patience:
+    """How long to wait at the primary for a lock or a lease, and when that was too long.
+
+    It ends a little before the deadline, so that the answer, who holds it, is here in time.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._spare = min(_ANSWER_SECONDS, deadline.capped(1.0) / 4)
+
+    def milliseconds(self) -> int:
+        """Return how long the next operation may wait."""
+        return max(0, int((self._deadline.capped(_POLL_SECONDS) - self._spare) * 1000))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no time to ask again."""
+        return self._deadline.capped(1.0) <= self._spare
 
 
 class Lock:
@@ -38,7 +65,7 @@ class Lock:
         """Hold it for `lease` seconds from now; return False if it is not held any more. Blocks. Raises as ``set``."""
         lease = self._lease if lease is None else lease
         check_seconds("lease", lease, zero=True)
-        op = Op(Kind.RENEW, self._raw, number=self.token, ttl=max(1, int(lease * 1000)))
+        op = Op(Kind.RENEW, self._raw, number=self.token, ttl=milliseconds(lease))
         return self._cache._one(op, timeout, "renew").status == Status.OK
 
     def release(self, timeout: float | None = _SECONDS) -> bool:
@@ -78,21 +105,23 @@ class Computation:
             value = compute()
             encoded = self._cache._encoded(value)
         except BaseException:
-            self._give_back()
+            self.give_back()
             raise
         ttl = self._ttl
         if value is None and self._negative_ttl is not None:
             ttl = self._negative_ttl
         elif ttl is not None:
-            ttl += self._stale
+            ttl = min(float(ttl) + self._stale, SECONDS_MAX)
         op = Op(Kind.SET, self._raw, value=encoded, number=self._token, ttl=self._cache._ms(ttl))
         try:
             self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
         except (CacheError, ValueTooLarge, OperationTimeout) as error:
             self._cache._host.note("cache.not_stored", error)  # the caller has what it wanted
+            if isinstance(error, ValueTooLarge):
+                self.give_back()
         return decode_held(encoded, self._cache._codecs)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Let the next one compute at once."""
         try:
             self._cache._one(Op(Kind.RETURN, self._raw, number=self._token), 1.0, "get_or_compute")

@@ -17,8 +17,8 @@ from .._runtime.deadline import Deadline, pause
 from .._runtime.sharing import Sharing
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache
-from ..config import RESERVED
-from ..exceptions import CacheConflict, MycorrizalError, UnknownCache
+from ..config import RESERVED, check_text
+from ..exceptions import CacheConflict, ConfigError, MycorrizalError, UnknownCache, ValueEncodeError
 from .cachemetrics import cache_metrics
 
 __all__ = ["ANNOUNCED", "Caches"]
@@ -48,12 +48,14 @@ class Caches:
 
         Raises:
             CacheConflict: another agent, or this one, has defined the name differently.
+            ConfigError: others cannot be told of it.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         known = self._open.get(definition.name)
         if known is not None:
             known.definition.refuse_conflict(definition, "this agent before")
             return known
+        definition = _as_told(definition)
         deadline = Deadline(timeout)
         machine = self._host.machine
         self._host.do(lambda now: machine.define(definition, now), deadline, "cache")
@@ -154,6 +156,20 @@ def _pack(definition: Definition) -> bytes:
     d = definition
     fields = [d.ttl, d.max_entries, d.max_bytes, d.replicas, d.near, d.read_backups, d.sync_backups, d.quorum]
     return encode_value(fields).pack()
+
+
+def _as_told(definition: Definition) -> Definition:
+    """Return `definition` as the others read it. Who they cannot read would hold a cache of its own."""
+    check_text("name", ANNOUNCED + definition.name, "features")
+    try:
+        told = _unpack(definition.name, _pack(definition))
+    except ValueEncodeError:
+        told = None
+    if told != definition:
+        raise ConfigError(
+            "cache", f"{definition} cannot be told to other agents", hint="use plain numbers, True and False"
+        )
+    return told
 
 
 def _unpack(name: str, record: bytes) -> Definition | None:

@@ -20,13 +20,14 @@ from .._cache.core import Call as CacheCall
 from .._cache.entry import Entry
 from .._cache.machine import Announced, CacheMachine, Job, Later
 from .._cache.near import Near
-from .._cache.operations import Op, Result
+from .._cache.operations import READS, Op, Result
+from .._cache.placement import PARTITIONS
 from .._cache.survey import Cursor
 from .._data.ports import Call, Received, Served
 from .._wire.frames import Status
 from .._wire.lent import Lent
 from .._wire.values import encode_value
-from ..exceptions import CacheError, MycorrizalError, OperationTimeout
+from ..exceptions import CacheError, MycorrizalError, NotRunningError, OperationTimeout, ServiceCrashed
 from . import clock
 from .deadline import Deadline
 from .quic.core import RESERVED, Core
@@ -42,6 +43,7 @@ _ASK, _TELL = RESERVED + "cache", RESERVED + "cache.notice"
 _NOTICE_SECONDS = 2.0
 _WALL_SECONDS = 60.0
 _GRACE_SECONDS = 1.0  # a caller waits so much longer than its operation, which always ends at its deadline
+_LOOK_SECONDS = 0.5  # how often who waits looks whether the loop thread is still there
 _FOREVER = 365.0 * 86400
 _JOBS_MAX = 16
 _OK = int(Status.OK)
@@ -77,6 +79,7 @@ class CacheHost:
         self._empty = encode_value(b"")
         core.system[_ASK] = self._asked
         core.system[_TELL] = self._told
+        core.at_end.append(self._hide)
 
     # -- callers (any thread) -----------------------------------------------------------------
 
@@ -93,10 +96,7 @@ class CacheHost:
         until = clock.now() + deadline.capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
         core.loop.submit(partial(self._begin, begin, ticket, until))
-        with core.pool.waiting():
-            if not ticket.wait(Deadline.at(until + _GRACE_SECONDS)):
-                raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
-        return ticket.result(operation)
+        return self._result(ticket, until, operation)
 
     def operate(
         self, cache: str, ops: Sequence[Op], timeout: float | None, operation: str, lent: Lent | None = None
@@ -104,17 +104,28 @@ class CacheHost:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
         core = self._core
         core.check(operation)
-        until = core.deadline(timeout).moment
-        if until is None:
-            until = clock.now() + _FOREVER
+        until = clock.now() + core.deadline(timeout).capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
         self._begun.append((cache, ops, ticket, until, lent))
         core.loop.submit(self._operate)
-        with core.pool.waiting():
-            if not ticket.wait(Deadline.at(until + _GRACE_SECONDS)):
-                raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
-        outcomes: list[Outcome] = ticket.result(operation)
+        try:
+            outcomes: list[Outcome] = self._result(ticket, until, operation)
+        except (OperationTimeout, NotRunningError, ServiceCrashed) as error:
+            error.indeterminate = any(op.kind not in READS for op in ops)
+            raise
         return outcomes
+
+    def _result(self, ticket: BlockingTicket, until: float, operation: str) -> Any:
+        """Wait for what completes `ticket`, for as long as there is a loop thread that may."""
+        core = self._core
+        until += _GRACE_SECONDS
+        with core.pool.waiting():
+            while not ticket.wait(Deadline.at(min(until, clock.now() + _LOOK_SECONDS))):
+                if not core.loop.service.alive and not ticket.done:
+                    raise core.refusal()
+                if clock.now() >= until and not ticket.done:
+                    raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
+        return ticket.result(operation)
 
     def lend(self, cache: str, op: Op, lent: Lent, timeout: float | None, operation: str) -> Outcome:
         """Run an operation whose value is `lent`. When it ends, however, that memory is the caller's again.
@@ -180,11 +191,11 @@ class CacheHost:
         self._core.count(counter)
         log.debug("! %s: %s: %s", self._core.name, counter, error)
 
-    def background(self, job: Callable[[], object]) -> None:
-        """Run `job` on a thread of its own; a few at a time, further ones are dropped and counted."""
+    def background(self, job: Callable[[], object]) -> bool:
+        """Run `job` on a thread of its own; a few at a time, further ones are dropped and counted (False)."""
         if len(self._jobs) >= _JOBS_MAX:
             self._core.count("cache.refreshes_dropped")
-            return
+            return False
 
         def run() -> None:
             try:
@@ -203,6 +214,8 @@ class CacheHost:
         except RuntimeError as exc:  # no thread is to be had
             ended()
             self.note("cache.refreshes_dropped", exc)
+            return False
+        return True
 
     def readable(self, cache: str) -> list[dict[bytes, Entry]]:
         """Return the tables by partition that any thread may read."""
@@ -237,6 +250,12 @@ class CacheHost:
         if begun:
             self.machine.operate_all([begun.popleft() for _ in range(len(begun))], now)
             self._pull(now)
+
+    def _hide(self) -> None:
+        """The last act: what is here grows old from now on, and nobody may read it any more."""
+        for space in self.machine.spaces():
+            space.readable[:] = [{}] * PARTITIONS
+            space.near.until[:] = [-math.inf] * PARTITIONS
 
     def _give_up(self, cache: str, lent: Lent, now: float) -> None:
         self.machine.give_up(cache, lent, now)

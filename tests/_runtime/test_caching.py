@@ -14,7 +14,9 @@ from mycorrizal._runtime.caching import CacheHost
 
 def host() -> tuple[CacheHost, Counter[str]]:
     counted: Counter[str] = Counter()
-    core: Any = SimpleNamespace(name="one", boot=b"boot-one", system={}, count=lambda name: counted.update([name]))
+    core: Any = SimpleNamespace(
+        name="one", boot=b"boot-one", system={}, at_end=[], count=lambda name: counted.update([name])
+    )
     return CacheHost(core), counted
 
 

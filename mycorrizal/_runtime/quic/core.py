@@ -74,6 +74,7 @@ class Core:
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
+        self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         self.pool = HandlerPool(
             name,
@@ -353,6 +354,8 @@ class Core:
             assert isinstance(error, MycorrizalError)
             self.machine.close(error, now)
         self.loop.drain_refused(now)
+        for act in self.at_end:
+            act()
         self.pool.stop()  # also where nobody joins: a plane that was dropped
         self.completions.stop()
         self._sock.close()
@@ -360,6 +363,8 @@ class Core:
     def abandon(self) -> None:
         """Close descriptors in a forked child, without a lock."""
         self.stopped = True
+        for act in self.at_end:
+            act()
         self.loop.abandon()
         self._sock.close()
 
