@@ -10,7 +10,9 @@ PAGE = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
 
 
 def test_tests_and_checks_that_the_page_names_exist() -> None:
-    sources = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    sources: dict[str, str] = {}  # of one name there are several
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        sources[path.name] = sources.get(path.name, "") + path.read_text("utf-8")
     everything = "\n".join(sources.values()) + (ROOT / "mycorrizal/simulation/cache_checkers.py").read_text("utf-8")
     names = re.findall(r"`(?:(\w+\.py)(?:::)?)?((?:test|check)_\w+)?(…)?`", PAGE)
     found = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mycorrizal._cache.operations import Kind, Op, Status
+from mycorrizal._cache.placement import partition_of
 from mycorrizal.exceptions import CacheOutcomeUnknown, CacheUnavailable
 from tests._cache.harness import Caches
 
@@ -39,6 +40,27 @@ def test_write_without_sync_backups_is_answered_before_the_backup_has_it() -> No
     caches.cluster.links.heal()
     caches.cluster.run(6.0)
     assert sorted(caches.holders(key)) == [0, 1]
+
+
+def test_backup_is_read_where_the_cache_says_so() -> None:
+    for allowed in (False, True):
+        caches = Caches(2, read_backups=allowed)
+        (key,) = caches.owned_by(0)
+        caches.set(0, key, b"v")
+        place = partition_of(key)
+        assert key in caches.space(0).readable[place]
+        assert (key in caches.space(1).readable[place]) is allowed
+
+
+def test_entry_whose_owners_die_together_is_gone() -> None:
+    caches = Caches(4)
+    caches.set(0, b"k", b"v")
+    owners = caches.owners(b"k")
+    for index in owners:
+        caches.cluster.crash(caches.nodes[index])
+    caches.cluster.run(2.0)
+    (left, _) = {0, 1, 2, 3} - set(owners)
+    assert caches.get(left, b"k") is None
 
 
 def test_delete_leaves_a_tombstone_on_all_owners() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mycorrizal._cache.core import Core
+from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.fill import Fill
 from mycorrizal._cache.handover import Handover
 from mycorrizal._cache.leases import Leases
@@ -50,6 +51,11 @@ def test_campaign_that_once_found_something(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_more_campaigns(seed: int) -> None:
     print(run_cache_campaign(seed))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_sync_backups_histories_are_linearizable_while_nobody_dies(seed: int) -> None:
+    run_cache_campaign(seed, kind="stable", definition=Definition("cache", sync_backups=False))
 
 
 def test_the_same_seed_is_the_same_campaign() -> None:
