@@ -222,6 +222,7 @@ class DataPlane:
             OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
             PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
             ValueEncodeError: `value` cannot be sent. ValueTooLarge: nor can it, or the answer.
+            RemoteProtocolError: the answer is no value, or needs a codec that is not registered here.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         core = self._blocking("request", node)
@@ -242,7 +243,7 @@ class DataPlane:
         if not done:
             raise late(core, call, name, timeout)
         status, received = ticket.result("request")
-        return answer(status, received, core.codecs, node, name)
+        return answer(core, status, received, node, name)
 
     def request_async(
         self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
@@ -256,7 +257,7 @@ class DataPlane:
 
         def finish(outcome: Any) -> Any:
             status, received = outcome
-            return answer(status, received, core.codecs, node, name)
+            return answer(core, status, received, node, name)
 
         future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
@@ -288,7 +289,7 @@ class DataPlane:
                     if not done:
                         raise late(core, call, name, timeout)
                     status, received = ticket.result("request_all")
-                    results[node] = answer(status, received, core.codecs, node, name)
+                    results[node] = answer(core, status, received, node, name)
                 except MycorrizalError as error:
                     results.errors[node] = error
         finally:

@@ -26,6 +26,7 @@ from mycorrizal import (
     PeerBusy,
     PeerUnreachable,
     RemoteError,
+    RemoteProtocolError,
     Request,
     UnknownHandler,
     ValueEncodeError,
@@ -428,6 +429,12 @@ def test_codecs_carry_own_types(pair: tuple[DataPlane, DataPlane]) -> None:
         carol.send("alice", "next", timeout=PATIENCE)
         assert alice.receive(PATIENCE).value == "next"
         assert alice.metrics()["values.bad"] == 1
+        dave.on_request("which")(lambda request: 1j)
+        alice.add_peer("dave", dave.address)
+        with pytest.raises(RemoteProtocolError, match="codec"):
+            alice.request("dave", "which", timeout=PATIENCE)
+        alice.peers()  # the loop has come to it
+        assert alice.metrics()["values.bad"] == alice.metrics()["offences.value"] == 2
 
 
 # -- peers and the end -----------------------------------------------------------------------

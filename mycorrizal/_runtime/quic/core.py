@@ -185,11 +185,8 @@ class Core:
 
     def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
         try:
-            value = request.value.decode(self.codecs)
-        except RemoteProtocolError as error:
-            self.submit(partial(self.machine.bad_value, request.sender, error))
-            return self._raised(error)
-        except BaseException as error:  # no memory for it, or a codec that would end the thread
+            value = self.decode(request.value, request.sender)
+        except BaseException as error:  # also: no memory for it, or a codec that would end the thread
             return self._raised(error)
         request.value = _NOTHING  # the value is the handler's alone
         left = None if request.deadline is None else request.deadline - now
@@ -262,6 +259,19 @@ class Core:
             return own
         left = own.remaining()
         return Deadline.at(outer) if left is None or clock.now() + left > outer else own
+
+    def decode(self, received: Received, sender: str) -> object:
+        """Return a value; one that is none is an offence of its sender.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        try:
+            return received.decode(self.codecs)
+        except RemoteProtocolError as error:
+            self.count("values.bad")
+            self.submit(partial(self.machine.bad_value, sender, error))
+            raise
 
     def ask(self, question: Callable[[], Any], operation: str) -> Any:
         """Return `question()`, asked on the loop thread."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..._data.ports import Received
 from ..._wire.frames import INLINE_MAX, Status, name_field
-from ..._wire.values import Codecs
 from ...exceptions import (
     ConfigError,
     MycorrizalError,
@@ -122,10 +120,9 @@ def take(core: Core, deadline: Deadline, progress: Progress | None) -> Message:
         try:
             if progress is not None and total:
                 progress(total, total)
-            return Message(sender, received.decode(core.codecs))
-        except RemoteProtocolError as error:
-            core.count("values.bad")
-            core.submit(partial(core.machine.bad_value, sender, error))
+            return Message(sender, core.decode(received, sender))
+        except RemoteProtocolError:
+            pass  # counted, and its sender is disconnected
         except BaseException:
             core.inbox.put_back(item, received.size)
             raise
@@ -181,12 +178,12 @@ def own(error: MycorrizalError, operation: str) -> MycorrizalError:
     return mine
 
 
-def answer(status: int, received: Received, codecs: Codecs, node: str, name: str) -> Any:
+def answer(core: Core, status: int, received: Received, node: str, name: str) -> Any:
     """Return the value of a response, or raise what it says. On the caller's thread."""
     if status == Status.OK:
-        return received.decode(codecs)
+        return core.decode(received, node)
     if status == Status.RAISED:
-        kind, text = _raised(received, codecs)
+        kind, text = _raised(core, received, node)
         raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation="request")
     if status == Status.UNKNOWN:
         raise UnknownHandler(
@@ -211,9 +208,9 @@ def answer(status: int, received: Received, codecs: Codecs, node: str, name: str
     raise PeerUnreachable(f"{node} is shutting down", node=node, operation="request")
 
 
-def _raised(received: Received, codecs: Codecs) -> tuple[str, str]:
+def _raised(core: Core, received: Received, node: str) -> tuple[str, str]:
     try:
-        match received.decode(codecs):
+        match core.decode(received, node):
             case [str(kind), str(text)]:
                 return kind, text
     except RemoteProtocolError:
