@@ -491,9 +491,11 @@ class DataPlane:
         core = self._core
         if core is not None and not core.guard.forked:
             deadline = Deadline(timeout)
-            core.close(deadline, _GRACE_SECONDS)
-            if self._follower is not None:
-                self._follower.close(deadline)
+            try:
+                core.close(deadline, _GRACE_SECONDS)
+            finally:
+                if self._follower is not None:
+                    self._follower.close(deadline)
 
     def __enter__(self) -> DataPlane:
         return self

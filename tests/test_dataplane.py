@@ -502,13 +502,35 @@ def test_interrupted_close_closes_all_the_same(
     def interrupted(deadline: object) -> None:
         raise KeyboardInterrupt
 
+    class Following:
+        closed = False
+
+        def close(self, deadline: object) -> None:
+            self.closed = True
+
+    following = Following()
+    monkeypatch.setattr(bob, "_follower", following)
     monkeypatch.setattr(bob._started, "_drain", interrupted)
     with pytest.raises(KeyboardInterrupt):
         bob.close()
     with pytest.raises(NotRunningError):
         bob.send("alice", 1)
+    assert following.closed
     bob.close()
     assert not bob._started.loop.service.alive
+
+
+def test_close_by_a_signal_handler_amid_close() -> None:
+    plane = DataPlane("carol", key=KEY)
+
+    def work() -> None:
+        with plane._started._closed:  # where the signal finds this thread
+            plane.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and not plane._started.loop.service.alive
 
 
 def test_planes_are_not_pickled() -> None:

@@ -225,6 +225,8 @@ class Peer:
                     hint="give peers={name: (host, port)} or add_peer(), or wait until it has joined",
                 )
             )
+            if not self.boot:  # nor was it ever: a slip of a caller's is not kept for ever
+                machine.peers.pop(self.name, None)
             return
         self.dialling = machine.add(machine.host.dial(address, self.name, now), self.name)
 

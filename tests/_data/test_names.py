@@ -347,6 +347,20 @@ def test_streams_of_users_in_virtual_time() -> None:
     assert a.machine.close(NotRunningError("closed"), world.now) is None  # type: ignore[func-returns-value]
 
 
+def test_names_that_nobody_has_are_not_remembered() -> None:
+    world, a, b = pair()
+    a.send("b", 1)
+    for number in range(50):
+        outcomes = [a.send(f"nobody {number}", 1)[1], a.request(f"nobody {number}")[1]]
+        assert all(isinstance(outcome.error, PeerUnreachable) for outcome in outcomes)
+    world.run(1.0)
+    assert set(a.machine.peers) == {"a", "b"}
+    world.run(100.0)
+    a.addresses.clear()
+    assert isinstance(a.send("b", 2)[1].error, PeerUnreachable)
+    assert set(a.machine.peers) == {"a", "b"}  # messages have been counted between these two
+
+
 def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mycorrizal._data.machine._PEERS_MAX", 3)
     raw = Raw().prove()

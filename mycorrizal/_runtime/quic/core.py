@@ -96,7 +96,7 @@ class Core:
         self._trust = trust
         self._quiet = QuietLog(log, name)
         self._pool_timer = False
-        self._closed = threading.Lock()
+        self._closed = threading.RLock()  # a signal handler may close what is being closed
         self._roll = reentry.owner("mycorrizal-quic")
         self._enrolled = False
         self.stopped = False
