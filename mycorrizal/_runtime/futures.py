@@ -20,6 +20,7 @@ from ..exceptions import MycorrizalError, NotRunningError, OperationCancelled, O
 from . import reentry
 from .counters import Counters
 from .deadline import Deadline
+from .lifecycle import ForkGuard
 from .service import Service
 
 __all__ = ["Completions", "PlaneFuture", "Waiter"]
@@ -94,6 +95,7 @@ class PlaneFuture(Future[T]):
         super().__init__()
         self._on_cancel = on_cancel
         self._waiting = waiting
+        self._guard = ForkGuard()
         self._claim = threading.Lock()  # whoever takes it ends this future; never released
 
     def claim(self) -> bool:
@@ -127,6 +129,7 @@ class PlaneFuture(Future[T]):
             OperationTimeout: not done in time; the call goes on.
             OperationCancelled: it was cancelled.
             ReentrantCallError: not done, and this thread is needed to get it done.
+            ForkedProcessError: not done, and never will be in this process.
             Exception: what the call failed with.
         """
         self._await("result", timeout)
@@ -154,6 +157,7 @@ class PlaneFuture(Future[T]):
     def _await(self, operation: str, timeout: float | None) -> None:
         if self.done():
             return
+        self._guard.check("future")
         deadline = Deadline(timeout)
         if not deadline.passed:
             reentry.refuse(operation)

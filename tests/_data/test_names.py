@@ -348,7 +348,7 @@ def test_streams_of_users_in_virtual_time() -> None:
 
 
 def test_names_that_nobody_has_are_not_remembered() -> None:
-    world, a, b = pair()
+    world, a, _ = pair()
     a.send("b", 1)
     for number in range(50):
         outcomes = [a.send(f"nobody {number}", 1)[1], a.request(f"nobody {number}")[1]]

@@ -11,6 +11,7 @@ import pytest
 from mycorrizal import ForkedProcessError, NotRunningError, ServiceCrashed
 from mycorrizal._runtime import lifecycle
 from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.futures import PlaneFuture
 from mycorrizal._runtime.service import Service
 
 
@@ -102,3 +103,13 @@ def test_fork_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert guard.forked
     with pytest.raises(ForkedProcessError, match="create a new one in the child"):
         guard.check("Memberlist")
+
+
+def test_child_does_not_wait_for_its_parents_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished, finished = PlaneFuture[int](), PlaneFuture[int]()
+    assert finished.settle(lambda: 1)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert finished.result() == 1
+    for wait in (unfinished.result, unfinished.exception):
+        with pytest.raises(ForkedProcessError, match="future"):
+            wait()
