@@ -3,7 +3,8 @@
 The server speaks first: a challenge rides with its handshake. The client's
 proof is bound to this TLS session, and its first frames follow right behind
 it, so the proof costs no round trip; the server reads nothing of them before
-the proof has held, and the client nothing before it is welcomed.
+the proof has held, and the client nothing before it is welcomed. Where TLS
+does not prove the server (``Trust.early``) nothing follows until then.
 """
 
 from __future__ import annotations

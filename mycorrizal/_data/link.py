@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Link"]
 
 _EARLY_MAX = 32 << 10
-"""Bytes of frames that a client sends before it is welcomed; a server holds no more of the unproven."""
+"""Bytes of frames that a client sends before it is welcomed, if TLS alone proves the server; a server holds no more
+of the unproven."""
 
 _LANE_MAX = 16 << 20
 """Bytes on the lane that a peer has not acknowledged, from which on its requests are answered BUSY."""
@@ -75,7 +76,7 @@ class Link:
         self._remote_lane = 3 if conn.dialled else 2
         self._reader = LaneReader()
         self._out: list[bytes] = []
-        self._early = _EARLY_MAX
+        self._early = _EARLY_MAX if machine.trust.early else 0
         self._next_call = 1
         self._wasted, self._wasted_at = 0.0, 0.0
 

@@ -51,6 +51,8 @@ class Trust(Protocol):
     What a proof is bound to comes from ``Host.binding`` and is not looked into here.
     """
 
+    @property
+    def early(self) -> bool: ...
     def offer(self) -> bytes: ...
     def prove(self, s: Any, offer: bytes) -> tuple[bytes, str]: ...
     def verify(self, s: Any, proof: bytes) -> str: ...
@@ -119,7 +121,8 @@ class Lender(Protocol):
     unsent stays unsent, and nothing that was changed while it was copied arrives.
     """
 
-    over: bool
+    @property
+    def over(self) -> bool: ...
 
 
 class Call:

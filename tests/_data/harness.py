@@ -56,6 +56,8 @@ class Outcome:
 class FakeTrust:
     """Proofs that say what they are bound to; ``keys`` are held, the first one proves."""
 
+    early = True
+
     def __init__(self, *keys: str) -> None:
         self.keys = list(keys) or ["k"]
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mycorrizal import ConfigError, DataConfig, MycorrizalError, OperationTimeout, PeerUnreachable
 from mycorrizal._runtime.quic import endpoint
@@ -20,7 +22,7 @@ from mycorrizal._wire.frames import Close
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.values import encode_value
 from mycorrizal.dataplane import DataPlane
-from tests._runtime.quic.authority import Authority
+from tests._runtime.quic.authority import CLIENT, Authority
 from tests.needs import lacks
 
 from .conftest import until
@@ -303,6 +305,32 @@ def test_nothing_of_the_payload_is_in_clear_on_the_wire(tshark: str, tmp_path: P
     assert "mycorrizal/1" in found
     assert not any("unmistakable" in word for word in found)
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("thief", [{"names": ("*.example.com",)}, {"uses": (CLIENT,)}], ids=["wildcard", "no server"])
+def test_server_that_tls_takes_and_we_do_not_hears_nothing(tmp_path: Path, thief: dict[str, Any]) -> None:
+    root, name = Authority(tmp_path), "b.example.com"
+    alice, bob = ([str(path) for path in root.issue(node)] for node in ("alice", name))
+    stolen = root.issue(name, **thief)
+    with (
+        DataPlane(name, certificates=(bob[0], bob[1], bob[2])) as b,
+        DataPlane("alice", certificates=(alice[0], alice[1], alice[2]), peers={name: b.address}) as a,
+    ):
+        heard: list[object] = []
+        b.on_request("tell")(lambda request: heard.append(request.value))
+        a.request(name, "tell", "to the real one")
+        a.remove_peer(name)
+        identity: Any = b._started._trust
+        private = load_pem_private_key(stolen.keyfile.read_bytes(), None)
+        chain = x509.load_pem_x509_certificates(stolen.certfile.read_bytes())
+        identity._identity = type(identity._identity)(private, chain, identity._identity.roots)
+        a.add_peer(name, b.address)
+        with pytest.raises(PeerUnreachable):
+            a.request(name, "tell", "secret")
+        with pytest.raises(PeerUnreachable):
+            a.send(name, "secret")
+        assert heard == ["to the real one"] and b.metrics()["inbox.messages"] == 0
+        assert a.metrics()["quic.not_proved"] == 2
 
 
 def test_with_certificates_an_address_alone_is_refused_and_nothing_else_happens(tmp_path: Path) -> None:

@@ -56,7 +56,14 @@ _SERVER = "mycorrizal server proof 1"
 
 
 class Trust(Protocol):
-    """What the QUIC plane asks about trust. Any thread; each call is short enough for the loop (≤ 1 ms)."""
+    """What the QUIC plane asks about trust. Any thread; each call is short enough for the loop (≤ 1 ms).
+
+    Attributes:
+        early: whether a server whose TLS has passed is the one that was dialled, so that it may have a client's
+            first frames before its answer.
+    """
+
+    early: bool
 
     def server_tls(self) -> ServerTls:
         """Return the certificate for the next accepted connection; connections that exist keep theirs."""
@@ -156,6 +163,8 @@ class _Ring:
 
 class KeyTrust(Trust):
     """Trust in whoever holds a key of the ring. Follows changes of the ring by itself. Any thread."""
+
+    early = True
 
     def __init__(self, keyring: Keyring, name: str, cluster: str, *, clock: Callable[[], float] = wall) -> None:
         """Derive everything for node `name`; about 1 ms a key.
