@@ -90,7 +90,7 @@ class Agent(Talking):
         advertise: ``host`` or ``host:port`` that others should dial.
         tags: what this agent says of itself: text to text, about 400 bytes in all.
         wire: ``"msgpack"`` where Go's memberlist, Serf or Consul are members too.
-        label: Go's label, with ``wire="msgpack"``; otherwise the cluster's name is the label.
+        label: Go's label, with ``wire="msgpack"`` only; otherwise the cluster's name is the label.
         config, data_config: further settings of membership and data plane. Name, wire, label and keys of `config`
             are replaced by the agent's.
         delegate: memberlist's delegate of your own; its five methods are yours. A ``SerfDelegate`` joins Serf; its
@@ -389,7 +389,7 @@ class Agent(Talking):
         try:
             parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
         except (CacheError, OperationTimeout, QueueFull) as error:
-            log.info("= %s: leaves before all it held was handed over: %s", parts.name, error)
+            log.warning("! %s: leaves before all that its caches hold was handed over: %s", parts.name, error)
         try:  # the others close their connections as soon as they hear that it leaves
             parts.sharing.settle(Deadline(deadline.capped(_SETTLE_MAX) / 2))
         except OperationTimeout as error:

@@ -38,7 +38,7 @@ class AgentSettings:
         quic_port: UDP port of the data plane; 0 picks a free one.
         advertise: IP literal, with or without a port, that others should dial.
         tags: what the node tells of itself.
-        wire, label: as in ``Config``; with ``wire="cbor"`` the label is the cluster's name, whatever stands here.
+        wire, label: as in ``Config``; with ``wire="cbor"`` the label is the cluster's name, and none may be given.
         insecure: whether to listen beyond loopback without a key.
         discover: whether to look for this user's agents on this host.
         control: whether to open the control sockets.

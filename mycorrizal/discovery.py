@@ -100,7 +100,7 @@ class Discovery:
         Idempotent; gives up after `timeout`, and does nothing in a forked child.
         """
         closing, self._finders = self._finders, {}
-        if closing and not self._fork.forked:
+        if not self._fork.forked:
             asked = {seed: finder for seed, finder in closing.items() if hasattr(finder, "close")}
             self._note(finders.ask_all(asked, lambda seed, finder, timeout: finder.close(), Deadline(timeout)))
 

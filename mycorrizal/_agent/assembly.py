@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._replica.outputs import EventReceived, Kept
@@ -136,7 +137,8 @@ class Assembly:
         core = self.plane._started
         serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
-        self.identity.change(dict(settings.tags))
+        tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
+        self.identity.change({**tags, **settings.tags})
         config = self._config(bind, key)
         self.sharing = Sharing(
             self.name, core.boot, self.identity.meta, gossip=settings.wire == "cbor",
@@ -158,7 +160,8 @@ class Assembly:
         self.caches = Caches(CacheHost(core), self.sharing, self.codecs)
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
-            self.rings = Rings(ring, self.memberlist.keyring, derive)
+            keep = None if settings.key is not None else partial(self.rundir.keep_key, settings.cluster)
+            self.rings = Rings(ring, self.memberlist.keyring, derive, keep)
 
     def _claim(self) -> Claim:
         settings, name = self.settings, self.settings.name
@@ -198,9 +201,11 @@ class Assembly:
         if base is None:
             make = Config.local if _is_loopback(bind) else Config.lan
             base = make(**{"suspicion_min_timeout": SUSPICION_SECONDS, **settings.config_fields})
-        label = settings.label if settings.label is not None else ""
-        if settings.wire == "cbor":
-            label = settings.cluster
+        label = settings.cluster
+        if settings.wire == "msgpack":
+            label = base.label if settings.label is None else settings.label
+        elif settings.label:
+            raise ConfigError("label", "is the cluster's name with wire='cbor'", hint="give cluster= instead")
         gossip = derivation(settings.wire, settings.cluster)(key) if key is not None else None
         changes: dict[str, Any] = {"wire": settings.wire, "label": label, "secret_key": gossip}
         if settings.advertised is not None:

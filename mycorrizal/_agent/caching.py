@@ -53,7 +53,7 @@ class Caches:
         """
         known = self._open.get(definition.name)
         if known is not None:
-            known.definition.refuse_conflict(definition, "this agent before")
+            definition.refuse_conflict(known.definition, "this agent before")
             return known
         definition = _as_told(definition)
         deadline = Deadline(timeout)

@@ -19,12 +19,18 @@ class Rings:
     """The keyrings of both planes, kept in step: the user's keys for QUIC, what is derived from them for gossip.
 
     Any thread; each ring's changes are single steps.
+
+    Args:
+        keep: takes the key in use, if agents that start later on this host have to find it.
     """
 
-    def __init__(self, data: Keyring, gossip: Keyring, derive: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, data: Keyring, gossip: Keyring, derive: Callable[[bytes], bytes], keep: Callable[[bytes], object] | None
+    ) -> None:
         self._data = data
         self._gossip = gossip
         self._derive = derive
+        self._keep = keep
 
     def keys(self) -> tuple[bytes, ...]:
         """Return the user's keys, the one in use first."""
@@ -34,12 +40,15 @@ class Rings:
         """Carry out ``add``, ``use`` or ``remove``.
 
         Raises:
-            ConfigError: a key of a wrong length, one that is not installed, or the one in use.
+            ConfigError: a key of a wrong length, one that is not installed, or the one in use; or it is in use now, and
+                cannot be kept for the agents that start later on this host.
         """
         if operation not in ("add", "use", "remove"):
             raise ConfigError("operation", f"{operation!r} is none", hint="add, use or remove")
         getattr(self._data, operation)(key)
         getattr(self._gossip, operation)(self._derive(key))
+        if operation == "use" and self._keep is not None:
+            self._keep(key)
 
 
 class Keys:

@@ -128,11 +128,23 @@ class RuntimeDir:
             raise ConfigError("runtime_dir", f"{path} is not a private file of {_KEY_BYTES} bytes", hint=hint)
         return key
 
+    def keep_key(self, cluster: str, key: bytes) -> None:
+        """Let ``shared_key`` return `key` from now on: the cluster uses another one.
+
+        Raises:
+            ConfigError: it cannot be written, or is not of 32 bytes.
+        """
+        path = self.path / f"{_cluster_tag(cluster)}.key"
+        if len(key) != _KEY_BYTES:
+            raise ConfigError("key", f"agents that meet on this host need one of {_KEY_BYTES} bytes, not {len(key)}")
+        try:
+            os.replace(_draft(path, key), path)
+        except OSError as exc:
+            raise _trouble("keep the key in", path, exc) from exc
+
     def _make_key(self, path: Path) -> None:
         """Let exactly one of several write it: a link never replaces, and shows the file whole or not at all."""
-        draft = path.with_suffix(f".{os.urandom(6).hex()}")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(os.urandom(_KEY_BYTES))
+        draft = _draft(path, os.urandom(_KEY_BYTES))
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -369,6 +381,14 @@ def _check(path: Path) -> None:
         raise ConfigError("runtime_dir", f"{path} is open to others (mode {mode:04o})", hint=f"chmod 700 {path}")
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
         raise ConfigError("runtime_dir", f"anybody may replace {path}: its parent has no sticky bit", hint=_HINT)
+
+
+def _draft(path: Path, key: bytes) -> Path:
+    """Return a new private file beside `path` with `key` in it."""
+    draft = path.with_suffix(f".{os.urandom(6).hex()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(key)
+    return draft
 
 
 def _trouble(what: str, path: Path, error: OSError) -> ConfigError:

@@ -272,7 +272,7 @@ def _settings_of(agent: dict[str, Any], path: str) -> _Layer:
             place = f"{path}, table [agent.data]"
             values = _fields_of(value, DataConfig, {f.name for f in fields(DataConfig)}, place)
             layer["data_config"] = _Given(DataConfig(**values), place)
-        elif name == "key_file" and isinstance(value, str):
+        elif name in ("key_file", "settings_file") and isinstance(value, str):
             _put(layer, name, os.path.join(os.path.dirname(path), os.path.expanduser(value)), where)
         else:
             _put(layer, name, value, where)

@@ -137,6 +137,20 @@ def test_who_comes_second_takes_the_key_of_the_first(place: RuntimeDir, monkeypa
     assert len(files(place)) == 1
 
 
+def test_another_key_is_kept_whole_and_private(place: RuntimeDir) -> None:
+    before, new = place.shared_key("c"), bytes(range(32))
+    assert before != new
+    for key in (new, new, before):
+        place.keep_key("c", key)
+        assert place.shared_key("c") == key
+    assert [stat.S_IMODE(path.stat().st_mode) for path in place.path.iterdir()] == [0o600]
+    with pytest.raises(ConfigError, match="32 bytes, not 16"):
+        place.keep_key("c", bytes(16))
+    with pytest.raises(ConfigError, match="keep the key"):
+        RuntimeDir(place.path / "gone", create=False).keep_key("c", new)
+    assert place.shared_key("c") == before
+
+
 @pytest.mark.parametrize("damage", ["short", "long", "open"])
 def test_a_key_that_is_none_is_an_error_without_the_key(place: RuntimeDir, damage: str) -> None:
     place.shared_key("c")

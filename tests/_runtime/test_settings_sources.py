@@ -275,6 +275,13 @@ def test_a_key_file_of_the_settings_is_beside_them(write: Write, here: Path) -> 
     refused({"config_file": path}, r"key_file: cannot read .*/sub/k: No such file or directory, in .*\[agent\]")
 
 
+def test_a_file_for_settings_is_beside_those_that_name_it(write: Write, here: Path) -> None:
+    (here / "sub").mkdir()
+    path = write('[agent]\nsettings_file = "kept.sqlite"', "sub/settings.toml")
+    assert load({"config_file": path}, {}).settings_file == os.path.join(os.path.dirname(path), "kept.sqlite")
+    assert load({"config_file": path}, {"MYCORRIZAL_SETTINGS_FILE": "here"}).settings_file == "here"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
 def test_a_key_that_others_can_read_is_refused(write: Write, mode: int) -> None:
     key = write(TEXT, "k", mode)

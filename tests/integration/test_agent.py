@@ -21,6 +21,7 @@ from mycorrizal import (
     NameInUse,
     NotRunningError,
     OperationTimeout,
+    SerfDelegate,
     SettingChange,
     UserEvent,
     ValueEncodeError,
@@ -385,6 +386,30 @@ def test_keys_are_rotated_on_all_agents(agents: Make) -> None:  # noqa: F811
     with pytest.raises(JoinError):
         Agent("carol", key=old, bind="127.0.0.1", join=["{}:{}".format(*alice.address)], join_timeout=1)
     agents("carol", key=new, bind="127.0.0.1", join=["{}:{}".format(*alice.address)]).wait_for(3)
+
+
+def test_a_label_of_its_own_is_refused_where_the_cluster_is_the_label() -> None:
+    with pytest.raises(ConfigError, match="cluster="):
+        Agent("alice", label="blue", bind="127.0.0.1")
+
+
+def test_the_key_of_a_host_is_found_by_who_comes_after_a_rotation(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    (old,), new = alice.keys.list(), bytes(range(32))
+    for step, key in ((alice.keys.add, new), (bob.keys.use, new), (alice.keys.remove, old)):
+        assert not step(key).errors
+    agents("carol").wait_for(3)
+
+
+def test_a_serf_delegate_keeps_its_tags_beside_those_of_the_agent(agents: Make) -> None:  # noqa: F811
+    one = {"wire": "msgpack", "insecure": True, "bind": "127.0.0.1"}
+    delegate = SerfDelegate(tags={"zone": "a", "role": "worker"})
+    alice = agents("alice", delegate=delegate, tags={"role": "judge"}, **one)
+    assert alice.tags == {"zone": "a", "role": "judge"}
+    assert delegate.tags["zone"] == "a" and delegate.tags["quic_port"]
+    alice.update_tags({"role": "none"})
+    assert alice.tags == {"role": "none"} and "zone" not in delegate.tags
 
 
 def test_health_and_metrics(agents: Make) -> None:  # noqa: F811

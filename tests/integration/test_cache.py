@@ -236,6 +236,8 @@ def test_misuse_is_told(team: list[Agent]) -> None:
         a.incr("x", 1 << 70)
     with pytest.raises(CacheConflict, match="replicas=2 here and with replicas=3|replicas=3 here and with replicas=2"):
         team[1].cache("misuse", replicas=3)
+    with pytest.raises(CacheConflict, match="replicas=3 here and with replicas=2 on this agent before"):
+        team[0].cache("misuse", replicas=3)
     assert team[0].cache("misuse") is a
     assert a and repr(a) == "<Cache 'misuse' on alice>"
 
