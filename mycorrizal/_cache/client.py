@@ -333,7 +333,7 @@ class Client:
 def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:
     """Return what attempts have in common that may travel in one message; the first is to whom."""
     op, job = attempt.op, attempt.job
-    if job.many:
+    if job.many and not (attempt.alone and op.kind == _GET):  # a read that had no room in the answer
         return owners[0], job
     if attempt.alone or op.wait or attempt.size > _SHARED_BYTES or job.lent is not None:
         return owners[0], attempt

@@ -45,6 +45,7 @@ from .core import Call, Core, Failure
 from .definition import Definition, Limits
 from .entry import Entry
 from .messages import (
+    ANSWER_BYTES,
     Answer,
     Message,
     Payload,
@@ -82,11 +83,12 @@ _NO_RESULT = Result(Status.BUSY)
 class Later:
     """In place of an answer: it comes out of ``replies_to_send``."""
 
-    __slots__ = ("left", "results", "sender")
+    __slots__ = ("left", "results", "sender", "size")
 
     def __init__(self, sender: str, count: int) -> None:
         self.sender = sender
         self.left = count
+        self.size = 0  # bytes of the values in it
         self.results: list[Result] = [_NO_RESULT] * count
 
 
@@ -310,8 +312,12 @@ class CacheMachine:
         for index, op in enumerate(ops):
 
             def done(result: Result, now: float, index: int = index) -> None:
-                if most and result.value is not None and len(result.value) > most:
-                    result = Result(Status.ALONE)
+                if result.value is not None and len(ops) > 1:
+                    size = len(result.value)
+                    if (most and size > most) or later.size + size > ANSWER_BYTES:
+                        result = Result(Status.ALONE)
+                    else:
+                        later.size += size
                 later.results[index] = result
                 later.left -= 1
                 if not later.left and answered_now:

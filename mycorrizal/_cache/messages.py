@@ -113,6 +113,9 @@ class Copy(NamedTuple):
 Offer = Copy
 
 
+ANSWER_BYTES = 8 << 20
+"""Bytes of values in an answer to many: half of what may stand in a header. The others are asked for alone."""
+
 BULK = 64 << 10
 """Bytes of a value from which a message is worth a walk that keeps large ones beside its header, uncopied."""
 
