@@ -26,7 +26,7 @@ from .operations import Op, Result
 from .placement import BITMAP_BYTES, PARTITIONS, from_bitmap
 from .versions import VERSION_MAX
 
-__all__ = ["Answer", "Copy", "Message", "Offer", "Payload", "Record", "Reply", "Request"]
+__all__ = ["Answer", "Copy", "Message", "Payload", "Record", "Reply", "Request"]
 
 RECORDS_MAX = 1 << 16
 """Most records, operations or partitions in one message."""
@@ -45,16 +45,15 @@ class Message(enum.IntEnum):
 
     OPERATE = 1  # milliseconds left, most bytes of a value in the answer (0: any), operations ... -> results ...
     REPLICATE = 2  # records -> indexes of those refused
-    CLAIM = 3  # bitmap -> [bitmap of those agreed to, copies]
-    PULL = 4  # partition, key -> [records, next key]
-    OFFER = 5  # offers -> bitmap of those wanted
-    PUSH = 6  # partition, session, last, records -> ok
+    CLAIM = 3  # bitmap -> copies, of those agreed to
+    PULL = 4  # partition, key -> records, next key, outcomes
+    OFFER = 5  # copies -> bitmaps of those refused and of those wanted
+    PUSH = 6  # partition, mark, first, last, ends, records, outcomes -> whether we have something newer
     RELEASE = 7  # bitmap: claim them, I have what you may not have
     SURPLUS = 8  # bitmap -> bitmap of those that may be dropped
     SYNCED = 9  # -> [synced, view]
     KEYS = 10  # partition, after, most -> [keys]
     STATS = 11  # -> map
-    CLEAR = 12  # partition, version -> ok
     INVALIDATE = 20  # notice: [partition, epoch, sequence, keys] ...
 
 
@@ -108,9 +107,6 @@ class Copy(NamedTuple):
     digest: int
     floor: int
     cleared: int
-
-
-Offer = Copy
 
 
 ANSWER_BYTES = 8 << 20

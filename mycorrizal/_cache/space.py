@@ -260,5 +260,3 @@ class Space:
             "outdated": store.counters.outdated,
             "partitions": sum(shard.serving for shard in self.shards),
         }
-
-
