@@ -255,7 +255,13 @@ class DataMachine:
         return Close.IDLE, "there is a connection already"
 
     def keys_changed(self, now: float) -> None:
-        """Close what was proved with a key that is no longer held."""
+        """Close what was proved with a key that is no longer held, and dial again what may be about to be."""
+        self._close_unheld(now)
+        for link in list(self.links.values()):
+            if link.conn.dialled and not link.ready:  # its TLS began with the old keys, and may take one of them
+                link.close(Close.TRY_AGAIN, "the keys have changed meanwhile", now)
+
+    def _close_unheld(self, now: float) -> None:
         for link in list(self.links.values()):
             if link.ready and not self.trust.holds(link.key_id):
                 self.host.count("quic.key_removed")
@@ -383,7 +389,7 @@ class DataMachine:
         delay = NEVER
         if now >= self._recheck:  # certificates expire without a word
             self._recheck = now + _RECHECK_SECONDS
-            self.keys_changed(now)
+            self._close_unheld(now)
         for link in list(self.links.values()):
             if link.state != "closed":
                 delay = min(delay, self._look_after(link, now))

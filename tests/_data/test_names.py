@@ -251,6 +251,20 @@ def test_removed_key_closes_what_was_proved_with_it() -> None:
     assert a.link("b").key_id == "new"
 
 
+def test_dial_under_way_begins_over_with_the_new_keys() -> None:
+    world, a, b = pair()
+    call, message = a.request("b", 1)[1], a.send("b", 2)[1]
+    (first,) = a.machine.links.values()
+    a.machine.keys_changed(world.now)
+    assert first.state == "closed"
+    world.run(2.0)
+    assert call.ok and message.ok and len(b.ran) == 1 and b.messages == [("a", 2)]
+    held = a.link("b")
+    a.machine.keys_changed(world.now)
+    world.run(1.0)
+    assert a.link("b") is held
+
+
 def test_server_opens_no_stream_before_the_client_is_known_to_listen() -> None:
     """A stream may overtake the welcome, and would then look like one of a server that has proved nothing."""
     raw = Raw()
