@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 
 from . import clock
 
@@ -48,7 +49,10 @@ class QuietLog:
         self._lock = threading.RLock()
 
     def warning(self, kind: str, message: str, *args: object) -> bool:
-        """Log `message` unless one of this `kind` was logged lately; return whether it was."""
+        """Log `message` unless one of this `kind` was logged lately; return whether it was.
+
+        Raises nothing: a logging handler of the user's that fails must not end the thread that had something to say.
+        """
         with self._lock:
             now = clock.now()
             last, silent = self._last.get(kind, (None, 0))
@@ -59,5 +63,6 @@ class QuietLog:
                 self._last.clear()
             self._last[kind] = (now, 0)
         more = f" ({silent} more like it were not logged)" if silent else ""
-        self._log.warning("! %s: " + message + more, self._node, *args)
+        with suppress(Exception):
+            self._log.warning("! %s: " + message + more, self._node, *args)
         return True

@@ -43,6 +43,20 @@ def test_a_kind_is_logged_once_an_interval(monkeypatch: pytest.MonkeyPatch, capl
     assert caplog.messages[-1] == "! alice: queue of bob (2 more like it were not logged)"
 
 
+def test_a_handler_that_fails_is_nobody_elses_trouble() -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ConnectionError
+
+    log = logging.getLogger("mycorrizal.test")
+    failing = Failing()
+    log.addHandler(failing)
+    try:
+        assert QuietLog(log, "alice").warning("full", "queue of %s", "bob")
+    finally:
+        log.removeHandler(failing)
+
+
 def test_kinds_are_bounded() -> None:
     quiet = QuietLog(logging.getLogger("mycorrizal.test"), "alice")
     for index in range(1000):
