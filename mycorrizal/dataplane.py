@@ -398,7 +398,7 @@ class DataPlane:
         """Forget a peer's address, close its connections, and end its calls now. Any thread."""
         core = self._running("remove_peer")
         self._directory.remove(name)
-        core.submit(partial(core.machine.peer_down, name, why))
+        core.submit(partial(core.machine.peer_down, name, why, hint="add_peer() makes it known again"))
 
     def connect(self, address: Address, timeout: float | None = 10.0) -> str:
         """Dial an address whose name is not known; return the name, which is a peer from now on. Blocks.

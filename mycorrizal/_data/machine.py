@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections import deque
 
 from .._wire.frames import Close, Frame, Limits
+from ..config import check_name
 from ..dataconfig import DataConfig
-from ..exceptions import MycorrizalError, NotRunningError, PeerBusy, PeerUnreachable, QueueFull, ValueTooLarge
+from ..exceptions import (
+    ConfigError,
+    MycorrizalError,
+    NotRunningError,
+    PeerBusy,
+    PeerUnreachable,
+    QueueFull,
+    ValueTooLarge,
+)
 from ..types import Address, PeerInfo
 from .channel import OutMessage
 from .flows import Budget
@@ -29,6 +38,8 @@ _PEERS_MAX = 1 << 16
 """Names that are remembered. Each is one of our own, a member's, or was claimed by a holder of the key."""
 
 _RECHECK_SECONDS = 60.0
+
+_SEE_MEMBERS = "membership has it; see members()"
 
 _CHALLENGE_SECONDS, _CHALLENGE_COUNTS = 1.0, 5.0
 """How long the holder of a name has to answer when another process claims it, and how long the question counts."""
@@ -212,6 +223,10 @@ class DataMachine:
         Anyone with the key can claim any name, as in memberlist; but a second
         process does not displace one that still answers.
         """
+        try:
+            check_name(name)
+        except ConfigError:
+            return Close.WRONG_NAME, "no node may have such a name"  # it stands in logs, and in the user's terminal
         if name == self.host.name:
             self.host.count("quic.name_conflicts")
             return Close.NAME_TAKEN, "this is my own name"
@@ -315,12 +330,12 @@ class DataMachine:
                     return value.reader.received, value.size
         return None
 
-    def peer_down(self, name: str, why: str, now: float) -> None:
-        """Membership declares `name` dead, or it has left: its calls end now."""
+    def peer_down(self, name: str, why: str, now: float, *, hint: str | None = _SEE_MEMBERS) -> None:
+        """Membership declares `name` dead, or it has left, or the user removes it: its calls end now."""
         peer = self.peers.get(name)
         if peer is not None and name != self.host.name:
             self.now = now
-            peer.down(PeerUnreachable(f"{name} {why}", node=name, hint="membership has it; see members()"), now)
+            peer.down(PeerUnreachable(f"{name} {why}", node=name, hint=hint), now)
 
     def peer_changed(self, name: str) -> None:
         """The address of `name` is new: do not wait for the back-off."""

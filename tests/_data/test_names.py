@@ -375,6 +375,13 @@ def test_names_that_nobody_has_are_not_remembered() -> None:
     assert set(a.machine.peers) == {"a", "b"}  # messages have been counted between these two
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "a/b", " "])
+def test_names_that_no_node_may_have(name: str) -> None:
+    raw = Raw(name=name)
+    raw.say(raw.proof())
+    assert raw.code == Close.WRONG_NAME and set(raw.node.machine.peers) == {"b"}
+
+
 def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mycorrizal._data.machine._PEERS_MAX", 3)
     raw = Raw().prove()
