@@ -133,7 +133,7 @@ class InValue:
         granted: whether it counts in the budget.
     """
 
-    __slots__ = ("body", "granted", "kind", "last", "limit", "on_grant", "reader", "since", "size")
+    __slots__ = ("body", "granted", "kind", "last", "limit", "on_grant", "owner", "reader", "since", "size")
 
     def __init__(self, kind: int, body: bytes, size: int, now: float) -> None:
         self.kind = kind
@@ -142,6 +142,7 @@ class InValue:
         self.reader = ValueReader(size)
         self.limit = min(size, BULK_INITIAL)
         self.granted = False
+        self.owner: object = None  # of the budget: the peer
         self.last = self.since = now
         self.on_grant: Callable[[], None] = _nothing
 
@@ -176,21 +177,26 @@ class InValue:
 
 
 class Budget:
-    """Memory for large values that are arriving, from all peers together; first come, first served."""
+    """Memory for large values that are arriving, from all peers together. Who holds least is served first.
+
+    One peer gets half of it, or a single value, so that one that is slow, or means to be, does not have it all.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._waiting: OrderedDict[InValue, None] = OrderedDict()
+        self._held: dict[object, int] = {}
+        self._waiting: dict[object, OrderedDict[InValue, None]] = {}  # by owner, none of them empty
 
     @property
     def wanted(self) -> bool:
         """Whether values wait for room."""
         return bool(self._waiting)
 
-    def ask(self, value: InValue) -> None:
-        """Call ``value.on_grant`` now or once there is room."""
-        self._waiting[value] = None
+    def ask(self, value: InValue, owner: object) -> None:
+        """Call ``value.on_grant`` now or once there is room; `owner` is the peer that sends it."""
+        value.owner = owner
+        self._waiting.setdefault(owner, OrderedDict())[value] = None
         self._serve()
 
     def drop(self, value: InValue) -> None:
@@ -199,18 +205,31 @@ class Budget:
         if value.granted:
             value.granted = False
             self.used -= value.size
+            left = self._held.pop(value.owner) - value.size
+            if left:
+                self._held[value.owner] = left
         else:
-            self._waiting.pop(value, None)
+            self._leave(value)
         self._serve()
+
+    def _leave(self, value: InValue) -> None:
+        waiting = self._waiting.get(value.owner)
+        if waiting is not None:
+            waiting.pop(value, None)
+            if not waiting:
+                del self._waiting[value.owner]
 
     def _serve(self) -> None:
         while self._waiting:
-            value = next(iter(self._waiting))
-            if self.used and self.used + value.size > self.limit:
+            owner = min(self._waiting, key=lambda owner: self._held.get(owner, 0))
+            value = next(iter(self._waiting[owner]))
+            held = self._held.get(owner, 0)
+            if (self.used and self.used + value.size > self.limit) or (held and held + value.size > self.limit // 2):
                 return
-            del self._waiting[value]
+            self._leave(value)
             value.granted = True
             self.used += value.size
+            self._held[owner] = held + value.size
             value.on_grant()
 
 

@@ -67,17 +67,24 @@ def test_budget_in_any_order(seed: int) -> None:
     budget = Budget(1000)
     granted: list[InValue] = []
     waiting: list[InValue] = []
+
+    def held(owner: object) -> int:
+        return sum(value.size for value in granted if value.owner == owner)
+
     for _ in range(300):
         if rng.random() < 0.5:
             value = InValue(Frame.MESSAGE, b"", rng.choice((10, 400, 999, 5000)), 0.0)
 
             def grant(value: InValue = value) -> None:
-                assert waiting[0] is value, "not in order"
-                granted.append(waiting.pop(0))
+                assert next(other for other in waiting if other.owner == value.owner) is value, "not in order"
+                waiting.remove(value)
+                assert held(value.owner) <= min((held(other.owner) for other in waiting), default=1 << 60)
+                assert not held(value.owner) or held(value.owner) + value.size <= 500
+                granted.append(value)
 
             value.on_grant = grant
             waiting.append(value)
-            budget.ask(value)
+            budget.ask(value, rng.randrange(3))
         elif granted and rng.random() < 0.7:
             budget.drop(granted.pop(rng.randrange(len(granted))))
         elif waiting:

@@ -333,7 +333,7 @@ def test_values_announced_and_never_sent() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-    assert raw.node.machine.budget.used == 1 << 30
+    assert raw.node.machine.budget.used == 1 << 29
     statuses = [parse_response(body)[1] for kind, body in raw.heard() if kind == Frame.RESPONSE]
     assert statuses == [Status.BUSY] * 19
     for _ in range(16):
@@ -361,6 +361,17 @@ def test_a_slow_value_loses_its_memory_only_to_others(wanted: bool) -> None:
     assert raw.conn.stops == ({6: Close.STALLED} if wanted else {})
     assert raw.code is other.code is None
     assert [kind for kind, _ in other.heard()] == [Frame.GRANT] * wanted
+
+
+def test_one_peer_does_not_hold_the_memory_of_all() -> None:
+    """It sends much at a time, and just fast enough."""
+    raw = Raw(DataConfig(bulk_memory=4 << 20)).prove()
+    other = Raw(name="n", node=raw.node).prove()
+    for stream in range(6, 46, 4):
+        raw.value(stream, Frame.REQUEST, request_body(stream, 0) + name_field("echo"), 1 << 20)
+    assert [kind for kind, _ in raw.heard()] == [Frame.GRANT] * 2
+    other.value(6, Frame.MESSAGE, message_body(1), 1 << 20)
+    assert [kind for kind, _ in other.heard()] == [Frame.GRANT]
 
 
 def test_the_end_of_a_connection_frees_the_budget_for_others() -> None:
