@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import pickle
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -162,35 +158,6 @@ def test_what_a_handler_raises_arrives_with_type_and_text(pair: tuple[DataPlane,
     assert "Traceback" not in str(caught.value)
 
 
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise KeyboardInterrupt
-
-
-class Stuttering(str):
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        raise LookupError(encoding)
-
-
-class Odd(BaseException):
-    def __str__(self) -> str:
-        return Stuttering("text")
-
-
-@pytest.mark.parametrize("error", [SystemExit(3), Mute(), Odd(), RecursionError(), Exception("\ud800" * 100_000)])
-def test_whatever_a_handler_raises_is_answered(pair: tuple[DataPlane, DataPlane], error: BaseException) -> None:
-    alice, bob = pair
-
-    @bob.on_request("fail")
-    def fail(request: Request) -> None:
-        raise error
-
-    with pytest.raises(RemoteError) as caught:
-        alice.request("bob", "fail", timeout=PATIENCE)
-    assert caught.value.type == type(error).__name__
-    assert bob.metrics().get("handler.faults", 0) == 0
-
-
 def test_answer_that_cannot_be_sent_is_an_error_of_the_handler(pair: tuple[DataPlane, DataPlane]) -> None:
     alice, bob = pair
     bob.on_request("odd")(lambda request: object())
@@ -264,74 +231,6 @@ def test_request_all_brings_what_came_and_why_the_rest_did_not(pair: tuple[DataP
     assert list(results.errors) == ["dave"] and isinstance(results.errors["dave"], PeerUnreachable)
 
 
-def test_request_all_asks_each_node_once_and_leaves_nothing_open(pair: tuple[DataPlane, DataPlane]) -> None:
-    alice, bob = pair
-    asked = itertools.count(1)
-    bob.on_request("count")(lambda request: next(asked))
-    assert alice.request_all(["bob"] * 5, "count", timeout=PATIENCE) == {"bob": 1}
-    assert alice.request_all([], "count") == {}
-    go = threading.Event()
-    bob.on_request("slow")(lambda request: go.wait(PATIENCE))
-
-    def names() -> Iterator[str]:
-        yield "bob"
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        alice.request_all(names(), "slow", timeout=None)
-    assert alice.peers()[0].calls == 0
-    go.set()
-
-
-@pytest.mark.parametrize("node", [None, 5, b"bob", ["bob"]])
-def test_what_is_no_name_is_the_callers_error_only(pair: tuple[DataPlane, DataPlane], node: Any) -> None:
-    alice, _ = pair
-    calls: list[Callable[[], object]] = [
-        lambda: alice.send(node, 1),
-        lambda: alice.send_async(node, 1),
-        lambda: alice.request(node, "id"),
-        lambda: alice.request_async(node, "id"),
-        lambda: alice.request_all([node], "id"),
-        lambda: alice.open_stream(node, "id"),
-        lambda: alice.send_file(node, io.BytesIO()),
-    ]
-    for call in calls:
-        with pytest.raises(TypeError):
-            call()
-    alice.send("bob", 1, timeout=PATIENCE)
-    assert [peer.name for peer in alice.peers()] == ["bob"]
-
-
-@pytest.mark.parametrize("timeout", [float("-inf"), -1e308, -1, 0])
-def test_time_that_is_up_already(pair: tuple[DataPlane, DataPlane], timeout: float) -> None:
-    alice, bob = pair
-    bob.on_request("id")(lambda request: request.value)
-    alice.send("bob", "before", timeout=PATIENCE)
-    with pytest.raises(OperationTimeout):
-        alice.request("bob", "id", 1, timeout=timeout)
-    with pytest.raises(OperationTimeout):
-        alice.send("bob", 1, timeout=timeout)
-    with pytest.raises(OperationTimeout):
-        alice.receive(timeout)
-    patience: Any = Decimal(PATIENCE)
-    assert alice.request("bob", "id", 2, timeout=patience) == 2
-
-
-def test_send_said_to_be_unsent_never_arrives(pair: tuple[DataPlane, DataPlane]) -> None:
-    alice, bob = pair
-    alice.send("bob", -1, timeout=PATIENCE)
-    unsent = set()
-    for number in range(100):
-        try:
-            alice.send("bob", number, timeout=0)
-        except OperationTimeout as error:
-            if not error.indeterminate:
-                unsent.add(number)
-    alice.send("bob", 100, timeout=PATIENCE)
-    arrived = {message.value for message in itertools.takewhile(lambda m: m.value != 100, bob.messages())}
-    assert unsent and not unsent & arrived
-
-
 def test_timeout_after_sending_is_indeterminate_and_frees_the_call(pair: tuple[DataPlane, DataPlane]) -> None:
     alice, bob = pair
     go = threading.Event()
@@ -379,41 +278,6 @@ def test_progress_is_told_on_the_callers_thread(pair: tuple[DataPlane, DataPlane
     assert told[-1][0] == told[-1][1] >= 4 << 20
     assert all(own for _, _, own in told)
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-
-
-def test_message_that_could_not_be_handed_over_is_the_next() -> None:
-    codecs = Codecs()
-    interrupts: list[BaseException] = [KeyboardInterrupt()]
-
-    def decode(value: object) -> complex:
-        if interrupts:
-            raise interrupts.pop()
-        return 1j
-
-    def refuse(done: int, total: int) -> None:
-        raise ZeroDivisionError
-
-    codecs.register(complex, "complex", lambda z: 0, decode)
-    with DataPlane("carol", key=KEY, codecs=codecs) as carol:
-        carol.send("carol", 1j)
-        carol.send("carol", bytes(1 << 20))
-        with pytest.raises(KeyboardInterrupt):
-            carol.receive(PATIENCE)
-        assert carol.receive(PATIENCE).value == 1j
-        with pytest.raises(ZeroDivisionError):
-            carol.receive(PATIENCE, progress=refuse)
-        assert carol.receive(PATIENCE).value == bytes(1 << 20)
-        assert carol.metrics()["inbox.bytes"] == 0
-
-
-def test_codec_that_ends_threads_is_answered() -> None:
-    codecs = Codecs()
-    codecs.register(complex, "complex", lambda z: 0, lambda value: sys.exit())
-    with DataPlane("carol", key=KEY, codecs=codecs) as carol:
-        carol.on_request("id")(lambda request: request.value)
-        with pytest.raises(RemoteError) as caught:
-            carol.request("carol", "id", 1j, timeout=PATIENCE)
-        assert caught.value.type == "SystemExit"
 
 
 def test_codecs_carry_own_types(pair: tuple[DataPlane, DataPlane]) -> None:
@@ -491,46 +355,6 @@ def test_close_is_final_and_idempotent(pair: tuple[DataPlane, DataPlane]) -> Non
     assert "closed" in repr(bob)
     with pytest.raises(PeerUnreachable):
         alice.request("bob", "x", timeout=PATIENCE)
-
-
-def test_interrupted_close_closes_all_the_same(
-    pair: tuple[DataPlane, DataPlane], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alice, bob = pair
-    alice.send("bob", 1, timeout=PATIENCE)
-
-    def interrupted(deadline: object) -> None:
-        raise KeyboardInterrupt
-
-    class Following:
-        closed = False
-
-        def close(self, deadline: object) -> None:
-            self.closed = True
-
-    following = Following()
-    monkeypatch.setattr(bob, "_follower", following)
-    monkeypatch.setattr(bob._started, "_drain", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        bob.close()
-    with pytest.raises(NotRunningError):
-        bob.send("alice", 1)
-    assert following.closed
-    bob.close()
-    assert not bob._started.loop.service.alive
-
-
-def test_close_by_a_signal_handler_amid_close() -> None:
-    plane = DataPlane("carol", key=KEY)
-
-    def work() -> None:
-        with plane._started._closed:  # where the signal finds this thread
-            plane.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert not thread.is_alive() and not plane._started.loop.service.alive
 
 
 def test_planes_are_not_pickled() -> None:

@@ -91,14 +91,15 @@ class HandlerPool:
 
     # -- the loop thread ----------------------------------------------------------------
 
-    def submit(self, job: Callable[[], None]) -> bool:
-        """Queue `job`; False if the pool is full, or has ended. Never blocks.
+    def submit(self, job: Callable[[], None], leave: int = 0) -> bool:
+        """Queue `job`; False if the pool is full, but for `leave` places in its queue, or has ended. Never blocks.
 
         ``tick`` must be called later in the same turn. Costs an append and at most the release of a lock, except
         when the first thread has to be started.
         """
         jobs = self._jobs
-        if self._stopping or (len(jobs) >= self._queue and len(jobs) >= self._queue + self._free()):
+        most = self._queue - leave
+        if self._stopping or (len(jobs) >= most and len(jobs) >= most + self._free()):
             self._counters.add(f"{self._kind}.refused")
             return False
         jobs.append(job)

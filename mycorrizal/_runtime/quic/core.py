@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..._data.link import Link
 from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
 from ..._wire.frames import Close, Status
@@ -126,11 +127,14 @@ class Core:
             self.loop.calls += 1
             system(request)
             return True
-        return self.run(partial(self._handle, request))
+        queue = self.config.handler_queue
+        # Whose requests would fill half of the queue leaves the last quarter of it to others.
+        greedy = isinstance(request.link, Link) and len(request.link.served) > queue // 2
+        return self.run(partial(self._handle, request), queue // 4 if greedy else 0)
 
-    def run(self, job: Callable[[], None]) -> bool:
-        """Have a handler's thread run `job`; False if there is no room. Loop thread."""
-        if not self.pool.submit(job):
+    def run(self, job: Callable[[], None], leave: int = 0) -> bool:
+        """Have a handler's thread run `job`; False if there is no room, or only `leave` places. Loop thread."""
+        if not self.pool.submit(job, leave):
             return False
         self.loop.calls += 1
         if not self._pool_timer:

@@ -1,0 +1,222 @@
+"""Calls with odd arguments, in odd states, and handlers that do odd things. Two planes in one process."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from mycorrizal import (
+    Codecs,
+    DataConfig,
+    DataPlane,
+    NotRunningError,
+    OperationTimeout,
+    PeerBusy,
+    RemoteError,
+    Request,
+)
+
+from .couple import KEY, SECONDS, Pair
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY) as bob:
+        alice.add_peer("bob", bob.address)
+        yield Pair(alice, bob)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Stuttering(str):
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        raise LookupError(encoding)
+
+
+class Odd(BaseException):
+    def __str__(self) -> str:
+        return Stuttering("text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Mute(), Odd(), RecursionError(), Exception("\ud800" * 100_000)])
+def test_whatever_a_handler_raises_is_answered(pair: Pair, error: BaseException) -> None:
+    alice, bob = pair
+
+    @bob.on_request("fail")
+    def fail(request: Request) -> None:
+        raise error
+
+    with pytest.raises(RemoteError) as caught:
+        alice.request("bob", "fail", timeout=SECONDS)
+    assert caught.value.type == type(error).__name__
+    assert bob.metrics().get("handler.faults", 0) == 0
+
+
+def test_one_peer_does_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:
+    alice, _ = pair
+    go = threading.Event()
+    with DataPlane("busy", key=KEY, config=DataConfig(handlers=1, handler_queue=8)) as busy:
+        busy.on_request("slow")(lambda request: go.wait(SECONDS))
+        with DataPlane("greedy", key=KEY, peers={"busy": busy.address}) as greedy:
+            alice.add_peer("busy", busy.address)
+            many = [greedy.request_async("busy", "slow", timeout=SECONDS) for _ in range(20)]
+            refused = [future for future in many[9:] if isinstance(future.exception(SECONDS), PeerBusy)]
+            assert len(refused) == 11
+            late = alice.request_async("busy", "slow", timeout=SECONDS)
+            alice.connect(busy.address)
+            go.set()
+            assert late.result(SECONDS) is True
+            assert sum(future.exception(SECONDS) is None for future in many) in (7, 8)
+
+
+def test_request_all_asks_each_node_once_and_leaves_nothing_open(pair: Pair) -> None:
+    alice, bob = pair
+    asked = itertools.count(1)
+    bob.on_request("count")(lambda request: next(asked))
+    assert alice.request_all(["bob"] * 5, "count", timeout=SECONDS) == {"bob": 1}
+    assert alice.request_all([], "count") == {}
+    go = threading.Event()
+    bob.on_request("slow")(lambda request: go.wait(SECONDS))
+
+    def names() -> Iterator[str]:
+        yield "bob"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        alice.request_all(names(), "slow", timeout=None)
+    assert alice.peers()[0].calls == 0
+    go.set()
+
+
+@pytest.mark.parametrize("node", [None, 5, b"bob", ["bob"]])
+def test_what_is_no_name_is_the_callers_error_only(pair: Pair, node: Any) -> None:
+    alice, _ = pair
+    calls: list[Callable[[], object]] = [
+        lambda: alice.send(node, 1),
+        lambda: alice.send_async(node, 1),
+        lambda: alice.request(node, "id"),
+        lambda: alice.request_async(node, "id"),
+        lambda: alice.request_all([node], "id"),
+        lambda: alice.open_stream(node, "id"),
+        lambda: alice.send_file(node, io.BytesIO()),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
+    alice.send("bob", 1, timeout=SECONDS)
+    assert [peer.name for peer in alice.peers()] == ["bob"]
+
+
+@pytest.mark.parametrize("timeout", [float("-inf"), -1e308, -1, 0])
+def test_time_that_is_up_already(pair: Pair, timeout: float) -> None:
+    alice, bob = pair
+    bob.on_request("id")(lambda request: request.value)
+    alice.send("bob", "before", timeout=SECONDS)
+    with pytest.raises(OperationTimeout):
+        alice.request("bob", "id", 1, timeout=timeout)
+    with pytest.raises(OperationTimeout):
+        alice.send("bob", 1, timeout=timeout)
+    with pytest.raises(OperationTimeout):
+        alice.receive(timeout)
+    patience: Any = Decimal(SECONDS)
+    assert alice.request("bob", "id", 2, timeout=patience) == 2
+
+
+def test_send_said_to_be_unsent_never_arrives(pair: Pair) -> None:
+    alice, bob = pair
+    alice.send("bob", -1, timeout=SECONDS)
+    unsent = set()
+    for number in range(100):
+        try:
+            alice.send("bob", number, timeout=0)
+        except OperationTimeout as error:
+            if not error.indeterminate:
+                unsent.add(number)
+    alice.send("bob", 100, timeout=SECONDS)
+    arrived = {message.value for message in itertools.takewhile(lambda m: m.value != 100, bob.messages())}
+    assert unsent and not unsent & arrived
+
+
+def test_message_that_could_not_be_handed_over_is_the_next() -> None:
+    codecs = Codecs()
+    interrupts: list[BaseException] = [KeyboardInterrupt()]
+
+    def decode(value: object) -> complex:
+        if interrupts:
+            raise interrupts.pop()
+        return 1j
+
+    def refuse(done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    codecs.register(complex, "complex", lambda z: 0, decode)
+    with DataPlane("carol", key=KEY, codecs=codecs) as carol:
+        carol.send("carol", 1j)
+        carol.send("carol", bytes(1 << 20))
+        with pytest.raises(KeyboardInterrupt):
+            carol.receive(SECONDS)
+        assert carol.receive(SECONDS).value == 1j
+        with pytest.raises(ZeroDivisionError):
+            carol.receive(SECONDS, progress=refuse)
+        assert carol.receive(SECONDS).value == bytes(1 << 20)
+        assert carol.metrics()["inbox.bytes"] == 0
+
+
+def test_codec_that_ends_threads_is_answered() -> None:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: 0, lambda value: sys.exit())
+    with DataPlane("carol", key=KEY, codecs=codecs) as carol:
+        carol.on_request("id")(lambda request: request.value)
+        with pytest.raises(RemoteError) as caught:
+            carol.request("carol", "id", 1j, timeout=SECONDS)
+        assert caught.value.type == "SystemExit"
+
+
+def test_interrupted_close_closes_all_the_same(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = pair
+    alice.send("bob", 1, timeout=SECONDS)
+
+    def interrupted(deadline: object) -> None:
+        raise KeyboardInterrupt
+
+    class Following:
+        closed = False
+
+        def close(self, deadline: object) -> None:
+            self.closed = True
+
+    following = Following()
+    monkeypatch.setattr(bob, "_follower", following)
+    monkeypatch.setattr(bob._started, "_drain", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bob.close()
+    with pytest.raises(NotRunningError):
+        bob.send("alice", 1)
+    assert following.closed
+    bob.close()
+    assert not bob._started.loop.service.alive
+
+
+def test_close_by_a_signal_handler_amid_close() -> None:
+    plane = DataPlane("carol", key=KEY)
+
+    def work() -> None:
+        with plane._started._closed:  # where the signal finds this thread
+            plane.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert not thread.is_alive() and not plane._started.loop.service.alive
