@@ -127,7 +127,6 @@ class Connection:
         self.remake: Callable[[int], tuple[Quic, Callable[[], bytes | None]]] | None = None
         self.channel: bytes | None = None
         self.take_binding: Callable[[], bytes | None] | None = None
-        self.context: object = None
         self.cids: list[bytes] = []
         self.reset_token: bytes | None = None
         self.datagrams_sent = self.datagrams_received = self.bytes_sent = self.bytes_received = self.stream_bytes = 0

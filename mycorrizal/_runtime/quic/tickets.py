@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -172,7 +171,7 @@ def own(error: MycorrizalError, operation: str) -> MycorrizalError:
     """Return a copy of `error` for one caller: several may end with the same, each on a thread of its own."""
     mine = type(error).__new__(type(error), *error.args)
     mine.args = error.args
-    mine.__dict__.update(copy.copy(error.__dict__))
+    mine.__dict__.update(error.__dict__)
     mine.operation = operation
     mine.__cause__ = error.__cause__
     return mine
