@@ -240,6 +240,21 @@ def see(caches: Caches, index: int, *others: int) -> None:
     caches.cluster.pull(node)
 
 
+def test_new_primary_serves_one_round_trip_after_the_views_meet() -> None:
+    """Where it was a backup, and so lacks nothing."""
+    caches = Caches(3)
+    caches.do(0, *[Op(Kind.SET, b"key%d" % index, value=b"v") for index in range(500)])
+    space = caches.space(1)
+    before = [shard.partition for shard in space.shards if [owner.name for owner in shard.owners] == ["n0", "n1"]]
+    caches.cluster.crash(caches.nodes[0], noticed=False)
+    see(caches, 2, 1)
+    see(caches, 1, 2)
+    mine = [space.shards[place] for place in before if space.shards[place].primary == space.core.me]
+    assert len(mine) > 10 and not any(shard.serving for shard in mine)
+    caches.cluster.run(0.0025)  # a message takes 0.001
+    assert all(shard.serving for shard in mine)
+
+
 def until_node_0_has_agreed_with_2_and_not_heard_it(caches: Caches, key: bytes) -> None:
     shard, owner = caches.space(0).shards[partition_of(key)], caches.nodes[2].owner
     for _ in range(2000):
