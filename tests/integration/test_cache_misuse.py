@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -23,10 +24,12 @@ from mycorrizal import (
     MycorrizalError,
     NotRunningError,
     OperationTimeout,
+    QueueFull,
     ValueTooLarge,
     Versioned,
 )
 from mycorrizal import cache as cache_module
+from mycorrizal._cache.definition import Limits
 
 from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .planes import Task, together
@@ -91,11 +94,21 @@ def test_of_several_who_take_one_gets_it(pair: tuple[Agent, Agent]) -> None:
     assert len(set(together(6, lambda n: caches[n % 2].setdefault("default", n)))) == 1
 
 
-def test_more_operations_at_once_than_may_be_under_way(pair: tuple[Agent, Agent]) -> None:
+def test_more_operations_at_once_than_may_be_under_way(
+    pair: tuple[Agent, Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, there = opened(pair, "many", replicas=1)
-    here.set_many({str(number): number for number in range(70_000)}, timeout=60)
-    assert len(there.get_many(map(str, range(70_000)), timeout=60)) == 70_000
-    assert here.delete_many(map(str, range(70_000)), timeout=60) == 70_000
+    assert cache_module._OPS_AT_ONCE * 4 == Limits().operations
+    monkeypatch.setattr(cache_module, "_OPS_AT_ONCE", 1024)
+    for cache in (here, there):
+        core = cache._host.machine._core
+        monkeypatch.setattr(core, "limits", replace(core.limits, operations=4096))
+    here.set_many({str(number): number for number in range(5000)}, timeout=60)
+    assert len(there.get_many(map(str, range(5000)), timeout=60)) == 5000
+    assert here.delete_many(map(str, range(5000)), timeout=60) == 5000
+    monkeypatch.setattr(cache_module, "_OPS_AT_ONCE", 5000)
+    with pytest.raises(QueueFull):
+        here.get_many(map(str, range(5000)))
 
 
 # -- odd values -------------------------------------------------------------------------------
