@@ -230,8 +230,8 @@ class _Campaign:
 
         That node is the one that has `restarted`, if any: the others may all not have heard of it, and agree.
         """
-        node: CacheNode = self.rng.choice(self.cluster.running)
-        node = restarted or node
+        drawn: CacheNode = self.rng.choice(self.cluster.running)  # in any case, so that a seed stays what it was
+        node = restarted or drawn
         answers: list[object] = []
         began = self.cluster.now
         name = self.cluster.definition.name

@@ -82,6 +82,7 @@ def caching(agent: Agent) -> None:
     assert_type(cache.get("x"), Any)
     assert_type(cache.get_versioned("x"), Versioned | None)
     assert_type(cache.compare_and_set("z", ABSENT, 1), bool)
+    assert cache.take("z", timeout=1.0) is not ABSENT
     assert_type(cache.incr("n", 2), int)
     assert_type(cache.get_many(["x", "y"]), dict[str, Any])
 

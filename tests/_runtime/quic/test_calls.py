@@ -26,13 +26,6 @@ from mycorrizal import (
 from .couple import KEY, SECONDS, Pair
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY) as bob:
-        alice.add_peer("bob", bob.address)
-        yield Pair(alice, bob)
-
-
 class Mute(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt

@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from ctypes import c_int
 from typing import Any
 
@@ -30,13 +29,6 @@ from mycorrizal.exceptions import (
 from mycorrizal.types import Request
 
 from .couple import KEY, MIB, SECONDS, Pair, Task, left_open, until
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY) as bob:
-        alice.add_peer("bob", bob.address)
-        yield Pair(alice, bob)
 
 
 def echo(stream: Stream) -> None:
