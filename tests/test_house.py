@@ -1,4 +1,4 @@
-"""The size of things: a file is one noun, a function fits on a screen."""
+"""The size of things: a file is one subject, and says so where it is long; a function fits on a screen."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 550
+# Files that are longer, and why they are one subject all the same.
+LONGER: dict[str, str] = {}
 MOST_LINES_OF_FUNCTION = 60
 TOP_LEVEL = {
-    *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "docs", "mycorrizal"),
+    *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "docs", "mycorrizal"),
     *("setup.cfg", "setup.py", "tests", "tools"),
 }
 
@@ -41,10 +43,16 @@ def too_long(tree: ast.Module) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_says_what_it_is_and_is_short(path: Path) -> None:
     source = path.read_text("utf-8")
-    assert source.count("\n") <= MOST_LINES
+    if source.count("\n") > MOST_LINES:
+        assert LONGER.get(str(path.relative_to(ROOT))), f"over {MOST_LINES} lines: divide it by subject, or say in LONGER why not"
     tree = ast.parse(source)
     assert too_long(tree) == []
     assert not source.strip() or ast.get_docstring(tree), "no docstring"
+
+
+def test_reasons_for_length_are_for_files_that_are_long() -> None:
+    short = [name for name in LONGER if (ROOT / name).read_text("utf-8").count("\n") <= MOST_LINES]
+    assert short == []
 
 
 def test_long_function_is_caught() -> None:
