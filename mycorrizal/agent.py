@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ._agent.assembly import Assembly
 from ._agent.health import health
@@ -36,6 +36,7 @@ from ._agent.talking import Talking
 from ._cache.definition import Definition
 from ._runtime import settings_sources
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._wire.meta import read_meta
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .cache import Cache
@@ -72,7 +73,7 @@ _SETTLE_MAX = 2.0  # half of it, or of a shorter time to leave, is for what was 
 _HAND_OVER_MAX, _HAND_OVER_SHARE = 60.0, 0.6  # of the time to leave, for giving away what the caches hold
 
 
-class Agent(Talking):
+class Agent(Handle, Talking):
     """One member of a cluster: listening and joined from construction to ``close``.
 
     As a context manager it says goodbye (for at most 3 s) and closes at the end of the block. Arguments that are
@@ -449,9 +450,6 @@ class Agent(Talking):
         except MycorrizalError:
             members = ""  # the text says why
         return f"<div>{html_text(repr(self)[1:-1])}{members}</div>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("an Agent cannot be copied or pickled; create one in each process")
 
     def __del__(self) -> None:
         parts = self._parts

@@ -23,7 +23,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from zlib import crc32
 
 from ._cache.definition import Definition, check_seconds
@@ -34,6 +34,7 @@ from ._cache.survey import CLEAR_KEYS, Cursor
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._wire.lent import LEND_MIN, Lent
 from ._wire.value_guard import VALUE_BYTES_MAX
 from ._wire.values import Codecs, decode_held, encode_value
@@ -76,7 +77,7 @@ class Versioned(NamedTuple):
     version: int
 
 
-class Cache(CacheMapping):
+class Cache(Handle, CacheMapping):
     """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries."""
 
     def __init__(self, host: CacheHost, definition: Definition, codecs: Codecs) -> None:
@@ -475,9 +476,6 @@ class Cache(CacheMapping):
 
     def __repr__(self) -> str:
         return f"<Cache {self.name!r} on {self._host.name}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Cache cannot be copied or pickled; open it on each agent")
 
     # -- inside ------------------------------------------------------------------------------------
 

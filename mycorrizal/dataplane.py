@@ -23,12 +23,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from ._data.channel import OutMessage
 from ._data.ports import Call
 from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
+from ._runtime.lifecycle import Handle
 from ._runtime.quic import opening
 from ._runtime.quic.core import RESERVED, Core, Handler
 from ._runtime.quic.files import Folder, Source, receive_file, send_file
@@ -69,7 +70,7 @@ class Results(dict[str, Any]):
         self.errors: dict[str, MycorrizalError] = {}
 
 
-class DataPlane:
+class DataPlane(Handle):
     """One node's end of the data plane: listening from construction to ``close``.
 
     Connections are dialled at the first call to a peer, shared by both
@@ -511,9 +512,6 @@ class DataPlane:
             return "<DataPlane not started>"
         state = "closed" if core.stopped else f"at {core.endpoint.address[0]}:{core.endpoint.port}"
         return f"<DataPlane {core.name} {state}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a DataPlane cannot be copied or pickled; create one in each process")
 
     def __del__(self) -> None:
         core: Core | None = getattr(self, "_core", None)

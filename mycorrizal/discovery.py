@@ -21,7 +21,7 @@ from ._runtime import finders, reentry
 from ._runtime.agentrecord import AgentRecord
 from ._runtime.deadline import Deadline
 from ._runtime.finders import Finder
-from ._runtime.lifecycle import ForkGuard
+from ._runtime.lifecycle import ForkGuard, Handle
 from ._runtime.rundir import RuntimeDir
 from .agentconfig import check_cluster
 from .exceptions import ConfigError
@@ -31,7 +31,7 @@ __all__ = ["AgentRecord", "Discovery", "Finder"]
 _CLOSE_SECONDS = 3.0
 
 
-class Discovery:
+class Discovery(Handle):
     """The seeds of one agent. Any thread; one call at a time.
 
     Args:

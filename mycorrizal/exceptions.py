@@ -1,7 +1,9 @@
 """Every error the library raises, as one tree.
 
 Each is also the builtin it is, so that ``except TimeoutError`` works without
-knowing this module, and each carries fields beside its text::
+knowing this module, and each carries fields beside its text. Each survives
+pickle and copy whole, so that a worker of ``multiprocessing`` or
+``concurrent.futures`` may raise it::
 
     MycorrizalError
       ConfigError (ValueError)            a setting is wrong; .field names it
@@ -119,6 +121,16 @@ class MycorrizalError(Exception):
             self.indeterminate = indeterminate
         if retriable is not None:
             self.retriable = retriable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let pickle and copy make an equal error: text and fields as they are, whatever the constructor takes."""
+        return _rebuilt, (type(self), self.args), dict(self.__dict__)
+
+
+def _rebuilt(kind: type[MycorrizalError], arguments: tuple[Any, ...]) -> MycorrizalError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    return error
 
 
 class ConfigError(MycorrizalError, ValueError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._cache.definition import SECONDS_MAX, check_seconds
 from ._cache.operations import Kind, Op, Status
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._wire.values import decode_held
 from .exceptions import CacheError, MycorrizalError, OperationTimeout, ValueTooLarge
 
@@ -46,7 +47,7 @@ class Patience:
         return self._deadline.capped(1.0) <= self._spare
 
 
-class Lock:
+class Lock(Handle):
     """A lock that is held; made by ``Cache.lock``. A context manager that releases it. Any thread.
 
     Attributes:

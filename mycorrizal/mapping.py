@@ -20,6 +20,9 @@ class _Absent:
     def __repr__(self) -> str:
         return "ABSENT"
 
+    def __reduce__(self) -> str:
+        return "ABSENT"  # there is one, which callers compare by ``is``
+
 
 ABSENT: Final = _Absent()
 """As the expected value of ``compare_and_set``: the key must not be there."""

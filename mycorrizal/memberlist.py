@@ -22,11 +22,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
-from typing import NoReturn
 
 from ._runtime import addresses, joining
 from ._runtime.companion import Companion
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._runtime.membership import Delegates, Membership
 from ._runtime.subscribers import EventStream
 from ._wire.limits import USER_BYTES_MAX
@@ -44,7 +44,7 @@ _EXIT_LEAVE_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 5.0
 
 
-class Memberlist:
+class Memberlist(Handle):
     """One node of a cluster: listening, probing and gossiping from construction to ``shutdown``.
 
     As a context manager it leaves (for at most 2 s) and shuts down at the end
@@ -163,9 +163,6 @@ class Memberlist:
             pass  # nobody left to hear it, or shut down meanwhile: we are going anyway
         finally:
             self.shutdown()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Memberlist cannot be copied or pickled; what members() returns can, and so can its config")
 
     def __del__(self) -> None:
         membership: Membership | None = getattr(self, "_membership", None)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._runtime.monitor import Monitor
 from ._serf import Received, SerfMachine, SerfStatus, decode_state, decode_tags, encode_tags
 from ._swim.broadcasts import TransmitLimitedQueue
@@ -78,7 +79,7 @@ class _Members(Protocol):
     def leave(self, timeout: float | None = ...) -> object: ...
 
 
-class SerfDelegate(BaseDelegate, BaseEventDelegate, BasePingDelegate):
+class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
     """Serf on top of one ``Memberlist``. Methods may be called from any thread.
 
     Args:

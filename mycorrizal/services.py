@@ -20,6 +20,7 @@ from typing import Any, overload
 
 from ._runtime.checks import Check
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._runtime.sharing import Sharing
 from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
@@ -37,7 +38,7 @@ ServiceStream = EventStream[ServiceChange | ChangesLost]
 ServiceCallback = Callable[[ServiceChange | ChangesLost], object]
 
 
-class Services:
+class Services(Handle):
     """The cluster's service registry, as this agent knows it. Made by ``Agent``."""
 
     def __init__(self, sharing: Sharing, watching: Watching, codecs: Codecs, node: str) -> None:
@@ -192,7 +193,7 @@ class Services:
         return html_table(("service", "node", "address", "healthy", "meta", "id"), rows)
 
 
-class Registration:
+class Registration(Handle):
     """One service that this agent offers; also a context manager that withdraws it.
 
     Attributes:

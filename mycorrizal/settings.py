@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, overload
 
 from ._runtime.deadline import Deadline
+from ._runtime.lifecycle import Handle
 from ._runtime.sharing import Sharing
 from ._runtime.subscribers import EventStream
 from ._runtime.watching import CallbackWatch, Watching
@@ -37,7 +38,7 @@ SettingStream = EventStream[SettingChange | ChangesLost]
 SettingCallback = Callable[[SettingChange | ChangesLost], object]
 
 
-class Settings(MutableMapping[str, Any]):
+class Settings(Handle, MutableMapping[str, Any]):
     """The cluster's settings, as this agent knows them. Made by ``Agent``."""
 
     def __init__(self, sharing: Sharing, watching: Watching, codecs: Codecs, node: str) -> None:

@@ -20,7 +20,7 @@ from ..exceptions import MycorrizalError, NotRunningError, OperationCancelled, O
 from . import reentry
 from .counters import Counters
 from .deadline import Deadline
-from .lifecycle import ForkGuard
+from .lifecycle import ForkGuard, Handle
 from .service import Service
 
 __all__ = ["Completions", "PlaneFuture", "Waiter"]
@@ -79,7 +79,7 @@ class Waiter:
         return self.outcome is not _UNSET
 
 
-class PlaneFuture(Future[T]):
+class PlaneFuture(Handle, Future[T]):
     """The outcome of a call that is under way. Works with ``concurrent.futures.wait`` and ``as_completed``.
 
     Args:

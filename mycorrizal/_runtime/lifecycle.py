@@ -13,12 +13,12 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from ..exceptions import ForkedProcessError
 from .deadline import Deadline
 
-__all__ = ["ForkGuard", "Running", "forget", "remember"]
+__all__ = ["ForkGuard", "Handle", "Running", "forget", "remember"]
 
 EXIT_SECONDS = 3.0
 """How long the end of the interpreter waits for all that runs."""
@@ -69,6 +69,17 @@ def _in_child() -> None:
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+class Handle:
+    """A handle to what runs in this process: threads, sockets, shared state. It has no copy."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse pickle and copy, which would fail at a lock inside, or share what has one owner."""
+        name = type(self).__name__
+        raise TypeError(f"a {name} cannot be copied or pickled: it belongs to this process; make one in each process")
 
 
 class ForkGuard:

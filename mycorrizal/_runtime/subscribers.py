@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from ..exceptions import NotRunningError, OperationTimeout
 from .counters import Counters
 from .deadline import Deadline
+from .lifecycle import Handle
 from .reentry import wait_sliced
 
 __all__ = ["EventStream", "Subscribers"]
@@ -23,7 +24,7 @@ __all__ = ["EventStream", "Subscribers"]
 T = TypeVar("T")
 
 
-class EventStream(Generic[T]):
+class EventStream(Handle, Generic[T]):
     """An iterator of events; ends when what it came from shuts down.
 
     Several threads may read one stream; each event goes to one of them. Made

@@ -61,6 +61,10 @@ class Keyring:
         self._primary = next(iter(self._keys), None)
         self._watchers: dict[Callable[[], None], None] = {}
 
+    def __reduce__(self) -> tuple[type[Keyring], tuple[tuple[bytes, ...], bytes | None]]:
+        """Let a copy have the keys, and watchers of its own."""
+        return Keyring, (self.keys(), self._primary)
+
     def __bool__(self) -> bool:
         """Whether encryption is on: it is as soon as there is a key."""
         return self._primary is not None

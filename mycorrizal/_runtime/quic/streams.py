@@ -28,6 +28,7 @@ from .. import reentry
 from ..counters import QuietLog
 from ..deadline import Deadline
 from ..futures import Waiter
+from ..lifecycle import Handle
 from .tickets import BlockingTicket, field, own
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _REPORT = 512 << 10  # bytes read that are worth telling the loop; below the ste
 _NEVER = 1 << 62
 
 
-class Stream(io.RawIOBase):
+class Stream(Handle, io.RawIOBase):
     """One end of an open stream: raw bytes in both directions, each of which ends by itself.
 
     A raw file object: ``read(n)`` returns what there is, at least one byte, and
@@ -383,9 +384,6 @@ class Stream(io.RawIOBase):
             self.close()
         else:
             self.abort()
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Stream cannot be copied or pickled")
 
     # -- inside ----------------------------------------------------------------------------------
 
