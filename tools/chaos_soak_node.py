@@ -21,6 +21,10 @@ from mycorrizal import Agent, MycorrizalError, NotRunningError
 
 KEYS = 100
 """Keys of the cache, settings and services: names come again and again, as they do in a real program."""
+EVENTS = 1100
+"""More than what is remembered of all senders."""
+RARE = 10
+"""How much rarer a call is that leaves a tombstone."""
 LARGE = 200_000
 """Bytes of the large values, which travel on streams of their own."""
 TABLES = (dict, list, set, collections.deque, bytearray)
@@ -38,10 +42,23 @@ class Worker:
         self.stopping = False
         self.cache = agent.cache("soak", ttl=60.0, max_entries=2 * KEYS)
         self.near = agent.cache("soak near", near=True, max_bytes=4 << 20)
-        self.calls: list[Callable[[], object]] = [
-            self.send, self.send_large, self.request, self.request_all, self.set, self.get, self.delete, self.count,
-            self.near_set, self.near_get, self.compute, self.lock, self.setting, self.unset, self.service, self.event,
+        often: list[Callable[[], object]] = [
+            self.send, self.send_large, self.request, self.request_all, self.set, self.get, self.count, self.near_set,
+            self.near_get, self.compute, self.setting, self.event,
         ]  # fmt: skip
+        # What leaves a tombstone is rarer: they are kept for an hour or a day, and shall not be what grows.
+        self.calls = [*often * RARE, self.delete, self.lock, self.unset, self.service]
+
+    def prime(self) -> None:
+        """Fill what has a bound, so that it does not count as growing: the memory of events, and every name once."""
+        for number in range(KEYS):
+            self.cache.set(f"k{number}", "x" * 1000)
+            self.near.set(f"k{number}", 0.5)
+            self.agent.settings[f"k{number}"] = 0.5
+            with self.agent.services.register("soak", service_id=f"k{number}", port=1):
+                pass
+        for _ in range(EVENTS):
+            self.agent.broadcast("one", "x" * 10, timeout=30)
 
     def run(self) -> None:
         """Call until told to stop; what fails while others are killed is counted by its type."""
@@ -164,6 +181,8 @@ def main() -> None:
     for kind, source in sources.items():
         threading.Thread(target=count, args=(kind, source), daemon=True).start()
     worker = Worker(agent, settings["seed"], settings["pause"])
+    if settings["prime"]:
+        worker.prime()
     threading.Thread(target=worker.run, daemon=True).start()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

@@ -1,0 +1,1 @@
+"""The faults, a list for each package of the library: ``FAULTS``."""
