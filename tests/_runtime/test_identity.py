@@ -1,0 +1,38 @@
+"""Who an agent is when nobody says, and the key of its gossip."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mycorrizal._runtime.identity import default_name, gossip_key
+from mycorrizal._runtime.quic.proof import derive
+from mycorrizal._wire.packet import PacketCodec
+from mycorrizal._wire.security import Keyring
+from mycorrizal.config import Config, check_name
+from mycorrizal.exceptions import DecryptError
+
+KEY = bytes(range(32))
+
+
+def test_default_name_is_one_and_says_the_process() -> None:
+    name = default_name()
+    check_name(name)
+    assert name.endswith(f"-{os.getpid()}")
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_clusters_with_one_key_cannot_read_each_other(size: int) -> None:
+    """Not even with one label: the key of gossip is another one in each cluster, and nowhere the key itself."""
+    key = KEY[:size]
+    keys = [gossip_key(key, cluster) for cluster in ("one", "two", "")]
+    assert len({key, *keys}) == 4 and all(len(each) == 32 for each in keys)
+    assert gossip_key(key, "one") == keys[0], "the same on every node"
+    assert keys[0] not in {derive(key, purpose, "one") for purpose in ("client proof", "server proof", "knock")}
+    codecs = [PacketCodec(Config(name="n"), Keyring(primary=each), lambda: bytes(12)) for each in keys]
+    sealed = codecs[0].seal([b"\x08x"], crc=False)[0]
+    assert len(codecs[0].open(sealed).messages) == 1
+    for other in codecs[1:]:
+        with pytest.raises(DecryptError):
+            other.open(sealed)
