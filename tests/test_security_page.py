@@ -14,6 +14,7 @@ import pytest
 
 from mycorrizal._replica.limits import Limits
 from mycorrizal._wire import limits, value_guard
+from mycorrizal.dataconfig import DataConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text("utf-8")
@@ -93,16 +94,24 @@ def test_each_row_of_the_limits_is_read() -> None:
     assert sorted(set(named)) == sorted(named), "a constant that stands there twice"
 
 
-OURS = {"COMPOUND_PARTS_MAX", "STREAM_COMPRESS_MAX"}  # of what we send
+def counts(kind: type[Any]) -> list[str]:
+    """Return the fields of a dataclass that are whole numbers."""
+    return [field.name for field in dataclasses.fields(kind) if field.type == "int"]
+
+
+OURS = {  # of what we send, and of threads
+    *("COMPOUND_PARTS_MAX", "STREAM_COMPRESS_MAX", "max_datagram", "handlers", "handler_spares"),
+    *("gossip_backlog", "gossip_backlog_bytes", "gossip_bytes"),
+}
 TAKEN = [
-    *(f"mycorrizal._wire.limits.{name}" for name in limits.__all__ if name not in OURS),
+    *(f"mycorrizal._wire.limits.{name}" for name in limits.__all__),
     *(f"mycorrizal._wire.value_guard.{name}" for name in vars(value_guard) if name.endswith("_MAX")),
-    *(f"mycorrizal._replica.limits.Limits.{field.name}" for field in dataclasses.fields(Limits) if field.type == "int"),
+    *(f"mycorrizal._replica.limits.Limits.{name}" for name in counts(Limits)),
+    *(f"mycorrizal.dataconfig.DataConfig.{name}" for name in counts(DataConfig)),
 ]
-PACE = {"gossip_backlog", "gossip_backlog_bytes", "gossip_bytes"}  # which way own messages take
 
 
-@pytest.mark.parametrize("name", [name for name in TAKEN if name.rpartition(".")[2] not in PACE])
+@pytest.mark.parametrize("name", [name for name in TAKEN if name.rpartition(".")[2] not in OURS])
 def test_no_bound_of_the_wire_is_left_out(name: str) -> None:
     assert f"`{name}`" in PAGE
 

@@ -384,6 +384,23 @@ def test_forged_icmp_does_not_end_a_connection_that_lives(sides: tuple[Side, Sid
     assert a.owner.ends[conn][3] == "refused"
 
 
+def test_forged_icmp_without_end_does_not_end_a_connection_whose_peer_answers(sides: tuple[Side, Side]) -> None:
+    a, b = sides
+    conn = a.connect(b)
+    began = a.run(lambda now: now)
+
+    def say(after: float) -> bool:
+        def call(now: float) -> bool:
+            conn.last_received = began + after - 0.01
+            conn.refused("nobody there", began + after)
+            return conn.closed
+
+        return a.run(call)
+
+    assert a.run(lambda now: conn._quic.closing_time()) < 2.0
+    assert [say(2.0 * number) for number in range(1, 6)] == [False] * 5
+
+
 def test_who_takes_the_id_of_another_does_not_take_its_reset(sides: tuple[Side, Side]) -> None:
     a, b = sides
     conn, thief = a.connect(b), a.connect(b)
