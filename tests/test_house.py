@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 550
 # Files that are longer, and why they are one subject all the same.
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {
+    "mycorrizal/_replica/machine.py": "the door of the replica: each input in one place, the rules are in its parts",
+}
 MOST_LINES_OF_FUNCTION = 60
 TOP_LEVEL = {
     *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "docs", "mycorrizal"),

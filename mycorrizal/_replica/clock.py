@@ -53,6 +53,10 @@ class HybridClock:
         """Take note of a stamp of somebody's."""
         self._last = max(self._last, stamp[:2])
 
+    def age(self, stamp: Stamp, now: float) -> float:
+        """Return how many seconds ago a stamp was given, by our wall clock; below 0 if that is behind the writer's."""
+        return now + self.offset - stamp.wall / 1000
+
     def tick(self, now: float) -> Stamp:
         """Return a new stamp.
 

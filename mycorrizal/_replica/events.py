@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from .freshness import Via
 from .limits import Limits
 from .memory import Memory, Remembered
 from .messages import RANGES_MAX, Event, Have, Sender, Want, pack
@@ -91,12 +92,20 @@ class Events:
         self._deliver(log, one)
         return one
 
-    def take(self, event: Event, raw: bytes, now: float) -> bool:
-        """Take an event of somebody's; return whether it is new and kept."""
+    def take(self, event: Event, raw: bytes, now: float, via: Via) -> bool:
+        """Take an event of somebody's; return whether it is new and kept.
+
+        Gossip of a sender that is no member, and of which nothing is settled here, may be a recording from before
+        our time. It only tells that there is something to ask for: members that remember it answer over QUIC.
+        """
         log = None if event.sender == self._own else self._log(event.sender)
         if log is None:
             return False
         number = event.number
+        if via is not Via.ASKED and not (log.last or log.held or self._is_up(event.sender)):
+            self._count("events.unvouched")
+            self.heard(event.sender, number, now)
+            return False
         if number <= log.delivered or number in log.held:
             self._count("events.duplicate")
             return False

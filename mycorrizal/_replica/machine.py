@@ -26,9 +26,10 @@ from random import Random
 
 from ..exceptions import LocalProtocolError, MycorrizalError, QueueFull, RemoteProtocolError, ValueTooLarge
 from . import messages
-from .clock import HybridClock
+from .clock import HybridClock, Stamp
 from .events import Events
 from .fetches import Fetches
+from .freshness import MARGIN, Via, outlived
 from .limits import BOOT_BYTES, Limits
 from .lww import Entry, LwwMap
 from .messages import Event, Highest, Message, Sender, Service, State, Want
@@ -53,7 +54,6 @@ __all__ = ["Replica"]
 
 _ANNOUNCE = (1.0, 3.0, 9.0)  # seconds after the last event of ours, when its number is told again
 _SWEEP = 10.0
-_MARGIN = 3600.0  # a tombstone that is forgotten within the hour is not learnt
 _FRESH = 60.0  # services of a node that is gone for longer are not gossiped
 
 
@@ -194,7 +194,7 @@ class Replica:
         sync_id = 0
 
         def end(data: bytes | None, then: float) -> None:
-            error = "no answer" if data is None else self._merge(data, then)
+            error = "no answer" if data is None else self._merge(data, then, Via.ASKED)
             self.note("syncs_failed" if error else "syncs_done")
             self._schedule.ended(bool(error), then)
             self._outputs.append(SyncDone(sync_id, error))
@@ -216,7 +216,7 @@ class Replica:
             except RemoteProtocolError as error:
                 self.reject(error)
                 continue
-            self._take_setting(message, raw, max(age, 0.0), now, news=False)
+            self._take_setting(message, raw, max(age, 0.0), now, Via.ASKED, news=False)
 
     def settings_entries(self) -> list[Kept]:
         """Return settings and tombstones for a file. The owner adds to `age` how long the file lay about."""
@@ -260,7 +260,7 @@ class Replica:
         self.note("messages")
         self._spread.muted = pushed
         try:
-            self._handle(messages.decode(data), data, 0.0, now)
+            self._handle(messages.decode(data), data, 0.0, now, Via.ASKED if pushed else Via.GOSSIP)
         except RemoteProtocolError as error:
             self.reject(error)
         finally:
@@ -273,9 +273,9 @@ class Replica:
         content += [(entry.raw, services.age(entry, self._sweep_at)) for _, entry in services.table.items()]
         return messages.pack(State(self._digest(), tuple(self._events.seen())), content)
 
-    def merge_state(self, data: bytes, join: bool, now: float) -> None:
-        """Take a peer's state."""
-        self._merge(data, now)
+    def merge_state(self, data: bytes, join: bool, now: float, *, answer: bool = False) -> None:
+        """Take a peer's state out of a push/pull; `answer`: we dialled, and it is what the peer said."""
+        self._merge(data, now, Via.ASKED if answer else Via.OFFERED)
 
     def fetched(self, fetch_id: int, data: bytes, now: float) -> None:
         """The answer to a fetch."""
@@ -300,7 +300,7 @@ class Replica:
         same = header.digest == self._digest()
         answer = messages.pack(State(self._digest(), tuple(self._events.seen())), ()) if same else b""
         answer = answer or self.local_state(False)
-        self._merge(data, now)
+        self._merge(data, now, Via.ASKED)
         return answer
 
     def handle_timer(self, now: float) -> None:
@@ -393,15 +393,15 @@ class Replica:
     def _digest(self) -> bytes:
         return ((self._table.mark + self._services.table.mark) % (1 << 128)).to_bytes(16, "big")
 
-    def _handle(self, message: Message, raw: bytes, age: float, now: float) -> None:
+    def _handle(self, message: Message, raw: bytes, age: float, now: float, via: Via) -> None:
         if isinstance(message, messages.Setting):
-            self._take_setting(message, raw, age, now)
+            self._take_setting(message, raw, age, now, via)
         elif isinstance(message, Service):
-            self._take_service(message, raw, age, now)
+            self._take_service(message, raw, age, now, via)
         elif isinstance(message, Event):
             if len(message.value) > self._limits.event:
                 raise RemoteProtocolError(f"an event of {len(message.value)} bytes")
-            if self._events.take(message, raw, now):
+            if self._events.take(message, raw, now, via):
                 sender, boot = message.sender
                 self._spread.again(raw, f"e/{sender}/{boot.hex()}/{message.number}")
         else:
@@ -409,11 +409,20 @@ class Replica:
 
     # -- private: settings ----------------------------------------------------------------
 
-    def _take_setting(self, message: messages.Setting, raw: bytes, age: float, now: float, news: bool = True) -> None:
+    def _outlived(self, stamp: Stamp, now: float) -> bool:
+        return outlived(stamp, self._clock, now, self._limits.tombstone_seconds)
+
+    def _take_setting(
+        self, message: messages.Setting, raw: bytes, age: float, now: float, via: Via, news: bool = True
+    ) -> None:
         key, value, stamp = message
         if value is not None and len(value) > self._limits.value:
             raise RemoteProtocolError(f"a setting of {len(value)} bytes")
         if not self._table.wins(key, stamp, raw):
+            return
+        old = self._outlived(stamp, now)
+        if old and via is not Via.ASKED and self._table.get(key) is None:
+            self.note("settings.old")
             return
         self._clock.witness(stamp)
         if value is not None:
@@ -421,11 +430,11 @@ class Replica:
             if not self._table.has_room(key, len(raw), self._limits.slack):
                 self.note("settings.refused")
                 return
-        elif age >= self._limits.tombstone_seconds - _MARGIN and self._table.get(key) is None:
+        elif age >= self._limits.tombstone_seconds - MARGIN and self._table.get(key) is None:
             self.note("settings.old_tombstones")
             return
         self._put_setting(message, raw, now - age, news=news)
-        if news and self._events.ready and age < _MARGIN:
+        if news and self._events.ready and age < MARGIN and not old:
             self._spread.again(raw, f"s/{key}")
 
     def _put_setting(self, message: messages.Setting, raw: bytes, since: float, *, news: bool = True) -> None:
@@ -457,7 +466,7 @@ class Replica:
         self._services.put(service, raw, now)
         self._spread.out(raw, f"v/{self.name}/{self.boot.hex()}/{service_id}")
 
-    def _take_service(self, service: Service, raw: bytes, age: float, now: float) -> None:
+    def _take_service(self, service: Service, raw: bytes, age: float, now: float, via: Via) -> None:
         services, life = self._services, service.life
         if service.record is not None and len(service.record) > self._limits.record:
             raise RemoteProtocolError(f"a service's record of {len(service.record)} bytes")
@@ -466,7 +475,10 @@ class Replica:
         if life == self._own:
             self._contradict(service, now)
             return
-        known = services.table.get(service.key) is not None
+        known, old = services.table.get(service.key) is not None, self._outlived(service.stamp, now)
+        if old and via is Via.GOSSIP and not known:  # a state may bring it: its life says so if it withdrew it
+            self.note("services.old")
+            return
         self._clock.witness(service.stamp)
         if service.record is not None and not services.make_room(service, len(raw), self._limits.slack):
             self.note("services.refused")
@@ -474,11 +486,11 @@ class Replica:
         if not known and not self._is_up(life) and age >= self._limits.orphan_seconds / 2:
             self.note("services.old_orphans")
             return
-        if not known and service.record is None and age >= self._limits.tombstone_seconds - _MARGIN:
+        if not known and service.record is None and age >= self._limits.tombstone_seconds - MARGIN:
             self.note("services.old_tombstones")
             return
         services.put(service, raw, now, age)
-        if self._events.ready and age < _FRESH:
+        if self._events.ready and age < _FRESH and not old:
             self._spread.again(raw, f"v/{life.name}/{life.boot.hex()}/{service.id}")
 
     def _contradict(self, service: Service, now: float) -> None:
@@ -507,7 +519,7 @@ class Replica:
 
     # -- private: states --------------------------------------------------------------------
 
-    def _merge(self, data: bytes, now: float) -> str | None:
+    def _merge(self, data: bytes, now: float, via: Via) -> str | None:
         """Take a state; return what was wrong with it."""
         self.note("states")
         try:
@@ -523,7 +535,7 @@ class Replica:
                 self.note("states.same")
                 return None
             before = self._digest()
-            self._take_items(data, at, now)
+            self._take_items(data, at, now, via)
             if self._digest() != before:
                 self._schedule.hasten(now)  # others may not know it either
         except RemoteProtocolError as error:
@@ -531,7 +543,7 @@ class Replica:
             return str(error)
         return None
 
-    def _take_items(self, data: bytes, at: int, now: float) -> None:
+    def _take_items(self, data: bytes, at: int, now: float, via: Via) -> None:
         """Take the entries of a state; one that is refused (a later version's, perhaps) spoils no other."""
         refused: RemoteProtocolError | None = None
         for raw, age in messages.items(data, at, self._items_max):
@@ -541,7 +553,7 @@ class Replica:
                 message = messages.decode(raw)
                 if not isinstance(message, (messages.Setting, Service)):
                     raise RemoteProtocolError("a state with something else in it")
-                self._handle(message, raw, age, now)
+                self._handle(message, raw, age, now, via)
             except RemoteProtocolError as error:
                 self.note("states.items_refused")
                 refused = error

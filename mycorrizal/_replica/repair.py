@@ -19,6 +19,7 @@ from random import Random
 from ..exceptions import RemoteProtocolError
 from .events import Events, Log
 from .fetches import Fetches
+from .freshness import Via
 from .limits import Limits
 from .messages import Event, Have, Sender, Want, decode, decode_header, items, pack
 
@@ -183,7 +184,7 @@ class Repairs:
                 event = decode(raw)
                 if not isinstance(event, Event) or event.sender != sender:
                     raise RemoteProtocolError("an answer with something else in it")
-                self._events.take(event, raw, now)
+                self._events.take(event, raw, now, Via.ASKED)
         except RemoteProtocolError as error:
             self._rejected(error)
             return None

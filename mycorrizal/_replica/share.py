@@ -86,8 +86,8 @@ class Share:
             self._replica.reject(RemoteProtocolError(f"an envelope of kind {kind} in a message"))
         return None
 
-    def take_state(self, data: bytes, join: bool, now: float) -> bytes:
-        """Merge our part of a peer's user state; return the user's part."""
+    def take_state(self, data: bytes, join: bool, now: float, *, answer: bool = False) -> bytes:
+        """Merge our part of a peer's user state; return the user's part. `answer`: we dialled that peer."""
         if not self._replica.gossip or not data.startswith(PREFIX):
             return data
         middle = _OVERHEAD + 4 + int.from_bytes(data[_OVERHEAD : _OVERHEAD + 4], "big")
@@ -95,5 +95,5 @@ class Share:
             self._replica.reject(RemoteProtocolError("an envelope that holds no state, or is cut off"))
             return b""
         if middle > _OVERHEAD + 4:
-            self._replica.merge_state(data[_OVERHEAD + 4 : middle], join, now)
+            self._replica.merge_state(data[_OVERHEAD + 4 : middle], join, now, answer=answer)
         return data[middle:]

@@ -25,8 +25,8 @@ class Companion(Protocol):
     def take_message(self, data: bytes, now: float) -> bytes | None:
         """Take a user message; return what of it is for the user's delegate."""
 
-    def take_state(self, data: bytes, join: bool, now: float) -> bytes:
-        """Take a peer's state; return what of it is for the user's delegate."""
+    def take_state(self, data: bytes, join: bool, now: float, answer: bool) -> bytes:
+        """Take a peer's state; return what of it is for the user's delegate. `answer`: we dialled that peer."""
 
     def observe(self, event: swim.Event, now: float) -> None:
         """Hear of a membership event before subscribers do."""

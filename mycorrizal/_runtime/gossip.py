@@ -384,8 +384,8 @@ class Gossip:
                 if rest is not None and self._dispatcher is not None:
                     self._dispatcher.put(replace(event, data=rest))
                 return False
-            case swim.RemoteState(data=data, join=join):
-                rest = companion.take_state(data, join, now)
+            case swim.RemoteState(data=data, join=join, answer=answer):
+                rest = companion.take_state(data, join, now, answer)
                 if rest and self._dispatcher is not None:
                     self._dispatcher.put(replace(event, data=rest))
                 return False

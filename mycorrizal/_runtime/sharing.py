@@ -265,8 +265,8 @@ class Sharing:
     def take_message(self, data: bytes, now: float) -> bytes | None:
         return self._share.take_message(data, now)
 
-    def take_state(self, data: bytes, join: bool, now: float) -> bytes:
-        return self._share.take_state(data, join, now)
+    def take_state(self, data: bytes, join: bool, now: float, answer: bool) -> bytes:
+        return self._share.take_state(data, join, now, answer=answer)
 
     def observe(self, event: swim.Event, now: float) -> None:
         match event:

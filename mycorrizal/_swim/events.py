@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from .._wire.messages import Message
@@ -90,10 +90,11 @@ class UserMessage:
 
 @dataclass(frozen=True, slots=True)
 class RemoteState:
-    """A peer's user state arrived with a push/pull."""
+    """A peer's user state arrived with a push/pull; `answer`: we dialled that peer."""
 
     data: bytes
     join: bool
+    answer: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Sync:
             what = "nothing" if answer is None else f"a message of type {answer.TYPE.name}"
             return RemoteProtocolError(f"{where} answered a push/pull with {what}", node=where)
         try:
-            self._merge(answer, join, now)
+            self._merge(answer, join, now, answer=True)
         except MycorrizalError as exc:
             return exc
         return None
@@ -133,7 +133,7 @@ class Sync:
         nodes = tuple(member.push_state() for member in self._core.table)
         return PushPull(nodes, self._core.local_state(join), join)
 
-    def _merge(self, remote: PushPull, join: bool, now: float) -> None:
+    def _merge(self, remote: PushPull, join: bool, now: float, *, answer: bool = False) -> None:
         self._transitions.verify(remote.nodes)
         delegate = self._core.merge_delegate
         if join and delegate is not None:
@@ -143,7 +143,7 @@ class Sync:
                 raise MergeRefused(f"notify_merge refused: {exc}", operation="join") from exc
         self._transitions.merge(remote.nodes, now)
         if remote.user_state and self._core.delegate is not None:
-            self._core.emit(RemoteState(remote.user_state, join))
+            self._core.emit(RemoteState(remote.user_state, join, answer))
 
     # -- at intervals ---------------------------------------------------------------------
 

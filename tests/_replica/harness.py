@@ -42,10 +42,10 @@ def of(found: list[Output], kind: type) -> list[Any]:
 
 
 def exchange(one: Replica, other: Replica, now: float = 0.0) -> None:
-    """A push/pull: both states are taken before either is merged."""
+    """A push/pull that `one` dialled: both states are taken before either is merged."""
     mine, theirs = one.local_state(False), other.local_state(False)
     other.merge_state(mine, False, now)
-    one.merge_state(theirs, False, now)
+    one.merge_state(theirs, False, now, answer=True)
 
 
 class Net:

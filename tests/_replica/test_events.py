@@ -7,6 +7,7 @@ import pytest
 from mycorrizal import QueueFull, ValueTooLarge
 from mycorrizal._replica import messages
 from mycorrizal._replica.limits import NUMBER_MAX, Limits
+from mycorrizal._replica.machine import Replica
 from mycorrizal._replica.messages import Event, Highest, Sender
 from mycorrizal._replica.outputs import EventReceived, EventsMissed
 
@@ -15,6 +16,14 @@ from .harness import Net, boot, drain, exchange, of, replica
 
 def event(number: int, name: str = "x", value: bytes = b"") -> bytes:
     return Event(Sender(name, boot(name)), number, "t", value or b"%d" % number).encode()
+
+
+def gone_member(one: Replica, name: str, *numbers: int) -> None:
+    """Let `name` be a member, tell these events, and go."""
+    one.member_up(name, boot(name), 0.0)
+    for number in numbers:
+        one.receive(event(number, name), 0.0)
+    one.member_down(name, 0.0)
 
 
 def highest(number: int, name: str = "x") -> bytes:
@@ -151,8 +160,7 @@ def test_a_member_that_cannot_be_reached_is_asked_again() -> None:
 def test_a_hole_whose_sender_stays_away_is_skipped_after_a_while() -> None:
     one = replica()
     one.joined(0.0)
-    one.receive(event(1), 0.0)
-    one.receive(event(3), 0.0)
+    gone_member(one, "x", 1, 3)
     now = 0.0
     while now < 70.0:
         now += 0.5
@@ -192,7 +200,7 @@ def test_a_sender_that_comes_back_is_given_time_before_its_events_are_given_up()
     one = replica()
     one.joined(0.0)
     one.member_up("b", boot("b"), 0.0)
-    one.receive(event(2), 0.0)
+    gone_member(one, "x", 2)
     now, have = 0.0, messages.Have(Sender("x", boot("x")), 2)
     while now < 55.0:
         now += 0.5
@@ -214,7 +222,7 @@ def test_who_did_not_have_an_event_is_asked_again() -> None:
     one = replica()
     one.joined(0.0)
     one.member_up("b", boot("b"), 0.0)
-    one.receive(event(2), 0.0)
+    gone_member(one, "x", 2)
     now, asked, answer = 0.0, 0, messages.pack(messages.Have(Sender("x", boot("x")), 0), ())
     while now < 25.0:
         now += 0.5
@@ -376,6 +384,8 @@ def test_an_answer_to_something_else_is_refused_and_the_next_is_asked(answer: by
 def test_held_events_are_bounded_and_fetched_again() -> None:
     one = replica(limits=Limits(held=4, held_bytes=400, remembered=3))
     one.joined(0.0)
+    one.member_up("x", boot("x"), 0.0)
+    one.member_up("y", boot("y"), 0.0)
     for number in range(2, 12):
         one.receive(event(number), 0.0)
     assert one.gauges["events.remembered"] == 3
@@ -441,7 +451,7 @@ def test_an_event_beyond_the_limit_is_refused() -> None:
 def test_history_is_what_was_handed_on_in_that_order() -> None:
     one = replica(limits=Limits(remembered=4))
     one.joined(0.0)
-    one.receive(event(2), 0.0)
+    gone_member(one, "x", 2)
     one.publish("other", b"o", 0.0)
     assert [e.topic for e in one.history(None, 10)] == ["other"]
     one.receive(event(1), 0.0)

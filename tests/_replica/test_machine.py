@@ -163,7 +163,7 @@ def test_tombstones_are_forgotten_for_good_though_nodes_keep_telling_each_other(
         for one in (a, b):
             one.handle_timer(now)
         if now > 80_000.0:  # b learns of it late
-            exchange(a, b, now)
+            exchange(b, a, now)
     assert a.gauges["settings.tombstones"] == b.gauges["settings.tombstones"] == 0
 
 
@@ -286,7 +286,7 @@ def test_the_owner_contradicts_what_others_say_of_it() -> None:
     net = Net(*"ab")
     net["a"].register("web", b"80", net.now)
     forged = [
-        messages.Service("ghost", b"boo", Stamp(5, 0, "a", boot("a"))),
+        messages.Service("ghost", b"boo", Stamp(int(WALL) * 1000 - 5, 0, "a", boot("a"))),
         messages.Service("web", None, Stamp(2 * int(WALL) * 1000, 0, "a", boot("a"))),
     ]
     for one in forged:

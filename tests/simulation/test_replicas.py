@@ -167,7 +167,7 @@ class LastComeWins(Replica):
 
 
 class TakesNoStates(Replica):
-    def merge_state(self, data: bytes, join: bool, now: float) -> None:
+    def merge_state(self, data: bytes, join: bool, now: float, *, answer: bool = False) -> None:
         return None
 
 
