@@ -120,6 +120,9 @@ class Config:
     """A suspect whose host refuses connections has no process any more, and no use of ``suspicion_min_timeout``."""
     leave_fanout: int = 64
     """How many members are told of a leave directly, besides gossip; 0: by gossip alone."""
+    number_messages: bool = True
+    """Number what ``send_best_effort`` and ``send_reliable`` send, so that a recording of it is dropped. With
+    ``wire="cbor"`` only."""
     stall_threshold: float = 1.0
     """A thread that wakes this late treats it as a stall of its own; 0 disables."""
     early_push_pulls: int = 3
@@ -253,6 +256,7 @@ _SWITCHES = (
     "name_takeover",
     "verify_suspicions",
     "trust_refusals",
+    "number_messages",
 )
 _COUNTS = {
     "indirect_checks": (0, 255),

@@ -30,7 +30,6 @@ from ._runtime.lifecycle import Handle
 from ._runtime.membership import Delegates, Membership
 from ._runtime.subscribers import EventStream
 from ._wire.limits import USER_BYTES_MAX
-from ._wire.messages import User
 from ._wire.security import Keyring
 from .config import Config
 from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
@@ -308,7 +307,8 @@ class Memberlist(Handle):
             raise ConfigError("data", f"is {len(payload)} bytes long", hint=hint)
         target = self._member(node, "send_reliable")
         deadline = Deadline(timeout)
-        membership.wait(membership.converse(target.address, User(payload), deadline), deadline, "send_reliable")
+        message = membership.user(payload, target.name)
+        membership.wait(membership.converse(target.address, message, deadline), deadline, "send_reliable")
 
     def send_best_effort(self, node: Node | str, data: bytes) -> None:
         """Send a user message in one UDP packet, which may be lost. Never blocks, any thread.
@@ -382,13 +382,14 @@ class Memberlist(Handle):
         membership = self._running
         membership.check_process()
         payload = _payload(data)
-        room = membership.datagram_room()
+        message = membership.user(payload, name)
+        room = membership.datagram_room(message)
         if len(payload) > room:
             raise ConfigError(
                 "data", f"is {len(payload)} bytes long", hint=f"one datagram carries {room}; use send_reliable()"
             )
         machine = membership.machine
-        sent = membership.mailbox.tell(lambda now: machine.send_user(payload, address, now, name=name), bounded=True)
+        sent = membership.mailbox.tell(lambda now: machine.send_user(message, address, now, name=name), bounded=True)
         if membership.stopped or not sent:
             raise membership.gossip.service.refusal()
 

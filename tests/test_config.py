@@ -56,6 +56,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("suspicion_min_timeout", -1, "0 disables"),
     ("suspicion_min_nodes", 1, "2.."),
     ("trust_refusals", 1, "True or False"),
+    ("number_messages", "no", "True or False"),
     ("tcp_timeout", float("nan"), "seconds"),
     ("gossip_nodes", 2.5, "whole number"),
     ("udp_buffer_size", 100, "1024"),

@@ -123,7 +123,7 @@ def test_largest_datagram_is_accepted() -> None:
     key = {"secret_key": bytes(32)}
     for settings in ({}, {"label": "x" * 255, **key}, {"protocol_version": 1, **key}):
         with Memberlist(config(**settings)) as alice:
-            room = alice._running.datagram_room()
+            room = alice._running.datagram_room(alice._running.user(bytes(60_000), "alice"))
             alice.send_best_effort("alice", bytes(range(256)) * (room // 256))
             alice._running.mailbox.post(lambda now: None).result(5)
             assert alice.ping("alice") > 0

@@ -6,6 +6,7 @@ or lock of its own.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .._swim.machine import Swim
-from .._wire.messages import Message
+from .._wire.messages import BOOT_BYTES, Message, User
 from .._wire.packet import PacketCodec
 from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
@@ -43,7 +44,7 @@ log = logging.getLogger("mycorrizal.memberlist")
 T = TypeVar("T")
 
 _DATAGRAM_MAX = 65507  # largest UDP payload over IPv4
-_USER_OVERHEAD = 6  # type byte and checksum
+_CHECKSUM_BYTES = 5
 _WAITING_MAX = 1024  # conversations that wait for a thread, each way
 
 
@@ -92,6 +93,8 @@ class Membership:
         self._fork = lifecycle.ForkGuard()
         self._stopped = False
         self.counters = Counters()
+        self._boot = os.urandom(BOOT_BYTES)
+        self._numbers = itertools.count(1)  # a step of it is atomic
         self.keyring = Keyring(config.keys, config.secret_key or None)
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None:
@@ -248,9 +251,20 @@ class Membership:
         """Dial `address` and say `message`, without an answer."""
         return self.run(lambda: self.conversations.hold(address, message, False, deadline))
 
-    def datagram_room(self) -> int:
-        """Return the size of the largest user message that one datagram carries."""
-        return _DATAGRAM_MAX - _USER_OVERHEAD - self.codec.overhead(gossip=True)
+    def user(self, data: bytes, to: str) -> User:
+        """Return a user message for the node `to`, numbered if that is on: it is sent once.
+
+        Differs from memberlist: there a packet or a stream that was recorded delivers its message each time that it
+        is sent again. Switched off by ``number_messages=False``, and with Go peers.
+        """
+        if not self.config.number_messages or self.config.wire != "cbor":
+            return User(data)
+        return User(data, self._boot, next(self._numbers), to)
+
+    def datagram_room(self, message: User) -> int:
+        """Return how many bytes of data a datagram carries in a message such as this."""
+        head = 1 + (len(self.codec.body.encode(message.header)) if message.boot else 0)
+        return _DATAGRAM_MAX - head - _CHECKSUM_BYTES - self.codec.overhead(gossip=True)
 
     def resolve(self, host: str, port: int) -> Future[list[Address]]:
         """Return the addresses of a name, asked for on an exchange thread."""

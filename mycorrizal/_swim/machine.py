@@ -41,6 +41,7 @@ from .events import Event, ExchangeRequested, PacketRejected, Stalled, UserMessa
 from .gossip import Gossiper
 from .members import Member
 from .probe import Prober
+from .replays import Replays
 from .sync import Sync
 from .transitions import Transitions
 
@@ -86,6 +87,7 @@ class Swim:
         self._appeals = Appeals(core, self._transitions, self._prober) if config.verify_suspicions else None
         if self._appeals is not None:
             self._transitions.on_suspicion = self._appeals.hear
+        self._replays = Replays(config.name)
         self._claims: Claims | None = None
         if config.name_takeover:
             self._claims = Claims(core, self._transitions, self._prober)
@@ -171,7 +173,7 @@ class Swim:
             answer = self._prober.handle_tcp_ping(message, now)
         elif isinstance(message, User):
             if message.data:  # an empty one is not delivered over TCP (memberlist-protocol §3.4)
-                self._user(message, addr)
+                self._user(message, addr, stream=True)
         else:
             self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} on a stream"))
         self._gossiper.rearm(now)
@@ -204,13 +206,14 @@ class Swim:
         """
         return self._call(now, self._update_meta)
 
-    def send_user(self, data: bytes, address: Address, now: float, *, name: str = "") -> None:
-        """Send a user message in one packet, best effort."""
+    def send_user(self, message: bytes | User, address: Address, now: float, *, name: str = "") -> None:
+        """Send a user message in one packet, best effort; bytes alone go unnumbered."""
         now = self._enter(now)
         core = self._core
         member = core.table.get(name) if name else core.table.get(address[0])
         protocol_max = member.protocol_max if member else 0
-        core.send([core.codec.encode(User(data))], address, protocol_max=protocol_max, name=name)
+        user = message if isinstance(message, User) else User(message)
+        core.send([core.codec.encode(user)], address, protocol_max=protocol_max, name=name)
 
     # -- outputs ------------------------------------------------------------------------
 
@@ -288,6 +291,7 @@ class Swim:
             "nodes.lost": self._sync.lost,
             "timers": len(core.timers),
             "acks.pending": len(self._prober.acks),
+            "replays.windows": len(self._replays),
         }
 
     # -- private ------------------------------------------------------------------------
@@ -367,7 +371,7 @@ class Swim:
                 if self._appeals is not None:
                     self._appeals.correct(message, addr, now)
             case User():
-                self._user(message, addr)
+                self._user(message, addr, stream=False)
             case _:
                 self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} in a packet"))
 
@@ -376,9 +380,12 @@ class Swim:
             return claim
         return Alive(claim.incarnation, claim.node, claim.addr, self._core.port, claim.meta, claim.vsn)
 
-    def _user(self, message: User, addr: Address) -> None:
+    def _user(self, message: User, addr: Address, *, stream: bool) -> None:
         self._core.count("msg.user")
-        if self._core.delegate is not None:
+        refusal = self._replays.refusal(message, stream=stream)
+        if refusal is not None:
+            self._core.count(refusal)
+        elif self._core.delegate is not None:
             self._core.emit(UserMessage(message.data, addr))
 
     def _rejected(self, addr: Address, reason: Exception) -> None:

@@ -22,6 +22,7 @@ from .messages import (
     IndirectPing,
     Kind,
     NackResp,
+    NumberedHeader,
     Ping,
     PushNodeState,
     PushPullHeader,
@@ -46,6 +47,7 @@ BODIES: tuple[type[Body], ...] = (
     PushPullHeader,
     PushNodeState,
     UserMsgHeader,
+    NumberedHeader,
 )
 
 INTEGER_RANGE: dict[Kind, tuple[int, int]] = {

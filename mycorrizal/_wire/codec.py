@@ -1,7 +1,7 @@
 """Choice of the body codec, and messages in the form that stands in a packet.
 
 A message in a packet is its type byte and its body; a user message is its type
-byte and raw bytes. Which types may come where is the matter of ``packet`` and
+byte, a header if it is numbered, and raw bytes. Which types may come where is the matter of ``packet`` and
 ``stream``.
 """
 
@@ -11,13 +11,16 @@ from ..exceptions import LocalProtocolError, RemoteProtocolError
 from .body import B, BodyCodec, IncompleteError
 from .cbor import CborCodec
 from .messages import (
+    BOOT_BYTES,
     AckResp,
     Alive,
     Dead,
     Err,
     IndirectPing,
     Message,
+    MessageType,
     NackResp,
+    NumberedHeader,
     Ping,
     PushPull,
     Suspect,
@@ -25,11 +28,12 @@ from .messages import (
 )
 from .msgpack import MsgpackCodec
 
-__all__ = ["B", "BodyCodec", "IncompleteError", "body_codec", "decode_message", "encode_message"]
+__all__ = ["B", "BodyCodec", "IncompleteError", "body_codec", "decode_message", "encode_message", "numbered"]
 
 _CODECS: dict[str, BodyCodec] = {"cbor": CborCodec(), "msgpack": MsgpackCodec()}
 
 _USER = User.TYPE
+_NUMBERED = bytes([MessageType.NUMBERED])
 _BY_TYPE: dict[
     int,
     type[Ping]
@@ -56,10 +60,22 @@ def encode_message(codec: BodyCodec, message: Message) -> bytes:
         LocalProtocolError: it has no such form (a push/pull), or a field is out of range.
     """
     if isinstance(message, User):
-        return b"\x08" + message.data
+        return (_NUMBERED + codec.encode(message.header) if message.boot else b"\x08") + message.data
     if isinstance(message, PushPull):
         raise LocalProtocolError("a push/pull travels on streams only")
     return _TYPE_BYTE[type(message)] + codec.encode(message)
+
+
+def numbered(header: NumberedHeader, data: bytes) -> User:
+    """Return the numbered user message of a header and its bytes.
+
+    Raises:
+        RemoteProtocolError: the header is none.
+    """
+    boot = header.boot or b""
+    if len(boot) != BOOT_BYTES or header.number <= 0 or header.user_msg_len != len(data):
+        raise RemoteProtocolError("the header of a numbered user message is wrong")
+    return User(data, boot, header.number, header.to)
 
 
 def decode_message(codec: BodyCodec, data: bytes) -> Message:
@@ -73,6 +89,9 @@ def decode_message(codec: BodyCodec, data: bytes) -> Message:
     kind = data[0]
     if kind == _USER:
         return User(data[1:])
+    if kind == MessageType.NUMBERED and codec.name == "cbor":
+        header, at = codec.decode(NumberedHeader, data, 1)
+        return numbered(header, data[at:])
     cls = _BY_TYPE.get(kind)
     if cls is None:
         raise RemoteProtocolError(f"message type {kind} is not supported here")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Union
 
 __all__ = [
+    "BOOT_BYTES",
     "AckResp",
     "Alive",
     "Body",
@@ -28,6 +29,7 @@ __all__ = [
     "Message",
     "MessageType",
     "NackResp",
+    "NumberedHeader",
     "Ping",
     "PushNodeState",
     "PushPull",
@@ -36,6 +38,10 @@ __all__ = [
     "User",
     "UserMsgHeader",
 ]
+
+
+BOOT_BYTES = 8
+"""Length of the random id of a process's life in a numbered user message."""
 
 
 class MessageType(enum.IntEnum):
@@ -55,6 +61,7 @@ class MessageType(enum.IntEnum):
     NACK_RESP = 11
     HAS_CRC = 12
     ERR = 13
+    NUMBERED = 200  # ours, with wire="cbor": a user message that counts once
     HAS_LABEL = 244
 
 
@@ -254,11 +261,39 @@ class UserMsgHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberedHeader:
+    """Head of a numbered user message, in a packet and on a stream; see ``User``."""
+
+    FIELDS: ClassVar = (
+        Field("user_msg_len", "UserMsgLen", Kind.INT),
+        Field("boot", "Boot", Kind.BYTES),
+        Field("number", "Number", Kind.INT),
+        Field("to", "To", Kind.TEXT),
+    )
+    user_msg_len: int = 0
+    boot: bytes | None = None
+    number: int = 0
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class User:
-    """A user message: raw bytes, in a packet without a header, in a stream with one."""
+    """A user message: raw bytes, in a packet without a header, in a stream with one.
+
+    With `boot`, the 8-byte id of its sender's life, it is numbered: `number` is unique in that life, and `to` the
+    name of the node it is for, empty if the sender did not know it. So the receiver can drop a second copy.
+    """
 
     TYPE: ClassVar = MessageType.USER
     data: bytes = b""
+    boot: bytes = b""
+    number: int = 0
+    to: str = ""
+
+    @property
+    def header(self) -> NumberedHeader:
+        """The head of a numbered one."""
+        return NumberedHeader(len(self.data), self.boot, self.number, self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +308,7 @@ class PushPull:
 
 Body = Union[
     Ping, IndirectPing, AckResp, NackResp, Err, Suspect, Dead, Alive,
-    Compress, PushPullHeader, PushNodeState, UserMsgHeader,
+    Compress, PushPullHeader, PushNodeState, UserMsgHeader, NumberedHeader,
 ]  # fmt: skip
 """What a body codec reads and writes: one map."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from ..config import META_MAX_SIZE, Config
 from ..exceptions import DecryptError, LocalProtocolError, RemoteProtocolError, WireMismatch
 from . import limits
-from .codec import B, BodyCodec, IncompleteError, body_codec, encode_message
+from .codec import B, BodyCodec, IncompleteError, body_codec, encode_message, numbered
 from .compression import compress_message, decompress_message
 from .label import add_label, check_label, label_bytes, peel_label
 from .messages import (
@@ -26,6 +26,7 @@ from .messages import (
     Err,
     Message,
     MessageType,
+    NumberedHeader,
     Ping,
     PushNodeState,
     PushPull,
@@ -100,6 +101,8 @@ class StreamCodec:
             return self._push_pull(message)
         if isinstance(message, User):
             _bounded(len(message.data), limits.USER_BYTES_MAX, "a user message", LocalProtocolError)
+            if message.boot:
+                return encode_message(self.body, message)
             header = self.body.encode(UserMsgHeader(len(message.data)))
             return b"".join((bytes((MessageType.USER,)), header, message.data))
         if isinstance(message, (Ping, AckResp, Err)):
@@ -272,6 +275,9 @@ class StreamReader:
 
     def _read_message(self) -> _Steps:
         kind = self._buffer[0]
+        if kind == MessageType.NUMBERED and self._codec.body.name == "cbor" and not self._answer:
+            yield from self._read_numbered()
+            return
         if kind not in (_ANSWERS if self._answer else _OPENING):
             raise RemoteProtocolError(f"message type {kind} does not {'answer' if self._answer else 'open'} a stream")
         del self._buffer[:1]
@@ -292,6 +298,13 @@ class StreamReader:
         _bounded(size, limits.USER_BYTES_MAX, "a user message", RemoteProtocolError)
         yield from self._need(size)
         self._message = User(self._drop(size))
+
+    def _read_numbered(self) -> _Steps:
+        del self._buffer[:1]
+        header = yield from self._read_body(NumberedHeader)
+        _bounded(header.user_msg_len, limits.USER_BYTES_MAX, "a user message", RemoteProtocolError)
+        yield from self._need(header.user_msg_len)
+        self._message = numbered(header, self._drop(header.user_msg_len))
 
     def _read_push_pull(self) -> _Steps:
         header = yield from self._read_body(PushPullHeader)

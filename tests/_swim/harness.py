@@ -32,6 +32,7 @@ FAITHFUL: dict[str, Any] = {
     "suspicion_min_timeout": 0,
     "trust_refusals": False,
     "leave_fanout": 0,
+    "number_messages": False,
 }
 """Everything beyond memberlist switched off."""
 

@@ -244,3 +244,36 @@ def test_the_checksum_stands_inside_the_encryption_and_covers_the_compressed_for
     kind, checksum = struct.unpack(">BI", out[:5])
     assert (kind, checksum) == (12, zlib.crc32(out[5:]))
     assert out[5] == 9
+
+
+# -- numbered user messages -----------------------------------------------------------------
+
+NUMBERED = m.User(b"data", b"12345678", 7, "bob \udcff")
+
+
+def test_a_numbered_user_message_round_trips_beside_others() -> None:
+    codec = packets(secret_key=KEY)
+    messages = [m.User(b"plain"), NUMBERED, m.User(b"", b"12345678", 1 << 62)]
+    (datagram,) = codec.seal([codec.encode(message) for message in messages], crc=True)
+    assert codec.open(datagram).messages == messages
+
+
+def test_an_unnumbered_user_message_is_memberlists() -> None:
+    assert packets().encode(m.User(b"data")) == packets("msgpack").encode(m.User(b"data")) == b"\x08data"
+
+
+def test_go_has_no_numbered_user_messages() -> None:
+    codec = packets("msgpack", enable_compression=False)
+    (datagram,) = codec.seal([codec.encode(NUMBERED)], crc=False)
+    assert reasons(codec, datagram) == ["message type 200 is not supported here"]
+
+
+@pytest.mark.parametrize(
+    "bad", [m.User(b"x", b"short", 1), m.User(b"x", b"12345678", 0), m.User(b"x", b"12345678", -1)]
+)
+def test_a_bad_header_of_a_numbered_user_message_is_refused(bad: m.User) -> None:
+    codec = packets(enable_compression=False)
+    (datagram,) = codec.seal([codec.encode(bad)], crc=False)
+    assert reasons(codec, datagram) == ["the header of a numbered user message is wrong"]
+    cut = codec.encode(NUMBERED)[:-1]
+    assert reasons(codec, cut) == ["the header of a numbered user message is wrong"]

@@ -342,3 +342,30 @@ def test_unknown_values_that_trickle_in_cost_little(data: bytes) -> None:
     trickle(reader, b"\x06" + data)
     assert reader.wanted == 0
     assert time.process_time() - began < 10
+
+
+# -- numbered user messages -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_numbered_user_message_round_trips_in_any_pieces(size: int) -> None:
+    codec, message = streams(secret_key=KEY), m.User(bytes(size), b"12345678", 7, "bob")
+    data = codec.seal(message, answer=False)
+    for piece in (1 if size == 1 else 997, len(data)):
+        reader = codec.reader(answer=False)
+        found = [reader.feed(data[at : at + piece]) for at in range(0, len(data), piece)]
+        assert found[-1] == message
+
+
+def test_a_numbered_user_message_is_bounded_and_opens_a_stream_with_cbor_only() -> None:
+    codec = plain()
+    head = bytes([m.MessageType.NUMBERED])
+    long = codec.body.encode(m.NumberedHeader(limits.USER_BYTES_MAX + 1, b"12345678", 1, ""))
+    assert "a user message" in str(refusal(codec, head + long)[0])
+    data = codec.seal(m.User(b"x", b"12345678", 1), answer=False)
+    assert codec.reader(answer=False).feed(data) is not None
+    with pytest.raises(RemoteProtocolError, match="message type 200 does not answer"):
+        codec.reader(answer=True).feed(data)
+    go = plain("msgpack")
+    with pytest.raises(RemoteProtocolError, match="message type 200 does not open"):
+        go.reader(answer=False).feed(go.seal(m.User(b"x", b"12345678", 1), answer=False))
