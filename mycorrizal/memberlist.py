@@ -238,12 +238,17 @@ class Memberlist(Handle):
           calls over 10 ms, delegate methods that raised or gave too much.
         * ``dropped.<method>``: callbacks dropped because delegates were too slow.
         * ``events.lost``: by slow ``events()`` readers; ``events.folded``: for slow event delegates.
+        * ``user.replayed``, ``user.misdirected``: numbered user messages dropped, since they came before or are for
+          another node.
         * ``stalls``: times this process did not run; ``msg.alive``, ``msg.suspect``, ``msg.dead``, ``msg.user``
           and further counters of the protocol.
 
         Gauges: ``members``, ``nodes`` (all states), ``health.score``, ``queue.broadcasts``,
         ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
-        ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``.
+        ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``, ``replays.windows``
+        (senders of numbered messages that are remembered, twice: packets and streams), and ``key.sealed``:
+        packets and streams that this process encrypted with the present primary key; rotate it before all
+        members together reach 2**32.
         """
         membership = self._running
         membership.check_process()

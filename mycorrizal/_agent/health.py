@@ -9,9 +9,12 @@ from ..types import Health, NodeState
 if TYPE_CHECKING:
     from .assembly import Assembly
 
-__all__ = ["health"]
+__all__ = ["health", "key_problem"]
 
 _INBOX_FULL = 0.5
+_NONCES = 1 << 32
+"""Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
+_NONCES_USED = 0.5  # from this part of them on it is time to rotate
 
 
 def health(parts: Assembly) -> Health:
@@ -36,7 +39,23 @@ def health(parts: Assembly) -> Health:
         problems.append("some members answer over TCP but not over UDP: a firewall?")
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
+    if (problem := key_problem(gossip["key.sealed"], len(members))) is not None:
+        problems.append(problem)
     return Health(
         parts.name, parts.settings.cluster, score, len(members), len(suspects), gossip["stalls"],
         data["connections"], inbox, gossip["events.lost"], tuple(problems),
     )  # fmt: skip
+
+
+def key_problem(sealed: int, members: int) -> str | None:
+    """Return what is to be said of a key with which this process encrypted `sealed` messages; None if nothing.
+
+    The others are taken to have sent as much each; what earlier processes sent is not known.
+    """
+    estimate = sealed * members
+    if estimate < _NONCES_USED * _NONCES:
+        return None
+    return (
+        f"about {estimate:.1e} messages were encrypted with this key since this process began to use it "
+        f"({sealed} here, {members} members); rotate it with agent.keys before there are {_NONCES:.1e}"
+    )

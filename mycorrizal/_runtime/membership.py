@@ -34,6 +34,7 @@ from .dispatch import Dispatcher, Observers
 from .exchanges import ExchangePool, Lane
 from .gossip import Gossip, View
 from .mailbox import Mailbox
+from .nonces import Nonces
 from .subscribers import EventStream, Subscribers
 from .supply import AliveGate, MergeGate, PingSupply, Supply, Timed
 
@@ -96,6 +97,7 @@ class Membership:
         self._boot = os.urandom(BOOT_BYTES)
         self._numbers = itertools.count(1)  # a step of it is atomic
         self.keyring = Keyring(config.keys, config.secret_key or None)
+        self._nonces = Nonces(self.keyring)
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None:
             starting(config)
@@ -117,8 +119,9 @@ class Membership:
         self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node)
         self.subscribers: Subscribers[MemberEvent] = Subscribers(self._new_stream)
         self.conversations = Conversations(
-            StreamCodec(config, self.keyring, _nonce), self.pool, self.counters, node, config.tcp_timeout, self._answer
-        )
+            StreamCodec(config, self.keyring, self._nonces), self.pool, self.counters, node, config.tcp_timeout,
+            self._answer,
+        )  # fmt: skip
         self.machine = self._machine(delegates)
         self.mailbox = Mailbox()
         self.gossip = Gossip(
@@ -131,7 +134,7 @@ class Membership:
     def _machine(self, delegates: Delegates) -> Swim:
         timed = Timed(self.config.name, self.counters)
         addr, port = self.advertised
-        self.codec = PacketCodec(self.config, self.keyring, _nonce)
+        self.codec = PacketCodec(self.config, self.keyring, self._nonces)
         supply: Delegate | None = Supply(delegates.delegate, timed) if delegates.delegate is not None else None
         if delegates.companion is not None:
             supply = delegates.companion.supply(supply)
@@ -290,6 +293,7 @@ class Membership:
             "exchanges.dialled": self.pool.busy(Lane.DIALLED),
             "exchanges.accepted": self.pool.busy(Lane.ACCEPTED),
             "exchanges.threads": self.pool.threads(),
+            "key.sealed": self._nonces.drawn,
         }
         return merged
 
@@ -336,10 +340,6 @@ class Membership:
         self.pool.abandon_sockets()
 
 
-def _nonce() -> bytes:
-    return os.urandom(12)
-
-
 def _settle(future: Future[Any], result: Any, error: Exception | None) -> None:
     if future.set_running_or_notify_cancel():
         if error is not None:
@@ -354,7 +354,7 @@ _ZERO = dict.fromkeys(
         "events.folded", "stalls", "packets_rejected", "tcp.accept", "tcp.accept_errors", "tcp.address_refused",
         "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.received", "tcp.rejected", "tcp.sent",
         "tcp.timeouts", "udp.packets_received", "udp.packets_sent", "udp.read_errors", "udp.received",
-        "udp.send_dropped", "udp.sent", "udp.write_errors",
+        "udp.send_dropped", "udp.sent", "udp.write_errors", "user.misdirected", "user.replayed",
     ),
     0,
 )  # fmt: skip

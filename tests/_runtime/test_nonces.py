@@ -1,53 +1,65 @@
-"""What must never come twice: two messages under one key and nonce would give both away."""
+"""Nonces: random, and counted for the key that encrypts."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
-import pytest
+from mycorrizal._runtime import nonces
+from mycorrizal._runtime.nonces import Nonces
+from mycorrizal._wire.security import Keyring
 
-from mycorrizal._runtime.membership import _nonce
-from mycorrizal._runtime.quic.core import Core
-from mycorrizal._wire.security import NONCE_BYTES
-
-COUNT = 500
+ONE, TWO = b"1" * 32, b"2" * 32
 
 
-def proof_nonce() -> bytes:
-    core: Any = SimpleNamespace()
-    return Core.nonce(core)
+def test_each_key_has_a_count_that_goes_on_when_it_comes_back() -> None:
+    ring = Keyring((), ONE)
+    draw = Nonces(ring)
+    assert len({draw() for _ in range(100)}) == 100
+    assert all(len(nonce) == 12 for nonce in (draw(), draw()))
+    assert draw.drawn == 102
+    ring.add(TWO)
+    ring.use(TWO)
+    assert draw.drawn == 0
+    draw()
+    assert draw.drawn == 1
+    ring.use(ONE)
+    assert draw.drawn == 102
+    ring.use(TWO)
+    ring.remove(ONE)
+    ring.add(ONE)
+    ring.use(ONE)
+    assert draw.drawn == 102
 
 
-def drawn(draw: Callable[[], bytes]) -> list[bytes]:
-    return [draw() for _ in range(COUNT)]
+def test_without_a_key_nothing_is_counted() -> None:
+    draw = Nonces(Keyring())
+    draw()
+    assert draw.drawn == 0
 
 
-def drawn_by_a_child(draw: Callable[[], bytes]) -> list[bytes]:
-    """Return what a forked child draws, which has all of this process's memory."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            with os.fdopen(writing, "wb") as out:
-                out.write(b"".join(drawn(draw)))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        data = file.read()
-    os.waitpid(child, 0)
-    size = len(data) // COUNT
-    return [data[at : at + size] for at in range(0, len(data), size)]
+def test_threads_lose_no_count() -> None:
+    draw = Nonces(Keyring((), ONE))
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(lambda: [draw() for _ in range(2_000)])
+    assert draw.drawn == 16_000
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize(("draw", "size"), [(_nonce, NONCE_BYTES), (proof_nonce, 32)], ids=["gossip", "proof"])
-def test_no_nonce_comes_twice_not_even_after_a_fork(draw: Callable[[], bytes], size: int) -> None:
-    found = drawn(draw)
-    found += drawn_by_a_child(draw) + drawn_by_a_child(draw) + drawn(draw)
-    assert len(found) == len(set(found)) == 4 * COUNT
-    assert {len(nonce) for nonce in found} == {size}
+def test_counted_keys_are_bounded() -> None:
+    ring = Keyring((), ONE)
+    draw = Nonces(ring)
+    draw()
+    for number in range(nonces._KEYS_MAX):
+        key = number.to_bytes(32, "big")
+        ring.add(key)
+        ring.use(key)
+        draw()
+    assert len(draw._drawn) == nonces._KEYS_MAX
+    ring.use(ONE)
+    assert draw.drawn == 0
+
+
+def test_no_key_is_shown() -> None:
+    draw = Nonces(Keyring((), ONE))
+    draw()
+    assert repr(draw) == "<Nonces, 1 drawn>"
