@@ -56,6 +56,7 @@ class Core:
         alive: AliveDelegate | None,
         merge: MergeDelegate | None,
         ping: PingDelegate | None,
+        sequence: int,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -85,7 +86,7 @@ class Core:
         self.datagrams: list[tuple[bytes, Address]] = []
         self.exchanges: list[ExchangeRequested] = []
         self._networks = config.networks
-        self._sequence = 0
+        self._sequence = sequence
         self._last_id = 0
         self._exchange_ends: dict[int, ExchangeEnd] = {}
 

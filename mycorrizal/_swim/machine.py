@@ -59,6 +59,7 @@ class Swim:
         codec: turns messages into packets; the machine is its only user.
         rng: all randomness.
         delegate, alive, merge, ping: asked inline for what to send and whom to admit.
+        sequence: the number of the ping before the first.
     """
 
     buddy = True
@@ -76,10 +77,12 @@ class Swim:
         alive: AliveDelegate | None = None,
         merge: MergeDelegate | None = None,
         ping: PingDelegate | None = None,
+        sequence: int = 0,
     ) -> None:
         core = self._core = Core(
-            config, addr=addr, port=port, codec=codec, rng=rng, delegate=delegate, alive=alive, merge=merge, ping=ping
-        )
+            config, addr=addr, port=port, codec=codec, rng=rng, delegate=delegate, alive=alive, merge=merge, ping=ping,
+            sequence=sequence,
+        )  # fmt: skip
         self._transitions = Transitions(core)
         self._prober = Prober(core, self._transitions, buddy=self.buddy)
         self._gossiper = Gossiper(core)

@@ -294,3 +294,15 @@ def test_an_event_that_comes_before_its_sender_is_known_is_fetched() -> None:
     found = drain(c)
     assert [event.number for event in of(found, EventReceived)] == [1, 2]
     assert not of(found, EventsMissed)
+
+
+def test_with_a_recorded_alive_the_events_of_who_is_gone_count_as_a_members_once() -> None:
+    """A limit, documented: for the seconds until it is found dead, somebody recorded is a member like any other."""
+    raws = recorded(replica("gone"), 2)
+    b = replica("b")
+    b.joined(0.0)
+    b.member_up("gone", boot("gone"), 0.0)
+    for _ in range(2):
+        for raw in raws:
+            b.receive(raw, 0.0)
+    assert [event.number for event in of(drain(b), EventReceived)] == [1, 2]

@@ -7,11 +7,11 @@ from typing import Any
 from mycorrizal._swim.events import UserMessage
 from mycorrizal._swim.machine import Swim
 from mycorrizal._swim.replays import _SENDERS_MAX, _WINDOW, Replays
-from mycorrizal._wire.messages import User
+from mycorrizal._wire.messages import AckResp, Dead, Suspect, User
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.types import NodeState
 
-from .harness import alive, drain, events, make, record, run_timers, state, tell
+from .harness import Wire, alive, drain, events, make, record, run_timers, state, tell
 
 BOOT, PEER = b"12345678", ("10.9.9.9", 7946)
 
@@ -132,3 +132,48 @@ def test_a_recorded_alive_of_a_live_member_changes_nothing() -> None:
     tell(swim, alive("peer", incarnation=1, meta=b"old"))
     assert record(swim, "peer").meta == b"new"
     assert events(swim) == []
+
+
+def test_a_recorded_accusation_is_refuted_once_and_is_stale_then() -> None:
+    a, b = make("a", "10.0.0.1", probe_interval=1.0), make("b", "10.0.0.2", probe_interval=1.0)
+    wire = Wire(a, b)
+    a.join(b.local_node.address, 0.0)
+    wire.flush()
+    for recorded in (Dead(3, "b", "b"), Dead(3, "b", "x"), Suspect(3, "b", "x")):  # of an earlier life of b
+        tell(a, recorded, now=wire.now)
+        tell(b, recorded, now=wire.now)
+        wire.run(5.0)
+        assert state(a, "b") == NodeState.ALIVE
+    assert b.counters["refutations"] == 1
+    assert b.incarnation == 4
+
+
+def test_a_recorded_ack_answers_for_no_other_ping() -> None:
+    recorded = [AckResp(number) for number in range(1, 10)]  # of the first pings of anybody's
+    for first, expected in ((0, NodeState.ALIVE), (123_456, NodeState.SUSPECT)):
+        swim = make(probe_interval=1.0, sequence=first)
+        tell(swim, alive("gone"))
+        now = 0.0
+        while now < 4.0:
+            now += 0.1
+            run_timers(swim, now)
+            for request in swim.exchanges_to_start():
+                swim.exchange_failed(request.exchange_id, TimeoutError(), now)
+            tell(swim, *recorded, now=now)
+        assert state(swim, "gone") == expected
+
+
+def test_what_was_sealed_with_a_removed_key_is_refused_and_until_then_numbers_hold() -> None:
+    sender, swim, new = receiver(name="a"), receiver(name="me"), b"n" * 32
+    sender.send_user(user(1), PEER, 0.0, name="me")
+    ((packet, _),) = sender.datagrams_to_send()
+    swim.receive_datagram(packet, PEER, 1.0)
+    ring = swim._core.codec.keyring
+    ring.add(new)
+    ring.use(new)
+    swim.receive_datagram(packet, PEER, 2.0)
+    assert swim.counters["user.replayed"] == 1
+    ring.remove(bytes(32))
+    swim.receive_datagram(packet, PEER, 3.0)
+    assert swim.counters["packets_rejected"] == 1
+    assert heard(swim) == [b"data"]
