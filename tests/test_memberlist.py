@@ -260,3 +260,12 @@ def test_a_node_is_not_copied(alice: Memberlist) -> None:
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             make(alice)
     assert pickle.loads(pickle.dumps(alice.members())) == alice.members()
+
+
+def test_user_messages_are_numbered_among_ourselves_and_as_gos_otherwise() -> None:
+    for settings, numbered in (({}, True), ({"wire": "msgpack"}, False), ({"number_messages": False}, False)):
+        with Memberlist(config(**settings)) as alice:
+            one, two = (alice._running.user(b"data", "bob") for _ in range(2))
+            assert (one.number, two.number) == ((1, 2) if numbered else (0, 0))
+            assert bool(one.boot) is numbered
+            assert one.data == b"data"

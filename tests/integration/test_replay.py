@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Memberlist, UserEvent
+from mycorrizal import Agent, Memberlist, UserEvent
 from mycorrizal._replica.machine import Replica
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
@@ -87,6 +87,11 @@ def _pipe(source: socket.socket, target: socket.socket, seen: bytearray) -> None
         target.shutdown(socket.SHUT_WR)
 
 
+def seed(agent: Agent) -> str:
+    host, port = agent.address
+    return f"{host}:{port}"
+
+
 def value(event: object) -> object:
     assert isinstance(event, UserEvent)
     return event.value
@@ -160,3 +165,20 @@ def test_what_agents_share_is_not_brought_back_by_a_recording(agents: Make, tap:
         events.get(timeout=0.5)
     alice.broadcast("news", 3)
     assert value(events.get(timeout=5)) == 3
+
+
+def test_old_settings_reach_an_agent_that_was_dialled_when_it_dials_back(agents: Make) -> None:  # noqa: F811
+    """Who comes back with settings from more than a day ago (a file, a long partition) is still believed."""
+    alice = agents("alice", config=QUICK, key=KEY, discover=False)
+    bob = agents("bob", config=QUICK, key=KEY, discover=False)
+    alice.settings["key"] = "old"
+    bob.settings["other"] = "old"
+    for agent in (alice, bob):
+        sharing = agent._parts.sharing  # type: ignore[union-attr]
+        sharing.post(lambda now, one=sharing.replica: one.set_wall(one._clock.offset + DAY)).result(5)
+    alice.join([seed(bob)])
+    assert alice.settings["other"] == "old"  # there when a join returns
+    assert bob.metrics()["share.settings.old"] >= 1
+    until(lambda: dict(bob.settings) == dict(alice.settings) == {"key": "old", "other": "old"})
+    carol = agents("carol", config=QUICK, key=KEY, join=[seed(alice)])
+    assert dict(carol.settings) == dict(alice.settings)
