@@ -269,3 +269,24 @@ def test_user_messages_are_numbered_among_ourselves_and_as_gos_otherwise() -> No
             assert (one.number, two.number) == ((1, 2) if numbered else (0, 0))
             assert bool(one.boot) is numbered
             assert one.data == b"data"
+
+
+def test_numbers_of_pings_begin_anywhere() -> None:
+    firsts = []
+    for _ in range(3):
+        with Memberlist(config()) as alice:
+            firsts.append(alice._running.machine._core._sequence)
+    assert len(set(firsts)) == 3
+    assert max(firsts) > 1_000_000
+
+
+def test_packets_and_streams_are_counted_for_the_key_that_encrypts_them() -> None:
+    with Memberlist(config()) as plain:
+        plain.ping("alice")
+        assert plain.metrics()["key.sealed"] == 0
+    with Memberlist(config(secret_key=bytes(32))) as alice:
+        alice.ping("alice")
+        packets = alice.metrics()["key.sealed"]
+        assert packets >= 2  # the ping and the ack
+        alice.send_reliable("alice", b"stream")
+        assert alice.metrics()["key.sealed"] == packets + 1

@@ -12,6 +12,7 @@ import pytest
 
 from mycorrizal import Agent, Memberlist, UserEvent
 from mycorrizal._replica.machine import Replica
+from mycorrizal._runtime.nonces import Nonces
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import Recorder, fast, until
@@ -165,6 +166,16 @@ def test_what_agents_share_is_not_brought_back_by_a_recording(agents: Make, tap:
         events.get(timeout=0.5)
     alice.broadcast("news", 3)
     assert value(events.get(timeout=5)) == 3
+
+
+def test_health_says_when_a_key_has_served_long_enough(agents: Make, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    alice, bob = agents("alice", config=QUICK, key=KEY), agents("bob", config=QUICK, key=KEY)
+    bob.wait_for(2, timeout=10)
+    alice.wait_for(2, timeout=10)
+    assert 0 < alice.metrics()["key.sealed"] < 10_000
+    assert not [problem for problem in alice.health().problems if "rotate" in problem]
+    monkeypatch.setattr(Nonces, "drawn", property(lambda self: 1 << 30))  # a quarter here, as much at bob's
+    assert [problem for problem in alice.health().problems if "rotate it with agent.keys" in problem]
 
 
 def test_old_settings_reach_an_agent_that_was_dialled_when_it_dials_back(agents: Make) -> None:  # noqa: F811
