@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._runtime.membership import _nonce
+from mycorrizal._runtime.nonces import Nonces
 from mycorrizal._runtime.quic.core import Core
-from mycorrizal._wire.security import NONCE_BYTES
+from mycorrizal._wire.security import NONCE_BYTES, Keyring
 
 COUNT = 500
+
+
+gossip_nonce = Nonces(Keyring([], bytes(range(16))))
 
 
 def proof_nonce() -> bytes:
@@ -45,7 +48,7 @@ def drawn_by_a_child(draw: Callable[[], bytes]) -> list[bytes]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize(("draw", "size"), [(_nonce, NONCE_BYTES), (proof_nonce, 32)], ids=["gossip", "proof"])
+@pytest.mark.parametrize(("draw", "size"), [(gossip_nonce, NONCE_BYTES), (proof_nonce, 32)], ids=["gossip", "proof"])
 def test_no_nonce_comes_twice_not_even_after_a_fork(draw: Callable[[], bytes], size: int) -> None:
     found = drawn(draw)
     found += drawn_by_a_child(draw) + drawn_by_a_child(draw) + drawn(draw)
