@@ -20,7 +20,6 @@ where None waits; Ctrl-C ends them and the agent stays usable.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -38,6 +37,7 @@ from ._runtime import settings_sources
 from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
 from ._wire.meta import read_meta
+from ._wire.text import logger
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .cache import Cache
 from .config import Config, check_own_text
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 _EXIT_LEAVE_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0

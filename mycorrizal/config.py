@@ -29,7 +29,8 @@ RESERVED = "mycorrizal."
 """What topics, handlers and services' ids begin with that are the library's own."""
 
 _NAME_MAX_BYTES = 255
-_UNPRINTABLE = ("Cc", "Zl", "Zp")  # Unicode's controls, line and paragraph separators
+_NAME_HINT = "use letters, digits, '-' or '.'"
+_UNPRINTABLE = ("Cc", "Cf", "Zl", "Zp")  # Unicode's controls, marks of direction and the like, separators of lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Config:
 
     # -- who we are ---------------------------------------------------------------
     name: str = field(default_factory=socket.gethostname)
-    """Unique in the cluster; 1 to 255 bytes of UTF-8 without control characters, ``/`` and spaces around it."""
+    """Unique in the cluster; 1 to 255 bytes of UTF-8 without ``/``, controls, unseen characters, and spaces around it."""
     bind_addr: str = "0.0.0.0"
     """IP literal to listen on, UDP and TCP."""
     bind_port: int = 7946
@@ -302,9 +303,9 @@ def check_name(name: str) -> None:
     if size > _NAME_MAX_BYTES:
         raise ConfigError("name", f"is {size} bytes long", hint=f"at most {_NAME_MAX_BYTES} bytes of UTF-8")
     if "/" in name or any(unicodedata.category(c) in _UNPRINTABLE for c in name):
-        raise ConfigError("name", f"{name!a} holds '/' or a control character", hint="use letters, digits, '-' or '.'")
+        raise ConfigError("name", f"{name!a} holds '/', a control character or one unseen", hint=_NAME_HINT)
     if name != name.strip():
-        raise ConfigError("name", f"{name!a} begins or ends with a space", hint="use letters, digits, '-' or '.'")
+        raise ConfigError("name", f"{name!a} begins or ends with a space", hint=_NAME_HINT)
 
 
 def check_text(field_name: str, text: str, example: str) -> None:

@@ -49,6 +49,8 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+from .types import printable
+
 __all__ = [
     "BindError",
     "CacheConflict",
@@ -89,8 +91,15 @@ __all__ = [
 ]
 
 
+_TEXT_MAX = 4000
+"""Characters of an error's message at most, its hint apart."""
+
+
 class MycorrizalError(Exception):
     """Root of every error raised by mycorrizal.
+
+    The text is one printable line, whatever a peer has put into it (``mycorrizal.types.printable``). The fields keep
+    what was sent, so make them printable too before you write them anywhere.
 
     Attributes:
         node: name or ``host:port`` of the peer concerned, if there is one.
@@ -113,10 +122,11 @@ class MycorrizalError(Exception):
         indeterminate: bool | None = None,
         retriable: bool | None = None,
     ) -> None:
-        super().__init__(f"{message} ({hint})" if hint else message)
+        message = printable(message, _TEXT_MAX)
+        self.hint = hint and printable(hint, _TEXT_MAX)
+        super().__init__(f"{message} ({self.hint})" if hint else message)
         self.node = node
         self.operation = operation
-        self.hint = hint
         if indeterminate is not None:
             self.indeterminate = indeterminate
         if retriable is not None:
@@ -252,7 +262,8 @@ class RemoteError(MycorrizalError, RuntimeError):
 
     Attributes:
         type: name of the exception's class at the peer.
-        text: its text; a traceback only if the peer's ``DataConfig.tracebacks`` is on.
+        text: its text as the peer sent it, line ends and all; a traceback only if the peer's ``DataConfig.tracebacks``
+            is on. ``str()`` of this error shows one printable line of it.
     """
 
     def __init__(self, message: str, *, kind: str = "", text: str = "", node: str | None = None, **more: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -30,6 +31,7 @@ __all__ = [
     "html_table",
     "html_text",
     "pack_host",
+    "printable",
 ]
 
 Address = tuple[str, int]
@@ -286,13 +288,45 @@ def html_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], count:
 
 
 def html_text(value: object) -> str:
-    """Return `value` as text for HTML: escaped, not too long, and without bytes that are no UTF-8."""
-    text = str(value).encode("utf-8", "replace").decode()
-    return escape(text if len(text) <= HTML_TEXT_MAX else text[: HTML_TEXT_MAX - 1] + "…")
+    """Return `value` as text for HTML: escaped, one printable line, not too long."""
+    return escape(printable(str(value), HTML_TEXT_MAX))
 
 
 def _pairs(tags: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(tags.items()))
+
+
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What ``str.isprintable`` takes, and shows nothing: joiners, fillers, variation selectors, the empty Braille cell."""
+
+
+def printable(text: str | bytes, limit: int = 200) -> str:
+    """Return a stranger's `text` as one line that steers no terminal, forges no line of a log, and hides nothing.
+
+    Line ends, escapes and other controls, marks of direction, zero-width and other invisible characters, and surrogates
+    stand as in a literal of Python: ``\\n``, ``\\x1b``, ``\\u202e``. A backslash stays as it is, so that text which
+    comes here twice is escaped once; who must tell a line end from the two characters takes the ``repr``.
+    Bytes that are no UTF-8 stand as in the name of a node, ``\\udcff``.
+
+    Args:
+        limit: characters of the result at most; what is longer ends with an ellipsis.
+    """
+    if isinstance(text, bytes):
+        text = text[: 4 * (limit + 1)].decode("utf-8", "surrogateescape")
+    if len(text) <= limit and text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
+        return text
+    shown, size = [], 0
+    for char in text[: limit + 1]:
+        visible = char.isprintable() and not _INVISIBLE.match(char)
+        shown.append(char if visible else char.encode("unicode_escape").decode())
+        size += len(shown[-1])
+    if size > limit:
+        while size >= limit and shown:
+            size -= len(shown.pop())
+        shown.append("…")
+    return "".join(shown)
 
 
 def host_of(addr: bytes) -> str:

@@ -18,6 +18,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("name", "a\x7f", "control"),
     ("name", "a\x9b31m", "control"),
     ("name", "a\u2028b", "control"),
+    ("name", "a\u202eb", "unseen"),
+    ("name", "a\u200bb", "unseen"),
     ("name", "a\udc80", "UTF-8"),
     ("name", " a", "space"),
     ("name", " ", "space"),

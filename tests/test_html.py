@@ -19,7 +19,8 @@ def member(name: str, tags: dict[str, str] | None = None) -> Member:
 
 def test_text_is_escaped_and_cut_and_always_utf_8() -> None:
     assert html_text(EVIL) == SAFE
-    assert html_text("\udcff\ud800") == "??"
+    assert html_text("\udcff\ud800") == r"\udcff\ud800"
+    assert html_text("a\nb\u202ec\x1b") == r"a\nb\u202ec\x1b"
     assert html_text(7) == "7"
     assert html_text("&" * HTML_TEXT_MAX) == "&amp;" * HTML_TEXT_MAX
     assert html_text("&" * (HTML_TEXT_MAX + 1)) == "&amp;" * (HTML_TEXT_MAX - 1) + "…"
@@ -39,7 +40,7 @@ def test_members() -> None:
     html = Members([member(EVIL, {"role": EVIL, "a": "b"}), member("\udcffbob")])._repr_html_()
     assert EVIL not in html
     assert html.count(SAFE) == 2
-    assert "a=b role=" in html and "127.0.0.1:7946" in html and "suspect" in html and "?bob" in html
+    assert "a=b role=" in html and "127.0.0.1:7946" in html and "suspect" in html and r"\udcffbob" in html
     html.encode()
 
 

@@ -59,6 +59,9 @@ EXEMPT = {
     # one line each, with the reason
     ("exceptions", "concurrent.futures.CancelledError"): "a cancelled call is also the builtin it is",
     ("config", "socket.gethostname"): "the default name of a node is the host's, as in memberlist",
+    ("_wire.text", "logging.getLogger"): "the one door to a logger: what goes through it is one printable line",
+    ("_wire.text", "logging.Logger"): "as above",
+    ("_wire.text", "logging.LogRecord"): "as above",
     ("types", "pathlib.Path"): "says where a received file is; nothing is done with it",
     ("_runtime.clock", "time"): "the one clock",
 }

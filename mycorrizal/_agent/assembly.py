@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from .._runtime.watching import Watching, merged
 from .._runtime.zeromq import ControlService
 from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
 from .._wire.security import Keyring
+from .._wire.text import logger
 from .._wire.values import Codecs
 from ..agentconfig import AgentSettings
 from ..config import META_MAX_SIZE, Config
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembly", "Identity"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 DEFAULT_PORT = 7946
 SUSPICION_SECONDS = 12.0

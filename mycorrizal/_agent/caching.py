@@ -7,7 +7,6 @@ announces what is told to the machine on the data plane's loop thread.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from .._cache.definition import Definition
@@ -15,6 +14,7 @@ from .._cache.machine import CacheMachine
 from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline, pause
 from .._runtime.sharing import Sharing
+from .._wire.text import logger
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache
 from ..config import RESERVED, check_text
@@ -23,7 +23,7 @@ from .cachemetrics import cache_metrics
 
 __all__ = ["ANNOUNCED", "Caches"]
 
-log = logging.getLogger("mycorrizal.cache")
+log = logger("mycorrizal.cache")
 
 ANNOUNCED = RESERVED + "cache/"
 """What the ids of hidden services begin with that announce caches."""

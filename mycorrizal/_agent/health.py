@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..types import Health, NodeState
+from ..types import Health, NodeState, printable
 
 if TYPE_CHECKING:
     from .assembly import Assembly
@@ -15,6 +15,7 @@ _INBOX_FULL = 0.5
 _NONCES = 1 << 32
 """Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
 _NONCES_USED = 0.5  # from this part of them on it is time to rotate
+_NAMES_MAX = 500  # characters; members of a cluster with Go peers may have any name
 
 
 def health(parts: Assembly) -> Health:
@@ -27,7 +28,7 @@ def health(parts: Assembly) -> Health:
     if score:
         problems.append(f"this node answers late, or is answered late (score {score}): is the machine overloaded?")
     if suspects:
-        problems.append(f"no answer lately from {', '.join(suspects)}")
+        problems.append(f"no answer lately from {printable(', '.join(suspects), _NAMES_MAX)}")
     if parts.sharing.rivals:
         other = parts.sharing.rivals[0]
         problems.append(f"another node at {other.host}:{other.port} claims this name")

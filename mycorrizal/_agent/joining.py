@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from .._runtime.deadline import Deadline, pause
+from .._wire.text import logger
 from ..discovery import Discovery
 from ..exceptions import JoinError, MycorrizalError, NameInUse, OperationTimeout
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["join", "join_through"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 _RETRY_FIRST, _RETRY_MAX = 0.2, 2.0
 _SYNC_TRIES = 3

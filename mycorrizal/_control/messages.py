@@ -21,6 +21,7 @@ from typing import Any
 import cbor2
 
 from .._wire.arrays import Buffers, Unfit
+from .._wire.text import printable
 from .._wire.value_guard import BUFFERS_MAX
 from .._wire.value_walk import sendable
 from .._wire.values import DEFAULT, decode_parts
@@ -139,7 +140,7 @@ def encode_failure(number: int | str | bytes | None, code: str, error: Exception
     """Return the reply that says what went wrong. Never raises."""
     told = {
         "code": code,
-        "text": str(error).encode("utf-8", "replace").decode()[:TEXT_MAX],
+        "text": printable(str(error), TEXT_MAX),
         "retriable": isinstance(error, MycorrizalError) and error.retriable,
         "indeterminate": isinstance(error, MycorrizalError) and error.indeterminate,
     }
@@ -155,7 +156,7 @@ def encode_event(topic: str, numbers: tuple[int, int], publisher: str, value: Ma
             return data
         why = f"{len(data)} bytes"
     except ValueEncodeError as error:
-        why = str(error)[:TEXT_MAX]
+        why = printable(str(error), TEXT_MAX)
     rest = {key: item for key, item in value.items() if isinstance(item, str) and key != "value" and len(item) < 1000}
     return _encode({**told, "value": {**rest, "omitted": why}}, "the event")
 
@@ -189,8 +190,8 @@ def decode_reply(data: bytes) -> Reply:
     if not isinstance(error, dict) or not isinstance(error.get("code"), str):
         raise RemoteProtocolError("a reply with neither a result nor an error")
     told = ControlError(
-        error["code"],
-        str(error.get("text", "")),
+        printable(error["code"]),
+        printable(str(error.get("text", "")), TEXT_MAX),
         retriable=error.get("retriable") is True,
         indeterminate=error.get("indeterminate") is True,
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .._wire import frames
 from .._wire.frames import FRAME_MAX, INLINE_MAX, Close, Frame, LaneReader, Limits, Status
+from .._wire.text import printable
 from .._wire.values import Encoded
 from ..exceptions import PeerUnreachable, ProofError, RemoteProtocolError
 from .bulk import Bulk
@@ -82,7 +83,7 @@ class Link:
 
     def __repr__(self) -> str:
         way = "to" if self.conn.dialled else "from"
-        return f"<Link {self.state} {way} {self.name or '?'} {self.conn.address}>"
+        return f"<Link {self.state} {way} {printable(self.name) or '?'} {self.conn.address}>"
 
     @property
     def ready(self) -> bool:
@@ -183,7 +184,7 @@ class Link:
     def _offence(self, reason: str, error: Exception, code: int, now: float) -> None:
         if self.state != "closed":
             self.machine.offence(self, reason, error)
-            self.close(code, str(error)[:200], now)
+            self.close(code, str(error), now)
 
     def wasted(self, now: float) -> None:
         """A frame achieved nothing.
@@ -448,6 +449,7 @@ class Link:
     def close(self, code: int, reason: str, now: float) -> None:
         """Close the connection; nothing is read or sent any more."""
         if self.state != "closed":
+            reason = printable(reason)  # it may quote the peer, and is for the peer's log
             self.conn.close(code, reason, now)
             self.machine.closed(self.conn, code, reason, False, "local", now)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from .._wire.frames import Close, Frame, Limits
+from .._wire.text import printable
 from ..config import check_name
 from ..dataconfig import DataConfig
 from ..exceptions import (
@@ -195,8 +196,9 @@ class DataMachine:
             link.flush(now)
 
     def closed(self, conn: Connection, code: int, reason: str, by_peer: bool, kind: str, now: float) -> None:
-        """The connection is gone."""
+        """The connection is gone. Whoever answers at an address may have written `reason`."""
         self.now = now
+        reason = printable(reason)
         link = self.links.pop(conn, None)
         if link is None:
             return
@@ -294,7 +296,7 @@ class DataMachine:
         """A value of `sender` could not be decoded, as a reader has found."""
         for link in list(self.peers[sender].links) if sender in self.peers else []:
             self.offence(link, "value", error)
-            link.close(Close.PROTOCOL, f"a value that cannot be decoded: {error}"[:200], now)
+            link.close(Close.PROTOCOL, f"a value that cannot be decoded: {error}", now)
 
     def greet(self, address: Address, ticket: Ticket, now: float) -> None:
         """Dial an address whose name is not known; the ticket succeeds with the name."""

@@ -20,6 +20,7 @@ from typing import NamedTuple, Union
 import cbor2
 
 from .._wire.values import decode_parts
+from ..config import check_name
 from ..exceptions import ConfigError, RemoteProtocolError, ValueTooLarge
 from .clock import COUNTER_MAX, WALL_MAX, Stamp
 from .limits import BOOT_BYTES, NAME_MAX, NUMBER_MAX
@@ -289,6 +290,16 @@ def _text(value: object, what: str) -> str:
     raise RemoteProtocolError(f"a {what} that is none")
 
 
+def _name(value: object, what: str) -> str:
+    """Return the name of an agent, which each checks for itself; it stands in logs and tables."""
+    name = _text(value, what)
+    try:
+        check_name(name)
+    except ConfigError:
+        raise RemoteProtocolError(f"a {what} that no agent may be called") from None
+    return name
+
+
 def _bytes(value: object) -> bytes:
     if type(value) is bytes:
         return value
@@ -313,11 +324,11 @@ def _boot(value: object) -> bytes:
 
 def _stamp(fields: Sequence[object]) -> Stamp:
     wall, counter = _number(fields[3], WALL_MAX), _number(fields[4], COUNTER_MAX)
-    return Stamp(wall, counter, _text(fields[5], "writer"), _boot(fields[6]))
+    return Stamp(wall, counter, _name(fields[5], "writer"), _boot(fields[6]))
 
 
 def _sender(fields: Sequence[object]) -> Sender:
-    return Sender(_text(fields[1], "sender"), _boot(fields[2]))
+    return Sender(_name(fields[1], "sender"), _boot(fields[2]))
 
 
 def _ranges(value: object) -> tuple[tuple[int, int], ...]:
@@ -334,5 +345,5 @@ def _seen(value: object) -> tuple[tuple[Sender, int], ...]:
     for row in value:
         if not isinstance(row, list) or len(row) < 3:
             raise RemoteProtocolError("a state with a strange sender")
-        seen.append((Sender(_text(row[0], "sender"), _boot(row[1])), _number(row[2], NUMBER_MAX)))
+        seen.append((Sender(_name(row[0], "sender"), _boot(row[1])), _number(row[2], NUMBER_MAX)))
     return tuple(seen)

@@ -7,7 +7,6 @@ Values are encoded and decoded on callers' threads only.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import random
@@ -26,6 +25,7 @@ from .._cache.survey import Cursor
 from .._data.ports import Call, Received, Served
 from .._wire.frames import Status
 from .._wire.lent import Lent
+from .._wire.text import logger
 from .._wire.values import encode_value
 from ..exceptions import CacheError, MycorrizalError, NotRunningError, OperationTimeout, ServiceCrashed
 from . import clock
@@ -37,7 +37,7 @@ from .service import Service
 
 __all__ = ["CacheHost"]
 
-log = logging.getLogger("mycorrizal.cache")
+log = logger("mycorrizal.cache")
 
 _ASK, _TELL = RESERVED + "cache", RESERVED + "cache.notice"
 _NOTICE_SECONDS = 2.0

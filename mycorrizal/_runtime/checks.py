@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
+from .._wire.text import logger
 from ..exceptions import ConfigError
 from .service import Service
 
 __all__ = ["Check"]
 
-log = logging.getLogger("mycorrizal.services")
+log = logger("mycorrizal.services")
 
 _INTERVAL_MIN = 0.05
 

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 
 from .._wire.messages import Message, Ping, PushPull, User
 from .._wire.stream import StreamCodec, StreamReader
+from .._wire.text import logger
 from ..exceptions import (
     ConnectionRefused,
     MycorrizalError,
@@ -33,7 +34,7 @@ from .exchanges import ExchangePool
 
 __all__ = ["Conversations"]
 
-log = logging.getLogger("mycorrizal.exchanges")
+log = logger("mycorrizal.exchanges")
 
 _CHUNK = 65536
 _LINGER_SECONDS = 0.5

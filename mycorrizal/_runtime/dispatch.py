@@ -9,7 +9,6 @@ wait for each: what remains is still true and still alternates join and leave.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._swim import events as swim
+from .._wire.text import logger
 from ..delegates import ConflictDelegate, Delegate, EventDelegate, PingDelegate
 from ..types import Node
 from .counters import Counters, QuietLog
@@ -25,7 +25,7 @@ from .service import Service
 
 __all__ = ["Dispatcher", "Observers"]
 
-log = logging.getLogger("mycorrizal.delegates")
+log = logger("mycorrizal.delegates")
 
 FOLD_LIMIT = 4096
 """Waiting membership events from which on they are folded per node."""

@@ -9,7 +9,6 @@ demand, named ``mycorrizal-exchange-k``, and go after some idle seconds.
 from __future__ import annotations
 
 import enum
-import logging
 import socket
 import threading
 from collections import deque
@@ -17,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .._wire.text import logger
 from ..exceptions import NotRunningError, QueueFull
 from .deadline import Deadline
 
 __all__ = ["ExchangePool", "Lane"]
 
-log = logging.getLogger("mycorrizal.exchanges")
+log = logger("mycorrizal.exchanges")
 
 T = TypeVar("T")
 

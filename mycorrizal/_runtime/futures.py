@@ -8,7 +8,6 @@ is user code and must not run on the loop.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
+from .._wire.text import logger
 from ..exceptions import MycorrizalError, NotRunningError, OperationCancelled, OperationTimeout, ReentrantCallError
 from . import reentry
 from .counters import Counters
@@ -25,7 +25,7 @@ from .service import Service
 
 __all__ = ["Completions", "PlaneFuture", "Waiter"]
 
-log = logging.getLogger("mycorrizal.futures")
+log = logger("mycorrizal.futures")
 
 T = TypeVar("T")
 

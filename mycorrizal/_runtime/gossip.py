@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
 import selectors
 import socket
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from .. import events as public
 from .._swim import events as swim
 from .._swim.machine import Swim
 from .._wire.messages import Message
+from .._wire.text import logger
 from ..config import Config
 from ..types import Address, Node, NodeState
 from . import clock, reentry
@@ -39,7 +39,7 @@ from .subscribers import Subscribers
 
 __all__ = ["ACCEPTED_MAX", "Gossip", "View"]
 
-log = logging.getLogger("mycorrizal.gossip")
+log = logger("mycorrizal.gossip")
 
 ACCEPTED_MAX = 127
 """Accepted conversations at a time; memberlist refuses the 128th push/pull, we any 128th connection."""

@@ -20,19 +20,19 @@ of the two sees the other. The counts are lengths of lists, whose ``append``,
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import get_ident
 
+from .._wire.text import logger
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 
 __all__ = ["HandlerPool"]
 
-log = logging.getLogger("mycorrizal.handlers")
+log = logger("mycorrizal.handlers")
 
 PATIENCE = 0.001
 """Seconds a job may wait before more workers are woken."""

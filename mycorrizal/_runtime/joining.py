@@ -130,9 +130,9 @@ class _Join:
 
     def _error(self, failures: dict[str, Exception]) -> JoinError:
         count = len(failures)
-        lines = "".join(f"\n  {text}: {_reason(error)}" for text, error in failures.items())
+        lines = "; ".join(f"{text}: {_reason(error)}" for text, error in failures.items())
         head = "the seed could not be joined" if count == 1 else f"none of the {count} seeds could be joined"
-        error = JoinError(f"{self._membership.config.name}: {head}:{lines}", failures=failures)
+        error = JoinError(f"{self._membership.config.name}: {head}: {lines}", failures=failures)
         if count == 1:
             error.__cause__ = next(iter(failures.values()))
         return error

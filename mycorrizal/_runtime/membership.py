@@ -7,7 +7,6 @@ or lock of its own.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import random
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from .._wire.messages import BOOT_BYTES, Message, User
 from .._wire.packet import PacketCodec
 from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
+from .._wire.text import logger
 from ..config import Config
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ..events import EventsLost, MemberEvent
@@ -40,7 +40,7 @@ from .supply import AliveGate, MergeGate, PingSupply, Supply, Timed
 
 __all__ = ["Delegates", "Membership"]
 
-log = logging.getLogger("mycorrizal.memberlist")
+log = logger("mycorrizal.memberlist")
 
 T = TypeVar("T")
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import stat
 import tempfile
 import threading
 from pathlib import Path
 
+from .._wire.text import logger
 from ..agentconfig import check_cluster
 from ..exceptions import ConfigError, NameInUse, NotRunningError
 from . import lifecycle
@@ -33,7 +33,7 @@ from .deadline import Deadline
 
 __all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "default_path"]
 
-log = logging.getLogger("mycorrizal.rundir")
+log = logger("mycorrizal.rundir")
 
 AGENTS_MAX = 1024
 """Agents that are looked at; a directory with more is of something that runs wild."""

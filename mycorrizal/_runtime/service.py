@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
+from .._wire.text import logger
 from ..exceptions import NotRunningError, ServiceCrashed
 from .deadline import Deadline
 
 __all__ = ["Service"]
 
-log = logging.getLogger("mycorrizal.service")
+log = logger("mycorrizal.service")
 
 
 class Service:

@@ -10,7 +10,6 @@ Keys are read from files that nobody else can read, and stand in no error.
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import stat
 import tomllib
@@ -19,6 +18,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from .._wire.text import logger
 from ..agentconfig import AgentSettings, parse_key
 from ..config import Config
 from ..dataconfig import DataConfig
@@ -26,7 +26,7 @@ from ..exceptions import ConfigError
 
 __all__ = ["ENVIRONMENT", "FILE_NAME", "load"]
 
-log = logging.getLogger("mycorrizal.settings")
+log = logger("mycorrizal.settings")
 
 FILE_NAME = "mycorrizal.toml"
 """Looked for in the working directory, unless ``MYCORRIZAL_CONFIG`` names another."""

@@ -7,13 +7,13 @@ once may be lost. Several agents must not share one file: it is locked.
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Callable
 
 from .._replica.outputs import Kept
+from .._wire.text import logger
 from ..exceptions import ConfigError
 from . import clock
 from .deadline import Deadline
@@ -21,7 +21,7 @@ from .service import Service
 
 __all__ = ["SettingsFile"]
 
-log = logging.getLogger("mycorrizal.settings")
+log = logger("mycorrizal.settings")
 
 _DELAY = 0.1  # seconds in which changes gather for one transaction
 _AGAIN = 10.0  # seconds until what could not be written is tried again

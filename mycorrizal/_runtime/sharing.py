@@ -8,7 +8,6 @@ dicts, which only the gossip thread changes, one step at a time.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ from .._replica.share import Share
 from .._swim import events as swim
 from .._swim.broadcasts import TransmitLimitedQueue
 from .._wire.meta import read_meta
+from .._wire.text import logger
 from .._wire.values import encode_value
 from ..config import RESERVED
 from ..delegates import BaseDelegate, Delegate
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STALLED", "Sharing"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 STALLED = RESERVED + "stalled"
 """Topic by which an agent tells that its process stood still."""

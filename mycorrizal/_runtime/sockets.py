@@ -9,10 +9,10 @@ makes that a dual-stack socket); ``::`` takes both families here.
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 from dataclasses import dataclass
 
+from .._wire.text import logger
 from ..config import Config
 from ..exceptions import BindError, ConfigError
 from ..types import Address, pack_host
@@ -20,7 +20,7 @@ from . import addresses
 
 __all__ = ["BoundSockets", "advertised", "bind", "from_sockaddr", "set_receive_buffer", "to_sockaddr"]
 
-log = logging.getLogger("mycorrizal.sockets")
+log = logger("mycorrizal.sockets")
 
 RECEIVE_BUFFER = 2 * 1024 * 1024
 """Wanted size of the UDP receive buffer; holds what arrives while the process is stalled."""

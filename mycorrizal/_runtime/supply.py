@@ -8,10 +8,10 @@ refusal, and passes through.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from .._wire.text import logger
 from ..delegates import AliveDelegate, BaseDelegate, BasePingDelegate, Delegate, MergeDelegate, PingDelegate
 from ..types import Node
 from . import clock
@@ -19,7 +19,7 @@ from .counters import Counters, QuietLog
 
 __all__ = ["SLOW", "AliveGate", "MergeGate", "PingSupply", "Supply", "Timed"]
 
-log = logging.getLogger("mycorrizal.delegates")
+log = logger("mycorrizal.delegates")
 
 SLOW = 0.010
 """Seconds; a supply or admission call that takes longer is named and counted."""

@@ -6,11 +6,11 @@ reader decodes on its own thread.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from .._replica import outputs as replica
+from .._wire.text import logger
 from .._wire.values import Codecs, decode_packed
 from ..events import (
     AgentEvent,
@@ -32,7 +32,7 @@ from .subscribers import EventStream, Subscribers
 
 __all__ = ["CallbackWatch", "Watching", "merged"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 DEPTH = 4096
 """Changes that wait for a watcher before it loses the oldest."""

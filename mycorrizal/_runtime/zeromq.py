@@ -15,7 +15,6 @@ and those of connections in ``control_sockets``.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -36,6 +35,7 @@ from .._control.messages import (
     encode_reply,
 )
 from .._control.plain import event_fields
+from .._wire.text import logger
 from ..exceptions import (
     BindError,
     ConfigError,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlService"]
 
-log = logging.getLogger("mycorrizal.control")
+log = logger("mycorrizal.control")
 
 WORKERS = 4
 """Commands that run at a time."""

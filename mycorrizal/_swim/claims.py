@@ -10,9 +10,8 @@ reported; if it stays silent, the claimant is taken. Switched off by
 
 from __future__ import annotations
 
-import logging
-
 from .._wire.messages import Alive
+from .._wire.text import logger
 from ..types import Address, NodeState, host_of
 from .core import Core
 from .members import Member
@@ -21,7 +20,7 @@ from .transitions import Transitions
 
 __all__ = ["Claims"]
 
-logger = logging.getLogger("mycorrizal.swim")
+log = logger("mycorrizal.swim")
 
 _PINGS = 2  # one probe timeout each
 _CLAIMS_MAX = 256  # a flood of made-up claims must not become a flood of pings
@@ -92,7 +91,7 @@ class Claims:
         elif core.is_self(current):
             self._outbid(current, claim, now)  # an old record of ours, from before a restart
         elif current.address == asked:
-            logger.warning("= %s: %s moved from %s:%d to %s:%d", core.name, current.name, *asked, *_address(claim))
+            log.warning("= %s: %s moved from %s:%d to %s:%d", core.name, current.name, *asked, *_address(claim))
             core.count("takeovers")
             if not current.gone:
                 self._transitions.mark_gone(current, NodeState.DEAD, now)

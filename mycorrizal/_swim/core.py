@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from .._wire.limits import USER_BYTES_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
-from ..config import META_MAX_SIZE, Config
+from ..config import META_MAX_SIZE, Config, check_name
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
-from ..exceptions import LocalProtocolError, MetaTooLarge
+from ..exceptions import ConfigError, LocalProtocolError, MetaTooLarge
 from ..types import Address
 from .awareness import Awareness
 from .broadcasts import TransmitLimitedQueue
@@ -134,6 +134,21 @@ class Core:
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
         return any(ip.version == network.version and ip in network for network in self._networks)
+
+    def name_allowed(self, name: str) -> bool:
+        """Whether a node may be called `name`, by the rule for one's own; a name that is refused is counted.
+
+        Differs from memberlist: there a name is any bytes. It stands in logs, in errors, in the user's terminal. Go's
+        nodes may have such names, so ``wire="msgpack"`` takes them; among ours nobody has one.
+        """
+        if self.config.wire == "msgpack" or self.table.get(name) is not None:
+            return True
+        try:
+            check_name(name)
+        except ConfigError:
+            self.count("names_refused")
+            return False
+        return True
 
     # -- the user's supply delegates ------------------------------------------------------
 

@@ -23,13 +23,13 @@ Same configuration, same ``rng`` seed, same inputs: the same bytes.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
 
 from .._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, PushPull, Suspect, User
 from .._wire.packet import PacketCodec
+from .._wire.text import logger
 from ..config import Config
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, RemoteProtocolError
@@ -47,7 +47,7 @@ from .transitions import Transitions
 
 __all__ = ["Swim"]
 
-logger = logging.getLogger("mycorrizal.swim")
+log = logger("mycorrizal.swim")
 
 
 class Swim:
@@ -332,7 +332,7 @@ class Swim:
     def _after_stall(self, seconds: float, now: float) -> None:
         core = self._core
         core.count("stalls")
-        logger.warning("! %s: this process did not run for %.1f s", core.name, seconds)
+        log.warning("! %s: this process did not run for %.1f s", core.name, seconds)
         self._prober.abandon(now)
         self._transitions.extend_suspicions(now)
         member = core.table.get(core.name)

@@ -7,10 +7,10 @@ memberlist ``state.go`` (memberlist-protocol §7.1 to §7.4, §7.7).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from .._wire.messages import AckResp, Dead, IndirectPing, Message, NackResp, Ping, Suspect
+from .._wire.text import logger
 from ..exceptions import NoPingResponse
 from ..types import Address, Node, NodeState, host_of
 from .acks import Acks
@@ -22,7 +22,7 @@ from .transitions import Transitions
 
 __all__ = ["Prober"]
 
-logger = logging.getLogger("mycorrizal.swim")
+log = logger("mycorrizal.swim")
 
 _PROTOCOL_MAX_TCP_PING = 3
 _PROTOCOL_MAX_NACK = 4
@@ -153,7 +153,7 @@ class Prober:
             probe.timer.cancel()
         core, node = self._core, probe.node
         core.count("probes_indirect")
-        logger.debug("%% %s: no direct answer from %s, asking others", core.name, node.name)
+        log.debug("%% %s: no direct answer from %s, asking others", core.name, node.name)
         target = core.table.get(node.name)
         for peer in core.table.sample(
             core.config.indirect_checks,
@@ -226,7 +226,7 @@ class Prober:
         self._core.count("probes_failed")
         missed = probe.asked_nacks - probe.nacks
         delta = max(missed, 0) if probe.asked_nacks else 1
-        logger.info("%% %s: no answer from %s", self._core.name, probe.node.name)
+        log.info("%% %s: no answer from %s", self._core.name, probe.node.name)
         self._transitions.suspect(Suspect(probe.incarnation, probe.node.name, self._core.name), now)
         self._end(probe, delta, now)
 
@@ -274,7 +274,7 @@ class Prober:
         member.reported = now
         core.count("udp_blocked")
         port = core.port if direction == "inbound" else member.port
-        logger.warning(
+        log.warning(
             "! %s: %s (%s:%d) answers over TCP but not over UDP (%s, port %d)",
             core.name, member.name, *member.address, direction, port,
         )  # fmt: skip

@@ -17,11 +17,11 @@ Differs from memberlist, by two additions that use nothing but its own push/pull
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
 from .._wire.messages import Err, Message, PushPull, Suspect
+from .._wire.text import logger, printable
 from ..config import META_MAX_SIZE
 from ..exceptions import MergeRefused, MycorrizalError, PeerRefused, RemoteProtocolError
 from ..types import Address, Node, NodeState, Versions
@@ -35,7 +35,7 @@ from .transitions import Transitions
 
 __all__ = ["Sync"]
 
-logger = logging.getLogger("mycorrizal.swim")
+log = logger("mycorrizal.swim")
 
 _EARLY_FIRST = (0.4, 1.0)  # seconds after a join of our own, jittered
 _EARLY_NEXT = (0.6, 1.2)  # after each further cause
@@ -98,7 +98,7 @@ class Sync:
                 self._transitions.refused(name, address, then)
             if error is not None:
                 core.count("push_pulls_failed")
-                logger.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)
+                log.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)
             if end is not None:
                 end(error, then)
 
@@ -108,7 +108,7 @@ class Sync:
     def _take_answer(self, answer: Message | None, address: Address, join: bool, now: float) -> Exception | None:
         where = f"{address[0]}:{address[1]}"
         if isinstance(answer, Err):
-            return PeerRefused(f"{where} refused: {answer.error}", node=where, hint=_ERR_HINT)
+            return PeerRefused(f"{where} refused: {printable(answer.error)}", node=where, hint=_ERR_HINT)
         if not isinstance(answer, PushPull):
             what = "nothing" if answer is None else f"a message of type {answer.TYPE.name}"
             return RemoteProtocolError(f"{where} answered a push/pull with {what}", node=where)
@@ -125,7 +125,7 @@ class Sync:
             self._merge(request, request.join, now)
         except MergeRefused as exc:
             self._core.count("merges_refused")
-            logger.warning("! %s: state from %s:%d refused: %s", self._core.name, *address, exc)
+            log.warning("! %s: state from %s:%d refused: %s", self._core.name, *address, exc)
             self._core.emit(MergeRejected(address, exc))
         return answer
 
@@ -134,6 +134,9 @@ class Sync:
         return PushPull(nodes, self._core.local_state(join), join)
 
     def _merge(self, remote: PushPull, join: bool, now: float, *, answer: bool = False) -> None:
+        nodes = tuple(node for node in remote.nodes if self._core.name_allowed(node.name))
+        if len(nodes) < len(remote.nodes):
+            remote = PushPull(nodes, remote.user_state, remote.join)
         self._transitions.verify(remote.nodes)
         delegate = self._core.merge_delegate
         if join and delegate is not None:
@@ -245,7 +248,7 @@ class Sync:
             return
         if attempt == 0:
             core.count("reconnects")
-            logger.warning("= %s: lost member %s answers again", core.name, name)
+            log.warning("= %s: lost member %s answers again", core.name, name)
         self._push_pull(address, name, False, now)
         if attempt < len(_FOLLOW_UPS):
             core.timers.call_at(now + _FOLLOW_UPS[attempt], lambda then: self._found(name, address, attempt + 1, then))

@@ -16,10 +16,10 @@ From SWIM §4.2 and memberlist ``state.go`` (memberlist-protocol §6.3 to §6.8)
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 
 from .._wire.messages import Alive, Dead, PushNodeState, Suspect
+from .._wire.text import logger
 from ..config import META_MAX_SIZE
 from ..types import Address, Node, NodeState, Versions, host_of
 from .core import Core
@@ -30,7 +30,7 @@ from .suspicion import Suspicion
 
 __all__ = ["Transitions"]
 
-logger = logging.getLogger("mycorrizal.swim")
+log = logger("mycorrizal.swim")
 
 # An incarnation this near the end of u32 leaves its node no room to refute. Differs from memberlist:
 # such claims are dropped (there the counter wraps to 0 and the node can never answer again).
@@ -102,7 +102,7 @@ class Transitions:
     def suspect(self, claim: Suspect, now: float) -> None:
         """Apply a suspicion (memberlist-protocol §6.5)."""
         member = self._table.get(claim.node)
-        if member is None or self._void(claim.incarnation, member):
+        if member is None or self._void(claim.incarnation, member) or not self._core.name_allowed(claim.sender):
             return
         if member.suspicion is not None:
             if member.suspicion.confirm(claim.sender):
@@ -113,7 +113,7 @@ class Transitions:
             return
         if self._core.is_self(member):
             self.refute(member, claim.incarnation, now)
-            logger.warning("= %s refutes being suspected by %s", self._core.name, claim.sender)
+            log.warning("= %s refutes being suspected by %s", self._core.name, claim.sender)
             return
         self._core.queue_broadcast(claim, member.name)
         member.incarnation = claim.incarnation
@@ -121,20 +121,20 @@ class Transitions:
         member.changed = now
         self._table.touch(member)
         self._start_suspicion(member, claim.sender, now)
-        logger.debug("= %s suspects %s (from %s)", self._core.name, member.name, claim.sender)
+        log.debug("= %s suspects %s (from %s)", self._core.name, member.name, claim.sender)
 
     def dead(self, claim: Dead, now: float, *, finished: Callable[[], None] | None = None) -> None:
         """Apply a death or a leave (memberlist-protocol §6.6)."""
         core = self._core
         member = self._table.get(claim.node)
-        if member is None or self._void(claim.incarnation, member):
+        if member is None or self._void(claim.incarnation, member) or not core.name_allowed(claim.sender):
             return
         self._drop_suspicion(member)
         if member.gone:
             return
         if core.is_self(member) and not core.has_left:
             self.refute(member, claim.incarnation, now)
-            logger.warning("= %s refutes being declared dead by %s", core.name, claim.sender)
+            log.warning("= %s refutes being declared dead by %s", core.name, claim.sender)
             return
         core.queue_broadcast(claim, member.name, finished)
         member.incarnation = claim.incarnation
@@ -194,7 +194,7 @@ class Transitions:
     def report_conflict(self, member: Member, claim: Alive, now: float) -> None:
         """Tell the owner that a live node's name is claimed from elsewhere."""
         other = Node(claim.node, claim.addr or b"", claim.port, claim.meta or b"", versions=Versions())
-        logger.error(
+        log.error(
             "! %s: name %r is taken by %s:%d, and claimed by %s:%d",
             self._core.name, member.name, *member.address, other.host, other.port,
         )  # fmt: skip
@@ -279,7 +279,7 @@ class Transitions:
 
     def _admitted(self, claim: Alive, ours: bool) -> bool:
         core, vsn = self._core, claim.vsn or b""
-        if self._absurd(claim.incarnation - _REFUTATION_ROOM):
+        if self._absurd(claim.incarnation - _REFUTATION_ROOM) or not core.name_allowed(claim.node):
             return False
         if len(vsn) >= 3 and (vsn[0] == 0 or vsn[1] == 0 or vsn[0] > vsn[1]):
             core.count("alive.version_refused")
@@ -303,7 +303,7 @@ class Transitions:
             core.alive_delegate.notify_alive(node)
         except Exception as exc:
             core.count("alive.delegate_refused")
-            logger.warning("= %s: notify_alive refused %r: %s", core.name, claim.node, exc)
+            log.warning("= %s: notify_alive refused %r: %s", core.name, claim.node, exc)
             return False
         return True
 
@@ -312,7 +312,7 @@ class Transitions:
         if self._core.address_allowed(host):
             return True
         self._core.count("alive.address_refused")
-        logger.info("= %s: %s refused: %s is not in cidrs_allowed", self._core.name, claim.node, host)
+        log.info("= %s: %s refused: %s is not in cidrs_allowed", self._core.name, claim.node, host)
         return False
 
     def _insert(self, claim: Alive) -> Member | None:
@@ -369,7 +369,7 @@ class Transitions:
         if member.suspicion is not suspicion or member.state != NodeState.SUSPECT:
             return
         self._core.count("suspicions_expired")
-        logger.info("= %s declares %s dead", self._core.name, member.name)
+        log.info("= %s declares %s dead", self._core.name, member.name)
         self.dead(Dead(member.incarnation, member.name, self._core.name), now)
 
     def _drop_suspicion(self, member: Member) -> None:

@@ -17,9 +17,10 @@ from mycorrizal._replica.messages import Event, Have, Highest, Sender, Service, 
 
 names = st.text(min_size=1, max_size=60).filter(lambda text: len(text.encode("utf-8", "replace")) <= 255)
 names = names.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
+agents = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/"), min_size=1, max_size=60)
 boots = st.binary(min_size=8, max_size=8)
-senders = st.builds(Sender, names, boots)
-stamps = st.builds(Stamp, st.integers(0, WALL_MAX - 1), st.integers(0, COUNTER_MAX - 1), names, boots)
+senders = st.builds(Sender, agents, boots)
+stamps = st.builds(Stamp, st.integers(0, WALL_MAX - 1), st.integers(0, COUNTER_MAX - 1), agents, boots)
 numbers = st.integers(1, NUMBER_MAX - 1)
 values = st.one_of(st.none(), st.binary(max_size=100))
 one_message = st.one_of(

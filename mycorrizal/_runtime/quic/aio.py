@@ -21,6 +21,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnec
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 
+from ..._wire.text import logger
 from ...exceptions import NotRunningError
 from .lean import LeanConnection
 
@@ -160,7 +161,7 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
         return self.logger.isEnabledFor(logging.DEBUG)
 
 
-_QUIET: Any = _Quiet(logging.getLogger("mycorrizal.quic.aioquic"), {})
+_QUIET: Any = _Quiet(logger("mycorrizal.quic.aioquic"), {})
 
 
 class _NoPacer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,7 @@ from aioquic.quic.events import (
 )
 
 from ..._wire.frames import Close
+from ..._wire.text import logger, printable
 from ...types import Address
 from ..sockets import from_sockaddr
 from .aio import Quic
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Owner"]
 
-log = logging.getLogger("mycorrizal.quic")
+log = logger("mycorrizal.quic")
 
 UNPROVEN_BYTES = 64 << 10
 """What a client may send before it has proved the key."""
@@ -310,7 +310,7 @@ class Connection:
         log.debug("* %r: %r", self, exc, exc_info=exc)
         kind = "closed" if self.connected else "handshake"
         reason = f"{type(exc).__name__}: {exc}"
-        self.end(1, reason[:200], by_peer=False, kind=kind, now=now, tell=True)
+        self.end(1, reason, by_peer=False, kind=kind, now=now, tell=True)
 
     def end(self, code: int, reason: str, *, by_peer: bool, kind: str, now: float, tell: bool) -> None:
         """Begin the end: nothing goes to the owner any more but ``closed``, at the end of this turn."""
@@ -319,7 +319,7 @@ class Connection:
         self.closed = True
         self._ending = (code, reason, by_peer, kind)
         if tell and not self._quic.ended:
-            self._quic.close(error_code=code, reason_phrase=reason[:200])
+            self._quic.close(error_code=code, reason_phrase=printable(reason))
         self.touch()
 
     def transmit(self, now: float) -> None:

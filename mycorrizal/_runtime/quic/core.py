@@ -7,7 +7,6 @@ encoded and decoded on callers' and handlers' threads only.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import socket
@@ -21,6 +20,7 @@ from ..._data.link import Link
 from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
 from ..._wire.frames import Close, Status
+from ..._wire.text import logger
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
@@ -43,7 +43,7 @@ from .trust import Trust
 
 __all__ = ["RESERVED", "Core"]
 
-log = logging.getLogger("mycorrizal.data")
+log = logger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
 

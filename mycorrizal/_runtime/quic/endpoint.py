@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hmac
-import logging
 import os
 import socket
 import ssl
@@ -22,6 +21,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from ..._wire.frames import Close
+from ..._wire.text import logger
 from ...dataconfig import DataConfig
 from ...types import Address
 from .. import clock
@@ -37,7 +37,7 @@ from .trust import SecretsTap, Trust
 
 __all__ = ["Endpoint"]
 
-log = logging.getLogger("mycorrizal.quic")
+log = logger("mycorrizal.quic")
 
 CID_LENGTH = 8
 _MARK = 3

@@ -8,7 +8,6 @@ system call; only a loop that sleeps, or is about to, is woken by a descriptor.
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 import os
 import select
@@ -18,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
+from ..._wire.text import logger
 from .. import clock
 from ..deadline import Deadline
 from ..service import Service
@@ -25,7 +25,7 @@ from .polling import Polling
 
 __all__ = ["Loop", "Timer"]
 
-log = logging.getLogger("mycorrizal.quic")
+log = logger("mycorrizal.quic")
 
 _LONGEST_SLEEP = 1.0  # a Ctrl-C inside ``submit`` can swallow a wake-up; it costs this much and no more
 _QUIET_MAX = 4

@@ -11,7 +11,6 @@ loop first changes and then looks for who waits.
 from __future__ import annotations
 
 import io
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..._data.peer import Opening
 from ..._data.ports import Pipe
 from ..._wire.frames import Close
+from ..._wire.text import logger, printable
 from ...exceptions import ConfigError, MycorrizalError, OperationCancelled, OperationTimeout
 from .. import reentry
 from ..counters import QuietLog
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RESERVED", "Stream", "StreamHandler", "Streams", "open_stream", "stream_field"]
 
-log = logging.getLogger("mycorrizal.data")
+log = logger("mycorrizal.data")
 
 RESERVED = "mycorrizal/"
 """How the names of our own streams begin."""
@@ -100,7 +100,7 @@ class Stream(Handle, io.RawIOBase):
         self._write_lock = threading.RLock()
 
     def __repr__(self) -> str:
-        return f"<Stream {self.name!r} with {self.node}{', closed' if self.closed else ''}>"
+        return f"<Stream {self.name!r} with {printable(self.node)}{', closed' if self.closed else ''}>"
 
     # -- the loop thread --------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ...exceptions import (
     UnknownHandler,
     ValueTooLarge,
 )
-from ...types import Message
+from ...types import Message, printable
 from ..deadline import Deadline
 from ..futures import Completions, PlaneFuture, Waiter
 from .loop import Loop
@@ -183,6 +183,7 @@ def answer(core: Core, status: int, received: Received, node: str, name: str) ->
         return core.decode(received, node)
     if status == Status.RAISED:
         kind, text = _raised(core, received, node)
+        kind = printable(kind)
         raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation="request")
     if status == Status.UNKNOWN:
         raise UnknownHandler(
