@@ -48,6 +48,7 @@ from .exceptions import (
 )
 from .leases import Computation, Lock, Patience, milliseconds
 from .mapping import ABSENT, CacheMapping
+from .types import printable
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
@@ -475,7 +476,7 @@ class Cache(Handle, CacheMapping):
             )
 
     def __repr__(self) -> str:
-        return f"<Cache {self.name!r} on {self._host.name}>"
+        return f"<Cache {self.name!r} on {printable(self._host.name)}>"
 
     # -- inside ------------------------------------------------------------------------------------
 

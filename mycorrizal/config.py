@@ -39,7 +39,7 @@ class Config:
 
     # -- who we are ---------------------------------------------------------------
     name: str = field(default_factory=socket.gethostname)
-    """Unique in the cluster; 1 to 255 bytes of UTF-8 without ``/``, controls, unseen characters, and spaces around it."""
+    """Unique; 1 to 255 bytes of UTF-8, without ``/``, controls, unseen characters and spaces around it."""
     bind_addr: str = "0.0.0.0"
     """IP literal to listen on, UDP and TCP."""
     bind_port: int = 7946

@@ -51,7 +51,7 @@ from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
 from .memberlist import Memberlist
-from .types import Address, Message, PeerInfo, ReceivedFile
+from .types import Address, Message, PeerInfo, ReceivedFile, printable
 
 __all__ = ["DataPlane", "Results"]
 
@@ -511,7 +511,7 @@ class DataPlane(Handle):
         if core is None:
             return "<DataPlane not started>"
         state = "closed" if core.stopped else f"at {core.endpoint.address[0]}:{core.endpoint.port}"
-        return f"<DataPlane {core.name} {state}>"
+        return f"<DataPlane {printable(core.name)} {state}>"
 
     def __del__(self) -> None:
         core: Core | None = getattr(self, "_core", None)

@@ -28,7 +28,7 @@ from ._wire.values import Codecs, encode_value
 from .config import RESERVED, check_own_text, check_text
 from .events import ChangesLost, ServiceChange
 from .exceptions import ConfigError, NotRunningError
-from .types import Service, html_table
+from .types import Service, html_table, printable
 
 __all__ = ["Registration", "Services"]
 
@@ -183,7 +183,7 @@ class Services(Handle):
         return encode_value([name, port, meta, healthy, host], self._codecs).pack()
 
     def __repr__(self) -> str:
-        return f"<Services of {self._node}: {len(self.find(healthy=None))}>"
+        return f"<Services of {printable(self._node)}: {len(self.find(healthy=None))}>"
 
     def _repr_html_(self) -> str:
         rows = (
@@ -231,7 +231,7 @@ class Registration(Handle):
             pass  # the agent is gone, and the service with it
 
     def __repr__(self) -> str:
-        return f"<Registration {self.id}>"
+        return f"<Registration {printable(self.id)}>"
 
 
 def _shown(meta: Any) -> str:

@@ -28,7 +28,7 @@ from ._wire.values import Codecs, encode_value
 from .config import check_text
 from .events import ChangesLost, SettingChange
 from .exceptions import RemoteProtocolError
-from .types import HTML_ROWS_MAX, html_table
+from .types import HTML_ROWS_MAX, html_table, printable
 
 __all__ = ["Settings"]
 
@@ -127,7 +127,7 @@ class Settings(Handle, MutableMapping[str, Any]):
         return stream if callback is None else self._watching.call(callback, stream)
 
     def __repr__(self) -> str:
-        return f"<Settings of {self._node}: {len(self)}>"
+        return f"<Settings of {printable(self._node)}: {len(self)}>"
 
     def _repr_html_(self) -> str:
         found = sorted(self._sharing.replica.settings.copy().items())

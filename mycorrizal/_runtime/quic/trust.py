@@ -144,7 +144,7 @@ class _Key:
         self.reset = derive(key, "stateless reset", cluster)
 
     def __repr__(self) -> str:
-        return f"<key {self.text}>"
+        return f"<key {self.id.hex()}>"
 
 
 class _Ring:
