@@ -302,7 +302,8 @@ def check_name(name: str) -> None:
         raise ConfigError("name", f"{name!r} cannot be written as UTF-8", hint="use plain text") from None
     if size > _NAME_MAX_BYTES:
         raise ConfigError("name", f"is {size} bytes long", hint=f"at most {_NAME_MAX_BYTES} bytes of UTF-8")
-    if "/" in name or any(unicodedata.category(c) in _UNPRINTABLE for c in name):
+    plain = name.isascii() and name.isprintable()  # as nearly all are, and a push/pull may bring a hundred thousand
+    if "/" in name or (not plain and any(unicodedata.category(c) in _UNPRINTABLE for c in name)):
         raise ConfigError("name", f"{name!a} holds '/', a control character or one unseen", hint=_NAME_HINT)
     if name != name.strip():
         raise ConfigError("name", f"{name!a} begins or ends with a space", hint=_NAME_HINT)

@@ -233,7 +233,7 @@ class Memberlist(Handle):
           ``tcp.accept_errors``, ``tcp.broken``, ``tcp.timeouts``: trouble with sockets.
         * ``packets_rejected``, ``tcp.rejected``: what peers sent and we refused;
           ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.crowded`` (too many at once),
-          ``tcp.dials_dropped`` (no thread for ours).
+          ``tcp.dials_dropped`` (no thread for ours); ``names_refused``: names no node may have (``wire="cbor"``).
         * ``delegate.slow``, ``delegate.faults``, and the same with ``.<method>`` behind: supply and admission
           calls over 10 ms, delegate methods that raised or gave too much.
         * ``dropped.<method>``: callbacks dropped because delegates were too slow.
