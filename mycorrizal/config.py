@@ -119,6 +119,13 @@ class Config:
     """The largest cluster, counted without the dead, in which ``suspicion_min_timeout`` holds."""
     trust_refusals: bool = True
     """A suspect whose host refuses connections has no process any more, and no use of ``suspicion_min_timeout``."""
+    limit_answers: bool = True
+    """One received datagram makes this node send at most 4, and less than 5 times its bytes, whatever is in it; only
+    members' addresses are sent broadcasts beside an answer."""
+    refuse_echoes: bool = True
+    """What this node said itself, sent back, proves no peer: a seed that only repeats it must answer a ping."""
+    check_seed_names: bool = True
+    """The member at a seed ``name/host`` must have that name."""
     leave_fanout: int = 64
     """How many members are told of a leave directly, besides gossip; 0: by gossip alone."""
     number_messages: bool = True
@@ -258,6 +265,9 @@ _SWITCHES = (
     "verify_suspicions",
     "trust_refusals",
     "number_messages",
+    "limit_answers",
+    "refuse_echoes",
+    "check_seed_names",
 )
 _COUNTS = {
     "indirect_checks": (0, 255),

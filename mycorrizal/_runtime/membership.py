@@ -148,9 +148,6 @@ class Membership:
             alive=AliveGate(delegates.alive, timed) if delegates.alive is not None else None,
             merge=MergeGate(delegates.merge, timed) if delegates.merge is not None else None,
             ping=PingSupply(delegates.ping, timed) if delegates.ping is not None else None,
-            # Differs from memberlist: there it begins at 0. An ack names its ping by this number alone, so one that was
-            # recorded anywhere in the cluster would answer for a dead node that is probed with the same number.
-            sequence=int.from_bytes(os.urandom(4)),
         )
 
     def _answer(self, message: Message, address: Address) -> Future[Message | None]:

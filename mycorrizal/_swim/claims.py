@@ -13,6 +13,7 @@ from __future__ import annotations
 from .._wire.messages import Alive
 from .._wire.text import logger
 from ..types import Address, NodeState, host_of
+from .allowance import Allowance
 from .core import Core
 from .members import Member
 from .probe import Prober
@@ -22,6 +23,7 @@ __all__ = ["Claims"]
 
 log = logger("mycorrizal.swim")
 
+_SEQUENCE_MAX = 0xFFFFFFFF
 _PINGS = 2  # one probe timeout each
 _CLAIMS_MAX = 256  # a flood of made-up claims must not become a flood of pings
 _OUTBIDS_MAX = 8  # of one address: old records of ours come in few versions, a live namesake raises for ever
@@ -60,22 +62,26 @@ class Claims:
         if len(self._open) >= _CLAIMS_MAX:
             self._transitions.report_conflict(member, claim, now)
             return
+        allowed, allowance = self._core.set_aside(self._prober.message(_SEQUENCE_MAX, member.name), _PINGS)
+        if not allowed:
+            return  # whoever is not asked is not silent
         self._open[claim.node] = claim
         # Of our own name it is the other address that is in doubt.
         ours = self._core.is_self(member)
-        self._ask(member, _address(claim) if ours else member.address, _PINGS, now)
+        self._ask(member, _address(claim) if ours else member.address, _PINGS, allowance, now)
 
-    def _ask(self, member: Member, address: Address, pings: int, now: float) -> None:
+    def _ask(self, member: Member, address: Address, pings: int, allowance: Allowance | None, now: float) -> None:
         def on_expiry(then: float) -> None:
             if pings > 1:
-                self._ask(member, address, pings - 1, then)
+                self._ask(member, address, pings - 1, allowance, then)
             else:
                 self._silent(member, address, then)
 
-        self._prober.check(
-            member.name, address, now + self._core.config.probe_timeout,
-            lambda then: self._answered(member, then), on_expiry,
-        )  # fmt: skip
+        with self._core.answering(allowance):
+            self._prober.check(
+                member.name, address, now + self._core.config.probe_timeout,
+                lambda then: self._answered(member, then), on_expiry,
+            )  # fmt: skip
 
     def _answered(self, member: Member, now: float) -> None:
         claim = self._open.pop(member.name)

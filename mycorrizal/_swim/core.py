@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .._wire.limits import USER_BYTES_MAX
@@ -19,6 +20,7 @@ from ..config import META_MAX_SIZE, Config, check_name
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, MetaTooLarge
 from ..types import Address
+from .allowance import Allowance
 from .awareness import Awareness
 from .broadcasts import TransmitLimitedQueue
 from .events import DelegateFault, Event, ExchangeRequested, OperationDone
@@ -38,6 +40,7 @@ _COMPOUND_ENTRY = 2  # length of each part
 _PIGGYBACK_MAX = 254  # parts behind the leading message: a compound counts to 255
 _PROTOCOL_MIN, _PROTOCOL_MAX = 1, 5
 _PROTOCOL_MAX_CRC = 5
+_CRC_BYTES = 5
 _ACK_BYTES = 64  # of an acknowledgement beside its payload, at most
 
 
@@ -56,7 +59,6 @@ class Core:
         alive: AliveDelegate | None,
         merge: MergeDelegate | None,
         ping: PingDelegate | None,
-        sequence: int,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -85,8 +87,11 @@ class Core:
         self.events: deque[Event] = deque()
         self.datagrams: list[tuple[bytes, Address]] = []
         self.exchanges: list[ExchangeRequested] = []
+        self.allowance: Allowance | None = None  # while a datagram is taken in, or what it left for later is done
         self._networks = config.networks
-        self._sequence = sequence
+        # Differs from memberlist: numbers begin anywhere. There all begin at 1, and an acknowledgement names its ping by
+        # this number alone: one that was recorded, or of our own that comes back, may be the one that we wait for.
+        self._sequence = rng.getrandbits(32) if config.refuse_echoes else 0
         self._last_id = 0
         self._exchange_ends: dict[int, ExchangeEnd] = {}
 
@@ -267,17 +272,44 @@ class Core:
             self.fault("get_broadcasts", f"returned more than {left} bytes; {dropped} messages were dropped")
         return taken
 
-    def send(self, parts: list[bytes], address: Address, *, protocol_max: int = 0, name: str = "") -> None:
-        """Seal encoded messages into a packet for `address`.
+    @contextmanager
+    def answering(self, allowance: Allowance | None) -> Iterator[None]:
+        """Count what is sent meanwhile against `allowance`; None is work of our own, which is not limited."""
+        before, self.allowance = self.allowance, allowance
+        try:
+            yield
+        finally:
+            self.allowance = before
+
+    def size(self, *parts: bytes) -> int:
+        """Return how many bytes a datagram of encoded messages has at most."""
+        compound = _COMPOUND_HEADER + _COMPOUND_ENTRY * len(parts) if len(parts) > 1 else 0
+        return sum(map(len, parts)) + compound + self.codec.overhead(gossip=False) + _CRC_BYTES
+
+    def set_aside(self, message: Message, datagrams: int = 1) -> tuple[bool, Allowance | None]:
+        """Return whether `message` may be sent `datagrams` times later, and what to count it against then."""
+        if self.allowance is None:
+            return True, None
+        kept = self.allowance.aside(self.size(self.codec.encode(message)), datagrams)
+        if kept is None:
+            self.count("answers_withheld")
+        return kept is not None, kept
+
+    def send(self, parts: list[bytes], address: Address, *, protocol_max: int = 0, name: str = "") -> bool:
+        """Seal encoded messages into a packet for `address`; return whether it may be sent.
 
         Args:
             protocol_max: the destination's newest protocol, 0 if its record is not at hand.
             name: the destination's node name, where it is known.
         """
         if not self._deliverable(address, name):
-            return
+            return False
+        if self.allowance is not None and not self.allowance.take(self.size(*parts)):
+            self.count("answers_withheld")
+            return False
         for datagram in self.codec.seal(parts, crc=protocol_max >= _PROTOCOL_MAX_CRC):
             self.datagrams.append((datagram, address))
+        return True
 
     def _deliverable(self, address: Address, name: str) -> bool:
         if self.config.require_node_names and not name:
@@ -288,16 +320,25 @@ class Core:
             return False
         return True
 
-    def send_with_piggyback(self, message: Message, address: Address, *, name: str) -> None:
-        """Send one message, with as many broadcasts behind it as fit."""
+    def send_with_piggyback(self, message: Message, address: Address, *, name: str) -> bool:
+        """Send one message, with as many broadcasts behind it as fit; return whether it may be sent.
+
+        Differs from memberlist: broadcasts go to the address of the member that has the name, and no other.
+        """
         if not self._deliverable(address, name):
-            return  # before any broadcast counts as sent
+            return False  # before any broadcast counts as sent
         encoded = self.codec.encode(message)
         limit = self.config.udp_buffer_size - len(encoded) - _COMPOUND_HEADER - self.codec.overhead(gossip=False)
-        parts = [encoded, *self.fetch(_COMPOUND_ENTRY, limit)[:_PIGGYBACK_MAX]]
+        if self.allowance is not None:
+            # Half is left for what else the datagram may have us say.
+            limit = min(limit, (self.allowance.room - self.size(encoded, b"")) // 2)
+        known = self.table.get(name)
+        parts = [encoded]
+        if not self.config.limit_answers or (known is not None and known.address == address):
+            parts += self.fetch(_COMPOUND_ENTRY, limit)[:_PIGGYBACK_MAX]
         # memberlist looks the destination up by its host text; that finds nodes named by their address only.
         member = self.table.get(address[0])
-        self.send(parts, address, protocol_max=member.protocol_max if member else 0, name=name)
+        return self.send(parts, address, protocol_max=member.protocol_max if member else 0, name=name)
 
     def send_gossip(self, member: Member) -> bool:
         """Send one member as many broadcasts as fit; return whether there were any."""

@@ -34,6 +34,7 @@ from ..config import Config
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, RemoteProtocolError
 from ..types import Address, Node, NodeState
+from .allowance import Allowance
 from .appeals import Appeals
 from .claims import Claims
 from .core import Core
@@ -59,7 +60,6 @@ class Swim:
         codec: turns messages into packets; the machine is its only user.
         rng: all randomness.
         delegate, alive, merge, ping: asked inline for what to send and whom to admit.
-        sequence: the number of the ping before the first.
     """
 
     buddy = True
@@ -77,11 +77,9 @@ class Swim:
         alive: AliveDelegate | None = None,
         merge: MergeDelegate | None = None,
         ping: PingDelegate | None = None,
-        sequence: int = 0,
     ) -> None:
         core = self._core = Core(
             config, addr=addr, port=port, codec=codec, rng=rng, delegate=delegate, alive=alive, merge=merge, ping=ping,
-            sequence=sequence,
         )  # fmt: skip
         self._transitions = Transitions(core)
         self._prober = Prober(core, self._transitions, buddy=self.buddy)
@@ -140,8 +138,9 @@ class Swim:
             return
         for error in opened.rejected:
             self._rejected(addr, error)
-        for message in opened.messages:
-            self._handle(message, addr, now)
+        with self._core.answering(Allowance(len(data)) if self._core.config.limit_answers else None):
+            for message in opened.messages:
+                self._handle(message, addr, now)
         self._gossiper.rearm(now)
 
     def handle_timer(self, now: float) -> None:
@@ -422,7 +421,8 @@ class Swim:
         claim = Dead(core.incarnation, core.name, core.name)
 
         def gossiped() -> None:
-            self._farewell(claim, word)
+            with core.answering(None):  # it may be an answer that took the broadcast along
+                self._farewell(claim, word)
             self._told(operation)
 
         self._untold[operation] = None

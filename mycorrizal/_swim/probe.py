@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .._wire.messages import AckResp, Dead, IndirectPing, Message, NackResp, Ping, Suspect
 from .._wire.text import logger
-from ..exceptions import NoPingResponse
+from ..exceptions import NoPingResponse, PeerUnreachable, RemoteProtocolError
 from ..types import Address, Node, NodeState, host_of
 from .acks import Acks
 from .core import Core
@@ -129,7 +129,7 @@ class Prober:
         probe.timer = core.timers.call_at(
             min(now + core.config.probe_timeout, deadline), lambda then: self._direct_timeout(probe, then)
         )
-        ping = self._ping(probe.sequence, member.name)
+        ping = self.message(probe.sequence, member.name)
         if member.state == NodeState.ALIVE or not self._buddy:
             core.send_with_piggyback(ping, probe.address, name=member.name)
         else:
@@ -169,7 +169,7 @@ class Prober:
         if self._tcp_ping_allowed(probe):
             probe.tcp_pending = True
             core.request_exchange(
-                self._ping(probe.sequence, node.name), probe.address, node.name, probe.deadline,
+                self.message(probe.sequence, node.name), probe.address, node.name, probe.deadline,
                 lambda answer, error, then: self._tcp_done(probe, answer, error, then),
             )  # fmt: skip
 
@@ -237,6 +237,11 @@ class Prober:
         self._active = None
         if self._missed_tick:
             self._missed_tick = False
+            self._core.timers.call_at(now, self._make_up)
+
+    def _make_up(self, now: float) -> None:
+        """Do the probe whose time passed during another one; not in the turn of the answer that ended that."""
+        if self._active is None:
             self.probe(now)
 
     # -- UDP that does not get through -----------------------------------------------------
@@ -288,6 +293,8 @@ class Prober:
         if ping.node and ping.node != core.name:
             core.count("pings_misdirected")
             return
+        if self._echoed(ping, sender):
+            return
         member = core.table.get(ping.source_node)
         if member is not None:
             if member.heard_seq != member.fallback_seq:
@@ -298,9 +305,24 @@ class Prober:
         if core.has_left and core.config.leave_fanout:
             # Differs from memberlist: who still pings a node that left has not heard of it, and is told.
             parts = [core.codec.encode(message) for message in (ack, Dead(core.incarnation, core.name, core.name))]
-            core.send(parts, _reply_to(ping, sender), name=ping.source_node)
-            return
-        core.send_with_piggyback(ack, _reply_to(ping, sender), name=ping.source_node)
+            if core.send(parts, _reply_to(ping, sender), name=ping.source_node):
+                return
+        if not core.send_with_piggyback(ack, _reply_to(ping, sender), name=ping.source_node) and ack.payload:
+            core.send_with_piggyback(AckResp(ping.seq_no, None), _reply_to(ping, sender), name=ping.source_node)
+
+    def _echoed(self, message: Ping | IndirectPing, sender: Address) -> bool:
+        """Return whether a ping is one of ours that somebody else sent back.
+
+        Differs from memberlist: there it is answered, to ourselves, and whoever we asked counts as there. What we
+        send to our own address, as in a ping of ourselves, also comes from it. Switched off by ``refuse_echoes=False``.
+        """
+        core = self._core
+        own = (host_of(core.addr), core.port)
+        source = (host_of(message.source_addr or b""), message.source_port)
+        if not core.config.refuse_echoes or message.source_node != core.name or source != own or sender == own:
+            return False
+        core.count("pings_echoed")
+        return True
 
     def handle_tcp_ping(self, ping: Ping, now: float) -> AckResp | None:
         """Answer a fallback ping; it also tells which direction of UDP is blocked."""
@@ -315,6 +337,8 @@ class Prober:
     def handle_indirect_ping(self, request: IndirectPing, sender: Address, now: float) -> None:
         """Ping somebody on another's behalf."""
         core = self._core
+        if self._echoed(request, sender):
+            return
         if self.acks.full:
             core.count("indirect_pings_refused")
             return
@@ -322,17 +346,23 @@ class Prober:
         target = (host_of(request.target or b""), port)
         reply_to = _reply_to(request, sender)
         name = request.source_node
+        nack = NackResp(request.seq_no) if request.nack else None
+        allowed, allowance = core.set_aside(nack) if nack is not None else (True, None)
+        if not allowed:
+            return
         sequence = core.next_sequence()
 
         def on_ack(payload: bytes, then: float) -> None:
             core.send_with_piggyback(AckResp(request.seq_no, None), reply_to, name=name)
 
         def on_expiry(then: float) -> None:
-            if request.nack:
-                core.send_with_piggyback(NackResp(request.seq_no), reply_to, name=name)
+            if nack is not None:
+                with core.answering(allowance):
+                    core.send_with_piggyback(nack, reply_to, name=name)
 
-        self.acks.expect(sequence, now + core.config.probe_timeout, on_ack, on_expiry)
-        core.send_with_piggyback(self._ping(sequence, request.node), target, name=request.node)
+        sent = core.send_with_piggyback(self.message(sequence, request.node), target, name=request.node)
+        if sent or nack is not None:
+            self.acks.expect(sequence, now + core.config.probe_timeout, on_ack, on_expiry)
 
     # -- the public ping ----------------------------------------------------------------------
 
@@ -351,7 +381,7 @@ class Prober:
             core.finish(operation, error=NoPingResponse(text, node=name, operation="ping", hint=hint))
 
         self.acks.expect(sequence, now + core.config.probe_timeout, on_ack, on_expiry)
-        core.send_with_piggyback(self._ping(sequence, name), address, name=name)
+        core.send_with_piggyback(self.message(sequence, name), address, name=name)
         return operation
 
     def check(
@@ -367,10 +397,28 @@ class Prober:
         core = self._core
         sequence = core.next_sequence()
         self.acks.expect(sequence, deadline, lambda payload, now: on_ack(now), on_expiry)
-        parts = [core.codec.encode(message) for message in (self._ping(sequence, name), *extra)]
+        parts = [core.codec.encode(message) for message in (self.message(sequence, name), *extra)]
         core.send(parts, address, name=name)
 
-    def _ping(self, sequence: int, name: str) -> Ping:
+    def ask(
+        self, name: str, address: Address, deadline: float, end: Callable[[Exception | None, float], None]
+    ) -> None:
+        """Ping over TCP whoever is at `address`, if it is called `name`, or whatever it is called."""
+        core, where = self._core, f"{address[0]}:{address[1]}"
+        # Without our name: a fallback ping would tell the other side that UDP is blocked.
+        ping = Ping(core.next_sequence(), name)
+
+        def done(answer: Message | None, error: Exception | None, now: float) -> None:
+            if error is None and answer is None:
+                error = PeerUnreachable(f"{where} does not answer a ping", node=where)
+            elif error is None and not (isinstance(answer, AckResp) and answer.seq_no == ping.seq_no):
+                error = RemoteProtocolError(f"{where} answered a ping with something else", node=where)
+            end(error, now)
+
+        core.request_exchange(ping, address, name, deadline, done)
+
+    def message(self, sequence: int, name: str) -> Ping:
+        """Return our ping of that number for `name`."""
         core = self._core
         return Ping(sequence, name, core.addr, core.port, core.name)
 

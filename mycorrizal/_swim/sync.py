@@ -13,6 +13,14 @@ Differs from memberlist, by two additions that use nothing but its own push/pull
   ``gossip_to_the_dead_time`` and the halves never meet again. Here they are
   remembered (bounded), one is pinged every ``reconnect_interval``, and the
   first that answers heals the cluster by push/pull.
+
+Differs from memberlist: there any push/pull is an answer, and so a program that
+sends back what it was sent is a seed that was joined. Here an answer that only
+repeats what was said counts when a ping over TCP is acknowledged as well, which
+holds for a member that knows the same as we do, and for this node itself at
+another of its addresses (``refuse_echoes``). And there the name of a seed
+``name/host`` is not looked at; here whoever is there is asked for it first
+(``check_seed_names``).
 """
 
 from __future__ import annotations
@@ -23,7 +31,14 @@ from collections.abc import Callable
 from .._wire.messages import Err, Message, PushPull, Suspect
 from .._wire.text import logger, printable
 from ..config import META_MAX_SIZE
-from ..exceptions import MergeRefused, MycorrizalError, PeerRefused, RemoteProtocolError
+from ..exceptions import (
+    ConnectionRefused,
+    MergeRefused,
+    MycorrizalError,
+    PeerRefused,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
 from ..types import Address, Node, NodeState, Versions
 from .core import Core
 from .events import MergeRejected, RemoteState
@@ -71,6 +86,7 @@ class Sync:
     def join(self, address: Address, now: float, *, name: str = "") -> int:
         """Push/pull with a seed; ``OperationDone`` carries its error, if any."""
         operation = self._core.new_operation()
+        deadline = now + self._core.config.tcp_timeout
 
         def end(error: Exception | None, then: float) -> None:
             self._core.finish(operation, error=error)
@@ -78,8 +94,36 @@ class Sync:
                 self._tokens = float(self._core.config.early_push_pulls)
                 self._arm_early(then, _EARLY_FIRST)
 
-        self._push_pull(address, name, True, now, end)
+        def named(error: Exception | None, then: float) -> None:
+            if error is not None:
+                end(error, then)
+            else:
+                self._push_pull(address, name, True, then, end, deadline)
+
+        if name and self._core.config.check_seed_names:
+            self._check_name(name, address, deadline, named)
+        else:
+            named(None, now)
         return operation
+
+    def _check_name(
+        self, name: str, address: Address, deadline: float, end: Callable[[Exception | None, float], None]
+    ) -> None:
+        """Find out whether the member at `address` is `name`, before it is told anything."""
+        where = f"{address[0]}:{address[1]}"
+
+        def named(error: Exception | None, now: float) -> None:
+            silent = isinstance(error, PeerUnreachable) and not isinstance(error, (ConnectionRefused, PeerRefused))
+            if silent:  # as a member of another name is; but so is one with another label
+                self._prober.ask("", address, deadline, lambda failure, then: end(failure or other, then))
+            else:
+                end(error, now)
+
+        other = PeerUnreachable(
+            f"the member at {where} is not {name!r}", node=where, operation="join",
+            hint="write the name that it has, or the address without a name",
+        )  # fmt: skip
+        self._prober.ask(name, address, deadline, named)
 
     def _push_pull(
         self,
@@ -88,14 +132,26 @@ class Sync:
         join: bool,
         now: float,
         end: Callable[[Exception | None, float], None] | None = None,
+        deadline: float | None = None,
     ) -> None:
         core = self._core
+        deadline = now + core.config.tcp_timeout if deadline is None else deadline
+        said = self._local_table(join)
 
         def done(answer: Message | None, error: Exception | None, then: float) -> None:
+            if isinstance(error, ConnectionRefusedError):
+                self._transitions.refused(name, address, then)
+            if error is None and isinstance(answer, PushPull) and self._repeats(answer, said):
+                self._prober.ask(name, address, deadline, lambda failure, later: asked(answer, failure, later))
+            else:
+                take(answer, error, then)
+
+        def asked(answer: PushPull, failure: Exception | None, then: float) -> None:
+            take(answer, failure and _echo(address, failure), then)
+
+        def take(answer: Message | None, error: Exception | None, then: float) -> None:
             if error is None:
                 error = self._take_answer(answer, address, join, then)
-            elif isinstance(error, ConnectionRefusedError):
-                self._transitions.refused(name, address, then)
             if error is not None:
                 core.count("push_pulls_failed")
                 log.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)
@@ -103,7 +159,17 @@ class Sync:
                 end(error, then)
 
         core.count("push_pulls")
-        core.request_exchange(self._local_table(join), address, name, now + core.config.tcp_timeout, done)
+        core.request_exchange(said, address, name, deadline, done)
+
+    def _repeats(self, answer: PushPull, said: PushPull) -> bool:
+        """Return whether an answer may be an echo: of a join, if it knows nobody that we did not speak of."""
+        if not self._core.config.refuse_echoes:
+            return False
+        if not said.join:
+            return answer == said
+        known = {node.name: node.incarnation for node in said.nodes if node.name != self._core.name}
+        others = (node for node in answer.nodes if node.name != self._core.name)
+        return all(node.incarnation <= known.get(node.name, -1) for node in others)
 
     def _take_answer(self, answer: Message | None, address: Address, join: bool, now: float) -> Exception | None:
         where = f"{address[0]}:{address[1]}"
@@ -255,6 +321,16 @@ class Sync:
 
 
 _ERR_HINT = "compare the encryption keys, the label and wire= of both sides"
+
+
+def _echo(address: Address, failure: Exception) -> Exception:
+    where = f"{address[0]}:{address[1]}"
+    error = RemoteProtocolError(
+        f"{where} says only what it was told, and acknowledges no ping", node=where, operation="join",
+        hint="is it a member? another program that sends back what it is sent looks like this",
+    )  # fmt: skip
+    error.__cause__ = failure
+    return error
 
 
 def _as_nodes(remote: PushPull) -> tuple[Node, ...]:

@@ -207,6 +207,8 @@ class StreamReader:
         if not self._answer:
             yield from self._read_label()
         yield from self._need(1)
+        if self._answer and self._buffer[0] == MessageType.HAS_LABEL:
+            raise _echo()  # only who dials sends one
         self._begun = self._replies = True
         yield from self._read_frame()
         self._replies = False
@@ -279,6 +281,8 @@ class StreamReader:
             yield from self._read_numbered()
             return
         if kind not in (_ANSWERS if self._answer else _OPENING):
+            if self._answer and kind in _OPENING:
+                raise _echo()
             raise RemoteProtocolError(f"message type {kind} does not {'answer' if self._answer else 'open'} a stream")
         del self._buffer[:1]
         if kind == MessageType.PUSH_PULL:
@@ -357,6 +361,10 @@ class StreamReader:
             del self._buffer[:at]
             yield from self._need(needed)
         return nodes
+
+
+def _echo() -> RemoteProtocolError:
+    return RemoteProtocolError("what was sent came back", hint="is it a member? it may be another program, an echo")
 
 
 def _member_bounded(size: int) -> None:

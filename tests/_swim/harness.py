@@ -33,6 +33,9 @@ FAITHFUL: dict[str, Any] = {
     "trust_refusals": False,
     "leave_fanout": 0,
     "number_messages": False,
+    "limit_answers": False,
+    "refuse_echoes": False,
+    "check_seed_names": False,
 }
 """Everything beyond memberlist switched off."""
 

@@ -150,8 +150,8 @@ def test_a_recorded_accusation_is_refuted_once_and_is_stale_then() -> None:
 
 def test_a_recorded_ack_answers_for_no_other_ping() -> None:
     recorded = [AckResp(number) for number in range(1, 10)]  # of the first pings of anybody's
-    for first, expected in ((0, NodeState.ALIVE), (123_456, NodeState.SUSPECT)):
-        swim = make(probe_interval=1.0, sequence=first)
+    for anywhere, expected in ((False, NodeState.ALIVE), (True, NodeState.SUSPECT)):
+        swim = make(probe_interval=1.0, refuse_echoes=anywhere)
         tell(swim, alive("gone"))
         now = 0.0
         while now < 4.0:

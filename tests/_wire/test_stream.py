@@ -199,7 +199,7 @@ def test_types_that_open_no_stream_are_refused_in_silence(kind: int) -> None:
 @pytest.mark.parametrize("kind", [0, 1, 3, 8, 99])
 def test_types_that_answer_nothing_are_refused(kind: int) -> None:
     reader = plain("msgpack").reader(answer=True)
-    with pytest.raises(RemoteProtocolError, match="does not answer a stream"):
+    with pytest.raises(RemoteProtocolError, match="came back" if kind in (0, 8) else "does not answer a stream"):
         reader.feed(bytes((kind, 0x80)))
 
 

@@ -24,7 +24,7 @@ from mycorrizal.config import META_MAX_SIZE
 from mycorrizal.delegates import BaseDelegate, BasePingDelegate
 from mycorrizal.exceptions import LocalProtocolError, MetaTooLarge
 from mycorrizal.types import Node, NodeState, pack_host
-from tests._swim.harness import VSN, alive, drain, events, make, queued, record, sent, state, tell
+from tests._swim.harness import VSN, alive, drain, events, host_for, make, queued, record, sent, state, tell
 from tests.scenarios.network import LIVELY, Network, named
 
 PEER = ("10.0.0.9", 7946)
@@ -114,8 +114,7 @@ def test_relays_and_claims_are_bounded() -> None:
     requests = [
         IndirectPing(n, b"\x0a\0\0\x63", 7946, "target", True, b"\x0a\0\0\x09", 7946, "asker") for n in range(4200)
     ]
-    for datagram in swim._core.codec.seal([swim._core.codec.encode(request) for request in requests], crc=False):
-        swim.receive_datagram(datagram, PEER, 0.0)
+    tell(swim, *requests)
     assert swim.gauges["acks.pending"] <= 4096
     assert swim.counters["indirect_pings_refused"] == 4200 - 4096
 
@@ -198,7 +197,9 @@ def test_get_broadcasts_that_returns_too_much() -> None:
 )  # fmt: skip
 def test_get_broadcasts_that_returns_nonsense(answer: Any) -> None:
     swim = supplied(Supplies(get_broadcasts=answer))
-    tell(swim, Ping(7, "self"), sender=PEER)
+    tell(swim, alive("peer"))
+    swim._core.queue.reset()
+    tell(swim, Ping(7, "self", pack_host(host_for("peer")), 7946, "peer"), sender=PEER)
     assert AckResp(7, b"") in [m for m, _ in sent(swim)], "pings are answered all the same"
     assert [call for call, _ in faults(swim)] == ([] if answer is None else ["get_broadcasts"])
 
