@@ -97,8 +97,8 @@ class Memberlist(Handle):
         everybody else learns of this node by gossip. Blocks.
 
         Args:
-            addresses: entries ``host``, ``host:port`` or ``name/host:port``;
-                the port defaults to our own, a name stands for all its addresses.
+            addresses: entries ``host``, ``host:port`` or ``name/host:port``; the port defaults to our own, a host's
+                name stands for all its addresses, and the member there must have the node's name that is given.
             timeout: seconds for all of it; each seed also has ``tcp_timeout``.
 
         Returns:
@@ -231,7 +231,8 @@ class Memberlist(Handle):
         * ``tcp.connect``, ``tcp.accept``: conversations we dialled, others dialled.
         * ``udp.send_dropped`` (send buffer full), ``udp.write_errors``, ``udp.read_errors``,
           ``tcp.accept_errors``, ``tcp.broken``, ``tcp.timeouts``: trouble with sockets.
-        * ``packets_rejected``, ``tcp.rejected``: what peers sent and we refused;
+        * ``packets_rejected``, ``tcp.rejected``: what peers sent and we refused; ``pings_echoed``: pings of ours
+          that came back; ``answers_withheld``: what one datagram asked for beyond the limit (``limit_answers``);
           ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.crowded`` (too many at once),
           ``tcp.dials_dropped`` (no thread for ours); ``names_refused``: names no node may have (``wire="cbor"``).
         * ``delegate.slow``, ``delegate.faults``, and the same with ``.<method>`` behind: supply and admission

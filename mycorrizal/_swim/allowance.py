@@ -4,7 +4,7 @@ Differs from memberlist, switched off by ``limit_answers=False``. A datagram say
 to answer, and without a key anybody writes one; with a key anybody plays a recorded one again. There 255 pings in one
 packet are 255 acknowledgements, each filled up with broadcasts, to an address of the sender's choice. Here all that is
 sent on account of one datagram, at once or later, is at most 4 datagrams and less than 5 times its bytes. What a node
-sends at its own pace, probes and gossip, is no answer and is not counted.
+sends at its own pace, to members only, is no answer and is not counted: probes, the last pings of a suspect, gossip.
 """
 
 from __future__ import annotations

@@ -77,6 +77,12 @@ def test_reply_that_is_none_is_an_error_and_the_next_call_is_fine(odd: Callable[
         assert client.call("ping") == 1
 
 
+def test_question_that_comes_back_is_no_reply(odd: Callable[[Answer], Odd]) -> None:
+    other = odd(lambda asked: [cbor2.dumps(asked)])
+    with ControlClient(other.endpoint) as client, pytest.raises(RemoteProtocolError):
+        client.call("ping")
+
+
 def test_silence_is_a_timeout_that_says_that_it_may_have_happened(odd: Callable[[Answer], Odd]) -> None:
     other = odd(lambda asked: [])
     with ControlClient(other.endpoint, timeout=0.1) as client:

@@ -1,4 +1,4 @@
-"""Our own bytes, sent back, prove nobody: not a seed, not a member, not a rival. And a seed has the name it is given."""
+"""Our own bytes, sent back, prove nobody: no seed, no member, no rival. And a seed has the name it is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from mycorrizal import Config
 from mycorrizal._swim.events import NodeConflict, OperationDone, RemoteState
 from mycorrizal._swim.machine import Swim
-from mycorrizal._wire.messages import AckResp, Err, IndirectPing, Message, NackResp, Ping, PushNodeState, PushPull
+from mycorrizal._wire.messages import AckResp, Err, IndirectPing, Message, Ping, PushNodeState, PushPull
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import (
@@ -22,7 +22,8 @@ from mycorrizal.exceptions import (
     RemoteProtocolError,
 )
 from mycorrizal.types import Address, NodeState, pack_host
-from tests._swim.harness import VSN, alive, drain, events, host_for, keyring, make, nonces, run_timers, sent, state, tell
+from tests._swim import harness
+from tests._swim.harness import VSN, alive, drain, events, host_for, make, run_timers, sent, state, tell
 
 SEED: Address = ("10.0.0.2", 7946)
 HERE: Address = ("10.0.0.1", 7946)
@@ -272,7 +273,7 @@ def test_an_acknowledgement_of_ours_that_comes_back_is_nobodys() -> None:
 @pytest.mark.parametrize("label", ["", "cluster"])
 def test_bytes_that_come_back(wire: Any, secret_key: bytes | None, compress: bool, label: str) -> None:
     config = Config(name="self", wire=wire, secret_key=secret_key, enable_compression=compress, label=label)
-    codec = StreamCodec(config, keyring(config), nonces("echo"))
+    codec = StreamCodec(config, harness.keyring(config), harness.nonces("echo"))
     swim = make(wire=wire)
 
     def echo(message: Message) -> Message | Exception | None:
