@@ -59,6 +59,7 @@ def join_through(parts: Assembly, seeds: list[str], deadline: Deadline) -> None:
 
 def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
     wait = _RETRY_FIRST
+    reasons: dict[str, Exception] = {}
     while True:
         entries = parts.seeds.addresses(deadline.remaining())
         failures = dict(parts.seeds.failures)
@@ -73,6 +74,10 @@ def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
             error = exc
         if error is None and (parts.members.num_members() > 1 or not failures):
             return  # also where all seeds are this very node
+        for seed, failure in failures.items():
+            if isinstance(failure, OperationTimeout):  # the last try has less time than it needs
+                failures[seed] = reasons.get(seed, failure)
+        reasons |= failures
         left = deadline.remaining()
         if left is not None and left <= wait:
             lines = "; ".join(f"{seed}: {failure}" for seed, failure in failures.items())

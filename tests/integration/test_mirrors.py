@@ -106,14 +106,14 @@ def test_an_agent_does_not_start_alone_beside_a_mirror(
 ) -> None:
     with mirror(label) as seed:
         with pytest.raises(JoinError) as caught:
-            Agent("alice", cluster="mirrored", bind="127.0.0.1", join=[seed.text], join_timeout=0.7, **options)
+            Agent("alice", cluster="mirrored", bind="127.0.0.1", join=[seed.text], join_timeout=2, **options)
         assert list(caught.value.failures) == [seed.text]
         failure = caught.value.failures[seed.text]
         assert isinstance(failure, RemoteProtocolError)
         assert reason in str(failure)
         assert seed.streams
         with pytest.raises(JoinError, match="came back"):
-            Agent("alice", cluster="mirrored", bind="127.0.0.1", join=[f"bob/{seed.text}"], join_timeout=0.7, **options)
+            Agent("alice", cluster="mirrored", bind="127.0.0.1", join=[f"bob/{seed.text}"], join_timeout=2, **options)
 
 
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])
@@ -150,7 +150,7 @@ def test_a_seed_must_have_the_name_it_is_given(agents: Make, wire: str) -> None:
     bob = agents("bob", **common)
     seed = "{}:{}".format(*bob.address)
     with pytest.raises(JoinError, match="is not 'dave'") as caught:
-        Agent("carol", join=[f"dave/{seed}"], join_timeout=0.7, **common)
+        Agent("carol", join=[f"dave/{seed}"], join_timeout=2, **common)
     assert list(caught.value.failures) == [f"dave/{seed}"]
     assert isinstance(caught.value.failures[f"dave/{seed}"], PeerUnreachable)
     assert bob.members().names == ["bob"], "who is not meant is told nothing"
