@@ -101,6 +101,21 @@ def test_one_cluster_whoever_joins(go_peer: GoMaker, member: MemberMaker, joiner
     assert go.members()["py"]["vsn"] == [1, 5, 2, 0, 0, 0]
 
 
+@pytest.mark.parametrize("key", [None, os.urandom(16)], ids=["plain", "encrypted"])
+def test_a_seeds_name_is_asked_of_go_and_a_join_again_is_no_echo(
+    go_peer: GoMaker, member: MemberMaker, key: bytes | None
+) -> None:
+    go, node = go_peer("go", key=key), member("py", secret_key=key)
+    with pytest.raises(JoinError, match="is not 'other'"):
+        node.join([f"other/{go.address}"])
+    assert (names(node), set(go.members())) == ({"py"}, {"go"})
+    assert node.join([f"go/{go.address}"]).reached == 1
+    wait_until(lambda: set(go.members()) == {"py", "go"}, "Go sees both")
+    for _ in range(3):  # what Go knows is by now what we know: it acknowledges a ping
+        assert node.join([go.address]).reached == 1
+    assert names(node) == {"py", "go"}
+
+
 def test_wrong_key(go_peer: GoMaker, member: MemberMaker) -> None:
     go = go_peer("go", key=os.urandom(32))
     node = member("py", secret_key=os.urandom(32))
