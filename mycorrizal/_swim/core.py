@@ -89,8 +89,8 @@ class Core:
         self.exchanges: list[ExchangeRequested] = []
         self.allowance: Allowance | None = None  # while a datagram is taken in, or what it left for later is done
         self._networks = config.networks
-        # Differs from memberlist: numbers begin anywhere. There all begin at 1, and an acknowledgement names its ping by
-        # this number alone: one that was recorded, or of our own that comes back, may be the one that we wait for.
+        # Differs from memberlist: numbers begin anywhere. There all begin at 1, and an acknowledgement names its ping
+        # by this number alone: one that was recorded, or is our own come back, may be the one that we wait for.
         self._sequence = rng.getrandbits(32) if config.refuse_echoes else 0
         self._last_id = 0
         self._exchange_ends: dict[int, ExchangeEnd] = {}

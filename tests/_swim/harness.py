@@ -53,13 +53,13 @@ def keyring(config: Config) -> Keyring:
 
 def make(
     name: str = "self", host: str = "10.0.0.1", port: int = 7946, *, seed: int = 0, start: bool = True,
-    delegates: dict[str, Any] | None = None, sequence: int = 0, **settings: Any,
+    delegates: dict[str, Any] | None = None, **settings: Any,
 ) -> Swim:  # fmt: skip
     """Return a machine, started at time 0."""
     config = Config.lan(**{"name": name, "wire": "msgpack", **QUIET, **settings})
     codec = PacketCodec(config, keyring(config), nonces(f"{seed}/{name}"))
     rng = random.Random(f"{seed}/{name}")
-    swim = Swim(config, addr=pack_host(host), port=port, codec=codec, rng=rng, sequence=sequence, **(delegates or {}))
+    swim = Swim(config, addr=pack_host(host), port=port, codec=codec, rng=rng, **(delegates or {}))
     if start:
         swim.start(0.0)
     return swim
