@@ -152,9 +152,10 @@ class DataPlane(Handle):
             withdraw(core, node, message)
             raise
         if not done:
+            why = core.machine.delay(node)
             withdraw(core, node, message)
             raise OperationTimeout(
-                f"{node}'s inbox has not accepted the message within {timeout} s",
+                f"{node}'s inbox has not accepted the message within {timeout} s{why}",
                 node=node,
                 operation="send",
                 hint="it does not read fast enough, or cannot be reached" if message.sequence else None,
@@ -393,7 +394,7 @@ class DataPlane(Handle):
         """
         core = self._running("add_peer")
         self._directory.add(name, address)
-        core.submit(lambda now: core.machine.peer_changed(name))
+        core.submit(partial(core.machine.peer_changed, name))
 
     def remove_peer(self, name: str, why: str = "was removed") -> None:
         """Forget a peer's address, close its connections, and end its calls now. Any thread."""

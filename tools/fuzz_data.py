@@ -92,7 +92,7 @@ class World:
     def nothing(self, *args: object) -> None:
         """What a sink, a ticket or a host hears and does not care for."""
 
-    opened = accepted = feed = taken = stopped = broken = succeed = fail = arm = resolve = member = nothing
+    opened = accepted = feed = taken = stopped = broken = succeed = fail = arm = resolve = member = process = nothing
 
     def nonce(self) -> bytes:
         return NONCE

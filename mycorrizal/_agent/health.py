@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._runtime import clock
 from ..types import Health, NodeState, printable
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def health(parts: Assembly) -> Health:
     if parts.sharing.rivals:
         other = parts.sharing.rivals[0]
         problems.append(f"another node at {other.host}:{other.port} claims this name")
+    for name, (host, port) in parts.data._started.machine.contests.recent(clock.now()):
+        problems.append(
+            f"a process at {host}:{port} claims the name {name}, which another one has: does it run twice, or has it "
+            "just restarted?"
+        )
     if inbox > _INBOX_FULL * parts.data._started.config.inbox_messages:
         problems.append(f"{inbox} messages wait for receive(): senders will have to wait")
     if gossip["events.lost"]:

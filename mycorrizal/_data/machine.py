@@ -24,6 +24,7 @@ from ..exceptions import (
 )
 from ..types import Address, PeerInfo
 from .channel import OutMessage
+from .contests import Contests
 from .flows import Budget
 from .link import Link
 from .local import LocalPeer
@@ -66,6 +67,7 @@ class DataMachine:
         self.local_calls: dict[Call, Served] = {}  # of requests to oneself
         self.peers: dict[str, Peer] = {host.name: LocalPeer(self, host.name)}
         self.links: dict[Connection, Link] = {}
+        self.contests = Contests()
         self._blocked: deque[Peer] = deque()  # in the order of their turn
         self._letting_in = False
         self._recheck = 0.0
@@ -223,7 +225,9 @@ class DataMachine:
         """A key holder says that it is `name`; return how to refuse it, or None.
 
         Anyone with the key can claim any name, as in memberlist; but a second
-        process does not displace one that still answers.
+        process does not displace one that still answers, and where membership
+        knows which process has the name, no other one gets it. One that has
+        just restarted may be here before membership knows: it comes again.
         """
         try:
             check_name(name)
@@ -231,17 +235,33 @@ class DataMachine:
             return Close.WRONG_NAME, "no node may have such a name"  # it stands in logs, and in the user's terminal
         if name == self.host.name:
             self.host.count("quic.name_conflicts")
+            if not link.conn.dialled:
+                self.contests.note(name, link.conn.address, now)
             return Close.NAME_TAKEN, "this is my own name"
         if not link.conn.dialled and self.host.member(name) is False:
             self.host.count("quic.not_a_member")
             return Close.TRY_AGAIN, "not a member, as far as this node knows"
         peer = self.peers.get(name)
-        if peer is None:
-            return (Close.FULL, "too many names") if len(self.peers) >= _PEERS_MAX else None
-        if not peer.links:
-            return None
-        if peer.boot == boot:
-            return self._one_too_many(peer, link)
+        if peer is None and len(self.peers) >= _PEERS_MAX:
+            return Close.FULL, "too many names"
+        held = peer if peer is not None and peer.links else None
+        refusal = self._challenge(held, link, now) if held is not None and held.boot != boot else None
+        if self.is_other(name, boot) and (refusal is None or refusal[0] == Close.TRY_AGAIN):
+            self.host.count("quic.other_process")
+            if self.contests.note(name, link.conn.address, now):
+                self.host.warn("process", "%s at %s is not the process that membership knows", name, link.conn.address)
+            return Close.OTHER_PROCESS, f"membership of {self.host.name} knows another process as {name}"
+        if refusal is not None:
+            return refusal
+        return self._one_too_many(held, link) if held is not None and held.boot == boot else None
+
+    def is_other(self, name: str, boot: bytes) -> bool:
+        """Whether membership knows another process than `boot` by this name."""
+        known = self.host.process(name)
+        return known is not None and known != boot
+
+    def _challenge(self, peer: Peer, link: Link, now: float) -> tuple[Close, str] | None:
+        """Another process has connections under the name that is claimed: ask whether it still lives."""
         asked = peer.challenged
         if asked is None or now - asked >= _CHALLENGE_COUNTS:
             peer.challenged = now
@@ -251,7 +271,8 @@ class DataMachine:
         if any(other.conn.last_received > asked for other in peer.links):
             peer.challenged = None
             self.host.count("quic.name_conflicts")
-            self.host.warn("name", "a second process claims to be %s from %s; refused", name, link.conn.address)
+            self.contests.note(peer.name, link.conn.address, now)
+            self.host.warn("name", "a second process claims to be %s from %s; refused", peer.name, link.conn.address)
             return Close.NAME_TAKEN, "another live node has this name"
         if now - asked < _CHALLENGE_SECONDS:
             return Close.TRY_AGAIN, "the holder of this name is asked whether it lives"
@@ -315,6 +336,11 @@ class DataMachine:
         """Return what is known of each peer."""
         return [peer.info() for name, peer in sorted(self.peers.items()) if name != self.host.name]
 
+    def delay(self, name: str) -> str:
+        """Return why what waits for `name` waits, behind a colon; empty if nobody has said. Any thread."""
+        peer = self.peers.get(name)
+        return f": {peer.delayed}" if peer is not None and peer.delayed else ""
+
     @property
     def serving(self) -> int:
         """Requests of peers that are open."""
@@ -339,15 +365,18 @@ class DataMachine:
             self.now = now
             peer.down(PeerUnreachable(f"{name} {why}", node=name, hint=hint), now)
 
-    def peer_changed(self, name: str) -> None:
-        """The address of `name` is new: do not wait for the back-off."""
+    def peer_changed(self, name: str, now: float) -> None:
+        """The address of `name` is new, or its process: do not wait for the back-off."""
+        self.now = now
         peer = self.peers.get(name)
         if peer is not None:
             peer.failures, peer.next_dial = 0, 0.0
+            if peer.links and self.is_other(name, peer.boot):
+                peer.replaced(now)
             dialling = peer.dialling
             if dialling is not None and dialling.conn.address != self.host.resolve(name):
                 dialling.surplus = True
-                dialling.close(Close.IDLE, "it has another address now", self.now)
+                dialling.close(Close.IDLE, "it has another address now", now)
             self.arm()
 
     def unreachable(self, node: str, link: Link, kind: str, code: int, reason: str) -> PeerUnreachable:
@@ -493,4 +522,5 @@ _CODES = {
     Close.WRONG_NAME: "compare peers= with the names of the nodes",
     Close.NOT_PROVED: "compare key= and cluster= of both sides",
     Close.TRY_AGAIN: "try again in a moment",
+    Close.OTHER_PROCESS: "one that has just restarted is known in a moment; otherwise two processes have this name",
 }

@@ -26,14 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "Peer"]
 
 NOT_READ = frozenset(
-    (Close.IDLE, Close.TRY_AGAIN, Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.FULL)
+    (
+        *(Close.IDLE, Close.TRY_AGAIN, Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.FULL),
+        Close.OTHER_PROCESS,
+    )
 )
 """Reasons to close with which the peer says that it has begun nothing of what was under way."""
 
-_AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN))
+_AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS))
 
 _AGAIN_MAX = 0.25
 """Seconds between attempts at most, when the peer has asked for another."""
+
+_OTHER_PROCESS_MAX, _OTHER_PROCESS_SECONDS = 1.0, 120.0
+"""The same, and for how long in all, while one side's membership knows another process by the other's name. Its
+news come by gossip, at the latest with a push/pull; here they end the pause."""
 
 _STEADY_SECONDS = 1.0
 """A connection that lasted this long was a good one: back-off begins anew."""
@@ -70,6 +77,7 @@ class Peer:
         self.failures = 0
         self.next_dial = 0.0
         self.again_since: float | None = None
+        self.delayed = ""  # why what waits goes on waiting; read by any thread
         self.challenged: float | None = None
         self.in_line = False  # for room in the inbox; the machine's
         self._incoming: Incoming | None = None
@@ -233,18 +241,20 @@ class Peer:
     def _dial_failed(self, error: MycorrizalError, now: float) -> None:
         """An attempt has ended without a connection: what waits fails, unless there is another."""
         self._back_off(self.machine.config.redial_max, now)
-        self.again_since = None
+        self.again_since, self.delayed = None, ""
         if self.link is None and self.dialling is None:
             self.fail_waiting(error)
 
-    def _come_again(self, error: MycorrizalError, at_once: bool, now: float) -> None:
-        """The peer has read nothing and wants another connection: what waits goes on waiting, for a time."""
+    def _come_again(self, error: MycorrizalError, code: int, now: float) -> None:
+        """One side has read nothing and wants another connection: what waits goes on waiting, for a time."""
+        other = code == Close.OTHER_PROCESS
         if self.again_since is None:
             self.again_since = now
-        if now - self.again_since >= self.machine.config.connect_timeout:
+        self.delayed = str(error)
+        if now - self.again_since >= (_OTHER_PROCESS_SECONDS if other else self.machine.config.connect_timeout):
             self._dial_failed(error, now)
-        elif self.failures or not at_once:
-            self._back_off(_AGAIN_MAX, now)
+        elif self.failures or code != Close.IDLE:
+            self._back_off(_OTHER_PROCESS_MAX if other else _AGAIN_MAX, now)
         else:
             self.failures = 1
 
@@ -292,6 +302,7 @@ class Peer:
 
     def welcomed(self, link: Link, accepted: int, now: float) -> None:
         """The peer has told which messages it has: send the others again."""
+        self.delayed = ""
         self.outgoing.trim(accepted)
         self._choose(now)
         self._resend()
@@ -363,7 +374,7 @@ class Peer:
         if link.surplus:
             pass  # there is another
         elif again and self.waiting:
-            self._come_again(error, code == Close.IDLE, now)
+            self._come_again(error, code, now)
         elif link.conn.dialled and not link.welcomed:
             self._dial_failed(error, now)
         self._resend()
@@ -384,11 +395,23 @@ class Peer:
             link.greeting = None
         link.conn.close(code, str(error)[:200], now)
 
+    def replaced(self, now: float) -> None:
+        """Membership knows another process by this name: what is open with this one ends, the rest waits for that."""
+        links, self.links = self.links, []
+        self._choose(now)
+        error = PeerUnreachable(f"{self.name} is another process now", node=self.name, indeterminate=True)
+        for link in links:
+            self._drop(link, Close.REPLACED, error, now)
+        self._let_go()
+        if self.waiting:
+            self.dial(now)
+
     def down(self, error: MycorrizalError, now: float, code: int = Close.DECLARED_DEAD) -> None:
         """Membership declares this peer dead: everything ends at once."""
         links = [*self.links, *([self.dialling] if self.dialling else [])]
         self.links = []
         self.link = self.dialling = self.again_since = None
+        self.delayed = ""
         self.fail_waiting(error)
         for link in links:
             self._drop(link, code, error, now)
@@ -427,6 +450,8 @@ class Peer:
         if any(opening.done for opening in self.openings):
             self.openings = deque(opening for opening in self.openings if not opening.done)
         self._expire(now)
+        if not self.pending:
+            self.again_since, self.delayed = None, ""
         if not self.waiting or self.link is not None:
             return TICK_BUSY if self.waiting or any(link.calls for link in self.links) else NEVER
         self.dial(now)
@@ -439,11 +464,8 @@ class Peer:
             if call.deadline is not None and now >= call.deadline and not call.done:
                 sent = call.sent
                 self.cancel(call, now)
-                call.ticket.fail(
-                    OperationTimeout(
-                        f"no answer from {self.name} in time", node=self.name, operation="request", indeterminate=sent
-                    )
-                )
+                text = f"no answer from {self.name} in time{self.machine.delay(self.name)}"
+                call.ticket.fail(OperationTimeout(text, node=self.name, operation="request", indeterminate=sent))
 
 
 def _fail(call: Call, error: MycorrizalError, *, ran: bool) -> None:

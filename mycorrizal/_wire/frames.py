@@ -127,6 +127,7 @@ class Close(enum.IntEnum):
     UNKNOWN = 0x6D0D
     FLOOD = 0x6D0E
     REPLACED = 0x6D0F
+    OTHER_PROCESS = 0x6D10
 
 
 # -- building -------------------------------------------------------------------------

@@ -326,6 +326,7 @@ class Node:
         self.dead = False
         self.addresses: dict[str, Address] = {}
         self.members: dict[str, bool] = {}
+        self.processes: dict[str, bytes] = {}  # boot ids, as membership knows them
         self.counters: dict[str, int] = {}
         self.warnings: list[str] = []
         self.handler: Callable[[Served], None] = lambda request: self.answer(request)
@@ -368,6 +369,9 @@ class Node:
 
     def member(self, node: str) -> bool | None:
         return self.members.get(node)
+
+    def process(self, node: str) -> bytes | None:
+        return self.processes.get(node)
 
     def offer(self, item: tuple[str, Received], size: int) -> bool:
         messages, total = self.inbox_limits

@@ -52,6 +52,8 @@ class Campaign:
         self.calls: list[tuple[Any, Outcome, list[Any]]] = []
         self.messages: list[tuple[Any, Outcome, list[Any]]] = []
         self.withdrawn: set[int] = set()
+        self.gossips = False
+        self.impostors: list[Node] = []
         for name in NAMES:
             self.start(name)
 
@@ -63,6 +65,48 @@ class Campaign:
         node.handler = lambda request: self.handle(node, request)
         self.nodes[name] = node
         self.all.append(node)
+        if self.gossips:
+            self.known_late(node)
+
+    # -- membership, which is late, and who is no member ------------------------------------------
+
+    def gossip(self) -> None:
+        """From now on everybody hears after a while who has which name, and holders of the key claim others' names."""
+        self.gossips = True
+        for node in self.nodes.values():
+            for other in self.nodes.values():
+                self.told(node, other)
+
+    def told(self, node: Node, other: Node) -> None:
+        if node is not other and other is self.nodes[other.name] and not node.dead:
+            node.members[other.name] = True
+            node.processes[other.name] = other.boot
+            node.machine.peer_changed(other.name, self.world.now)
+
+    def known_late(self, node: Node) -> None:
+        """A process has taken the place of another one: the others hear of it, and it of them."""
+        for other in self.nodes.values():
+            if other is not node:
+                node.members[other.name] = False
+                for one, two in ((node, other), (other, node)):
+                    self.world.later(self.rng.choice((0.0, 0.01, 0.5, 4.0)), partial(self.told, one, two))
+
+    def impose(self) -> None:
+        """Claim a name, or answer at the address of its holder."""
+        name, victim = self.rng.sample(NAMES, 2)
+        node = Node(self.world, name, ("10.6.6.6", len(self.impostors)), CONFIG)
+        node.addresses = {victim: self.nodes[victim].address}
+        self.impostors.append(node)
+        for _ in range(3):
+            node.send(victim, self.value(node)), node.request(victim, self.value(node))
+        if self.rng.random() < 0.5 and name in self.nodes[victim].processes:
+            self.moved(self.nodes[victim], name, node.address)
+            self.world.later(3.0, partial(self.moved, self.nodes[victim], name, self.nodes[name].address))
+        self.world.later(self.rng.choice((1.0, 20.0)), node.die)
+
+    def moved(self, node: Node, name: str, address: Any) -> None:
+        node.addresses[name] = address
+        node.machine.peer_changed(name, self.world.now)
 
     def handle(self, node: Node, request: Served) -> None:
         delay = self.rng.choice((0.0, 0.01, 0.3, 20.0) if self.rng.random() < 0.3 else (0.0, 0.01))
@@ -96,6 +140,8 @@ class Campaign:
                 self.cancel(call, outcome, value)
         elif kind < 0.85:
             self.fault(node, other)
+        elif kind < 0.92 and self.gossips:
+            self.impose()
         self.world.run(self.rng.choice((0.0, 0.001, 0.01, 0.1, 0.5)))
 
     def withdraw(self, node: Node, other: str, message: Any) -> None:
@@ -153,6 +199,7 @@ class Campaign:
         self.check_ends()
         self.check_messages()
         self.check_requests()
+        assert not any(node.messages or node.inbox or node.ran for node in self.impostors), "an impostor got something"
         for node in self.nodes.values():
             assert leftovers(node.machine) == []
             assert node.machine.serving == 0
@@ -197,9 +244,11 @@ def unread_number(item: Any) -> int:
     return int(value[2])
 
 
-def run_campaign(seed: int, steps: int = 150, *, restarts: bool = True) -> Campaign:
+def run_campaign(seed: int, steps: int = 150, *, restarts: bool = True, gossip: bool = False) -> Campaign:
     """Run one seed."""
     campaign = Campaign(seed, restarts=restarts)
+    if gossip:
+        campaign.gossip()
     for _ in range(steps):
         campaign.step()
     campaign.finish()
@@ -215,4 +264,14 @@ def test_campaign(seed: int) -> None:
 def test_nothing_is_lost_while_both_live(seed: int) -> None:
     """Without restarts, and with nobody declared dead, all that was not withdrawn arrives or fails for a reason."""
     campaign = run_campaign(seed, 80, restarts=False)
+    assert sum(outcome.ok for _, outcome, _ in campaign.messages) > 20
+
+
+@pytest.mark.parametrize("seed", range(2000, 2020))
+def test_names_belong_to_whom_membership_knows(seed: int) -> None:
+    """With membership that is seconds behind, and holders of the key that claim others' names."""
+    campaign = run_campaign(seed, gossip=True)
+    assert campaign.impostors
+    values = [value for node in campaign.all for value in (*node.ran, *(value for _, value in node.messages))]
+    assert not {value[1] for value in values} & {node.boot for node in campaign.impostors}
     assert sum(outcome.ok for _, outcome, _ in campaign.messages) > 20

@@ -162,7 +162,7 @@ def test_back_off_grows_with_jitter_and_ends_with_a_new_address() -> None:
     assert gaps[0] < 0.2 and max(gaps) > 4.0 and max(gaps) < 10.5
     other = Node(world, "b", ("10.0.0.9", 1))
     a.addresses["b"] = other.address
-    a.machine.peer_changed("b")
+    a.machine.peer_changed("b", world.now)
     _, outcome = a.request("b")
     assert world.until(lambda: outcome.ended) < 0.2
     assert outcome.ok
@@ -176,7 +176,7 @@ def test_new_address_while_dialling_the_old_one() -> None:
     world.run(1.0)
     other = Node(world, "b", ("10.0.0.9", 1))
     a.addresses["b"] = other.address
-    a.machine.peer_changed("b")
+    a.machine.peer_changed("b", world.now)
     assert world.until(lambda: outcome.ended) < 0.2
     assert outcome.ok
 

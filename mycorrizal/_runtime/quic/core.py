@@ -70,6 +70,7 @@ class Core:
         self.codecs = codecs
         self.resolve = resolve
         self.member = member
+        self.process: Callable[[str], bytes | None] = lambda node: None
         self.counters = Counters()
         self.count = self.counters.add
         self.guard = ForkGuard()

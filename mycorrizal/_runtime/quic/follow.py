@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ..._wire.meta import quic_port
+from ..._wire.meta import quic_port, read_meta
 from ...events import EventsLost, MemberEvent, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
 from ...types import Address, Node
 from ..deadline import Deadline
@@ -29,7 +29,8 @@ class Follower:
         self._members = members
         self._events = events
         self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
-        core.member = self.member
+        core.member, core.process = self.member, self.process
+        core.submit(self._recheck)  # of those that were here before
         self.service.start()
 
     def resolve(self, name: str) -> Address | None:
@@ -42,16 +43,22 @@ class Follower:
         """Return whether `name` is a member. Any thread."""
         return self._find(name) is not None
 
+    def process(self, name: str) -> bytes | None:
+        """Return the boot id of the member `name`, None if it is no member or tells none. Any thread."""
+        node = self._find(name)
+        return None if node is None else read_meta(node.meta).boot
+
     def _find(self, name: str) -> Node | None:
         return next((node for node in self._members() if node.name == name), None)
 
     def _run(self) -> None:
         for event in self._events:
             match event:
-                case MemberFailed(node):
-                    self._down(node.name, "was declared dead")
-                case MemberLeft(node):
-                    self._down(node.name, "has left")
+                case MemberFailed(node) | MemberLeft(node):
+                    if self.process(node.name) in (None, read_meta(node.meta).boot):
+                        self._down(node.name, "has left" if isinstance(event, MemberLeft) else "was declared dead")
+                    else:
+                        self._changed(node.name)  # its next process is a member already: what waits goes there
                 case MemberJoined(node) | MemberUpdated(node):
                     self._changed(node.name)
                 case EventsLost():
@@ -61,13 +68,18 @@ class Follower:
         self._core.submit(partial(self._core.machine.peer_down, name, why))
 
     def _changed(self, name: str) -> None:
-        self._core.submit(lambda now: self._core.machine.peer_changed(name))
+        self._core.submit(partial(self._core.machine.peer_changed, name))
 
     def _reconcile(self, now: float) -> None:
         """Events were lost: who is no member any more is gone."""
         names = {node.name for node in self._members()}
         for name in [name for name in self._core.machine.peers if name not in names]:
             self._core.machine.peer_down(name, "is no member any more", now)
+        self._recheck(now)
+
+    def _recheck(self, now: float) -> None:
+        for name in list(self._core.machine.peers):
+            self._core.machine.peer_changed(name, now)
 
     def close(self, deadline: Deadline) -> None:
         """End the thread."""

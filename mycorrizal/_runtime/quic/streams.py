@@ -491,7 +491,8 @@ def open_stream(core: Core, node: str, name: str, timeout: float | None, *, ours
     try:
         with core.pool.waiting():
             if not ticket.wait(deadline):
-                raise OperationTimeout(f"no connection to {node} within {timeout} s", node=node)
+                why = core.machine.delay(node)
+                raise OperationTimeout(f"no connection to {node} within {timeout} s{why}", node=node)
         ticket.result("open_stream")
     except BaseException:
         core.submit(partial(_forget, core, node, opening, stream))

@@ -232,9 +232,10 @@ def field(name: str) -> bytes:
 
 def late(core: Core, call: Call, name: str, timeout: float | None) -> OperationTimeout:
     """Give up a request that took too long; return the error."""
+    why = core.machine.delay(call.node)
     cancel_call(core, call)
     return OperationTimeout(
-        f"no answer to {name!r} from {call.node} within {timeout} s",
+        f"no answer to {name!r} from {call.node} within {timeout} s{why}",
         node=call.node,
         operation="request",
         indeterminate=call.sent,
