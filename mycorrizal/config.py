@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from .exceptions import ConfigError
+from .types import parse_host
 
-__all__ = ["Config", "META_MAX_SIZE", "RESERVED", "check_name", "check_own_text", "check_text"]
+__all__ = ["Config", "META_MAX_SIZE", "RESERVED", "allowed", "check_name", "check_own_text", "check_text"]
 
 META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
@@ -373,13 +374,27 @@ def _check_seconds(field_name: str, value: float, *, zero: bool) -> None:
         raise ConfigError(field_name, f"{value} is too small", hint="0 disables" if zero else "must be above 0")
 
 
+def allowed(host: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+    """Return whether `networks`, of ``Config.networks``, admit an address; text that is no address never matches."""
+    if not networks:
+        return True
+    try:
+        ip = parse_host(host)
+    except ValueError:
+        return False
+    return any(ip.version == network.version and ip in network for network in networks)
+
+
 def _parse_cidrs(texts: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     if isinstance(texts, str):
         raise ConfigError("cidrs_allowed", "must be a tuple of networks, not one text")
     networks, bad = [], []
     for text in texts:
         try:
-            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+            network = ipaddress.ip_network(text.strip(), strict=False)
+            if network.version == 6 and network.prefixlen >= 96 and network.network_address.ipv4_mapped is not None:
+                network = ipaddress.ip_network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+            networks.append(network)
         except (ValueError, AttributeError):
             bad.append(text)
     if bad:

@@ -30,7 +30,9 @@ __all__ = [
     "host_of",
     "html_table",
     "html_text",
+    "is_loopback",
     "pack_host",
+    "parse_host",
     "printable",
 ]
 
@@ -339,13 +341,28 @@ def host_of(addr: bytes) -> str:
     return "?" + addr.hex() if addr else "<nil>"
 
 
+def parse_host(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address that an IP literal means, however it is spelt: without a zone, v4-mapped as IPv4.
+
+    Raises:
+        ValueError: `host` is not an IP literal.
+    """
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
 def pack_host(host: str) -> bytes:
     """Return an IP literal as raw bytes, IPv4 (also v4-mapped) as 4.
 
     Raises:
         ValueError: `host` is not an IP literal.
     """
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return ip.packed
+    return parse_host(host).packed
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an IP literal of this host's loopback."""
+    try:
+        return parse_host(host).is_loopback
+    except ValueError:
+        return False

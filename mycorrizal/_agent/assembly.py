@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from ..discovery import Discovery
 from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
 from ..memberlist import Memberlist
 from ..serf import SerfDelegate
-from ..types import Request
+from ..types import Request, is_loopback
 from .caching import Caches
 from .keys import Rings, derivation
 
@@ -188,7 +187,7 @@ class Assembly:
             bind = "127.0.0.1" if key is None and not settings.insecure else "0.0.0.0"
         if key is not None or settings.insecure:
             return bind, key
-        if not _is_loopback(bind):
+        if not is_loopback(bind):
             raise ConfigError(
                 "key", f"none is given, and {bind} is not loopback",
                 hint="make one with `mycorrizal keygen` and give it to every agent; or insecure=True",
@@ -199,7 +198,7 @@ class Assembly:
         settings = self.settings
         base = settings.config
         if base is None:
-            make = Config.local if _is_loopback(bind) else Config.lan
+            make = Config.local if is_loopback(bind) else Config.lan
             base = make(**{"suspicion_min_timeout": SUSPICION_SECONDS, **settings.config_fields})
         label = settings.cluster
         if settings.wire == "msgpack":
@@ -377,10 +376,3 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False  # lone surrogates
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False  # Config says what is wrong with it

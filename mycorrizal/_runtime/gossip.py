@@ -10,7 +10,6 @@ anything that blocks happen on other threads.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import selectors
 import socket
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from .._swim import events as swim
 from .._swim.machine import Swim
 from .._wire.messages import Message
 from .._wire.text import logger
-from ..config import Config
+from ..config import Config, allowed
 from ..types import Address, Node, NodeState
 from . import clock, reentry
 from .companion import Companion
@@ -247,7 +246,7 @@ class Gossip:
 
     def _take_connection(self, sock: socket.socket, address: Address) -> None:
         self._counters.add("tcp.accept")
-        if not self._allowed(address[0]):
+        if not allowed(address[0], self._networks):
             # Differs from memberlist: there cidrs_allowed is applied to announced addresses only.
             self._counters.add("tcp.address_refused")
             self._quiet.warning("cidr", "connection from %s refused: not in cidrs_allowed", address[0])
@@ -264,12 +263,6 @@ class Gossip:
                 self._counters.add("tcp.crowded")
                 log.debug("! %s: connection from %s dropped: %s", self._node, address[0], exc)
         sock.close()
-
-    def _allowed(self, host: str) -> bool:
-        if not self._networks:
-            return True
-        ip = ipaddress.ip_address(host.partition("%")[0])
-        return any(ip.version == network.version and ip in network for network in self._networks)
 
     # -- outputs ------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ budget and piggyback, memberlist-protocol §8.4).
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 from .._wire.limits import USER_BYTES_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
-from ..config import META_MAX_SIZE, Config, check_name
+from ..config import META_MAX_SIZE, Config, allowed, check_name
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, MetaTooLarge
 from ..types import Address
@@ -130,15 +129,7 @@ class Core:
 
     def address_allowed(self, host: str) -> bool:
         """Whether ``cidrs_allowed`` admits an address; text that is no address never matches."""
-        if not self._networks:
-            return True
-        try:
-            ip = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip.version == network.version and ip in network for network in self._networks)
+        return allowed(host, self._networks)
 
     def name_allowed(self, name: str) -> bool:
         """Whether a node may be called `name`, by the rule for one's own; a name that is refused is counted.

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Generic, TypeVar
 
+from ...types import is_loopback, pack_host
+
 __all__ = ["Admission", "Bucket", "Verdict", "WaitingRoom"]
 
 T = TypeVar("T")
@@ -81,7 +83,7 @@ class Admission:
         rate = 10.0 if knocking else 100.0
         self._strangers_rate = Bucket(rate, 2 * rate, now)
         self._unasked = Bucket(rate, rate, now)  # handshakes for strangers whose address is not known to be theirs
-        self._sources: OrderedDict[str, Bucket] = OrderedDict()
+        self._sources: OrderedDict[bytes, Bucket] = OrderedDict()
         self._source_rate = rate / 2
         self._knocks: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self.members = 0
@@ -145,7 +147,7 @@ class Admission:
 
     def _source(self, host: str, now: float) -> Bucket:
         sources = self._sources
-        key = host if ":" not in host else ":".join(host.split(":")[:4])  # one IPv6 subscriber has a whole /64
+        key = pack_host(host)[:8]  # one IPv6 subscriber has a whole /64
         bucket = sources.get(key)
         if bucket is None:
             if len(sources) >= _SOURCES_MAX:
@@ -182,8 +184,3 @@ class WaitingRoom(Generic[T]):
             if now - since <= self._seconds:
                 return item
         return None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host`, an IP literal, is this host's loopback."""
-    return host.startswith("127.") or host == "::1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 
 from ..._wire.security import Keyring
@@ -10,7 +9,7 @@ from ..._wire.values import Codecs
 from ...config import check_name
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
-from ...types import Address
+from ...types import Address, is_loopback, parse_host
 from . import aio, path
 from .core import Core
 from .trust import KeyTrust, OpenTrust, Trust
@@ -44,24 +43,24 @@ class Directory:
         address = self._addresses.get(name)
         if address is None:
             address = self.fallback(name)
-            if address is not None and self._loopback_only and not ipaddress.ip_address(address[0]).is_loopback:
+            if address is not None and self._loopback_only and not is_loopback(address[0]):
                 return None
         return address
 
     def checked(self, address: Address) -> Address:
-        """Return `address` if it may be dialled."""
+        """Return `address`, spelt as connections spell it, if it may be dialled."""
         try:
             host, port = address
-            ip = ipaddress.ip_address(host.partition("%")[0])
+            ip = parse_host(host)
         except (ValueError, TypeError, AttributeError):
             raise ConfigError(
                 "address", f"{address!r} is not (IP literal, port)", hint="resolve names first: socket.getaddrinfo"
             ) from None
         if not isinstance(port, int) or not 0 < port < 65536:
             raise ConfigError("address", f"{port!r} is not a port", hint="1 to 65535")
-        if self._loopback_only and not ip.is_loopback:
+        if self._loopback_only and not is_loopback(host):
             raise ConfigError("address", f"{host} is not loopback and there is no key", hint=_NO_KEY)
-        return (host, port)
+        return (str(ip) + "".join(host.partition("%")[1:]) if ip.version == 6 else str(ip), port)
 
 
 _NO_KEY = "pass key=, or insecure=True to talk to anyone unproved"

@@ -19,7 +19,7 @@ import sys
 from typing import NamedTuple
 
 from ...exceptions import BindError
-from ...types import Address
+from ...types import Address, is_loopback, parse_host
 from ..sockets import from_sockaddr
 
 __all__ = ["PathInfo", "SocketError", "Sockaddr", "inspect", "open_socket", "pending_errors", "sockaddr_of"]
@@ -154,7 +154,7 @@ def inspect(address: Address, largest: int = LARGEST) -> PathInfo:
         probe.connect((host, address[1] or 9))
         own = str(probe.getsockname()[0])
         # The kernel leaves for an address of its own from that same address.
-        local = own.partition("%")[0] == host.partition("%")[0] or host.startswith("127.")
+        local = parse_host(own) == parse_host(host) or is_loopback(host)
         if _LINUX:
             level, option = (
                 (socket.IPPROTO_IPV6, _IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)

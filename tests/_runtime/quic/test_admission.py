@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from mycorrizal._runtime.quic.admission import Admission, Bucket, Verdict, WaitingRoom
 
 
@@ -76,6 +78,29 @@ def test_one_address_cannot_take_all() -> None:
         offer(gate, 0.0, host=f"2001:db8:0:1::{i:x}", validated=True)
     assert offer(gate, 0.0, host="2001:db8:0:1::ffff", validated=True) is Verdict.SOURCE
     assert offer(gate, 1.0, host="2001:db8:0:2::1", validated=True) is Verdict.ACCEPT
+
+
+SUBSCRIBERS = {
+    "compressed": [*(f"2001:db8::{i:x}" for i in range(1, 9)), "2001:db8:0:0:9::", "2001:DB8::1:2:3:4", "2001:db8::%1"],
+    "the first of all": ["::2", "::1:2", "::1:2:3:4", "0:0:0:0:1:2:3:4", "::5%eth0", "0::6", "::ABCD", "::7:0"],
+    "link-local": [f"fe80::{i}%{zone}" for i in range(1, 5) for zone in ("eth0", "eth1", "2")],
+    "one IPv4": ["192.0.2.7", "::ffff:192.0.2.7", "::FFFF:192.0.2.7", "::ffff:c000:207", "0:0:0:0:0:ffff:c000:0207"],
+}
+
+
+@pytest.mark.parametrize("hosts", SUBSCRIBERS.values(), ids=SUBSCRIBERS)
+def test_a_source_is_one_however_its_address_is_spelt(hosts: list[str]) -> None:
+    gate = Admission(1000, 64, knocking=True, now=0.0)  # 10 for each source
+    verdicts = [offer(gate, 0.0, host=hosts[i % len(hosts)], validated=True) for i in range(12)]
+    assert verdicts == [Verdict.ACCEPT] * 10 + [Verdict.SOURCE] * 2
+    others = ["2001:db8:0:1::1", "192.0.2.8", "::1:0:0:0:1", "fe80:0:0:1::1"]
+    assert [offer(gate, 1.0, host=host, validated=True) for host in others] == [Verdict.ACCEPT] * 4
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::1%lo"])
+def test_loopback_is_not_rationed_where_there_are_no_members(host: str) -> None:
+    gate = Admission(1000, 0, knocking=False, now=0.0)
+    assert {offer(gate, 0.0, host=host) for _ in range(500)} == {Verdict.ACCEPT}
 
 
 def test_a_knock_that_was_overheard_is_soon_worth_nothing() -> None:

@@ -1,0 +1,47 @@
+"""One address is one, however it is spelt: in tables, limits, and lists of who is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from mycorrizal.config import Config, allowed
+from mycorrizal.types import host_of, is_loopback, pack_host, parse_host
+
+SPELT = {
+    "10.0.0.5": ["::ffff:10.0.0.5", "::FFFF:10.0.0.5", "::ffff:a00:5", "0:0:0:0:0:FFFF:A00:5", "::ffff:10.0.0.5%eth0"],
+    "2001:db8::1": ["2001:DB8::1", "2001:db8:0:0:0:0:0:1", "2001:0db8::0001", "2001:db8::1%eth0", "2001:DB8::0.0.0.1"],
+    "::1": ["0:0:0:0:0:0:0:1", "::0001", "::1%lo", "0::1"],
+    "fe80::1": ["fe80::1%eth0", "FE80::1%2", "fe80:0::1%eth1"],
+    "127.0.0.2": ["::ffff:127.0.0.2", "::ffff:7f00:2"],
+}
+ALL = [(plain, spelling) for plain, spellings in SPELT.items() for spelling in spellings]
+
+
+@pytest.mark.parametrize(("plain", "spelling"), ALL)
+def test_spellings_of_one_address_are_one(plain: str, spelling: str) -> None:
+    assert parse_host(spelling) == parse_host(plain)
+    assert pack_host(spelling) == pack_host(plain)
+    assert host_of(pack_host(spelling)) == plain
+    assert is_loopback(spelling) == is_loopback(plain) == (plain in ("::1", "127.0.0.2"))
+    for network in ("10.0.0.0/8", "2001:db8::/64", "::1/128", "fe80::/10", "127.0.0.0/8", "::/0", "0.0.0.0/0"):
+        networks = Config(cidrs_allowed=(network,)).networks
+        assert allowed(spelling, networks) == allowed(plain, networks), network
+
+
+@pytest.mark.parametrize("text", ["", "%", "no address", "10.0.0.256", "::1::", "[::1]", "localhost"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="does not appear to be"):
+        parse_host(text)
+    assert not is_loopback(text)
+    assert not allowed(text, Config(cidrs_allowed=("0.0.0.0/0", "::/0")).networks)
+    assert allowed(text, ())
+
+
+def test_a_network_in_mapped_form_is_the_IPv4_one() -> None:
+    """As in Go, whose ``ParseCIDR`` takes it for one."""
+    networks = Config(cidrs_allowed=("::ffff:10.0.0.0/104", "::FFFF:192.168.1.7/128")).networks
+    assert [str(network) for network in networks] == ["10.0.0.0/8", "192.168.1.7/32"]
+    assert allowed("10.1.2.3", networks) and allowed("::ffff:10.1.2.3", networks) and allowed("192.168.1.7", networks)
+    assert not allowed("11.0.0.1", networks) and not allowed("::a00:1", networks)
+    wide = Config(cidrs_allowed=("::/64",)).networks
+    assert not allowed("10.1.2.3", wide) and allowed("::5", wide)
