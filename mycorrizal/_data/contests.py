@@ -14,7 +14,7 @@ _NAMES_MAX = 256
 
 
 class Contests:
-    """The last refused claim of each name; of many names the oldest are forgotten. The machine's, but for ``recent``."""
+    """The last refused claim of each name, of a bounded number of names. The machine's, but for ``recent``."""
 
     def __init__(self) -> None:
         self._claims: dict[str, tuple[float, float, Address]] = {}

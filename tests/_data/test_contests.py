@@ -1,4 +1,4 @@
-"""A name belongs to the process that membership knows by it: others get nothing, one that restarted gets all in time."""
+"""A name is that of the process which membership knows: others get nothing, one that restarted gets all in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mycorrizal._wire.frames import Close, name_field
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import NotRunningError, OperationTimeout, PeerUnreachable
 
-from .harness import FakeSink, Node, Outcome, World, leftovers, mesh, pair
+from .harness import FakeSink, Node, Outcome, World, leftovers, pair
 from .raw import Raw
 
 
@@ -279,7 +279,7 @@ def test_our_own_name() -> None:
 
 
 def test_a_claim_without_a_link_is_not_remembered_as_a_peer() -> None:
-    world, a, _ = acquainted()
+    _, a, _ = acquainted()
     raw = Raw(name="b", node=a)
     raw.say(raw.proof())
     assert raw.code == Close.OTHER_PROCESS

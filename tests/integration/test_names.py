@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,10 +26,9 @@ WIRES = pytest.mark.parametrize("wire", ["cbor", "msgpack"])
 def impostor(name: str, **peers: Any) -> Iterator[DataPlane]:
     """Yield a holder of the key, but no member, that takes a name of another's and answers whatever it is asked."""
     with DataPlane(name, key=KEY, peers=peers, config=FORGETFUL) as plane:
-        for kind in ("cache", "cache.notice", "share", "history"):
-            plane._started.handlers["mycorrizal." + kind] = lambda request: heard.append(request) or b""
         heard: list[Any] = []
-        plane.on_request("who")(lambda request: heard.append(request) or "impostor")
+        for handler in ("who", "mycorrizal.cache", "mycorrizal.cache.notice", "mycorrizal.share", "mycorrizal.history"):
+            plane._started.handlers[handler] = heard.append
         yield plane
         assert heard == []
         with pytest.raises(OperationTimeout):
@@ -64,17 +64,18 @@ def test_who_claims_a_members_name_gets_nothing_of_what_is_its(agents: Make, wir
             other.request("alice", "mycorrizal.share", b"\x01", timeout=2)
         # Now it sits where bob is looked for.
         until(lambda: unconnected(alice), 20)
-        alice.data.add_peer("bob", other.address)
-        for call in (lambda: alice.request("bob", "who", timeout=1.5), lambda: alice.send("bob", "secret", timeout=1.5)):
+        plane = alice._running.data
+        plane.add_peer("bob", other.address)
+        calls: list[Any] = [plane.request, plane.send, plane.open_stream]
+        for call in calls:
             with pytest.raises(OperationTimeout, match="membership of alice knows another process as bob") as caught:
-                call()
+                call("bob", "who", timeout=1.5)
             assert caught.value.retriable and not caught.value.indeterminate
         waiting = Task(alice.send, "bob", "in the end", 20)
-        alice.data.add_peer("bob", ("127.0.0.1", bob.quic_port))
+        plane.add_peer("bob", ("127.0.0.1", bob.quic_port))
         waiting.result()
         assert bob.receive(5).value == "in the end"
-        other.close()
-        assert isinstance(claim.error(), (PeerUnreachable, Exception))
+    assert claim.error(30) is not None
     with pytest.raises(OperationTimeout):
         alice.receive(0.1)
 
@@ -82,11 +83,11 @@ def test_who_claims_a_members_name_gets_nothing_of_what_is_its(agents: Make, wir
 BOB = f"""
     {QUICK_IN_SCRIPTS}
     wire, port, gossip = hear().split()
-    with Agent("bob", key=KEY, bind="127.0.0.1", wire=wire, quic_port=int(port), port=int(gossip) or None,
+    with Agent("bob", key=KEY, bind="127.0.0.1", wire=wire, quic_port=int(port), port=int(gossip),
                config=config if wire == "cbor" else config.replace(wire=wire)) as agent:
         agent.on_request("who")(lambda request: os.getpid())
         agent.send("alice", ["hello", os.getpid()], timeout=15)
-        say(agent.quic_port, agent.members()["bob"].port)
+        say(agent.quic_port, agent.address[1])
         while True:
             message = agent.receive()
             say(message.sender, message.value)
@@ -131,3 +132,4 @@ def _insist(agent: Agent, number: int) -> None:
             return
         except PeerUnreachable as error:
             assert error.retriable and not error.indeterminate
+            time.sleep(0.05)
