@@ -426,7 +426,8 @@ class DataPlane(Handle):
         A member's port is the first two bytes of its metadata, big-endian, or
         its Serf tag ``quic_port``; this node's delegate has to announce
         ``plane.port`` likewise. Addresses from ``add_peer`` come first. Calls to a member that is declared
-        dead, or leaves, end at once; a name that is no member's is not let in.
+        dead, or leaves, end at once; a name that is no member's is not let in. Where metadata tell a boot id, as
+        those of agents do, a name is that process: another one gets nothing, and calls wait until membership knows it.
 
         Raises:
             ConfigError: the membership has another name, or one is followed already.
