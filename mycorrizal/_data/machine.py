@@ -246,7 +246,7 @@ class DataMachine:
             return Close.FULL, "too many names"
         held = peer if peer is not None and peer.links else None
         refusal = self._challenge(held, link, now) if held is not None and held.boot != boot else None
-        if self.is_other(name, boot) and (refusal is None or refusal[0] == Close.TRY_AGAIN):
+        if (refusal is None or refusal[0] == Close.TRY_AGAIN) and self.is_other(name, boot):
             self.host.count("quic.other_process")
             if self.contests.note(name, link.conn.address, now):
                 self.host.warn("process", "%s at %s is not the process that membership knows", name, link.conn.address)

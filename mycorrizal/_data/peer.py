@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "Peer"]
 
-NOT_READ = frozenset(
-    (
-        *(Close.IDLE, Close.TRY_AGAIN, Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.FULL),
-        Close.OTHER_PROCESS,
-    )
-)
-"""Reasons to close with which the peer says that it has begun nothing of what was under way."""
-
 _AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS))
+
+NOT_READ = _AGAIN | {Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.FULL}
+"""Reasons to close with which the peer says that it has begun nothing of what was under way."""
 
 _AGAIN_MAX = 0.25
 """Seconds between attempts at most, when the peer has asked for another."""
@@ -250,7 +245,7 @@ class Peer:
         other = code == Close.OTHER_PROCESS
         if self.again_since is None:
             self.again_since = now
-        self.delayed = str(error)
+        self.delayed = str(error) if code != Close.IDLE else ""
         if now - self.again_since >= (_OTHER_PROCESS_SECONDS if other else self.machine.config.connect_timeout):
             self._dial_failed(error, now)
         elif self.failures or code != Close.IDLE:
