@@ -209,6 +209,22 @@ def test_news_of_another_process_end_what_is_open_with_this_one(seed: int) -> No
     assert later.error is not None and not later.error.indeterminate
 
 
+def test_a_request_of_the_process_before_is_not_run_twice() -> None:
+    """It was being served when membership heard of the next process, and then, late news, of this one again."""
+    world, a, b = pair()
+    a.handler = lambda request: None
+    _, asked = b.request("a", "once")
+    world.run(1.0)
+    a.processes["b"] = b"before.."
+    a.machine.peer_changed("b", world.now)
+    world.run(1.0)
+    assert isinstance(asked.error, PeerUnreachable) and asked.error.indeterminate
+    told(a, b)
+    _, more = b.request("a", "more")
+    world.run(3.0)
+    assert a.ran == ["once", "more"] and more.ended is None
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_membership_that_was_behind_costs_no_message(seed: int) -> None:
     """The connection was here first, then old news, then the right ones: the same process all the time."""
