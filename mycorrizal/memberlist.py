@@ -233,8 +233,10 @@ class Memberlist(Handle):
           ``tcp.accept_errors``, ``tcp.broken``, ``tcp.timeouts``: trouble with sockets.
         * ``packets_rejected``, ``tcp.rejected``: what peers sent and we refused; ``pings_echoed``: pings of ours
           that came back; ``answers_withheld``: what one datagram asked for beyond the limit (``limit_answers``);
-          ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.crowded`` (too many at once),
-          ``tcp.dials_dropped`` (no thread for ours); ``names_refused``: names no node may have (``wire="cbor"``).
+          ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.dials_dropped`` (no thread for ours);
+          ``names_refused``: names no node may have (``wire="cbor"``).
+        * Those that dialled us and were ended: ``tcp.silent`` (said nothing), ``tcp.displaced`` (said little, and
+          others waited for a place), ``tcp.flooded`` (held most of too many bytes), ``tcp.crowded`` (found no place).
         * ``delegate.slow``, ``delegate.faults``, and the same with ``.<method>`` behind: supply and admission
           calls over 10 ms, delegate methods that raised or gave too much.
         * ``dropped.<method>``: callbacks dropped because delegates were too slow.
@@ -246,10 +248,11 @@ class Memberlist(Handle):
 
         Gauges: ``members``, ``nodes`` (all states), ``health.score``, ``queue.broadcasts``,
         ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
-        ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``, ``replays.windows``
-        (senders of numbered messages that are remembered, twice: packets and streams), and ``key.sealed``:
-        packets and streams that this process encrypted with the present primary key; rotate it before all
-        members together reach 2**32.
+        ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``,
+        ``tcp.held`` (bytes for those that dialled us), ``tcp.refusing`` (1 while some are turned away),
+        ``replays.windows`` (senders of numbered messages that are remembered, twice: packets and streams), and
+        ``key.sealed``: packets and streams that this process encrypted with the present primary key; rotate it before
+        all members together reach 2**32.
         """
         membership = self._running
         membership.check_process()

@@ -44,6 +44,9 @@ def health(parts: Assembly) -> Health:
         problems.append(f"{gossip['events.lost']} events were lost by readers that are too slow")
     if gossip.get("udp_blocked"):
         problems.append("some members answer over TCP but not over UDP: a firewall?")
+    if gossip["tcp.refusing"]:
+        turned = sum(gossip[f"tcp.{name}"] for name in ("accept_errors", "crowded", "displaced", "flooded"))
+        problems.append(f"conversations at the gossip port were turned away ({turned}): does a stranger crowd it?")
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
     if (problem := key_problem(gossip["key.sealed"], len(members))) is not None:

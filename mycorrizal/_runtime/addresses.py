@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..exceptions import ConfigError, PeerUnreachable
-from ..types import Address
+from ..types import Address, pack_host
 
 __all__ = [
     "JoinEntry",
@@ -29,6 +29,7 @@ __all__ = [
     "parse_address",
     "parse_entry",
     "resolve",
+    "source_of",
     "split_host_port",
 ]
 
@@ -139,6 +140,11 @@ def is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def source_of(host: str) -> bytes:
+    """Return whom an IP literal counts for, however it is spelt: an IPv6 subscriber has a whole /64, so that is one."""
+    return pack_host(host)[:8]
 
 
 # -- names ------------------------------------------------------------------------

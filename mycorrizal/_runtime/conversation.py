@@ -1,12 +1,10 @@
-"""One TCP conversation from end to end: dial or be dialled, one message, at most one answer.
+"""What is done for one TCP conversation on an exchange thread: dial and hold it, or answer a dialler's bytes.
 
-Runs on an exchange thread, under a deadline, and knows no rule of the protocol
-beyond the order of bytes (memberlist-protocol §3): what is said is the
-machine's business, how it looks in bytes is ``StreamCodec``'s.
+Under a deadline, and without a rule of the protocol beyond the order of bytes
+(memberlist-protocol §3): what is said is the machine's business, how it looks
+in bytes is ``StreamCodec``'s, and a dialler's socket is ``lobby``'s.
 
-Differs from memberlist: writing user messages has a deadline too, and after an
-error answer the connection is drained for a moment, since closing it with
-unread bytes would make the kernel discard the answer on its way.
+Differs from memberlist: writing user messages has a deadline too.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from .._wire.messages import Message, Ping, PushPull, User
 from .._wire.stream import StreamCodec, StreamReader
@@ -32,18 +31,25 @@ from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .exchanges import ExchangePool
 
-__all__ = ["Conversations"]
+__all__ = ["Conversations", "Heard"]
 
 log = logger("mycorrizal.exchanges")
 
 _CHUNK = 65536
-_LINGER_SECONDS = 0.5
-_LINGER_BYTES = 1 << 20
 _SILENT = "closed the connection without a word"
-_SILENT_HINT = "compare wire=, the encryption key and the label of both sides"
+_SILENT_HINT = "compare wire=, the encryption key and the label of both sides; its log says if it had no place free"
 
 Answerer = Callable[[Message, Address], "Future[Message | None]"]
 """Asks the machine what to answer; on whose thread that happens is its affair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How it goes on with a dialler: `more` has to come, or a `reply` is sent, an error if `refused`; or it is over."""
+
+    more: bool = False
+    reply: bytes | None = None
+    refused: bool = False
 
 
 class Conversations:
@@ -52,7 +58,6 @@ class Conversations:
     Args:
         codec: seals and reads; holds no state between conversations.
         pool: whose ``close`` interrupts us.
-        tcp_timeout: seconds for each direction of an accepted conversation.
         answerer: gives the machine's answer.
     """
 
@@ -62,14 +67,12 @@ class Conversations:
         pool: ExchangePool,
         counters: Counters,
         node: str,
-        tcp_timeout: float,
         answerer: Answerer,
     ) -> None:
         self._codec = codec
         self._pool = pool
         self._counters = counters
         self._node = node
-        self._tcp_timeout = tcp_timeout
         self._answerer = answerer
         self._quiet = QuietLog(log, node)
 
@@ -143,62 +146,38 @@ class Conversations:
 
     # -- we are dialled -----------------------------------------------------------------
 
-    def answer(self, sock: socket.socket, address: Address) -> None:
-        """Read what the dialler of `sock` says, and answer it. Closes `sock`; raises nothing."""
+    def reader(self) -> StreamReader:
+        """Return a reader for what a dialler says. Any thread."""
+        return self._codec.reader(answer=False)
+
+    def advance(self, reader: StreamReader, address: Address, deadline: Deadline) -> Heard:
+        """Look at what `reader` holds of the dialler at `address`, and answer it if it is all there. Raises nothing."""
         try:
-            self._pool.adopt(sock)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._answer(sock, address)
+            return self._advance(reader, address, deadline)
         except RemoteProtocolError as exc:
-            self._rejected(address, exc)
-        except (TimeoutError, PeerUnreachable):
+            self.rejected(address, exc)
+            return Heard(reply=reader.reply, refused=True)
+        except TimeoutError:
             self._counters.add("tcp.timeouts")
             log.debug("- %s: conversation with %s ran out of time", self._node, _text(address))
-        except (MycorrizalError, OSError) as exc:
+        except MycorrizalError as exc:
             self._counters.add("tcp.broken")
             log.debug("! %s: conversation with %s broke off: %s", self._node, _text(address), exc)
-        finally:
-            self._pool.release(sock)
+        return Heard()
 
-    def _answer(self, sock: socket.socket, address: Address) -> None:
-        deadline = Deadline(self._tcp_timeout)
-        reader = self._codec.reader(answer=False)
-        try:
-            message = self._read(sock, reader, deadline)
-        except RemoteProtocolError as exc:
-            if reader.reply is not None:
-                self._refuse(sock, reader.reply)
-            self._rejected(address, exc)
-            return
+    def _advance(self, reader: StreamReader, address: Address, deadline: Deadline) -> Heard:
+        message = reader.go_on()
         if message is None:
-            return
+            return Heard(more=True)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("< %s: %s from %s over TCP", self._node, type(message).__name__, _text(address))
         if not isinstance(message, (PushPull, Ping, User)):
-            self._rejected(address, RemoteProtocolError(f"message of type {message.TYPE.name} opens a stream"))
-            return
+            raise RemoteProtocolError(f"message of type {message.TYPE.name} opens a stream")
         reply = self._answerer(message, address).result(deadline.remaining())
-        if reply is not None:
-            # Renewed, as upstream does just before it sends its state (§3.4 step 1).
-            self._send(sock, self._codec.seal(reply, answer=True), Deadline(self._tcp_timeout))
+        return Heard(reply=None if reply is None else self._codec.seal(reply, answer=True))
 
-    def _refuse(self, sock: socket.socket, reply: bytes) -> None:
-        """Send an error answer, and let it arrive before the close."""
-        deadline = Deadline(min(_LINGER_SECONDS, self._tcp_timeout))
-        try:
-            self._send(sock, reply, deadline)
-            sock.shutdown(socket.SHUT_WR)
-            left = _LINGER_BYTES
-            while left > 0:
-                _arm(sock, deadline)
-                data = sock.recv(_CHUNK)
-                if not data:
-                    return
-                left -= len(data)
-        except OSError:
-            return
-
-    def _rejected(self, address: Address, exc: RemoteProtocolError) -> None:
+    def rejected(self, address: Address, exc: RemoteProtocolError) -> None:
+        """Count and tell that a dialler's bytes were refused. Any thread."""
         self._counters.add("tcp.rejected")
         self._quiet.warning(f"rejected {type(exc).__name__}", "stream from %s refused: %s", _text(address), exc)
 

@@ -31,28 +31,24 @@ from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .dispatch import Dispatcher
 from .exchanges import ExchangePool, Lane
+from .lobby import Guest, Lobby
 from .mailbox import Mailbox
 from .service import Service
 from .sockets import BoundSockets, from_sockaddr, to_sockaddr
 from .subscribers import Subscribers
 
-__all__ = ["ACCEPTED_MAX", "Gossip", "View"]
+__all__ = ["Gossip", "View"]
 
 log = logger("mycorrizal.gossip")
-
-ACCEPTED_MAX = 127
-"""Accepted conversations at a time; memberlist refuses the 128th push/pull, we any 128th connection."""
 
 _DATAGRAM_MAX = 65536
 _BATCH = 512  # datagrams between two looks at the timer
 _BATCH_AFTER_STALL = 16384  # all that 2 MiB of receive buffer can hold: see it before acting on stale timers
 _FLUSH_EVERY = 16  # datagrams read before our answers go out: acks are what others wait for
-_ACCEPT_BATCH = 64
-_BACKOFF_FIRST, _BACKOFF_MAX = 0.005, 1.0  # of a failing accept, doubling (memberlist-protocol §10.4)
 _OPERATIONS_SWEEP = 1024  # from here on abandoned operations are swept out
 
 _LOCALLY_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
-_UDP, _TCP, _MAILBOX = 1, 2, 4
+_UDP, _MAILBOX = 1, 2  # beside these the selector has the lobby's
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +85,10 @@ class Gossip:
         self._counters = counters
         self._companion = companion
         self._node = config.name
-        self._networks = config.networks
         self._stall = config.stall_threshold or 1.0
         self._family = sockets.udp.family
         self._buffer = bytearray(_DATAGRAM_MAX)
         self._operations: dict[int, Future[Any]] = {}
-        self._accept_delay = 0.0
-        self._accept_at: float | None = None  # when a failing accept is tried again
         self._stopping = False
         self._quiet = QuietLog(log, config.name)
         self._version: int | None = None
@@ -108,8 +101,8 @@ class Gossip:
         # Not epoll: its descriptor would be shared with a forked child, which must be able to close its copies.
         self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
         self._selector.register(sockets.udp, selectors.EVENT_READ, _UDP)
-        self._selector.register(sockets.tcp, selectors.EVENT_READ, _TCP)
         self._selector.register(mailbox, selectors.EVENT_READ, _MAILBOX)
+        self.lobby = Lobby(config, sockets.tcp, self._selector, mailbox, pool, conversations, counters)
 
     # -- any thread -----------------------------------------------------------------------
 
@@ -168,18 +161,21 @@ class Gossip:
         now = clock.now()
         companion = self._companion
         due = self._machine.get_timer()
-        ready = 0
+        ready, knocks = 0, False
+        guests = []
         for key, _ in self._selector.select(self._timeout(due, now)):
-            ready |= key.data
+            if isinstance(key.data, Guest):
+                guests.append(key.data)
+            elif key.data is None:
+                knocks = True
+            else:
+                ready |= key.data
         now = clock.now()
         if ready & _UDP:
             late = due is not None and now - due > self._stall
             self._receive(_BATCH_AFTER_STALL if late else _BATCH)
-        if ready & _TCP:
-            self._accept()
-        elif self._accept_at is not None and now >= self._accept_at:
-            self._accept_at = None
-            self._selector.register(self._sockets.tcp, selectors.EVENT_READ, _TCP)
+        if guests or knocks:
+            self.lobby.ready(guests, knocks)
         if ready & _MAILBOX or len(self._mailbox):
             self._mailbox.run()
         now = clock.now()
@@ -188,15 +184,16 @@ class Gossip:
             self._machine.handle_timer(now)
         if companion is not None and (due := companion.get_timer()) is not None and due <= now:
             companion.handle_timer(now)
+        if (due := self.lobby.get_timer()) is not None and due <= now:
+            self.lobby.handle_timer(now)
         self._pump()
 
     def _timeout(self, due: float | None, now: float) -> float | None:
         if len(self._mailbox):
             return 0
-        if self._accept_at is not None and (due is None or self._accept_at < due):
-            due = self._accept_at
-        if self._companion is not None and (other := self._companion.get_timer()) is not None:
-            due = other if due is None else min(due, other)
+        for clocked in (self.lobby, self._companion):
+            if clocked is not None and (other := clocked.get_timer()) is not None:
+                due = other if due is None else min(due, other)
         return None if due is None else max(0.0, due - now)
 
     def _receive(self, batch: int) -> None:
@@ -222,47 +219,6 @@ class Gossip:
                 self._flush()
         self._counters.add("udp.packets_received", packets)
         self._counters.add("udp.received", size)
-
-    def _accept(self) -> None:
-        for _ in range(_ACCEPT_BATCH):
-            try:
-                sock, sockaddr = self._sockets.tcp.accept()
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                if exc.errno != errno.ECONNABORTED:
-                    self._back_off(exc)
-                    return
-                continue
-            self._accept_delay = 0.0
-            self._take_connection(sock, from_sockaddr(sockaddr))
-
-    def _back_off(self, exc: OSError) -> None:
-        self._accept_delay = min(_BACKOFF_MAX, self._accept_delay * 2 or _BACKOFF_FIRST)
-        self._accept_at = clock.now() + self._accept_delay
-        self._selector.unregister(self._sockets.tcp)
-        self._counters.add("tcp.accept_errors")
-        self._quiet.warning("accept", "cannot accept connections: %s", exc.strerror or exc)
-
-    def _take_connection(self, sock: socket.socket, address: Address) -> None:
-        self._counters.add("tcp.accept")
-        if not allowed(address[0], self._networks):
-            # Differs from memberlist: there cidrs_allowed is applied to announced addresses only.
-            self._counters.add("tcp.address_refused")
-            self._quiet.warning("cidr", "connection from %s refused: not in cidrs_allowed", address[0])
-        elif self._pool.busy(Lane.ACCEPTED) >= ACCEPTED_MAX:
-            self._counters.add("tcp.crowded")
-            self._quiet.warning("crowded", "connection from %s refused: %d are in progress", address[0], ACCEPTED_MAX)
-        else:
-            try:
-                self._pool.submit(
-                    Lane.ACCEPTED, lambda: self._conversations.answer(sock, address), lambda result, error: sock.close()
-                )
-                return
-            except RuntimeError as exc:  # QueueFull, NotRunningError, or no more threads
-                self._counters.add("tcp.crowded")
-                log.debug("! %s: connection from %s dropped: %s", self._node, address[0], exc)
-        sock.close()
 
     # -- outputs ------------------------------------------------------------------------------
 
@@ -420,5 +376,6 @@ class Gossip:
     def close_descriptors(self) -> None:
         """Close what is open to the system. Takes no lock, so a forked child may call it for its copies."""
         self._selector.close()
+        self.lobby.close()
         self._sockets.close()
         self._mailbox.close()

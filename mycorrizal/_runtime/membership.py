@@ -25,7 +25,7 @@ from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate
 from ..events import EventsLost, MemberEvent
 from ..exceptions import NotRunningError, OperationTimeout, ReentrantCallError
 from ..types import Address, host_of
-from . import addresses, lifecycle, sockets
+from . import addresses, clock, lifecycle, sockets
 from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters
@@ -119,9 +119,8 @@ class Membership:
         self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node)
         self.subscribers: Subscribers[MemberEvent] = Subscribers(self._new_stream)
         self.conversations = Conversations(
-            StreamCodec(config, self.keyring, self._nonces), self.pool, self.counters, node, config.tcp_timeout,
-            self._answer,
-        )  # fmt: skip
+            StreamCodec(config, self.keyring, self._nonces), self.pool, self.counters, node, self._answer
+        )
         self.machine = self._machine(delegates)
         self.mailbox = Mailbox()
         self.gossip = Gossip(
@@ -291,7 +290,9 @@ class Membership:
             "queue.events": self.subscribers.waiting(),
             "subscribers": len(self.subscribers),
             "exchanges.dialled": self.pool.busy(Lane.DIALLED),
-            "exchanges.accepted": self.pool.busy(Lane.ACCEPTED),
+            "exchanges.accepted": len(gossip.lobby.places),
+            "tcp.held": gossip.lobby.places.held,
+            "tcp.refusing": int(gossip.lobby.places.refusing(clock.now())),
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,
         }
@@ -352,9 +353,10 @@ _ZERO = dict.fromkeys(
     (
         "delegate.faults", "delegate.slow", "dropped.notify_msg", "dropped.merge_remote_state", "events.lost",
         "events.folded", "stalls", "packets_rejected", "tcp.accept", "tcp.accept_errors", "tcp.address_refused",
-        "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.received", "tcp.rejected", "tcp.sent",
-        "tcp.timeouts", "udp.packets_received", "udp.packets_sent", "udp.read_errors", "udp.received",
-        "udp.send_dropped", "udp.sent", "udp.write_errors", "user.misdirected", "user.replayed",
+        "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.displaced", "tcp.flooded", "tcp.received",
+        "tcp.rejected", "tcp.sent", "tcp.silent", "tcp.timeouts", "udp.packets_received", "udp.packets_sent",
+        "udp.read_errors", "udp.received", "udp.send_dropped", "udp.sent", "udp.write_errors", "user.misdirected",
+        "user.replayed",
     ),
     0,
 )  # fmt: skip

@@ -145,6 +145,11 @@ class StreamReader:
         """How many bytes must arrive at least before the message can be complete; 0 at the end."""
         return 0 if self._done else max(1, self._needed - len(self._buffer))
 
+    @property
+    def held(self) -> int:
+        """How many bytes are held."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> Message | None:
         """Take more bytes; return the message once it is complete. What follows it is ignored.
 
@@ -152,12 +157,22 @@ class StreamReader:
             LabelMismatch, DecryptError, WireMismatch, RemoteProtocolError: the
                 peer's bytes are refused; send ``reply``, if there is one, and close.
         """
+        return self.go_on() if self.hold(data) else None
+
+    def hold(self, data: bytes | memoryview) -> bool:
+        """Take more bytes without looking at them; return whether ``go_on`` would come further."""
         if self._done or not data:
-            return None
+            return False
         self._begun = True
         self._buffer += data
-        if len(self._buffer) < self._needed:
-            return None
+        return len(self._buffer) >= self._needed
+
+    def go_on(self) -> Message | None:
+        """Look at what is held; return the message once it is complete.
+
+        Raises:
+            LabelMismatch, DecryptError, WireMismatch, RemoteProtocolError: as ``feed``.
+        """
         try:
             self._needed = next(self._steps)
             return None

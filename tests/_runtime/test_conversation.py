@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import socket
 import struct
 import threading
@@ -22,11 +23,14 @@ from mycorrizal import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from mycorrizal._runtime.conversation import Conversations
+from mycorrizal._runtime import clock
+from mycorrizal._runtime.conversation import Conversations, Heard
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool
-from mycorrizal._wire.messages import AckResp, Err, Message, Ping, PushNodeState, PushPull, User
+from mycorrizal._runtime.lobby import Guest, Lobby
+from mycorrizal._runtime.mailbox import Mailbox
+from mycorrizal._wire.messages import AckResp, Err, Message, MessageType, Ping, PushNodeState, PushPull, User
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.types import Address
@@ -36,23 +40,54 @@ STATE = PushPull(tuple(PushNodeState(f"n{index}", b"\x7f\0\0\1", 1, None, 1, 0, 
 
 
 class Party:
-    """One side: a codec, a pool that nobody runs on, and what it was told."""
+    """One side: a codec, a pool that nobody runs on, a loop for who dials it, and what it was told."""
 
     def __init__(self, answer: Message | None = None, tcp_timeout: float = 5.0, **settings: object) -> None:
-        config = Config.local(name="alice", **settings)
+        config = Config.local(name="alice", tcp_timeout=tcp_timeout, **settings)
         keyring = Keyring(config.keys, config.secret_key)
         self.pool = ExchangePool(2, 2, "alice")
         self.counters = Counters()
         self.heard: list[Message] = []
         self.answer = answer
         codec = StreamCodec(config, keyring, lambda: os.urandom(12))
-        self.talk = Conversations(codec, self.pool, self.counters, "alice", tcp_timeout, self._reply)
+        self.talk = Conversations(codec, self.pool, self.counters, "alice", self._reply)
+        self.config = config
 
     def _reply(self, message: Message, address: Address) -> Future[Message | None]:
         self.heard.append(message)
         future: Future[Message | None] = Future()
         future.set_result(self.answer)
         return future
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Address]:
+        """Let others dial us: a lobby on a thread, as the gossip thread drives it."""
+        done = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as listener, selectors.PollSelector() as selector:
+            listener.setblocking(False)
+            mailbox = Mailbox()
+            selector.register(mailbox, selectors.EVENT_READ, mailbox)
+            lobby = Lobby(self.config, listener, selector, mailbox, self.pool, self.talk, self.counters)
+
+            def run() -> None:
+                while not done.is_set():
+                    found = [key.data for key, _ in selector.select(0.01)]
+                    lobby.ready([one for one in found if isinstance(one, Guest)], None in found)
+                    mailbox.run()
+                    lobby.handle_timer(clock.now())
+                lobby.close()
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            try:
+                yield listener.getsockname()
+            finally:
+                done.set()
+                thread.join(10)
+                assert not thread.is_alive()
+                self.pool.close()
+                assert self.pool.join(Deadline(10))
+                mailbox.close()
 
 
 @contextlib.contextmanager
@@ -82,7 +117,7 @@ def hold(
 @pytest.mark.parametrize("key", [None, bytes(range(32))])
 def test_question_and_answer(wire: str, key: bytes | None) -> None:
     dialler, other = (Party(answer=STATE, wire=wire, secret_key=key, label="blue") for _ in range(2))
-    with listening(other.talk.answer) as address:
+    with other.listening() as address:
         assert hold(dialler, address, STATE) == STATE
     assert other.heard == [STATE]
     assert dialler.counters["tcp.connect"] == 1
@@ -91,7 +126,7 @@ def test_question_and_answer(wire: str, key: bytes | None) -> None:
 
 def test_user_message_wants_no_answer() -> None:
     dialler, other = Party(), Party()
-    with listening(other.talk.answer) as address:
+    with other.listening() as address:
         assert hold(dialler, address, User(b"x" * 300000), reply=False) is None
     assert other.heard == [User(b"x" * 300000)]
 
@@ -144,7 +179,7 @@ def test_answer_that_is_none_names_the_peer() -> None:
 
 def test_wrong_key_is_answered_with_an_error() -> None:
     dialler, other = Party(secret_key=bytes(16)), Party(secret_key=bytes(range(16)))
-    with listening(other.talk.answer) as address, pytest.raises(DecryptError):
+    with other.listening() as address, pytest.raises(DecryptError):
         hold(dialler, address, STATE)  # the error message comes under the other's key
     assert other.heard == []
     assert other.counters["tcp.rejected"] == 1
@@ -152,7 +187,7 @@ def test_wrong_key_is_answered_with_an_error() -> None:
 
 def test_key_on_one_side_only_is_answered_in_clear(caplog: pytest.LogCaptureFixture) -> None:
     dialler, other = Party(secret_key=bytes(16), gossip_verify_incoming=False), Party()
-    with listening(other.talk.answer) as address:
+    with other.listening() as address:
         answer = hold(dialler, address, STATE)
     assert isinstance(answer, Err)
     assert "encryption is not configured" in answer.error
@@ -161,14 +196,14 @@ def test_key_on_one_side_only_is_answered_in_clear(caplog: pytest.LogCaptureFixt
 
 def test_wrong_label_is_closed_in_silence() -> None:
     dialler, other = Party(label="blue"), Party(label="green")
-    with listening(other.talk.answer) as address, pytest.raises((PeerUnreachable, LabelMismatch), match="label"):
+    with other.listening() as address, pytest.raises((PeerUnreachable, LabelMismatch), match="label"):
         hold(dialler, address, STATE)
     assert other.counters["tcp.rejected"] == 1
 
 
 def test_what_does_not_open_a_stream_is_refused() -> None:
     other = Party()
-    with listening(other.talk.answer) as address, socket.create_connection(address) as sock:
+    with other.listening() as address, socket.create_connection(address) as sock:
         sock.sendall(StreamCodec(Config.local(name="b"), Keyring(), lambda: b"").seal(AckResp(1, None), answer=True))
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(1000):
@@ -179,12 +214,27 @@ def test_what_does_not_open_a_stream_is_refused() -> None:
 
 def test_dialler_that_says_nothing_or_half_is_given_up() -> None:
     other = Party(tcp_timeout=0.05)
-    with listening(other.talk.answer) as address, socket.create_connection(address) as sock:
-        assert sock.recv(10) == b""
-    assert other.counters["tcp.timeouts"] == 1
-    with listening(other.talk.answer) as address, socket.create_connection(address):
-        pass
+    with other.listening() as address:
+        with socket.create_connection(address) as sock:
+            assert sock.recv(10) == b""
+        assert other.counters["tcp.silent"] == 1
+        with socket.create_connection(address) as sock:
+            sock.sendall(bytes((MessageType.PUSH_PULL,)))
+            assert sock.recv(10) == b""
+        assert other.counters["tcp.timeouts"] == 1
+        with socket.create_connection(address) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(10) == b""
     assert other.counters["tcp.rejected"] == other.counters["tcp.broken"] == 0
+
+
+def test_dialler_that_ends_in_the_middle_is_refused() -> None:
+    other = Party()
+    with other.listening() as address, socket.create_connection(address) as sock:
+        sock.sendall(bytes((MessageType.PUSH_PULL,)))
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(10) == b""
+    assert other.counters["tcp.rejected"] == 1
 
 
 def test_closing_the_pool_ends_it_as_not_running() -> None:
@@ -207,12 +257,12 @@ def test_address_that_cannot_be_one() -> None:
         hold(Party(), ("not-a-literal", 1), Ping())
 
 
-def test_broken_off_answering_is_counted() -> None:
+def test_machine_that_does_not_answer_is_counted() -> None:
     other = Party(answer=STATE)
-    ours, theirs = socket.socketpair()
-    theirs.sendall(StreamCodec(Config.local(name="b"), Keyring(), lambda: b"").seal(STATE, answer=False))
-    other.pool.close()
-    other.talk.answer(ours, ("127.0.0.1", 1))
-    assert other.counters["tcp.broken"] == 1
-    assert ours.fileno() == -1
-    theirs.close()
+    reader = other.talk.reader()
+    assert reader.hold(StreamCodec(Config.local(name="b"), Keyring(), lambda: b"").seal(STATE, answer=False))
+    over = Party(answer=STATE)
+    over._reply = lambda message, address: Future()  # type: ignore[method-assign]
+    over.talk._answerer = over._reply
+    assert over.talk.advance(reader, ("127.0.0.1", 1), Deadline(0)) == Heard()
+    assert over.counters["tcp.timeouts"] == 1

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mycorrizal import Config, Node, NodeState, NotRunningError, ServiceCrashed, events
-from mycorrizal._runtime import gossip, sockets
+from mycorrizal._runtime import gossip, places, sockets
+from mycorrizal._runtime.conversation import Heard
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool, Lane
@@ -95,6 +96,15 @@ class Machine:
         return self.timer
 
 
+class Reader:
+    """Stands in for ``StreamReader``: anything is a message."""
+
+    held = 0
+
+    def hold(self, data: memoryview) -> bool:
+        return True
+
+
 class Rig:
     """A gossip thread with its surroundings."""
 
@@ -108,7 +118,7 @@ class Rig:
         self.told: list[swim.Event] = []
         self.held: Callable[..., Message | None] = lambda *args: None
         self.subscribers: Subscribers[events.MemberEvent] = Subscribers(self.stream)
-        talk = SimpleNamespace(hold=lambda *args: self.held(*args), answer=self.answer)
+        talk = SimpleNamespace(hold=lambda *args: self.held(*args), reader=Reader, advance=self.advance)
         self.gossip = Gossip(
             Config.local(name="alice", **settings), self.machine, self.sockets, self.mailbox, self.pool, talk,  # type: ignore[arg-type]
             SimpleNamespace(put=self.told.append, stop=lambda: None), self.subscribers, self.counters,  # type: ignore[arg-type]
@@ -118,9 +128,9 @@ class Rig:
         over = NotRunningError("")
         return EventStream(100, lambda n: events.EventsLost(n, ()), lambda op: None, lambda: over, self.counters)
 
-    def answer(self, sock: socket.socket, address: Address) -> None:
+    def advance(self, reader: Reader, address: Address, deadline: Deadline) -> Heard:
         self.machine.note("connection", address)
-        sock.close()
+        return Heard()
 
     def go(self) -> Rig:
         self.gossip.service.start()
@@ -245,13 +255,15 @@ def test_exchange_without_a_thread_fails_at_once(rig: Rig) -> None:
 def test_connections_are_handed_on_and_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.go()
     with socket.create_connection(rig.address) as sock:
+        sock.sendall(b"x")
         assert rig.machine.wait_for("connection") == [("connection", sock.getsockname())]
-    monkeypatch.setattr(gossip, "ACCEPTED_MAX", 0)
+    monkeypatch.setattr(places, "PLACES_MAX", 0)
     with socket.create_connection(rig.address) as sock:
         assert sock.recv(1) == b""
     monkeypatch.undo()
     rig.pool.close()
     with socket.create_connection(rig.address) as sock:
+        sock.sendall(b"x")
         assert sock.recv(1) == b""
     assert rig.counters["tcp.crowded"] == 2
     assert rig.pool.join(Deadline(10))
@@ -284,14 +296,14 @@ def test_failing_accept_backs_off_and_recovers(rig: Rig, monkeypatch: pytest.Mon
             return getattr(real, name)
 
     rig.gossip._selector.unregister(real)
-    listener = Listener()
-    rig.gossip._selector.register(listener, selectors.EVENT_READ, gossip._TCP)
-    rig.gossip._sockets = SimpleNamespace(udp=rig.sockets.udp, tcp=listener, host="", port=0, close=rig.sockets.close)  # type: ignore[assignment]
+    rig.gossip.lobby._listener = Listener()  # type: ignore[assignment]
+    rig.gossip._selector.register(rig.gossip.lobby._listener, selectors.EVENT_READ)
     rig.go()
-    with socket.create_connection(rig.address):
+    with socket.create_connection(rig.address) as sock:
+        sock.sendall(b"x")
         rig.machine.wait_for("connection")
     assert rig.counters["tcp.accept_errors"] == 2
-    assert rig.gossip._accept_delay == 0
+    assert rig.gossip.lobby._delay == 0
 
 
 def test_operations_end_with_their_event_or_their_error(rig: Rig) -> None:

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Generic, TypeVar
 
-from ...types import is_loopback, pack_host
+from ...types import is_loopback
+from ..addresses import source_of
 
 __all__ = ["Admission", "Bucket", "Verdict", "WaitingRoom"]
 
@@ -147,7 +148,7 @@ class Admission:
 
     def _source(self, host: str, now: float) -> Bucket:
         sources = self._sources
-        key = pack_host(host)[:8]  # one IPv6 subscriber has a whole /64
+        key = source_of(host)
         bucket = sources.get(key)
         if bucket is None:
             if len(sources) >= _SOURCES_MAX:
