@@ -236,7 +236,7 @@ class Memberlist(Handle):
           ``tcp.address_refused`` (``cidrs_allowed``), ``tcp.dials_dropped`` (no thread for ours);
           ``names_refused``: names no node may have (``wire="cbor"``).
         * Those that dialled us and were ended: ``tcp.silent`` (said nothing), ``tcp.displaced`` (said little, and
-          others waited for a place), ``tcp.flooded`` (held most of too many bytes), ``tcp.crowded`` (found no place).
+          others waited for a place), ``tcp.flooded`` (too many bytes were held), ``tcp.crowded`` (found no place).
         * ``delegate.slow``, ``delegate.faults``, and the same with ``.<method>`` behind: supply and admission
           calls over 10 ms, delegate methods that raised or gave too much.
         * ``dropped.<method>``: callbacks dropped because delegates were too slow.

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 
 from .._wire.messages import Message, Ping, PushPull, User
@@ -75,6 +77,7 @@ class Conversations:
         self._node = node
         self._answerer = answerer
         self._quiet = QuietLog(log, node)
+        self._large = threading.Lock()  # held while a large message of a dialler is opened
 
     # -- we dial ------------------------------------------------------------------------
 
@@ -167,6 +170,12 @@ class Conversations:
 
     def _advance(self, reader: StreamReader, address: Address, deadline: Deadline) -> Heard:
         message = reader.go_on()
+        if message is None and reader.ready:
+            with self._large:
+                return self._answered(reader.go_on(), address, deadline)
+        return self._answered(message, address, deadline)
+
+    def _answered(self, message: Message | None, address: Address, deadline: Deadline) -> Heard:
         if message is None:
             return Heard(more=True)
         if log.isEnabledFor(logging.DEBUG):
@@ -190,16 +199,17 @@ class Conversations:
 
     def _read(self, sock: socket.socket, reader: StreamReader, deadline: Deadline) -> Message | None:
         """Return the message, or None where the protocol has the end of the stream pass in silence."""
-        while True:
-            _arm(sock, deadline)
-            data = sock.recv(_CHUNK)
-            if not data:
-                reader.feed_eof()
-                return None
-            self._counters.add("tcp.received", len(data))
-            message = reader.feed(data)
-            if message is not None:
-                return message
+        with closing(reader):
+            while True:
+                _arm(sock, deadline)
+                data = sock.recv(_CHUNK)
+                if not data:
+                    reader.feed_eof()
+                    return None
+                self._counters.add("tcp.received", len(data))
+                message = reader.feed(data)
+                if message is not None:
+                    return message
 
 
 def _arm(sock: socket.socket, deadline: Deadline) -> None:

@@ -304,7 +304,6 @@ class Lobby:
         guest.moved += sent
         guest.answer = guest.answer[sent:]
         if guest.answer:
-            self.places.hold(guest, len(guest.answer))
             self._watch(guest, selectors.EVENT_WRITE)
         elif not guest.refused:
             self._end(guest)
@@ -332,7 +331,7 @@ class Lobby:
                 self._end(guest)
 
     def _hold(self, guest: Guest, size: int) -> None:
-        """Note how many bytes are held for it; end who holds most while they are too many."""
+        """Note how many bytes are held for it; while all are too many, end one after the other."""
         self.places.hold(guest, size)
         while (largest := self.places.excess(clock.now())) is not None:
             text = "conversation with %s port %d ended: too many bytes are held for strangers"
@@ -360,6 +359,8 @@ class Lobby:
         self.places.remove(guest)
         self._watch(guest, 0)
         guest.sock.close()
+        if not guest.busy:
+            guest.reader.close()
 
     # -- the end ------------------------------------------------------------------------------------
 

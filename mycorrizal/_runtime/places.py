@@ -8,7 +8,7 @@ all we still have to tell them, comes out of one budget. Every limit is here.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -24,17 +24,21 @@ __all__ = [
 PLACES_MAX = 256
 """Accepted conversations at a time. Each costs a descriptor, and no thread unless there is something to decode."""
 ADDRESS_PLACES_MAX = PLACES_MAX // 4
-"""Those of one IPv4 address, or of one IPv6 /64."""
+"""Those of one IPv4 address, or of one IPv6 /64, that a thread is not at work for."""
+ADDRESS_BUSY_MAX = PLACES_MAX // 2
+"""Those that threads are at work for, or will be: a burst of a whole host's processes has said all it has to say."""
 GRACE_SECONDS = 0.25
 """So long nobody has to give way: in a burst, a dialler may wait for a core between connecting and speaking."""
 PATIENCE_SECONDS, PATIENCE_RATE = 1.0, 0.1
-"""How long newcomers wait, together, for somebody's grace to end, and what comes back of it in a second. Meanwhile
-nobody else is let in; beyond it there is no grace, so who connects very often hurts mostly itself."""
+"""How long newcomers wait at the door, together, for somebody's grace to end, and what comes back of it in a second.
+Meanwhile nobody else is let in; beyond it there is no grace, so who connects very often hurts mostly itself."""
+BUSY_SECONDS, BUSY_PATIENCE_SECONDS = 2.0, 3.0
+"""The same where all have spoken and only wait for our threads: one newcomer's wait, and that of all."""
 FIRST_BYTES_SECONDS = 1.0
 """Who has said nothing by then is given up; ``tcp_timeout`` is for the whole message."""
 BYTES_MAX = 64 << 20
-"""Bytes held for all of them together: unread by the protocol, or still to be sent. When they are exceeded, whoever
-holds most is ended, but nobody that holds no more than its share."""
+"""Bytes held for all of them together: not decoded yet, or still to be sent. When they are exceeded, the slowest of
+those that hold more than their share is ended; if all have just begun, the one that holds most."""
 SHARE_BYTES = BYTES_MAX // PLACES_MAX
 LINGER_SECONDS, LINGER_BYTES = 0.5, 1 << 20
 """What is waited for and read after an error answer, so that the close does not destroy it on its way."""
@@ -107,18 +111,19 @@ class Places(Generic[P]):
     def admit(self, source: Hashable, now: float, came: float) -> Entry[P]:
         """Return what becomes of a newcomer from `source` that came at `came`; what enters is to be added."""
         mine = self._of.get(source, {})
-        if len(mine) >= ADDRESS_PLACES_MAX:
+        if len(mine) >= ADDRESS_PLACES_MAX and self._crowd(mine):
             rivals = mine
         elif len(self._all) >= PLACES_MAX:
             rivals = self._all
         else:
             self._note_wait(now, came)
             return Entry(True)
-        patient = self._used(now) + (now - came) < PATIENCE_SECONDS
+        ends = [place.since + GRACE_SECONDS for place in rivals if not place.busy]
+        most, patience = (GRACE_SECONDS, PATIENCE_SECONDS) if ends else (BUSY_SECONDS, BUSY_PATIENCE_SECONDS)
+        patient = self._used(now) + (now - came) < patience
         victim = self._slowest(rivals, now, GRACE_SECONDS if patient else 0.0)
-        if victim is None and patient and now < came + GRACE_SECONDS:
-            ends = (place.since + GRACE_SECONDS for place in rivals if not place.busy)
-            return Entry(False, again=min(ends, default=came + GRACE_SECONDS))
+        if victim is None and patient and now < came + most:
+            return Entry(False, again=min(ends, default=came + most))
         self._note_wait(now, came)
         self.refused(now)
         return Entry(victim is not None, victim)
@@ -156,6 +161,10 @@ class Places(Generic[P]):
                 found, least = place, rate
         return found
 
+    def _crowd(self, mine: Collection[P]) -> bool:
+        busy = sum(place.busy for place in mine)
+        return busy >= ADDRESS_BUSY_MAX or len(mine) - busy >= ADDRESS_PLACES_MAX
+
     def _used(self, now: float) -> float:
         return max(0.0, self._waited - (now - self._waited_at) * PATIENCE_RATE)
 
@@ -175,8 +184,9 @@ class Places(Generic[P]):
         if self.held <= BYTES_MAX:
             return None
         self.refused(now)
-        large = (place for place in self._all if not place.busy and place.held > SHARE_BYTES)
-        return max(large, key=lambda place: place.held, default=None)
+        large = [place for place in self._all if not place.busy and place.held > SHARE_BYTES]
+        slowest = self._slowest(large, now, GRACE_SECONDS)
+        return slowest or max(large, key=lambda place: place.held, default=None)
 
     # -- time -------------------------------------------------------------------------------
 

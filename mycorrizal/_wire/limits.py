@@ -15,11 +15,13 @@ __all__ = [
     "DECOMPRESSED_MAX",
     "ENCRYPTED_FRAME_MAX",
     "LABEL_MAX_BYTES",
+    "LARGE_BYTES",
     "PACKET_DECOMPRESSED_MAX",
     "PACKET_DEPTH_MAX",
     "PACKET_PARTS_MAX",
     "PUSH_PULL_NODES_FLOOR",
     "PUSH_PULL_NODES_MAX",
+    "RECORD_BYTES",
     "STATE_BYTES_MAX",
     "STREAM_BODY_MAX",
     "STREAM_COMPRESS_MAX",
@@ -68,6 +70,12 @@ STREAM_BODY_MAX = 1 << 16
 
 STATE_BYTES_MAX = DECOMPRESSED_MAX
 """Bytes that the member records of one push/pull take together, compressed or not."""
+
+LARGE_BYTES = 1 << 20
+"""Streams whose opening takes more memory are opened one at a time, since copies are made on the way."""
+
+RECORD_BYTES = 512
+"""What a decoded member record counts as, of the bytes that are held for a conversation."""
 
 COMPRESSED_BUF_MAX = 64 << 20
 """Longest ``Buf`` of a compressed message on a plain stream.

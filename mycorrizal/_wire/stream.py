@@ -42,6 +42,7 @@ _ENCRYPTED_HEADER_BYTES = 5  # type byte and a 4-byte length, authenticated with
 _OPENING = frozenset({MessageType.PING, MessageType.PUSH_PULL, MessageType.USER})
 _ANSWERS = frozenset({MessageType.ACK_RESP, MessageType.PUSH_PULL, MessageType.ERR})
 
+_PIECE = 1 << 18  # what waits is kept in pieces: one buffer that grows is copied about, and leaves holes in the heap
 _WINDOW = 4 * limits.STREAM_BODY_MAX
 """Bytes copied out of the buffer to decode member records from: several longest ones."""
 
@@ -132,6 +133,10 @@ class StreamReader:
         self._codec = codec
         self._answer = answer
         self._buffer = bytearray()
+        self._pieces: list[bytearray] = []  # what came after it and was not looked at yet
+        self._waiting = 0  # bytes of those
+        self._records = 0  # members decoded so far
+        self._large = False  # ``go_on`` is told to be alone
         self._message: Message | None = None
         self._done = False
         self._begun = False  # the peer has said something that wants to be ended
@@ -143,12 +148,17 @@ class StreamReader:
     @property
     def wanted(self) -> int:
         """How many bytes must arrive at least before the message can be complete; 0 at the end."""
-        return 0 if self._done else max(1, self._needed - len(self._buffer))
+        return 0 if self._done else max(1, self._needed - len(self._buffer) - self._waiting)
 
     @property
     def held(self) -> int:
-        """How many bytes are held."""
-        return len(self._buffer)
+        """How many bytes are held, decoded members included."""
+        return len(self._buffer) + self._waiting + self._records * limits.RECORD_BYTES
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``go_on`` comes further without more bytes."""
+        return not self._done and len(self._buffer) + self._waiting >= self._needed
 
     def feed(self, data: bytes) -> Message | None:
         """Take more bytes; return the message once it is complete. What follows it is ignored.
@@ -157,22 +167,40 @@ class StreamReader:
             LabelMismatch, DecryptError, WireMismatch, RemoteProtocolError: the
                 peer's bytes are refused; send ``reply``, if there is one, and close.
         """
-        return self.go_on() if self.hold(data) else None
+        message = None
+        if data:
+            self.hold(data)
+            while message is None and self.ready:
+                message = self.go_on()
+        return message
 
     def hold(self, data: bytes | memoryview) -> bool:
-        """Take more bytes without looking at them; return whether ``go_on`` would come further."""
-        if self._done or not data:
+        """Take more bytes without looking at them; return whether ``go_on`` comes further now."""
+        if self._done:
             return False
         self._begun = True
-        self._buffer += data
-        return len(self._buffer) >= self._needed
+        if self._pieces and len(self._pieces[-1]) + len(data) <= _PIECE:
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(bytearray(data))
+        self._waiting += len(data)
+        return self.ready
 
     def go_on(self) -> Message | None:
         """Look at what is held; return the message once it is complete.
 
+        If it returns None and ``ready`` is still true, the next step takes much memory (``limits.LARGE_BYTES``):
+        the caller may see to it that there are few such steps at a time.
+
         Raises:
             LabelMismatch, DecryptError, WireMismatch, RemoteProtocolError: as ``feed``.
         """
+        if self._pieces:
+            if self._buffer or len(self._pieces) > 1:
+                self._buffer = bytearray().join((self._buffer, *self._pieces))
+            else:
+                self._buffer = self._pieces[0]
+            self._pieces, self._waiting = [], 0
         try:
             self._needed = next(self._steps)
             return None
@@ -190,16 +218,22 @@ class StreamReader:
             RemoteProtocolError: the stream was cut in the middle.
         """
         begun = self._begun and not self._done
-        have = len(self._buffer)
+        have = len(self._buffer) + self._waiting
         self._finish()
         if begun:
             raise RemoteProtocolError(f"the stream was closed in the middle of a message, after {have} bytes of it")
 
     # -- endings ------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let go of what is held, now: the parser and the reader refer to each other."""
+        self._finish()
+        self._steps.close()
+
     def _finish(self) -> None:
         self._done = True
         self._buffer.clear()
+        self._pieces, self._waiting = [], 0
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         """Decide on the answer to what was wrong.
@@ -237,9 +271,16 @@ class StreamReader:
 
     def _drop(self, size: int) -> bytes:
         """Remove and return the first `size` bytes of the buffer."""
-        data = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as whole:
+            data = bytes(whole[:size])
         del self._buffer[:size]
         return data
+
+    def _alone(self, size: int) -> _Steps:
+        """Before taking `size` bytes of memory: have ``go_on`` return once if they are many."""
+        if size > limits.LARGE_BYTES and not self._large:
+            self._large = True
+            yield 0
 
     def _read_label(self) -> _Steps:
         yield from self._need(1)
@@ -269,8 +310,16 @@ class StreamReader:
         if self._buffer[0] == MessageType.COMPRESS:
             del self._buffer[:1]
             compressed = yield from self._read_body(Compress, limits.COMPRESSED_BUF_MAX)
-            plain = decompress_message(self._codec.body, compressed, limits.DECOMPRESSED_MAX)
+            plain = yield from self._decompressed(compressed)
             self._replace(plain, "decompressed message is empty")
+
+    def _decompressed(self, compressed: Compress) -> Generator[int, None, bytes]:
+        if not self._large:
+            try:
+                return decompress_message(self._codec.body, compressed, limits.LARGE_BYTES)
+            except RemoteProtocolError:
+                yield from self._alone(limits.DECOMPRESSED_MAX)  # it is large, or broken all the same
+        return decompress_message(self._codec.body, compressed, limits.DECOMPRESSED_MAX)
 
     def _read_encrypted(self, keys: tuple[bytes, ...]) -> _Steps:
         yield from self._need(_ENCRYPTED_HEADER_BYTES)
@@ -279,6 +328,7 @@ class StreamReader:
         if size > limits.ENCRYPTED_FRAME_MAX:
             raise RemoteProtocolError(f"remote node state is larger than limit ({size})")
         yield from self._need(size)
+        yield from self._alone(size)
         plain = decrypt_payload(keys, self._drop(size), header + self._codec.label)
         # Differs from memberlist: an empty plaintext is an error, where Go crashes.
         self._replace(plain, "decrypted message is empty")
@@ -328,6 +378,7 @@ class StreamReader:
     def _read_push_pull(self) -> _Steps:
         header = yield from self._read_body(PushPullHeader)
         _bounded(header.nodes, self._codec.nodes_max, "nodes", RemoteProtocolError)
+        yield from self._alone(header.nodes * limits.RECORD_BYTES)
         nodes = yield from self._read_nodes(header.nodes)
         # Differs from memberlist: receivers there do not check the length that senders must keep. One
         # such member costs itself its place, not everybody their exchange.
@@ -341,7 +392,9 @@ class StreamReader:
     def _read_body(self, cls: type[B], limit: int = limits.STREAM_BODY_MAX) -> Generator[int, None, B]:
         """Read one body from the front of the buffer."""
         while True:
-            window = bytes(self._buffer[:limit])
+            yield from self._alone(min(limit, len(self._buffer)))
+            with memoryview(self._buffer) as whole:
+                window = bytes(whole[:limit])
             try:
                 body, end = self._codec.body.decode(cls, window)
             except IncompleteError as error:
@@ -374,6 +427,7 @@ class StreamReader:
             if left < 0:
                 raise RemoteProtocolError(f"members of more than {limits.STATE_BYTES_MAX} bytes")
             del self._buffer[:at]
+            self._records = len(nodes)
             yield from self._need(needed)
         return nodes
 

@@ -104,6 +104,9 @@ class Reader:
     def hold(self, data: memoryview) -> bool:
         return True
 
+    def close(self) -> None:
+        return None
+
 
 class Rig:
     """A gossip thread with its surroundings."""

@@ -78,6 +78,9 @@ def test_one_address_cannot_take_all() -> None:
         offer(gate, 0.0, host=f"2001:db8:0:1::{i:x}", validated=True)
     assert offer(gate, 0.0, host="2001:db8:0:1::ffff", validated=True) is Verdict.SOURCE
     assert offer(gate, 1.0, host="2001:db8:0:2::1", validated=True) is Verdict.ACCEPT
+    gate = Admission(1000, 64, knocking=False, now=0.0)  # a prefix that is written shorter is no less one
+    verdicts = Counter(offer(gate, 0.0, host=f"2001:db8::{i:x}", validated=True) for i in range(1, 201))
+    assert verdicts == {Verdict.ACCEPT: 100, Verdict.SOURCE: 100}
 
 
 SUBSCRIBERS = {
