@@ -34,7 +34,8 @@ HELLO = b"control.hello."
 HELLO_MAX = 128
 
 CLIENTS_MAX = 64
-"""Connections to each of the two sockets. One more closes the one that was silent for longest."""
+"""Connections to each of the two sockets. One more closes the one that was silent for longest, of those first that did
+not finish the handshake."""
 BATCH = 64
 """Messages taken from one connection in a turn, so that none starves the others."""
 READ_BYTES = 1 << 16
@@ -176,7 +177,7 @@ class ControlSockets:
         mine = [link for link in self._links.values() if link.events == (kind == "PUB")]
         if len(mine) >= CLIENTS_MAX:
             self._counters.add("control.refused")
-            self._drop(min(mine, key=lambda link: link.last))
+            self._drop(min(mine, key=lambda link: (link.zmtp.ready, link.last)))
         sock.setblocking(False)
         self._number += 1
         largest = SUBSCRIPTION_BYTES if kind == "PUB" else REQUEST_MAX + OVERSIZE_GRACE

@@ -148,3 +148,21 @@ def test_who_asks_on_and_reads_no_answer_is_let_go(
             asked += 1
             assert asked < 10_000 and most <= bound, "answers pile up without a bound"
         assert not links
+
+
+def test_who_has_not_even_shaken_hands_gives_way_before_a_quiet_client(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_sockets, "CLIENTS_MAX", 3)
+    Poor.left = 100
+    with place.connect() as quiet:
+        quiet.sendall(GREETING + ready(b"DEALER"))
+        while not any(link.zmtp.ready for link in place.sockets._links.values()):
+            place.sockets.poll(5)
+        silent = [place.connect() for _ in range(4)]
+        while place.counters["control.refused"] < 2:
+            place.sockets.poll(5)
+        assert [link.zmtp.ready for link in place.sockets._links.values()] == [True, False, False]
+        assert silent[0].recv(100)[:1] == silent[1].recv(100)[:1] == b"\xff"  # their greeting, and then the end
+    for one in silent:
+        one.close()
