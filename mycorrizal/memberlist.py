@@ -249,7 +249,7 @@ class Memberlist(Handle):
         Gauges: ``members``, ``nodes`` (all states), ``health.score``, ``queue.broadcasts``,
         ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
         ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``,
-        ``tcp.held`` (bytes for those that dialled us), ``tcp.refusing`` (1 while some are turned away),
+        ``tcp.held`` (bytes that conversations hold), ``tcp.refusing`` (1 while some are turned away),
         ``replays.windows`` (senders of numbered messages that are remembered, twice: packets and streams), and
         ``key.sealed``: packets and streams that this process encrypted with the present primary key; rotate it before
         all members together reach 2**32.

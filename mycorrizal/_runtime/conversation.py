@@ -14,7 +14,6 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 
 from .._wire.messages import Message, Ping, PushPull, User
@@ -32,12 +31,14 @@ from ..types import Address
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .exchanges import ExchangePool
+from .places import Tally
 
 __all__ = ["Conversations", "Heard"]
 
 log = logger("mycorrizal.exchanges")
 
 _CHUNK = 65536
+_FLOODED = "the answer was given up: those of several nodes together take too much memory"
 _SILENT = "closed the connection without a word"
 _SILENT_HINT = "compare wire=, the encryption key and the label of both sides; its log says if it had no place free"
 
@@ -78,6 +79,8 @@ class Conversations:
         self._answerer = answerer
         self._quiet = QuietLog(log, node)
         self._large = threading.Lock()  # held while a large message of a dialler is opened
+        self._large_answer = threading.Lock()  # the same of a node that we dialled, which need not wait for strangers
+        self.dialled = Tally()
 
     # -- we dial ------------------------------------------------------------------------
 
@@ -110,9 +113,8 @@ class Conversations:
         except (MycorrizalError, OSError) as exc:
             if self._pool.closed:
                 raise NotRunningError(f"{self._node}: this Memberlist was shut down") from exc
-            if isinstance(exc, RemoteProtocolError):
-                exc.node = exc.node or where
             if isinstance(exc, MycorrizalError):
+                exc.node = exc.node or where
                 raise
             raise _broken(where, exc) from exc
         finally:
@@ -199,7 +201,8 @@ class Conversations:
 
     def _read(self, sock: socket.socket, reader: StreamReader, deadline: Deadline) -> Message | None:
         """Return the message, or None where the protocol has the end of the stream pass in silence."""
-        with closing(reader):
+        held = 0
+        try:
             while True:
                 _arm(sock, deadline)
                 data = sock.recv(_CHUNK)
@@ -207,9 +210,23 @@ class Conversations:
                     reader.feed_eof()
                     return None
                 self._counters.add("tcp.received", len(data))
-                message = reader.feed(data)
+                message = self._open(reader) if reader.hold(data) else None
                 if message is not None:
                     return message
+                before, held = held, reader.held
+                if not self.dialled.change(before, held):
+                    self._counters.add("tcp.flooded")
+                    raise PeerUnreachable(_FLOODED, hint="try again when fewer answers are under way")
+        finally:
+            self.dialled.change(held, 0)
+            reader.close()
+
+    def _open(self, reader: StreamReader) -> Message | None:
+        message = reader.go_on()
+        if message is None and reader.ready:
+            with self._large_answer:
+                message = reader.go_on()
+        return message
 
 
 def _arm(sock: socket.socket, deadline: Deadline) -> None:

@@ -91,7 +91,7 @@ class Lobby:
         self._door: tuple[socket.socket, Address, float] | None = None  # came at, and waits for a place
         self._door_at: float | None = None  # when it asks again
         self._listening = False
-        self.places: Places[Guest] = Places()
+        self.places: Places[Guest] = Places(conversations.dialled)
         self._listen()
 
     # -- the thread's turns -------------------------------------------------------------------
@@ -276,6 +276,7 @@ class Lobby:
         if guest not in self.places:
             return
         guest.busy = False
+        self._look_at_door()
         if heard is None:
             self._broken(guest, error)
         elif heard.more:
@@ -361,6 +362,12 @@ class Lobby:
         guest.sock.close()
         if not guest.busy:
             guest.reader.close()
+        self._look_at_door()
+
+    def _look_at_door(self) -> None:
+        """A place is free, or its holder may give way now: do not wait until the newcomer asks again."""
+        if self._door is not None:
+            self._door_at = clock.now()
 
     # -- the end ------------------------------------------------------------------------------------
 

@@ -291,7 +291,7 @@ class Membership:
             "subscribers": len(self.subscribers),
             "exchanges.dialled": self.pool.busy(Lane.DIALLED),
             "exchanges.accepted": len(gossip.lobby.places),
-            "tcp.held": gossip.lobby.places.held,
+            "tcp.held": gossip.lobby.places.held + self.conversations.dialled.held,
             "tcp.refusing": int(gossip.lobby.places.refusing(clock.now())),
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,

@@ -8,6 +8,7 @@ all we still have to tell them, comes out of one budget. Every limit is here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "Entry",
     "Place",
     "Places",
+    "Tally",
 ]
 
 PLACES_MAX = 256
@@ -37,8 +39,8 @@ BUSY_SECONDS, BUSY_PATIENCE_SECONDS = 2.0, 3.0
 FIRST_BYTES_SECONDS = 1.0
 """Who has said nothing by then is given up; ``tcp_timeout`` is for the whole message."""
 BYTES_MAX = 64 << 20
-"""Bytes held for all of them together: not decoded yet, or still to be sent. When they are exceeded, the slowest of
-those that hold more than their share is ended; if all have just begun, the one that holds most."""
+"""Bytes held for all of them, and for those that we dialled, together: not decoded yet, or still to be sent. When they
+are exceeded, the slowest of those that hold more than their share is ended; if all have just begun, the largest."""
 SHARE_BYTES = BYTES_MAX // PLACES_MAX
 LINGER_SECONDS, LINGER_BYTES = 0.5, 1 << 20
 """What is waited for and read after an error answer, so that the close does not destroy it on its way."""
@@ -82,14 +84,35 @@ class Entry(Generic[P]):
     again: float | None = None
 
 
-class Places(Generic[P]):
-    """All places. One thread; bounded as said above.
+class Tally:
+    """The bytes held for conversations that we dialled. Any thread.
 
-    Attributes:
-        held: bytes that are held for all of them.
+    They come before those of strangers, but whoever answers may be one too: a port can have changed hands.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.held = 0
+
+    def change(self, before: int, after: int) -> bool:
+        """Note that one conversation holds `after` bytes instead of `before`; return whether it may go on."""
+        with self._lock:
+            self.held += after - before
+            return self.held <= BYTES_MAX or after <= SHARE_BYTES
+
+
+class Places(Generic[P]):
+    """All places. One thread; bounded as said above.
+
+    Args:
+        dialled: what is held elsewhere out of the same budget.
+
+    Attributes:
+        held: bytes that are held for all places.
+    """
+
+    def __init__(self, dialled: Tally | None = None) -> None:
+        self._dialled = dialled or Tally()
         self._all: dict[P, None] = {}
         self._of: dict[Hashable, dict[P, None]] = {}  # by source; both in the order in which they came
         self._waited = self._waited_at = 0.0  # patience that is used up, and when that was so
@@ -181,7 +204,7 @@ class Places(Generic[P]):
 
     def excess(self, now: float) -> P | None:
         """Return who has to go because too many bytes are held; None if all is well, or who holds them is busy."""
-        if self.held <= BYTES_MAX:
+        if self.held + self._dialled.held <= BYTES_MAX:
             return None
         self.refused(now)
         large = [place for place in self._all if not place.busy and place.held > SHARE_BYTES]

@@ -23,7 +23,7 @@ from mycorrizal import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from mycorrizal._runtime import clock
+from mycorrizal._runtime import clock, places
 from mycorrizal._runtime.conversation import Conversations, Heard
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
@@ -175,6 +175,23 @@ def test_answer_that_is_none_names_the_peer() -> None:
     with listening(serve) as address, pytest.raises(RemoteProtocolError) as caught:
         hold(Party(), address, Ping())
     assert caught.value.node == f"127.0.0.1:{address[1]}"
+
+
+def test_answers_count_too_and_one_that_is_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "BYTES_MAX", 1 << 20)
+    dialler = Party(secret_key=bytes(16))
+
+    def pour(sock: socket.socket, address: Address) -> None:
+        with contextlib.suppress(OSError):
+            sock.sendall(b"\x0a" + (8 << 20).to_bytes(4, "big") + bytes(8 << 20))
+        sock.close()
+
+    with listening(pour) as address, pytest.raises(PeerUnreachable, match="too much memory") as caught:
+        hold(dialler, address, STATE)
+    assert caught.value.node == f"127.0.0.1:{address[1]}"
+    assert dialler.counters["tcp.flooded"] == 1
+    assert dialler.counters["tcp.received"] < 2 << 20
+    assert dialler.talk.dialled.held == 0
 
 
 def test_wrong_key_is_answered_with_an_error() -> None:

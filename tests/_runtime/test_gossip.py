@@ -121,7 +121,7 @@ class Rig:
         self.told: list[swim.Event] = []
         self.held: Callable[..., Message | None] = lambda *args: None
         self.subscribers: Subscribers[events.MemberEvent] = Subscribers(self.stream)
-        talk = SimpleNamespace(hold=lambda *args: self.held(*args), reader=Reader, advance=self.advance)
+        talk = SimpleNamespace(hold=lambda *args: self.held(*args), reader=Reader, advance=self.advance, dialled=None)
         self.gossip = Gossip(
             Config.local(name="alice", **settings), self.machine, self.sockets, self.mailbox, self.pool, talk,  # type: ignore[arg-type]
             SimpleNamespace(put=self.told.append, stop=lambda: None), self.subscribers, self.counters,  # type: ignore[arg-type]

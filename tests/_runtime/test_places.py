@@ -17,6 +17,7 @@ from mycorrizal._runtime.places import (
     SHARE_BYTES,
     Place,
     Places,
+    Tally,
 )
 
 
@@ -124,6 +125,19 @@ def test_of_those_that_hold_more_than_their_share_the_slowest_is_ended_when_it_i
     assert places.excess(1.0) is fast
     places.remove(fast)
     assert places.excess(1.0) is fresh
+
+
+def test_what_those_hold_that_we_dialled_comes_out_of_the_same_budget() -> None:
+    dialled = Tally()
+    places: Places[Place] = Places(dialled)
+    assert dialled.change(0, BYTES_MAX)
+    assert dialled.change(0, SHARE_BYTES)
+    assert not dialled.change(SHARE_BYTES, SHARE_BYTES + 1)
+    place = sit(places, "a", 0.0)
+    places.hold(place, SHARE_BYTES)
+    assert places.excess(0.0) is None
+    places.hold(place, SHARE_BYTES + 1)
+    assert places.excess(0.0) is place
 
 
 def test_if_all_have_just_begun_who_holds_most_is_ended_but_nobody_with_its_share() -> None:

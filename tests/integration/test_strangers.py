@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mycorrizal import Agent, BaseDelegate, Config, Memberlist
-from mycorrizal._runtime import places
+from mycorrizal._runtime import lobby, places
 from mycorrizal._wire.codec import body_codec
 from mycorrizal._wire.compression import compress_message
-from mycorrizal._wire.messages import MessageType, PushPull, UserMsgHeader
+from mycorrizal._wire.messages import MessageType, PushPull, User, UserMsgHeader
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.types import Address
@@ -207,8 +207,8 @@ def test_a_burst_from_one_address_larger_than_its_places_is_served(start: Start)
 
 def test_without_descriptors_the_silent_go_and_nothing_spins(start: Start) -> None:
     seed = patient(start)
-    lobby = seed._running.gossip.lobby
-    real = lobby._listener
+    hall = seed._running.gossip.lobby
+    real = hall._listener
     gone = threading.Event()
 
     class Exhausted:
@@ -218,7 +218,7 @@ def test_without_descriptors_the_silent_go_and_nothing_spins(start: Start) -> No
 
         def accept(self) -> tuple[socket.socket, Address]:
             self.tries += 1
-            if len(lobby.places) >= 3:
+            if len(hall.places) >= 3:
                 raise OSError(errno.EMFILE, "no descriptor")
             return real.accept()
 
@@ -228,15 +228,15 @@ def test_without_descriptors_the_silent_go_and_nothing_spins(start: Start) -> No
     exhausted = Exhausted()
 
     def replace(now: float) -> None:
-        lobby._selector.unregister(real)
-        lobby._listener = exhausted  # type: ignore[assignment]
-        lobby._selector.register(exhausted, 1)
+        hall._selector.unregister(real)
+        hall._listener = exhausted  # type: ignore[assignment]
+        hall._selector.register(exhausted, 1)
         gone.set()
 
     seed._running.mailbox.tell(replace)
     assert gone.wait(10)
     with strangers(seed.local_node.address, 3):
-        until(lambda: len(lobby.places) == 3)
+        until(lambda: len(hall.places) == 3)
         assert join_seconds(start, seed) < 3
         assert exhausted.tries < 100
     metrics = seed.metrics()
@@ -282,3 +282,27 @@ def test_what_unpacks_to_much_is_unpacked_one_at_a_time(start: Start) -> None:
         assert join_seconds(start, seed) < 5
         until(lambda: seed.metrics()["msg.user"] >= 1, 20)
     assert most < 200 * MIB, most // MIB
+
+
+def test_who_waits_at_the_door_enters_as_soon_as_a_place_is_free(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "GRACE_SECONDS", 30.0)
+    monkeypatch.setattr(places, "PATIENCE_SECONDS", 30.0)
+    monkeypatch.setattr(lobby, "FIRST_BYTES_SECONDS", 30.0)
+    monkeypatch.setattr(places, "ADDRESS_BUSY_MAX", 0)  # all count
+    seed = patient(start)
+    count = places.ADDRESS_PLACES_MAX
+    codec = StreamCodec(Config.local(name="x"), Keyring(), lambda: b"")
+    with strangers(seed.local_node.address, count + 1) as socks:
+        until(lambda: seed.metrics()["tcp.accept"] == count + 1)
+        assert seed.metrics()["exchanges.accepted"] == count
+        late = socks[-1]
+        late.sendall(codec.seal(PushPull((), b"", False), answer=False))
+        late.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            late.recv(1)
+        socks[0].sendall(codec.seal(User(b"over"), answer=False))  # a thread ends it, not its silence
+        late.settimeout(5)
+        assert late.recv(1)
+    assert seed.metrics()["tcp.displaced"] == seed.metrics()["tcp.crowded"] == 0
