@@ -120,7 +120,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads memory in /proc")
-@pytest.mark.parametrize("key", [KEY, None])
+@pytest.mark.parametrize("key", [KEY, None], ids=["key", "open"])
 def test_what_strangers_pour_is_bounded_for_all_together(start: Start, key: bytes | None) -> None:
     seed = patient(start, secret_key=key)
     head = b"\x0a" + (20 * MIB).to_bytes(4, "big")
@@ -151,7 +151,7 @@ def test_what_strangers_pour_is_bounded_for_all_together(start: Start, key: byte
         for thread in pourers:
             thread.join(20)
     assert held <= places.BYTES_MAX
-    assert most < 200 * MIB, most // MIB
+    assert most < 120 * MIB, most // MIB
     assert seed.metrics()["tcp.refusing"] == 1
 
 
@@ -239,8 +239,7 @@ def test_without_descriptors_the_silent_go_and_nothing_spins(start: Start) -> No
         until(lambda: len(hall.places) == 3)
         assert join_seconds(start, seed) < 3
         assert exhausted.tries < 100
-    metrics = seed.metrics()
-    assert metrics["tcp.displaced"] + metrics["tcp.silent"] > 0
+    assert seed.metrics()["tcp.displaced"] > 0
 
 
 def test_health_tells_while_places_are_refused() -> None:
