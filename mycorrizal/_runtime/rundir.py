@@ -30,6 +30,7 @@ from . import lifecycle
 from .agentrecord import RECORD_MAX_BYTES, AgentRecord
 from .counters import Counters, QuietLog
 from .deadline import Deadline
+from .ownership import exposed
 
 __all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "default_path"]
 
@@ -94,13 +95,15 @@ class RuntimeDir:
         create: make it if it is missing; without, a missing one has no agents.
 
     Raises:
-        ConfigError: it cannot be made, or other users could have put something into it.
+        ConfigError: it cannot be made, or other users could have put something into it or in its place.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
         self.path = default_path() if path is None else Path(os.path.abspath(path))
         self.counters = Counters("rundir.broken", "rundir.crowded", "rundir.stale")
         self._quiet = QuietLog(log, str(self.path))
+        if create or os.path.lexists(self.path):
+            _check_way(self.path)
         if create:
             _make(self.path)
         if create or os.path.lexists(self.path):
@@ -364,10 +367,21 @@ def _make(path: Path) -> None:
         raise _trouble("make", path, exc) from exc
 
 
+def _check_way(path: Path) -> None:
+    """Refuse a place where others could put a directory of theirs under this name."""
+    try:
+        why = exposed(os.fspath(path.parent), group=True)
+    except OSError as exc:
+        raise _trouble("use", path, exc) from exc
+    if why is not None:
+        hint = f"{_HINT}, below directories that only you and root can write"
+        raise ConfigError("runtime_dir", f"others could replace {path}: {why}", hint=hint)
+
+
 def _check(path: Path) -> None:
     """Refuse a directory that is not this user's alone."""
     try:
-        found, parent = os.lstat(path), os.stat(path.parent)
+        found = os.lstat(path)
     except OSError as exc:
         raise _trouble("use", path, exc) from exc
     mode = stat.S_IMODE(found.st_mode)
@@ -379,8 +393,6 @@ def _check(path: Path) -> None:
         raise ConfigError("runtime_dir", f"{path} belongs to user {found.st_uid}", hint=_HINT)
     if mode & 0o077:
         raise ConfigError("runtime_dir", f"{path} is open to others (mode {mode:04o})", hint=f"chmod 700 {path}")
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        raise ConfigError("runtime_dir", f"anybody may replace {path}: its parent has no sticky bit", hint=_HINT)
 
 
 def _draft(path: Path, key: bytes) -> Path:

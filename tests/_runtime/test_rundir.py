@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from mycorrizal import ConfigError, NameInUse, NotRunningError
 from mycorrizal._runtime import rundir
 from mycorrizal._runtime.agentrecord import RECORD_MAX_BYTES, AgentRecord
 from mycorrizal._runtime.rundir import AGENTS_MAX, RuntimeDir, default_path
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Make directories as most users do: not for the group to write."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -92,7 +101,7 @@ def test_links_and_files_are_refused(tmp_path: Path) -> None:
     for name, why in (("link", "symbolic link"), ("dangling", "symbolic link"), ("file", "no directory")):
         with pytest.raises(ConfigError, match=why):
             RuntimeDir(tmp_path / name)
-    with pytest.raises(ConfigError, match="cannot make.*No such file"):
+    with pytest.raises(ConfigError, match="cannot use.*No such file"):
         RuntimeDir(tmp_path / "a" / "b")
 
 
@@ -102,14 +111,49 @@ def test_one_of_another_user_is_refused(place: RuntimeDir, monkeypatch: pytest.M
         RuntimeDir(place.path)
 
 
-def test_a_parent_where_anybody_may_rename_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(("mode", "who"), [(0o777, "anybody"), (0o775, "its group")])
+def test_place_below_a_directory_that_others_may_write_is_refused(
+    tmp_path: Path, depth: int, mode: int, who: str
+) -> None:
     parent = tmp_path / "open"
-    parent.mkdir()
-    parent.chmod(0o777)
-    with pytest.raises(ConfigError, match="anybody may replace"):
-        RuntimeDir(parent / "run")
-    parent.chmod(0o1777)
-    RuntimeDir(parent / "run")
+    path = parent.joinpath(*"xyz"[: depth - 1], "run")
+    path.parent.mkdir(parents=True)
+    before = RuntimeDir(path)  # there is one already: it is refused all the same
+    parent.chmod(mode)
+    text = f"others could replace {path}: {who} may write {parent} .mode {mode:04o}.*MYCORRIZAL_RUNTIME_DIR"
+    for create in (True, False):
+        with pytest.raises(ConfigError, match=text):
+            RuntimeDir(path, create=create)
+    before.path.rmdir()
+    with pytest.raises(ConfigError, match=text):
+        RuntimeDir(path)
+    assert not path.exists()  # nor is anything made there
+    parent.chmod(mode | 0o1000)
+    RuntimeDir(path)
+
+
+def test_link_on_the_way_is_followed_and_judged(tmp_path: Path) -> None:
+    (tmp_path / "open" / "mine").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("open/mine")
+    RuntimeDir(tmp_path / "link" / "run")
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ConfigError, match=f"anybody may write {tmp_path}/open"):
+        RuntimeDir(tmp_path / "link" / "run")
+
+
+@pytest.mark.parametrize("variable", ["MYCORRIZAL_RUNTIME_DIR", "XDG_RUNTIME_DIR", "TMPDIR"])
+def test_every_way_to_name_it_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    for name in ("MYCORRIZAL_RUNTIME_DIR", "XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "open" / "mine").mkdir(parents=True)
+    (tmp_path / "open" / "mine").chmod(0o700)
+    monkeypatch.setenv(variable, str(tmp_path / "open" / "mine"))
+    assert str(RuntimeDir().path).startswith(str(tmp_path))
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ConfigError, match=f"runtime_dir: .*anybody may write {tmp_path}/open"):
+        RuntimeDir()
 
 
 # -- the shared key ------------------------------------------------------------------------------

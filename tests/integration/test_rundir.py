@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -19,8 +20,11 @@ from mycorrizal import ConfigError, NameInUse
 from mycorrizal._runtime import rundir
 from mycorrizal._runtime.agentrecord import AgentRecord
 from mycorrizal._runtime.rundir import RuntimeDir
+from tests.needs import lacks
 
 from .conftest import ROOT, until
+
+NOBODY = 65534
 
 PRELUDE = """
 import os, sys, time
@@ -274,3 +278,74 @@ def test_another_user_gets_nothing() -> None:
         for name in os.listdir(place.path):
             os.unlink(place.path / name)
         os.rmdir(place.path)
+
+
+# -- below what others have -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of another user's in one that all may write, with the sticky bit, as /tmp is."""
+    with tempfile.TemporaryDirectory(prefix="mycorrizal-test-", dir="/tmp") as name:
+        path = Path(name, "theirs")
+        path.mkdir()
+        os.chmod(name, 0o1777)
+        os.chown(path, NOBODY, NOBODY)
+        yield path
+
+
+@pytest.mark.usefixtures("need_root")
+@pytest.mark.parametrize("variable", ["MYCORRIZAL_RUNTIME_DIR", "XDG_RUNTIME_DIR", "TMPDIR"])
+def test_place_below_a_directory_of_another_user_is_refused(
+    theirs: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MYCORRIZAL_RUNTIME_DIR", "XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    own = theirs / "ours"
+    own.mkdir(mode=0o700)
+    monkeypatch.setenv(variable, str(own))
+    with pytest.raises(ConfigError, match=f"others could replace .*: {theirs} belongs to user {NOBODY}"):
+        RuntimeDir()
+    os.chown(theirs, 0, 0)
+    assert RuntimeDir().agents() == []
+
+
+@pytest.mark.usefixtures("need_root")
+def test_link_of_another_user_is_refused(theirs: Path, tmp_path: Path) -> None:
+    link = theirs.parent / "link"
+    link.symlink_to(tmp_path)
+    RuntimeDir(link / "run")
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(ConfigError, match=f"{link} belongs to user {NOBODY}"):
+        RuntimeDir(link / "run")
+
+
+@pytest.mark.usefixtures("need_root")
+def test_user_namespace_whose_root_directory_is_nobody_s(spawned: list[Process], theirs: Path) -> None:
+    """All that belongs to the host's users shows as nobody's there, / and /tmp as well."""
+    script = """
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.setgroups([])
+    os.setgid(4242)
+    os.setuid(4242)
+    libc.prctl(4, 1, 0, 0, 0)       # dumpable: what is below /proc/self is ours again
+    if libc.unshare(0x10000000):    # CLONE_NEWUSER
+        say("lacks", os.strerror(ctypes.get_errno()))
+    with open("/proc/self/uid_map", "w") as file:
+        file.write("1000 4242 1")
+    say("fine", os.geteuid(), os.stat("/").st_uid, os.stat("/tmp").st_uid)
+    try:
+        say(RuntimeDir().path)
+    except ConfigError as error:
+        say(error)
+    """
+    os.chown(theirs, 4242, 4242)
+    process = Process(script, theirs / "run")
+    spawned.append(process)
+    state, _, rest = process.read().partition(" ")
+    if state == "lacks":
+        lacks(f"no permission to make a user namespace: {rest}")
+    assert (state, rest) == ("fine", f"1000 {NOBODY} {NOBODY}")
+    assert process.read() == f"{theirs}/run"
