@@ -87,6 +87,8 @@ class AgentSettings:
         _check_port("quic_port", self.quic_port)
         _ = self.advertised
         _check_tags(self.tags)
+        if self.settings_file is not None:
+            _check_path("settings_file", self.settings_file)
         for name in ("insecure", "discover", "control"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, f"must be true or false, not {getattr(self, name)!r}")
@@ -161,6 +163,13 @@ def _check_port(name: str, value: int | None) -> None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise ConfigError(name, f"{value!r} is no port of 0 to 65535")
+
+
+def _check_path(name: str, value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(name, f"must be a path, not {type(value).__name__}")
+    if not value or "\0" in value:
+        raise ConfigError(name, f"{value!a:.80} is no path")
 
 
 def _check_seconds(name: str, value: float | None) -> None:

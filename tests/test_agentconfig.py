@@ -24,7 +24,8 @@ SECRET = bytes(range(32))
         ("join_timeout", "1"), ("join_timeout", float("inf")), ("join_timeout", True), ("config", {}),
         ("data_config", {}), ("advertise", "host"), ("advertise", 7), ("advertise", "0.0.0.0"), ("advertise", "::"),
         ("advertise", "10.0.0.1:0"), ("advertise", "10.0.0.1:65536"), ("advertise", "10.0.0.1:x"),
-        ("advertise", "[::1]"), ("advertise", "[::1]:123456"),
+        ("advertise", "[::1]"), ("advertise", "[::1]:123456"), ("settings_file", 5), ("settings_file", b"x"),
+        ("settings_file", ""), ("settings_file", "a\0b"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(field: str, value: Any) -> None:

@@ -22,7 +22,7 @@ from .._swim import events as swim
 from .._swim.machine import Swim
 from .._wire.messages import Message
 from .._wire.text import logger
-from ..config import Config, allowed
+from ..config import Config
 from ..types import Address, Node, NodeState
 from . import clock, reentry
 from .companion import Companion

@@ -33,6 +33,7 @@ FILE_NAME = "mycorrizal.toml"
 
 _FILE_MAX_BYTES = 1 << 18
 _KEY_FILE_MAX_BYTES = 4096
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _PREFIX = "MYCORRIZAL_"
 _ELSEWHERE = {  # fields of Config that are settings of the agent itself
     "name": "name", "bind_addr": "bind", "bind_port": "port", "advertise_addr": "advertise",
@@ -96,6 +97,8 @@ def _final(name: str, found: _Given) -> Any:
             value = _read_key(value.path) if isinstance(value, _KeyFile) else parse_key(value)
         elif name == "join":
             value = _seeds(value)
+        elif name == "settings_file":
+            value = _path(name, value)
         elif name == "tags" and isinstance(value, Mapping):
             value = MappingProxyType(dict(value))
         build: Callable[..., AgentSettings] = AgentSettings
@@ -135,12 +138,20 @@ def _seeds(value: Any) -> tuple[str, ...]:
 def _put(layer: _Layer, name: str, value: Any, where: str) -> None:
     """Add a setting; ``key`` and ``key_file`` are one."""
     if name == "key_file":
-        if not isinstance(value, (str, os.PathLike)):
-            raise ConfigError("key_file", f"must be a path, not {type(value).__name__}, in {where}")
-        name, value = "key", _KeyFile(os.path.expanduser(os.fspath(value)))
+        try:
+            name, value = "key", _KeyFile(os.path.expanduser(_path(name, value)))
+        except ConfigError as exc:
+            raise _located(exc, where) from None
     if name in layer:
         raise ConfigError("key", f"given twice: {layer[name].where} and {where}", hint="leave one of them out")
     layer[name] = _Given(value, where)
+
+
+def _path(setting: str, value: Any, or_else: str = "") -> str:
+    """Return a path as text."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(setting, f"must be a path{or_else}, not {type(value).__name__}")
+    return os.fsdecode(value)
 
 
 # -- the environment ------------------------------------------------------------------------------
@@ -216,10 +227,10 @@ def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
 
 
 def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
-    path = _which_file(chosen, environ)
-    if path is None:
+    found = _find_file(chosen, environ)
+    if found is None:
         return {}
-    data, private = _read(path, _FILE_MAX_BYTES, "config_file")
+    path, data, private = found
     table, error = None, ""
     try:
         table = tomllib.loads(data.decode())
@@ -239,25 +250,52 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
     return _settings_of(agent, path)
 
 
-def _which_file(chosen: Any, environ: Mapping[str, str]) -> str | None:
-    """Return the path of the settings file, None if there is none."""
+def _find_file(chosen: Any, environ: Mapping[str, str]) -> tuple[str, bytes, str | None] | None:
+    """Return the settings file's path and content, and why it is not private if it is not; None without a file."""
     if chosen is False:
         return None
-    if chosen is not None and not isinstance(chosen, (str, os.PathLike)):
-        raise ConfigError("config_file", f"must be a path or False, not {type(chosen).__name__}")
-    named = os.fspath(chosen) if chosen else environ.get(_PREFIX + "CONFIG", "")
-    if named:
-        return None if named == os.devnull else os.path.abspath(os.path.expanduser(named))
+    named = environ.get(_PREFIX + "CONFIG", "") if chosen is None else _path("config_file", chosen, " or False")
+    if not named:
+        return _find_here()
+    if named == os.devnull:
+        return None
+    path = os.path.abspath(os.path.expanduser(named))
+    return path, *_read(path, _FILE_MAX_BYTES, "config_file")
+
+
+def _find_here() -> tuple[str, bytes, str | None] | None:
+    """As ``_find_file``, in the working directory, where others may be able to put files.
+
+    What is judged is what was opened. A link is left alone: it could lead to any file of this user's.
+    """
+    error, descriptor = None, None
     try:
         path = os.path.abspath(FILE_NAME)
-        found = os.stat(path)
+        try:
+            descriptor = os.open(path, _READING | os.O_NOFOLLOW)
+            found = os.fstat(descriptor)
+        except OSError as exc:
+            error, found = exc, os.lstat(path)
     except OSError:
-        return None  # also when the working directory is gone
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
-        who = f"belongs to user {found.st_uid}" if found.st_uid not in (0, os.geteuid()) else "anybody can write it"
-        log.warning("! %s is left alone, since %s; name it in MYCORRIZAL_CONFIG to have it read", path, who)
+        return None  # there is none, or the working directory is gone
+    why = _not_ours(found)
+    if why is not None:
+        log.warning("! %s is left alone, since %s; name it in MYCORRIZAL_CONFIG to have it read", path, why)
+        if descriptor is not None:
+            os.close(descriptor)
         return None
-    return path
+    if descriptor is None:
+        raise ConfigError("config_file", f"cannot read {path}: {error and error.strerror}") from error
+    return path, *_content(descriptor, path, _FILE_MAX_BYTES, "config_file")
+
+
+def _not_ours(found: os.stat_result) -> str | None:
+    """Return why a file that nobody has named is not to be trusted, None if it is."""
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"it belongs to user {found.st_uid}"
+    return "anybody can write it" if found.st_mode & stat.S_IWOTH else None
 
 
 def _settings_of(agent: dict[str, Any], path: str) -> _Layer:
@@ -332,16 +370,25 @@ def _read(path: str, most: int, setting: str) -> tuple[bytes, str | None]:
         ConfigError: it cannot be read, or is too large to be what it should be.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigError(setting, f"{path} is no regular file")
-            data = file.read(most + 1)
+        descriptor = os.open(path, _READING)
     except (OSError, ValueError) as exc:
-        if isinstance(exc, ConfigError):
-            raise
         reason = exc.strerror if isinstance(exc, OSError) else exc  # ValueError: a NUL in the path
         raise ConfigError(setting, f"cannot read {path}: {reason}") from exc
+    return _content(descriptor, path, most, setting)
+
+
+def _content(descriptor: int, path: str, most: int, setting: str) -> tuple[bytes, str | None]:
+    """As ``_read``, of what is open already; closes it."""
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(setting, f"{path} is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    except OSError as exc:
+        raise ConfigError(setting, f"cannot read {path}: {exc.strerror}") from exc
+    finally:
+        os.close(descriptor)
     if len(data) > most:
         raise ConfigError(setting, f"{path} has more than {most} bytes")
     return data, _not_private(found)

@@ -3,12 +3,18 @@
 Written by a thread of its own, a moment after each change, so that a slow disk
 delays nobody; what was set in the last moment before a crash of every agent at
 once may be lost. Several agents must not share one file: it is locked.
+
+SQLite opens the file, and the two or three beside it, by name, so the names
+must be nobody else's to change. They are looked at and not opened: to close a
+file drops every lock that this process has on it, SQLite's too.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable
 
@@ -17,6 +23,7 @@ from .._wire.text import logger
 from ..exceptions import ConfigError
 from . import clock
 from .deadline import Deadline
+from .ownership import exposed
 from .service import Service
 
 __all__ = ["SettingsFile"]
@@ -26,14 +33,22 @@ log = logger("mycorrizal.settings")
 _DELAY = 0.1  # seconds in which changes gather for one transaction
 _AGAIN = 10.0  # seconds until what could not be written is tried again
 _VERSION = 1
-_SCHEMA = "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL)"
+_SCHEMA = "CREATE TABLE settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL)"
+_BESIDE = ("-journal", "-wal", "-shm")  # SQLite's; it makes them with the mode of the file, and takes them for its own
+_NEW_NAME = "name a file that does not exist yet"
+_ANEW = "move it away to begin anew"
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "another agent has it: one file for each",
+    sqlite3.SQLITE_NOTADB: _NEW_NAME,
+    sqlite3.SQLITE_CORRUPT: _ANEW,
+}
 
 
 class SettingsFile:
     """One agent's file. ``changed`` is called on the gossip thread, the rest on any.
 
     Args:
-        path: is made if it does not exist.
+        path: is made if it does not exist, for this user alone.
         read: returns what is to be kept of some keys; called on this file's thread.
 
     Attributes:
@@ -41,11 +56,10 @@ class SettingsFile:
         failing: whether that is so now.
 
     Raises:
-        ConfigError: it cannot be opened, is no such file, or another agent has it.
+        ConfigError: it cannot be opened, is no such file, another agent has it, or another user could change it.
     """
 
     def __init__(self, path: str, node: str, read: Callable[[list[str]], dict[str, Kept]]) -> None:
-        self._path = path
         self._node = node
         self._read = read
         self._changed: set[str] = set()
@@ -53,31 +67,17 @@ class SettingsFile:
         self._closing = False
         self.failures = 0
         self.failing = False
-        self._database = self._open(path)
-        self._service = Service("mycorrizal-settings", node, self._run, self._ended)
-
-    def _open(self, path: str) -> sqlite3.Connection:
         try:
-            if not os.path.exists(path):
-                os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
-            database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-            try:
-                database.execute("PRAGMA locking_mode=EXCLUSIVE")
-                database.execute("PRAGMA journal_mode=WAL")
-                database.execute("BEGIN EXCLUSIVE")
-                found = int(database.execute("PRAGMA user_version").fetchone()[0])
-                if found not in (0, _VERSION):
-                    raise sqlite3.DatabaseError(f"version {found}, this library writes {_VERSION}")
-                database.execute(_SCHEMA)
-                database.execute(f"PRAGMA user_version={_VERSION}")
-                database.execute("COMMIT")
-            except BaseException:
-                database.close()
-                raise
-        except (OSError, sqlite3.Error) as exc:
-            hint = "one file for each agent, in a directory that it can write"
-            raise ConfigError("settings_file", f"{path}: {exc}", hint=hint) from exc
-        return database
+            self._path = os.path.abspath(path)  # also of ":memory:", which SQLite would keep nowhere
+            _guard(self._path)
+            self._database = _open(self._path)
+        except ConfigError:
+            raise
+        except (OSError, ValueError, sqlite3.Error) as exc:  # ValueError: text that no file system has
+            reason = exc.strerror or exc if isinstance(exc, OSError) else exc
+            hint = _HINTS.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF, "a file in a directory that you can write")
+            raise ConfigError("settings_file", f"{path}: {reason}", hint=hint) from exc
+        self._service = Service("mycorrizal-settings", node, self._run, self._ended)
 
     def load(self) -> list[Kept]:
         """Return what was kept. Before ``start``.
@@ -89,8 +89,10 @@ class SettingsFile:
         try:
             rows = self._database.execute("SELECT data, at FROM settings").fetchall()
         except sqlite3.Error as exc:
-            raise ConfigError("settings_file", f"{self._path}: {exc}", hint="move it away to begin anew") from exc
-        return [Kept(bytes(data), max(0.0, wall - at)) for data, at in rows]
+            raise ConfigError("settings_file", f"{self._path}: {exc}", hint=_ANEW) from exc
+        if not all(isinstance(data, bytes) and isinstance(at, float) and math.isfinite(at) for data, at in rows):
+            raise ConfigError("settings_file", f"{self._path} holds what is no setting", hint=_ANEW)
+        return [Kept(data, max(0.0, wall - at)) for data, at in rows]
 
     def start(self) -> None:
         """Begin to write."""
@@ -157,3 +159,58 @@ class SettingsFile:
 
     def _ended(self) -> None:
         self._database.close()
+
+
+def _guard(path: str) -> None:
+    """Make the file if it is missing, and refuse what another user has a hand in.
+
+    Raises:
+        ConfigError, OSError
+    """
+    why = exposed(os.path.dirname(path), group=False)
+    if why is not None:
+        hint = "a file below directories that only you and root can write"
+        raise ConfigError("settings_file", f"others could replace {path}: {why}", hint=hint)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    for name in (path, *(path + ending for ending in _BESIDE)):
+        try:
+            found = os.lstat(name)
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode):
+            what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+            raise ConfigError("settings_file", f"{name} is {what}", hint=_NEW_NAME)
+        if found.st_uid != os.geteuid():
+            raise ConfigError("settings_file", f"{name} belongs to user {found.st_uid}", hint=_NEW_NAME)
+        if mode & 0o022:
+            raise ConfigError("settings_file", f"others can write {name} (mode {mode:04o})", hint=f"chmod 600 {name}")
+
+
+def _open(path: str) -> sqlite3.Connection:
+    """Return the file opened and locked, ours and new or as we left it; nothing is written to another one.
+
+    Raises:
+        ConfigError, sqlite3.Error
+    """
+    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")
+        database.execute("BEGIN EXCLUSIVE")
+        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        schema = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        if (version, schema) == (0, []):
+            database.execute(_SCHEMA)
+            database.execute(f"PRAGMA user_version={_VERSION}")
+        elif (version, schema) != (_VERSION, [_SCHEMA]):
+            text = f"{path} is the database of another program, or of another version of this one"
+            raise ConfigError("settings_file", text, hint=_NEW_NAME)
+        database.execute("COMMIT")
+        database.execute("PRAGMA journal_mode=WAL")
+    except BaseException:
+        database.close()
+        raise
+    return database

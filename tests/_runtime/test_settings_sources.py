@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import re
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -144,8 +145,16 @@ def test_a_misspelled_variable_is_told_and_a_stranger_s_is_not(caplog: pytest.Lo
         ({"key": 7}, "key: must be bytes or base64 text, not int"),
         ({"key": SECRET[:31]}, "key: is not 16, 24 or 32 bytes"),
         ({"config": {}}, "config: must be a Config, in argument config"),
-        ({"config_file": 7}, "config_file: must be a path or False"),
-        ({"key_file": 7}, "key_file: must be a path"),
+        ({"config_file": 7}, "config_file: must be a path or False, not int"),
+        ({"config_file": True}, "config_file: must be a path or False, not bool"),
+        ({"config_file": b"x"}, "config_file: must be a path or False, not bytes"),
+        ({"key_file": 7}, "key_file: must be a path, not int, in argument key_file"),
+        ({"key_file": b"x"}, "key_file: must be a path, not bytes"),
+        ({"key_file": "a\0b"}, "key_file: cannot read .*null byte, in argument key_file"),
+        ({"settings_file": 5}, "settings_file: must be a path, not int, in argument settings_file"),
+        ({"settings_file": b"x"}, "settings_file: must be a path, not bytes"),
+        ({"settings_file": ""}, "settings_file: '' is no path"),
+        ({"settings_file": "a\0b"}, "settings_file: .* is no path"),
         ({"key": SECRET, "key_file": "x"}, "key: given twice: argument key and argument key_file"),
     ],
 )
@@ -189,21 +198,81 @@ def test_which_file_is_read(write: Write, here: Path, monkeypatch: pytest.Monkey
     refused({"config_file": "a\0b"}, "cannot read .*null byte")
 
 
+def left_alone(caplog: pytest.LogCaptureFixture, path: Path, why: str) -> bool:
+    """Whether nothing was read, and one warning says why."""
+    caplog.clear()
+    assert load({}, {}) == AgentSettings()
+    hint = "name it in MYCORRIZAL_CONFIG to have it read"
+    return [record.getMessage() for record in caplog.records] == [f"! {path} is left alone, since {why}; {hint}"]
+
+
 def test_a_stranger_s_file_in_the_working_directory_is_left_alone(
     write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write('[agent]\nname = "stranger"', mode=0o666)
-    assert load({}, {}).name is None
-    path.chmod(0o644)
+    assert left_alone(caplog, path, "anybody can write it")
+    path.chmod(0o664)
     assert load({}, {}).name == "stranger"
-    real = os.stat
-    monkeypatch.setattr(os, "stat", lambda path: os.stat_result([0o100644, 1, 1, 1, 4242, 0, 0, 0, 0, 0]))
-    assert load({}, {}).name is None
-    monkeypatch.setattr(os, "stat", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda descriptor: os.stat_result([0o100644, 1, 1, 1, 4242, 0, 0, 0, 0, 0]))
+        assert left_alone(caplog, path, "it belongs to user 4242")
     assert load({}, {"MYCORRIZAL_CONFIG": str(path)}).name == "stranger"  # whoever names it means it
-    assert [f"{path} is left alone, since {why};" in record.getMessage() for record, why in zip(
-        caplog.records, ("anybody can write it", "belongs to user 4242"), strict=True
-    )] == [True, True]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["secret.toml", "missing.toml", "mycorrizal.toml", "."])
+def test_a_link_in_the_working_directory_is_left_alone(
+    write: Write, here: Path, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    secret = write('[agent]\nname = "mine"', "secret.toml")
+    path = here / "mycorrizal.toml"
+    path.symlink_to(target)
+    assert left_alone(caplog, path, "it is a symbolic link")
+    if (here / target) == secret:
+        assert load({}, {"MYCORRIZAL_CONFIG": "mycorrizal.toml"}).name == "mine"
+        assert load({"config_file": path}, {}).name == "mine"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_judged_is_what_is_read(
+    write: Write, here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: bool
+) -> None:
+    """Somebody else puts another file in place, just before it is opened or just after."""
+    path = write('[agent]\nname = "first"', mode=0o644)
+    write('[agent]\nname = "second"', "other.toml", mode=0o666)
+    real = os.open
+
+    def swapping(name: str, flags: int, mode: int = 0o777) -> int:
+        monkeypatch.setattr(os, "open", real)
+        if before:
+            os.replace(here / "other.toml", path)
+        descriptor = real(name, flags, mode)
+        if not before:
+            os.replace(here / "other.toml", path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", swapping)
+    if before:
+        assert left_alone(caplog, path, "anybody can write it")
+    else:
+        assert load({}, {}).name == "first"
+
+
+def test_what_is_no_file_in_the_working_directory(write: Write, here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = here / "mycorrizal.toml"
+    before = len(os.listdir("/dev/fd"))
+    path.mkdir()
+    refused({}, "config_file: .*/mycorrizal.toml is no regular file")
+    path.rmdir()
+    os.mkfifo(path, 0o600)
+    refused({}, "no regular file")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("mycorrizal.toml")
+        path.chmod(0o600)
+        refused({}, "config_file: cannot read .*/mycorrizal.toml")
+        path.chmod(0o666)
+        assert left_alone(caplog, path, "anybody can write it")  # a stranger's keeps nobody from starting
+    assert len(os.listdir("/dev/fd")) == before
 
 
 @pytest.mark.parametrize(
@@ -280,6 +349,11 @@ def test_a_file_for_settings_is_beside_those_that_name_it(write: Write, here: Pa
     path = write('[agent]\nsettings_file = "kept.sqlite"', "sub/settings.toml")
     assert load({"config_file": path}, {}).settings_file == os.path.join(os.path.dirname(path), "kept.sqlite")
     assert load({"config_file": path}, {"MYCORRIZAL_SETTINGS_FILE": "here"}).settings_file == "here"
+    assert load({"config_file": False, "settings_file": Path("there")}, {}).settings_file == "there"
+    write("[agent]\nsettings_file = 7", "sub/settings.toml")
+    refused({"config_file": path}, r"settings_file: must be a path, not int, in .*table \[agent\]")
+    [entry] = [entry for entry in os.scandir(b"sub") if entry.name == b"settings.toml"]  # a path, and of bytes
+    refused({"config_file": entry}, "settings_file: must be a path, not int, in .*/sub/settings.toml")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])

@@ -1,9 +1,14 @@
-"""A settings file whose disk, or whose agent, does not do what it should."""
+"""A settings file whose disk, or whose agent, does not do what it should; files that are none, or others'."""
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
+import stat
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,3 +77,130 @@ def test_file_that_never_was_begun_is_let_go(tmp_path: Path) -> None:
         SettingsFile(path, "bob", Source())
     first.close(Deadline(WAIT))
     SettingsFile(path, "bob", Source()).close(Deadline(WAIT))
+
+
+# -- what is no settings file ------------------------------------------------------------------------
+
+OWN = "CREATE TABLE settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL)"
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Have the umask take nothing away: what is private is so by itself."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def database(*statements: str) -> Callable[[Path], None]:
+    """Return a function that writes a database."""
+
+    def write(path: Path) -> None:
+        path.touch(0o600)
+        with closing(sqlite3.connect(path)) as made:
+            for statement in statements:
+                made.execute(statement)
+            made.commit()
+
+    return write
+
+
+def content(data: bytes, mode: int = 0o600) -> Callable[[Path], None]:
+    """Return a function that writes a file."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+        path.chmod(mode)
+
+    return write
+
+
+def link(path: Path) -> None:
+    """Make a link to an empty file, which could have been a settings file."""
+    content(b"")(path.with_name("other"))
+    path.symlink_to("other")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "directory": (Path.mkdir, "no regular file .*does not exist yet"),
+    "pipe": (lambda path: os.mkfifo(path, 0o600), "no regular file"),
+    "socket": (lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)), "no regular file"),
+    "dangling link": (lambda path: path.symlink_to("elsewhere"), "is a symbolic link .*does not exist yet"),
+    "link": (link, "is a symbolic link"),
+    "anybody's": (content(b"", 0o666), r"others can write .*mode 0666.*chmod 600 .*/settings"),
+    "a group's": (content(b"", 0o660), "others can write .*mode 0660"),
+    "text": (content(b"hello"), "file is not a database .*does not exist yet"),
+    "long text": (content(b"hello" * 1000), "file is not a database"),
+    "another program's": (database("CREATE TABLE other (a)"), "database of another program.*does not exist yet"),
+    "another program's version": (database("PRAGMA user_version=1"), "of another program"),
+    "another's table of this name": (
+        database("CREATE TABLE settings (key TEXT, value TEXT)", "PRAGMA user_version=1"), "of another program"
+    ),
+    "ours and more": (database(OWN, "CREATE TABLE more (a)", "PRAGMA user_version=1"), "of another program"),
+    "a later version": (database(OWN, "PRAGMA user_version=2"), "of another version"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the socket, which only has to be bound
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_settings_file_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, why = REFUSED[what]
+    make(tmp_path / "settings")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=f"settings_file: .*{why}") as caught:
+        SettingsFile(str(tmp_path / "settings"), "alice", Source())
+    assert caught.value.field == "settings_file" and caught.value.hint
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("make", [content(b"", 0o666), Path.mkdir, lambda path: path.symlink_to("elsewhere")])
+def test_file_beside_it_that_others_have_a_hand_in_is_refused(
+    tmp_path: Path, beside: str, make: Callable[[Path], object]
+) -> None:
+    SettingsFile(str(tmp_path / "settings"), "alice", Source()).close(Deadline(WAIT))
+    make(tmp_path / f"settings{beside}")
+    with pytest.raises(ConfigError, match=f"settings_file: .*settings{beside}"):
+        SettingsFile(str(tmp_path / "settings"), "alice", Source())
+
+
+def test_place_where_others_could_put_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "open" / "mine" / "settings"
+    path.parent.mkdir(0o700, parents=True)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ConfigError, match=f"others could replace {path}: anybody may write {tmp_path}/open"):
+        SettingsFile(str(path), "alice", Source())
+    assert not path.exists()
+    for mode in (0o1777, 0o775):  # a group may: many users have one of their own, and umask 002
+        (tmp_path / "open").chmod(mode)
+        SettingsFile(str(path), "alice", Source()).close(Deadline(WAIT))
+
+
+@pytest.mark.parametrize("name", ["missing/settings", "x" * 300, "file/settings", "a\ud800"])
+def test_path_that_leads_nowhere_says_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch(0o600)
+    with pytest.raises(ConfigError, match="settings_file: .*(No such file|too long|Not a directory|surrogates)"):
+        SettingsFile(str(tmp_path / name), "alice", Source())
+
+
+def test_every_file_is_this_user_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (":memory:", "file:settings?mode=memory"):  # a name, and no more
+        file = SettingsFile(name, "alice", Source())
+        assert file._write(["a"])
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if name in path.name}
+        file.close(Deadline(WAIT))
+        assert modes == {name: 0o600, f"{name}-wal": 0o600}
+        assert stored(tmp_path / name) == [b"a"]
+
+
+@pytest.mark.parametrize("row", ["1, 2.0", "x'00', 'soon'", "x'00', 9e999", "'text', 1.0", "1000000000000, 1.0"])
+def test_row_that_is_no_setting_is_said(tmp_path: Path, row: str) -> None:
+    database(OWN, "PRAGMA user_version=1", f"INSERT INTO settings VALUES ('a', {row})")(tmp_path / "settings")
+    file = SettingsFile(str(tmp_path / "settings"), "alice", Source())
+    with pytest.raises(ConfigError, match="holds what is no setting .move it away"):
+        file.load()
+    file.close(Deadline(WAIT))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from mycorrizal import BaseDelegate, BaseEventDelegate, Config, Memberlist, Node
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+NOBODY = 65534
 
 FAST: dict[str, Any] = {
     "probe_interval": 0.2,
@@ -154,3 +157,14 @@ def spawn() -> Iterator[Callable[..., Child]]:
             return child
 
         yield make
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of another user's in one that all may write, with the sticky bit, as /tmp is."""
+    with tempfile.TemporaryDirectory(prefix="mycorrizal-test-", dir="/tmp") as name:
+        path = Path(name, "theirs")
+        path.mkdir()
+        os.chmod(name, 0o1777)
+        os.chown(path, NOBODY, NOBODY)
+        yield path

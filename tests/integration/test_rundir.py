@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -22,9 +21,7 @@ from mycorrizal._runtime.agentrecord import AgentRecord
 from mycorrizal._runtime.rundir import RuntimeDir
 from tests.needs import lacks
 
-from .conftest import ROOT, until
-
-NOBODY = 65534
+from .conftest import NOBODY, ROOT, until
 
 PRELUDE = """
 import os, sys, time
@@ -281,17 +278,6 @@ def test_another_user_gets_nothing() -> None:
 
 
 # -- below what others have -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def theirs() -> Iterator[Path]:
-    """A directory of another user's in one that all may write, with the sticky bit, as /tmp is."""
-    with tempfile.TemporaryDirectory(prefix="mycorrizal-test-", dir="/tmp") as name:
-        path = Path(name, "theirs")
-        path.mkdir()
-        os.chmod(name, 0o1777)
-        os.chown(path, NOBODY, NOBODY)
-        yield path
 
 
 @pytest.mark.usefixtures("need_root")
