@@ -365,7 +365,7 @@ class DataPlane(Handle):
 
         Raises:
             OperationTimeout: not stored in time. PeerBusy: nobody there calls ``receive_file``.
-            RemoteError: it could not be stored. OSError: `file` cannot be read.
+            RemoteError: it could not be stored. OSError: `file` cannot be read. ConfigError: it is no file.
             PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         return send_file(self._blocking("send_file", node), node, file, name, timeout, progress)
@@ -379,7 +379,7 @@ class DataPlane(Handle):
 
         Raises:
             OperationTimeout: none came, or it came to a halt. PeerUnreachable: its sender gave up; nothing is left.
-            OSError: it cannot be stored; the sender hears of it.
+            OSError: it cannot be stored; the sender hears of it. ConfigError: `directory` is no path.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         return receive_file(self._blocking("receive_file"), directory, timeout, progress)

@@ -55,6 +55,12 @@ def pair() -> Iterator[tuple[DataPlane, DataPlane]]:
         ({"key": Keyring()}, "key"),
         ({"key": KEY, "certificates": ("a", "b", "c")}, "certificates"),
         ({"certificates": ("/nowhere.pem", "/nowhere.key", "/nowhere.ca")}, "certfile"),
+        ({"certificates": ("/nowhere.pem", "/nowhere.key")}, "certificates"),
+        ({"certificates": "abc"}, "certificates"),
+        ({"certificates": 5}, "certificates"),
+        ({"certificates": (97, 98, 99)}, "certificates"),  # to open() these would be descriptors
+        ({"certificates": (b"a", b"b", b"c")}, "certificates"),
+        ({"certificates": ("a\0", "b", "c")}, "certificates"),
         ({"key": KEY, "port": 70_000}, "port"),
         ({"key": KEY, "port": "7947"}, "port"),
     ],

@@ -30,7 +30,7 @@ from . import lifecycle
 from .agentrecord import RECORD_MAX_BYTES, AgentRecord
 from .counters import Counters, QuietLog
 from .deadline import Deadline
-from .ownership import exposed
+from .filepaths import exposed
 
 __all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "default_path"]
 

@@ -23,6 +23,7 @@ from ..agentconfig import AgentSettings, parse_key
 from ..config import Config
 from ..dataconfig import DataConfig
 from ..exceptions import ConfigError
+from .filepaths import path_text
 
 __all__ = ["ENVIRONMENT", "FILE_NAME", "load"]
 
@@ -98,7 +99,7 @@ def _final(name: str, found: _Given) -> Any:
         elif name == "join":
             value = _seeds(value)
         elif name == "settings_file":
-            value = _path(name, value)
+            value = path_text(name, value)
         elif name == "tags" and isinstance(value, Mapping):
             value = MappingProxyType(dict(value))
         build: Callable[..., AgentSettings] = AgentSettings
@@ -139,19 +140,12 @@ def _put(layer: _Layer, name: str, value: Any, where: str) -> None:
     """Add a setting; ``key`` and ``key_file`` are one."""
     if name == "key_file":
         try:
-            name, value = "key", _KeyFile(os.path.expanduser(_path(name, value)))
+            name, value = "key", _KeyFile(os.path.expanduser(path_text(name, value)))
         except ConfigError as exc:
             raise _located(exc, where) from None
     if name in layer:
         raise ConfigError("key", f"given twice: {layer[name].where} and {where}", hint="leave one of them out")
     layer[name] = _Given(value, where)
-
-
-def _path(setting: str, value: Any, or_else: str = "") -> str:
-    """Return a path as text."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise ConfigError(setting, f"must be a path{or_else}, not {type(value).__name__}")
-    return os.fsdecode(value)
 
 
 # -- the environment ------------------------------------------------------------------------------
@@ -254,7 +248,7 @@ def _find_file(chosen: Any, environ: Mapping[str, str]) -> tuple[str, bytes, str
     """Return the settings file's path and content, and why it is not private if it is not; None without a file."""
     if chosen is False:
         return None
-    named = environ.get(_PREFIX + "CONFIG", "") if chosen is None else _path("config_file", chosen, " or False")
+    named = environ.get(_PREFIX + "CONFIG", "") if chosen is None else path_text("config_file", chosen, " or False")
     if not named:
         return _find_here()
     if named == os.devnull:
@@ -372,7 +366,7 @@ def _read(path: str, most: int, setting: str) -> tuple[bytes, str | None]:
     try:
         descriptor = os.open(path, _READING)
     except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc  # ValueError: a NUL in the path
+        reason = exc.strerror if isinstance(exc, OSError) else exc  # ValueError: text that no file system has
         raise ConfigError(setting, f"cannot read {path}: {reason}") from exc
     return _content(descriptor, path, most, setting)
 

@@ -23,7 +23,7 @@ from .._wire.text import logger
 from ..exceptions import ConfigError
 from . import clock
 from .deadline import Deadline
-from .ownership import exposed
+from .filepaths import exposed
 from .service import Service
 
 __all__ = ["SettingsFile"]

@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..._wire.frames import Close
 from ..._wire.values import decode_packed, encode_value
-from ...exceptions import MycorrizalError, OperationTimeout, PeerUnreachable, RemoteError, RemoteProtocolError
+from ...exceptions import (
+    ConfigError,
+    MycorrizalError,
+    OperationTimeout,
+    PeerUnreachable,
+    RemoteError,
+    RemoteProtocolError,
+)
 from ...types import ReceivedFile
 from .. import clock
 from ..deadline import Deadline
+from ..filepaths import path_text
 from ..futures import Waiter
 from .streams import RESERVED, Stream, open_stream
 from .tickets import Progress
@@ -139,9 +147,12 @@ def send_file(
     core: Core, node: str, source: Source, name: str | None, timeout: float | None, progress: Progress | None
 ) -> int:
     """Send one file; see ``DataPlane.send_file``."""
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return _send(core, node, file, name or os.path.basename(os.fspath(source)), timeout, progress)
+    if name is not None and not isinstance(name, str):
+        raise ConfigError("name", f"must be text, not {type(name).__name__}")
+    if isinstance(source, (str, os.PathLike)) or not hasattr(source, "read"):
+        path = path_text("file", source, " or a file opened for reading bytes")
+        with open(path, "rb") as file:
+            return _send(core, node, file, name or os.path.basename(path), timeout, progress)
     if name is None:
         called = getattr(source, "name", None)
         name = os.path.basename(called) if isinstance(called, str) else "file"
@@ -239,7 +250,7 @@ def receive_file(
     core: Core, directory: Folder, timeout: float | None, progress: Progress | None
 ) -> ReceivedFile:
     """Receive one file; see ``DataPlane.receive_file``."""
-    folder = os.fspath(directory)
+    folder = path_text("directory", directory)
     if not os.path.isdir(folder):
         raise NotADirectoryError(f"{folder} is no directory")
     deadline = core.deadline(timeout)

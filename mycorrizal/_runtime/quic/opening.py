@@ -10,6 +10,7 @@ from ...config import check_name
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
 from ...types import Address, is_loopback, parse_host
+from ..filepaths import path_text
 from . import aio, path
 from .core import Core
 from .trust import KeyTrust, OpenTrust, Trust
@@ -99,9 +100,11 @@ def _trust(
     if certificates is not None:
         if key is not None:
             raise ConfigError("certificates", "given beside key=", hint="use one of the two")
+        if not (isinstance(certificates, (tuple, list)) and len(certificates) == 3):
+            raise ConfigError("certificates", "must be three paths", hint="(certificate, private key, CA), PEM files")
         from .pki import PkiTrust
 
-        return PkiTrust(name, *certificates)
+        return PkiTrust(name, *(path_text("certificates", path) for path in certificates))
     if key is None:
         return OpenTrust(name, cluster)
     if not isinstance(key, (bytes, bytearray, Keyring)):

@@ -17,7 +17,14 @@ from mycorrizal._runtime.quic.files import safe_name
 from mycorrizal._runtime.quic.streams import open_stream
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.dataplane import DataPlane
-from mycorrizal.exceptions import NotRunningError, OperationTimeout, PeerBusy, PeerUnreachable, RemoteError
+from mycorrizal.exceptions import (
+    ConfigError,
+    NotRunningError,
+    OperationTimeout,
+    PeerBusy,
+    PeerUnreachable,
+    RemoteError,
+)
 from mycorrizal.types import ReceivedFile
 
 from .couple import KEY, MIB, SECONDS, Pair, Task, left_open, until
@@ -244,6 +251,25 @@ def test_a_file_waits_for_a_limited_time(folder: Path) -> None:
             alice.send_file("bob", io.BytesIO(bytes(8 * MIB)))
         assert bob.metrics()["files.waiting"] == 0
         assert bob.metrics()["files.expired"] == 1
+
+
+@pytest.mark.parametrize("path", [5, None, b"x", "a\0b", True, ["x"]])
+def test_what_is_no_path_is_said_before_anything_is_sent_or_taken(pair: Pair, path: Any) -> None:
+    with pytest.raises(ConfigError, match="file: must be a path or a file opened for reading bytes|holds a NUL"):
+        pair.alice.send_file("bob", path)
+    with pytest.raises(ConfigError, match="directory: must be a path, not|holds a NUL"):
+        pair.bob.receive_file(path, 0)
+    with pytest.raises(ConfigError, match="name: must be text, not int"):
+        pair.alice.send_file("bob", io.BytesIO(b"x"), name=5)  # type: ignore[arg-type]
+    assert pair.bob.metrics()["files.waiting"] == 0
+
+
+def test_path_of_bytes_that_the_system_gave_is_taken(pair: Pair, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x")
+    [entry] = [entry for entry in os.scandir(os.fsencode(tmp_path)) if entry.name == b"source"]
+    task = sending(pair, entry)
+    assert pair.bob.receive_file(folder, SECONDS).name == "source"
+    assert task.result() == 1
 
 
 def test_bad_calls(pair: Pair, tmp_path: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mycorrizal._runtime.ownership import exposed
+from mycorrizal._runtime.filepaths import exposed
 
 
 @pytest.fixture

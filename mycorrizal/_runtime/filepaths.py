@@ -1,4 +1,4 @@
-"""Whose a path is: whether another user of this host could put something else in its place.
+"""Paths that users give: as text, and whether another user of this host could put something else in their place.
 
 Whoever owns a directory, or may write it, decides what its names lead to; so
 does whoever owns a symbolic link. The sticky bit, as ``/tmp`` has it, leaves
@@ -11,9 +11,28 @@ import errno
 import os
 import stat
 
-__all__ = ["exposed"]
+from ..exceptions import ConfigError
+
+__all__ = ["exposed", "path_text"]
 
 _LINKS_MAX = 40  # as many as Linux follows
+
+
+def path_text(setting: str, value: object, or_else: str = "") -> str:
+    """Return a path as text.
+
+    Args:
+        or_else: what else `setting` may be, for the error.
+
+    Raises:
+        ConfigError: it is none, or has a NUL in it.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(setting, f"must be a path{or_else}, not {type(value).__name__}")
+    text = os.fsdecode(value)
+    if "\0" in text:
+        raise ConfigError(setting, f"{text!a:.80} is no path: it holds a NUL")
+    return text
 
 
 def exposed(path: str, *, group: bool) -> str | None:
