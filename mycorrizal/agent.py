@@ -85,7 +85,8 @@ class Agent(Handle, Talking):
         join: seeds, ``host``, ``host:port``, ``dns://name`` and what else docs/agent-settings.md lists. At least
             one must answer within `join_timeout`. Without seeds this user's agents on this host are found, if any.
         key: 16, 24 or 32 random bytes, or their base64, that all agents have: gossip is encrypted with it and
-            connections prove it. Without it this user's agents on this host share one, and keep to loopback.
+            connections prove it. Without it this user's agents on this host share one, and keep to loopback; with
+            ``wire="msgpack"`` they share none, and every user of the host gets in.
         bind, port: where to listen; port None takes 7946 if that is free, and any other one if not.
         quic_port: of the data plane (UDP); 0 picks a free one.
         advertise: ``host`` or ``host:port`` that others should dial.

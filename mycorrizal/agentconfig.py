@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .config import Config, check_name, check_text
+from .config import KEY_SIZES, Config, check_key, check_name, check_text
 from .dataconfig import DataConfig
 from .exceptions import ConfigError
 
 __all__ = ["AgentSettings", "check_cluster", "parse_key"]
 
-_KEY_SIZES = (16, 24, 32)
 _KEYGEN = "make one with: mycorrizal keygen"
 
 
@@ -33,7 +32,8 @@ class AgentSettings:
         name: of the node; None lets the agent make one up.
         cluster: which agents belong together.
         join: seeds, as ``mycorrizal.discovery.Discovery`` takes them.
-        key: 16, 24 or 32 bytes, None without; never shown.
+        key: 16, 24 or 32 random bytes, None without; never shown. Passphrases and the like only with
+            ``wire="msgpack"``: a Go cluster may have such a key.
         bind, port: IP literal and port to listen on; None means the agent's choice.
         quic_port: UDP port of the data plane; 0 picks a free one.
         advertise: IP literal, with or without a port, that others should dial.
@@ -80,8 +80,8 @@ class AgentSettings:
         check_cluster(self.cluster)
         if not isinstance(self.join, tuple) or not all(isinstance(seed, str) for seed in self.join):
             raise ConfigError("join", "must be a tuple of texts", hint="e.g. ('10.0.0.5', 'dns://seeds.example.org')")
-        if self.key is not None and (not isinstance(self.key, bytes) or len(self.key) not in _KEY_SIZES):
-            raise ConfigError("key", "must be 16, 24 or 32 bytes", hint=_KEYGEN)
+        if self.key is not None:
+            check_key("key", self.key, allow_weak=self.wire == "msgpack")
         _check_literal("bind", self.bind)
         _check_port("port", self.port)
         _check_port("quic_port", self.quic_port)
@@ -128,7 +128,7 @@ def parse_key(key: str | bytes | bytearray) -> bytes:
         ConfigError: it is no key. The error does not show it.
     """
     if isinstance(key, (bytes, bytearray)):
-        if len(key) in _KEY_SIZES:
+        if len(key) in KEY_SIZES:
             return bytes(key)
         text = bytes(key)
     elif isinstance(key, str):
@@ -139,7 +139,7 @@ def parse_key(key: str | bytes | bytearray) -> bytes:
         found = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
         found = b""
-    if len(found) not in _KEY_SIZES:
+    if len(found) not in KEY_SIZES:
         raise ConfigError("key", "is not 16, 24 or 32 bytes, nor base64 of as many", hint=_KEYGEN)
     return found
 

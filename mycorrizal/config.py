@@ -10,6 +10,8 @@ what this library does beyond it (docs/wire.md lists each).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import math
 import socket
@@ -21,7 +23,10 @@ from typing import Any, Literal
 from .exceptions import ConfigError
 from .types import parse_host
 
-__all__ = ["Config", "META_MAX_SIZE", "RESERVED", "allowed", "check_name", "check_own_text", "check_text"]
+__all__ = [
+    "Config", "KEY_SIZES", "META_MAX_SIZE", "RESERVED", "allowed", "check_key", "check_name", "check_own_text",
+    "check_text", "weakness",
+]  # fmt: skip
 
 META_MAX_SIZE = 512
 """Limit of a node's metadata in bytes (memberlist ``MetaMaxSize``)."""
@@ -29,6 +34,10 @@ META_MAX_SIZE = 512
 RESERVED = "mycorrizal."
 """What topics, handlers and services' ids begin with that are the library's own."""
 
+KEY_SIZES = (16, 24, 32)
+"""Bytes of a key: AES-128, AES-192, AES-256."""
+
+_KEY_BYTES_DIFFERENT = 5  # of 16 random bytes fewer differ once in 10^20
 _NAME_MAX_BYTES = 255
 _NAME_HINT = "use letters, digits, '-' or '.'"
 _UNPRINTABLE = ("Cc", "Cf", "Zl", "Zp")  # Unicode's controls, marks of direction and the like, separators of lines
@@ -63,7 +72,7 @@ class Config:
     skip_inbound_label_check: bool = False
     """For a front end that has already removed labels."""
     secret_key: bytes | None = field(default=None, repr=False)
-    """16, 24 or 32 bytes: the key that encrypts; none means no encryption."""
+    """16, 24 or 32 random bytes: the key that encrypts; none means no encryption."""
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     """Further keys that decrypt; needs ``secret_key``."""
     gossip_verify_incoming: bool = True
@@ -178,10 +187,7 @@ class Config:
         for name, key in [("secret_key", self.secret_key), *(("keys", key) for key in self.keys)]:
             if key is None or (name == "secret_key" and key == b""):
                 continue
-            if not isinstance(key, (bytes, bytearray)):
-                raise ConfigError(name, f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
-            if len(key) not in (16, 24, 32):
-                raise ConfigError(name, f"is {len(key)} bytes long", hint="use 16, 24 or 32 random bytes")
+            check_key(name, key, allow_weak=self.wire == "msgpack")
         if self.keys and not self.secret_key:
             raise ConfigError("keys", "given without secret_key", hint="secret_key is the one that encrypts")
 
@@ -299,6 +305,42 @@ def _known(cls: type[Config], names: dict[str, Any]) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(name, "no such setting", hint="see the fields of mycorrizal.Config")
+
+
+def check_key(field_name: str, key: bytes, *, allow_weak: bool = False) -> bytes:
+    """Return `key` as bytes that nobody else changes.
+
+    Args:
+        allow_weak: whether one that cannot have been drawn at random is taken: a Go cluster may have such a key.
+
+    Raises:
+        ConfigError: not 16, 24 or 32 bytes, or a weak key. The error does not show it.
+    """
+    if not isinstance(key, (bytes, bytearray)):
+        raise ConfigError(field_name, f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
+    if len(key) not in KEY_SIZES:
+        raise ConfigError(field_name, f"is {len(key)} bytes long", hint="use 16, 24 or 32 random bytes")
+    why = None if allow_weak else weakness(key)
+    if why is not None:
+        raise ConfigError(field_name, why, hint="make one with `mycorrizal keygen`, or secrets.token_bytes(32)")
+    return bytes(key)
+
+
+def weakness(key: bytes) -> str | None:
+    """Return why `key` can be guessed, None for one that may have been drawn at random.
+
+    Of random keys of 16 bytes, one in 5 million is text by chance.
+    """
+    if len(set(key)) < _KEY_BYTES_DIFFERENT:
+        return f"has fewer than {_KEY_BYTES_DIFFERENT} different bytes, and can be guessed"
+    if not all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in key):
+        return None
+    try:
+        if len(base64.b64decode(key, validate=True)) in KEY_SIZES:
+            return "is base64 text, not the bytes that it stands for: decode it first, with base64.b64decode(key)"
+    except binascii.Error:
+        pass
+    return "is text, as a passphrase is, and can be guessed"
 
 
 def check_name(name: str) -> None:

@@ -132,7 +132,7 @@ def config_of(given: dict[str, Any]) -> Config:
 
 def keyring_of(config: Config) -> Keyring:
     """Return the keys of `config`."""
-    return Keyring(config.keys, config.secret_key)
+    return Keyring.of(config)
 
 
 # -- generators -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from mycorrizal import Config, ConfigError
 from mycorrizal.agentconfig import AgentSettings, check_cluster, parse_key
+from tests.keys import WEAK
 
 SECRET = bytes(range(32))
 
@@ -79,6 +80,14 @@ def test_what_is_no_key_is_not_shown(wrong: Any) -> None:
     assert caught.value.field == "key"
     if isinstance(wrong, (str, bytes)) and len(wrong) > 1:
         assert str(wrong)[2:18] not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_a_key_that_can_be_guessed_is_for_a_go_cluster(key: bytes, why: str) -> None:
+    for given in (key, base64.b64encode(key).decode()):  # of base64 it is the bytes that count
+        with pytest.raises(ConfigError, match=f"key: {why}"):
+            AgentSettings(key=parse_key(given))
+        assert AgentSettings(key=parse_key(given), wire="msgpack").key == key
 
 
 def test_clusters() -> None:

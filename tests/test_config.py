@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from mycorrizal import Config, ConfigError
+from mycorrizal.config import weakness
+from tests.keys import WEAK, key_of
 
 WRONG: list[tuple[str, Any, str]] = [
     ("name", "", "empty"),
@@ -44,7 +46,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("label", "\ud800", "UTF-8"),
     ("secret_key", "x" * 16, "base64"),
     ("secret_key", b"short", "16, 24 or 32"),
-    ("keys", (bytes(16),), "secret_key"),
+    ("keys", (key_of("a", 16),), "secret_key"),
     ("keys", None, "tuple"),
     ("keys", bytes(16), "tuple"),
     ("cidrs_allowed", "10.0.0.0/8", "tuple"),
@@ -87,9 +89,31 @@ def test_names_may_be_any_readable_text(name: str) -> None:
 
 
 def test_a_key_is_never_shown() -> None:
-    config = Config.lan(name="x", secret_key=b"0123456789abcdef", keys=(b"fedcba9876543210",))
+    secret, other = b"\x80\x810123456789abcd", b"\x80\x81fedcba98765432"
+    config = Config.lan(name="x", secret_key=secret, keys=(other,))
     assert "0123" not in repr(config)
     assert "fedc" not in repr(config)
     with pytest.raises(ConfigError) as caught:
         Config.lan(name="x", secret_key="supersecret")
     assert "supersecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_keys_that_can_be_guessed_are_for_go_clusters_only(key: bytes, why: str) -> None:
+    assert weakness(key) is not None
+    for given in ({"secret_key": key}, {"secret_key": key_of("a"), "keys": (key,)}):
+        with pytest.raises(ConfigError, match=f"{list(given)[-1]}: {why}.*mycorrizal keygen") as caught:
+            Config(name="x", **given)
+        assert repr(key)[2:-1] not in str(caught.value) and key.hex() not in str(caught.value)
+        go = Config(name="x", wire="msgpack", **given)
+        with pytest.raises(ConfigError, match=why):
+            go.replace(wire="cbor")
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_keys_that_may_be_random_are_taken(size: int) -> None:
+    text = b"a passphrase of 31 characters!!"
+    keys = [bytes(range(size)), key_of("a", size), bytes([1, 2, 3, 4, 5]) * 7, text[: size - 1] + b"\x80"]
+    for key in keys:
+        assert weakness(key[:size]) is None
+        assert Config(name="x", secret_key=key[:size]).secret_key == key[:size]

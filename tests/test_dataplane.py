@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 from collections.abc import Iterator
@@ -28,8 +29,10 @@ from mycorrizal import (
     ValueEncodeError,
     ValueTooLarge,
 )
+from mycorrizal.config import Config
+from tests.keys import WEAK, key_of
 
-KEY = b"k" * 32
+KEY = key_of("k")
 PATIENCE = 10.0
 
 
@@ -69,6 +72,27 @@ def test_settings_that_are_refused_say_which(settings: dict[str, Any], field: st
     with pytest.raises(ConfigError) as caught:
         DataPlane("alice", **settings)
     assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_key_that_can_be_guessed_is_refused_unless_a_go_cluster_has_it(key: bytes, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"key: {why}.*mycorrizal keygen"):
+        DataPlane("alice", key=key)
+    ring = Keyring(primary=KEY)
+    with DataPlane("alice", key=ring), pytest.raises(ConfigError, match=why):
+        ring.add(key)
+    with DataPlane("alice", key=Keyring.of(Config(name="x", wire="msgpack", secret_key=key))):
+        pass
+
+
+def test_plane_without_a_key_says_who_can_get_in(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "mycorrizal.data"):
+        for options in ({"bind": "0.0.0.0", "insecure": True}, {"insecure": True}, {}, {"key": KEY}):
+            DataPlane("alice", **options).close()
+    found = [(record.levelname, record.getMessage()) for record in caplog.records if "without a key" in record.msg]
+    assert [level for level, _ in found] == ["WARNING", "INFO", "INFO"]
+    assert "on 0.0.0.0 without a key: whoever reaches it can" in found[0][1]
+    assert "on 127.0.0.1 without a key: every user of this host can" in found[1][1]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 300, " a"])

@@ -25,6 +25,7 @@ from mycorrizal import (
     OperationTimeout,
     PeerUnreachable,
 )
+from tests.keys import key_of
 
 
 def config(**settings: Any) -> Config:
@@ -120,7 +121,7 @@ def test_data_is_checked_before_anything_is_sent(alice: Memberlist) -> None:
 
 
 def test_largest_datagram_is_accepted() -> None:
-    key = {"secret_key": bytes(32)}
+    key = {"secret_key": key_of("k")}
     for settings in ({}, {"label": "x" * 255, **key}, {"protocol_version": 1, **key}):
         with Memberlist(config(**settings)) as alice:
             room = alice._running.datagram_room(alice._running.user(bytes(60_000), "alice"))
@@ -223,12 +224,12 @@ def test_logging_is_silent_by_default() -> None:
 
 def test_keys_never_show(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    key = b"0123456789abcdef"
+    key = b"\x80\x810123456789abcd"
     with Memberlist(config(secret_key=key)) as alice:
         alice.join([f"127.0.0.1:{alice.config.bind_port}"])
         alice.send_reliable("alice", b"payload that is private")
         shown = caplog.text + repr(alice) + repr(alice.config) + repr(alice.keyring)
-    assert "0123456789abcdef" not in shown
+    assert "0123456789abcd" not in shown
     assert key.hex() not in shown
     assert "payload that is private" not in shown
 

@@ -267,7 +267,7 @@ def _config(wire: Any, *, secure: bool = False, **more: Any) -> Config:
 
 
 def _keyring(config: Config) -> Keyring:
-    return Keyring(config.keys, config.secret_key)
+    return Keyring.of(config)
 
 
 def _bodies(wire: str) -> MakeTarget:

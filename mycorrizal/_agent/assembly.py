@@ -128,7 +128,7 @@ class Assembly:
         self.claim = self._claim()
         self.name = self.claim.name
         bind, key = self._trust()
-        ring = Keyring(primary=key) if key is not None else None
+        ring = Keyring(primary=key, allow_weak=settings.wire == "msgpack") if key is not None else None
         self.plane = DataPlane(
             self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
             insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
@@ -179,20 +179,31 @@ class Assembly:
         raise AssertionError("unreachable")
 
     def _trust(self) -> tuple[str, bytes | None]:
-        """Return where to listen, and the key: without one this host's agents share one, and keep to it."""
+        """Return where to listen, and the key: without one this host's agents share one, and keep to it.
+
+        Go nodes could not share it: beside them loopback is open to every user of the host, and so it is by request.
+        """
         settings = self.settings
         key = settings.key
         bind = settings.bind or (settings.config.bind_addr if settings.config is not None else None)
         if bind is None:
             bind = "127.0.0.1" if key is None and not settings.insecure else "0.0.0.0"
-        if key is not None or settings.insecure:
+        if key is not None:
             return bind, key
-        if not is_loopback(bind):
+        local = is_loopback(bind)
+        if not local and not settings.insecure:
             raise ConfigError(
                 "key", f"none is given, and {bind} is not loopback",
                 hint="make one with `mycorrizal keygen` and give it to every agent; or insecure=True",
             )  # fmt: skip
-        return bind, None if settings.wire == "msgpack" else self.rundir.shared_key(settings.cluster)
+        if not settings.insecure and settings.wire != "msgpack":
+            return bind, self.rundir.shared_key(settings.cluster)
+        if local:
+            log.warning(
+                "! %s: listening on %s without a key: every user of this host can join, read and forge; give key=, with"
+                " wire='msgpack' the key of the Go cluster; docs/mixed-clusters.md has other ways", self.name, bind,
+            )  # fmt: skip
+        return bind, None
 
     def _config(self, bind: str, key: bytes | None) -> Config:
         settings = self.settings

@@ -47,6 +47,8 @@ def health(parts: Assembly) -> Health:
     if gossip["tcp.refusing"]:
         turned = sum(gossip[f"tcp.{name}"] for name in ("accept_errors", "crowded", "displaced", "flooded"))
         problems.append(f"conversations at the gossip port were turned away ({turned}): does a stranger crowd it?")
+    if parts.rings is None and not parts.settings.insecure:
+        problems.append("no key: every user of this host can join, read and forge; insecure=True if that is meant")
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
     if (problem := key_problem(gossip["key.sealed"], len(members))) is not None:

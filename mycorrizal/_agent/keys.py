@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._runtime.identity import gossip_key
 from .._wire.security import Keyring
+from ..config import weakness
 from ..exceptions import ConfigError
 
 if TYPE_CHECKING:
     from ..dataplane import Results
 
 __all__ = ["Keys", "Rings", "derivation"]
+
+log = logging.getLogger("mycorrizal.agent")
 
 
 class Rings:
@@ -40,13 +44,15 @@ class Rings:
         """Carry out ``add``, ``use`` or ``remove``.
 
         Raises:
-            ConfigError: a key of a wrong length, one that is not installed, or the one in use; or it is in use now, and
-                cannot be kept for the agents that start later on this host.
+            ConfigError: a key of a wrong length or a weak one, one that is not installed, or the one in use; or it is
+                in use now, and cannot be kept for the agents that start later on this host.
         """
         if operation not in ("add", "use", "remove"):
             raise ConfigError("operation", f"{operation!r} is none", hint="add, use or remove")
         getattr(self._data, operation)(key)
         getattr(self._gossip, operation)(self._derive(key))
+        if operation == "add" and (why := weakness(key)) is not None:  # the rings of a Go cluster take it
+            log.warning("! a key was added that %s; give the cluster another one", why)
         if operation == "use" and self._keep is not None:
             self._keep(key)
 
@@ -73,7 +79,8 @@ class Keys:
         """Let every agent accept `key` too. Returns ``Results``: True by node name, and the errors of the others.
 
         Raises:
-            ConfigError: a key of a wrong length, or a cluster without keys.
+            ConfigError: a key of a wrong length, one that can be guessed (with ``wire="msgpack"`` it is taken, with a
+                warning), or a cluster without keys.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         return self._change("add", key, timeout)

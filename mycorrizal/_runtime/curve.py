@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils import z85
 
+from ..config import weakness
 from ..exceptions import ConfigError
 
 __all__ = ["ControlKeys", "zap_answer"]
@@ -39,10 +40,14 @@ class ControlKeys:
         """Return the keys that belong to `secret`; the same on both sides.
 
         Raises:
-            ConfigError: the secret is short, or this ZeroMQ has no CURVE.
+            ConfigError: the secret is short or can be guessed, or this ZeroMQ has no CURVE.
         """
+        if not isinstance(secret, (bytes, bytearray)):
+            raise ConfigError("control", f"the secret must be bytes, not {type(secret).__name__}")
         if len(secret) < SECRET_MIN:
             raise ConfigError("control", f"a secret of {len(secret)} bytes; {SECRET_MIN} are the least")
+        if (why := weakness(secret)) is not None:
+            raise ConfigError("control", f"the secret {why}", hint="use secrets.token_bytes(32)")
         if not zmq.has("curve"):
             raise ConfigError("control", "this ZeroMQ was built without CURVE", hint="use ipc:// endpoints")
         server, client = (_secret(secret, side) for side in (b"server", b"client"))

@@ -20,11 +20,11 @@ from .._wire.packet import PacketCodec
 from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
 from .._wire.text import logger
-from ..config import Config
+from ..config import Config, weakness
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ..events import EventsLost, MemberEvent
 from ..exceptions import NotRunningError, OperationTimeout, ReentrantCallError
-from ..types import Address, host_of
+from ..types import Address, host_of, is_loopback
 from . import addresses, clock, lifecycle, sockets
 from .companion import Companion
 from .conversation import Conversations
@@ -96,7 +96,7 @@ class Membership:
         self.counters = Counters()
         self._boot = os.urandom(BOOT_BYTES)
         self._numbers = itertools.count(1)  # a step of it is atomic
-        self.keyring = Keyring(config.keys, config.secret_key or None)
+        self.keyring = Keyring.of(config)
         self._nonces = Nonces(self.keyring)
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None:
@@ -111,6 +111,7 @@ class Membership:
             raise
         self._start()
         self._warn_if_open()
+        self._warn_of_weak_keys()
 
     def _assemble(self, bound: sockets.BoundSockets, delegates: Delegates) -> None:
         config, node = self.config, self.config.name
@@ -171,16 +172,26 @@ class Membership:
             raise
 
     def _warn_if_open(self) -> None:
-        host = self.config.bind_addr
-        if not self.keyring and not host.startswith("127.") and host != "::1":
-            log.warning(
-                "! %s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
-                "set secret_key, or bind_addr='127.0.0.1'",
-                self.config.name,
-                host,
-                self.config.bind_port,
-                host_of(self.advertised[0]),
-            )
+        if self.keyring:
+            return
+        config, host = self.config, self.config.bind_addr
+        if is_loopback(host):
+            text = "= %s: listening on %s without a key: every user of this host can join, read and forge"
+            log.info(text, config.name, host)
+            return
+        log.warning(
+            "! %s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
+            "set secret_key, or bind_addr='127.0.0.1'",
+            config.name,
+            host,
+            config.bind_port,
+            host_of(self.advertised[0]),
+        )
+
+    def _warn_of_weak_keys(self) -> None:
+        for why in map(weakness, self.keyring.keys()):
+            if why is not None:
+                log.warning("! %s: a key %s; give the cluster another one", self.config.name, why)
 
     def _new_stream(self) -> EventStream[MemberEvent]:
         depth, refusal = self.config.event_queue_depth, self.gossip.service.refusal

@@ -25,7 +25,7 @@ from ..dataconfig import DataConfig
 from ..exceptions import ConfigError
 from .filepaths import path_text
 
-__all__ = ["ENVIRONMENT", "FILE_NAME", "load"]
+__all__ = ["ENVIRONMENT", "FILE_NAME", "load", "read_key"]
 
 log = logger("mycorrizal.settings")
 
@@ -87,15 +87,18 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
     sources = MappingProxyType({name: found.where for name, found in merged.items()})
     for name, where in sources.items():
         log.debug("= %s is set by %s", name, where)
-    return AgentSettings(**values, sources=sources)
+    try:
+        return AgentSettings(**values, sources=sources)
+    except ConfigError as exc:  # a key that this wire does not take
+        raise _located(exc, sources[exc.field]) if exc.field in sources else exc from None
 
 
 def _final(name: str, found: _Given) -> Any:
     """Return a value as ``AgentSettings`` wants it, checked, so that an error names its source."""
     try:
         value = found.value
-        if name == "key":
-            value = _read_key(value.path) if isinstance(value, _KeyFile) else parse_key(value)
+        if name == "key":  # whether it is a good one depends on the wire
+            return read_key(value.path) if isinstance(value, _KeyFile) else parse_key(value)
         elif name == "join":
             value = _seeds(value)
         elif name == "settings_file":
@@ -343,7 +346,7 @@ def _similar(name: str, known: Iterable[str]) -> str:
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def _read_key(path: str) -> bytes:
+def read_key(path: str) -> bytes:
     """Return the content of a key file: base64 as it is printed, or the bytes themselves.
 
     Whether an editor has put a newline at the end must not make it another key, so base64 is tried first.

@@ -12,9 +12,10 @@ From: memberlist-protocol §2.6, §9.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from ..config import Config, check_key
 from ..exceptions import ConfigError, DecryptError, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ ENCRYPTION_VERSION_MAX = 1
 _TAG_BYTES = 16
 _BLOCK_BYTES = 16
 _FRAME_BYTES = 1 + NONCE_BYTES + _TAG_BYTES
-_KEY_SIZES = (16, 24, 32)  # AES-128, AES-192, AES-256
 
 
 class Keyring:
@@ -47,23 +47,37 @@ class Keyring:
     so changes made at once on two threads are both kept.
     """
 
-    def __init__(self, keys: Iterable[bytes] = (), primary: bytes | None = None) -> None:
+    def __init__(
+        self, keys: Iterable[bytes] = (), primary: bytes | None = None, *, allow_weak: bool = False
+    ) -> None:
         """Install `primary` first, then `keys`; duplicates count once.
 
+        Args:
+            allow_weak: whether passphrases and the like are taken too, now and later: a Go cluster may have such a key.
+
         Raises:
-            ConfigError: a key of a wrong length, or keys without a primary.
+            ConfigError: a key of a wrong length, a weak one, or keys without a primary.
         """
+        self._allow_weak = allow_weak
         others = tuple(keys)
         if others and not primary:
             raise ConfigError("keys", "given without secret_key", hint="secret_key is the one that encrypts")
         ring = (primary, *others) if primary else ()
-        self._keys = dict.fromkeys(_checked(key) for key in ring)
+        self._keys = dict.fromkeys(map(self._checked, ring))
         self._primary = next(iter(self._keys), None)
         self._watchers: dict[Callable[[], None], None] = {}
 
-    def __reduce__(self) -> tuple[type[Keyring], tuple[tuple[bytes, ...], bytes | None]]:
+    def __reduce__(self) -> tuple[Callable[..., Keyring], tuple[tuple[bytes, ...], bytes | None]]:
         """Let a copy have the keys, and watchers of its own."""
-        return Keyring, (self.keys(), self._primary)
+        return partial(Keyring, allow_weak=self._allow_weak), (self.keys(), self._primary)
+
+    @classmethod
+    def of(cls, config: Config) -> Keyring:
+        """Return the keys of `config`, which are checked; weak ones may stand beside Go peers, now and later."""
+        return cls(config.keys, config.secret_key or None, allow_weak=config.wire == "msgpack")
+
+    def _checked(self, key: bytes) -> bytes:
+        return check_key("secret_key", key, allow_weak=self._allow_weak)
 
     def __bool__(self) -> bool:
         """Whether encryption is on: it is as soon as there is a key."""
@@ -82,8 +96,12 @@ class Keyring:
         return (primary, *(key for key in tuple(self._keys) if key != primary))
 
     def add(self, key: bytes) -> None:
-        """Install `key`; the first key of an empty ring becomes primary. A known key is no error."""
-        key = _checked(key)
+        """Install `key`; the first key of an empty ring becomes primary. A known key is no error.
+
+        Raises:
+            ConfigError: it is of a wrong length, or weak.
+        """
+        key = self._checked(key)
         before = self.keys()
         self._keys.setdefault(key)
         if self._primary is None:
@@ -206,11 +224,3 @@ def _cipher(key: bytes) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(key)
-
-
-def _checked(key: bytes) -> bytes:
-    if not isinstance(key, (bytes, bytearray)):
-        raise ConfigError("secret_key", f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
-    if len(key) not in _KEY_SIZES:
-        raise ConfigError("secret_key", f"is {len(key)} bytes long", hint="use 16, 24 or 32 random bytes")
-    return bytes(key)

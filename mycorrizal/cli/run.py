@@ -13,7 +13,7 @@ from ..control import ControlEvent
 from ..exceptions import NotRunningError, OperationTimeout
 from .ask import tags_of
 from .choose import as_json
-from .output import line
+from .output import line, shown
 from .state import key_from
 from .values import to_json
 from .watch import told
@@ -74,6 +74,7 @@ def agent(
 
 
 def _say_hello(running: Agent, as_json: bool) -> None:
+    """Print who it is, and on standard error what is not well with it from the beginning, as that it has no key."""
     host, port = running.address
     start = {"name": running.name, "cluster": running.cluster, "host": host, "port": port}
     start |= {"quic_port": running.quic_port, "members": len(running.members())}
@@ -81,6 +82,8 @@ def _say_hello(running: Agent, as_json: bool) -> None:
         _json_line("agent.started", start)
     else:
         line(f"{running.name} in cluster {running.cluster}, gossip {host}:{port}, QUIC {running.quic_port}")
+    for problem in running.health().problems:
+        click.echo(f"Warning: {shown(problem)}", err=True)
 
 
 def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from .._runtime.settings_sources import load
+from .._runtime.settings_sources import read_key
 from ..agentconfig import parse_key
+from ..config import weakness
 from ..control import ControlClient
 from ..exceptions import ConfigError
 from .ask import value_of
@@ -123,7 +124,9 @@ def delete_setting(client: ControlClient, key: str, timeout: float) -> None:
 @click.option("--out", type=click.Path(dir_okay=False), help="Write it to a new file that only you can read.")
 def keygen(size: str, out: str | None) -> None:
     """Make a key for a new cluster."""
-    key = base64.b64encode(os.urandom(int(size))).decode()
+    while weakness(drawn := os.urandom(int(size))) is not None:
+        pass  # text by chance: it would be refused
+    key = base64.b64encode(drawn).decode()
     if out is None:
         click.echo(key)
         return
@@ -142,7 +145,7 @@ def key_from(key_file: str | None, prompt: bool) -> bytes | None:
         ConfigError: it is none, or the file is open to others.
     """
     if key_file is not None:
-        return load({"key_file": key_file, "config_file": False}, environ={}).key
+        return read_key(key_file)
     if prompt:
         return parse_key(str(click.prompt("Key", hide_input=True, err=True)))
     return None

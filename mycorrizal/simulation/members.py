@@ -102,7 +102,7 @@ class Member:
         supply: Supply,
     ) -> None:
         addr = (0x0A000000 + host).to_bytes(4, "big")
-        keyring = Keyring(config.keys, config.secret_key) if config.secret_key else Keyring()
+        keyring = Keyring.of(config)
         nonce = partial(Random(f"{seed}/{index}/nonce").randbytes, 12)
         self.index = index
         self.slot = slot

@@ -34,6 +34,7 @@ from mycorrizal._wire.messages import AckResp, Err, Message, MessageType, Ping, 
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.types import Address
+from tests.keys import key_of
 
 VSN = bytes((1, 5, 2, 0, 0, 0))
 STATE = PushPull(tuple(PushNodeState(f"n{index}", b"\x7f\0\0\1", 1, None, 1, 0, VSN) for index in range(500)))
@@ -44,7 +45,7 @@ class Party:
 
     def __init__(self, answer: Message | None = None, tcp_timeout: float = 5.0, **settings: object) -> None:
         config = Config.local(name="alice", tcp_timeout=tcp_timeout, **settings)
-        keyring = Keyring(config.keys, config.secret_key)
+        keyring = Keyring.of(config)
         self.pool = ExchangePool(2, 2, "alice")
         self.counters = Counters()
         self.heard: list[Message] = []
@@ -179,7 +180,7 @@ def test_answer_that_is_none_names_the_peer() -> None:
 
 def test_answers_count_too_and_one_that_is_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "BYTES_MAX", 1 << 20)
-    dialler = Party(secret_key=bytes(16))
+    dialler = Party(secret_key=key_of("a", 16))
 
     def pour(sock: socket.socket, address: Address) -> None:
         with contextlib.suppress(OSError):
@@ -195,7 +196,7 @@ def test_answers_count_too_and_one_that_is_too_much_is_given_up(monkeypatch: pyt
 
 
 def test_wrong_key_is_answered_with_an_error() -> None:
-    dialler, other = Party(secret_key=bytes(16)), Party(secret_key=bytes(range(16)))
+    dialler, other = Party(secret_key=key_of("a", 16)), Party(secret_key=key_of("b", 16))
     with other.listening() as address, pytest.raises(DecryptError):
         hold(dialler, address, STATE)  # the error message comes under the other's key
     assert other.heard == []
@@ -203,7 +204,7 @@ def test_wrong_key_is_answered_with_an_error() -> None:
 
 
 def test_key_on_one_side_only_is_answered_in_clear(caplog: pytest.LogCaptureFixture) -> None:
-    dialler, other = Party(secret_key=bytes(16), gossip_verify_incoming=False), Party()
+    dialler, other = Party(secret_key=key_of("a", 16), gossip_verify_incoming=False), Party()
     with other.listening() as address:
         answer = hold(dialler, address, STATE)
     assert isinstance(answer, Err)

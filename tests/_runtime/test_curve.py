@@ -7,13 +7,14 @@ from zmq.utils import z85
 
 from mycorrizal import ConfigError
 from mycorrizal._runtime.curve import ControlKeys, zap_answer
+from tests.keys import WEAK, key_of
 
-KEYS = ControlKeys.derive(bytes(32))
+KEYS = ControlKeys.derive(key_of("a"))
 
 
 def test_keys_are_the_same_on_both_sides_and_differ_by_secret_and_side() -> None:
-    assert ControlKeys.derive(bytes(32)) == KEYS
-    other = ControlKeys.derive(b"\1" * 32)
+    assert ControlKeys.derive(key_of("a")) == KEYS
+    other = ControlKeys.derive(key_of("b"))
     found = {KEYS.server_secret, KEYS.client_secret, KEYS.server_public, KEYS.client_public, other.server_secret}
     assert len(found) == 5
     assert all(len(key) == 40 for key in found)
@@ -46,3 +47,11 @@ def test_who_has_the_key_is_let_in() -> None:
 )
 def test_others_are_not(frames: list[bytes]) -> None:
     assert zap_answer(frames, KEYS.client_public)[2] == b"400"
+
+
+@pytest.mark.parametrize(("secret", "why"), WEAK.values(), ids=WEAK)
+def test_secret_that_can_be_guessed_is_refused(secret: bytes, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"control: the secret {why}|the least"):
+        ControlKeys.derive(secret)
+    with pytest.raises(ConfigError, match="must be bytes, not str"):
+        ControlKeys.derive("x" * 32)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from mycorrizal._runtime.membership import Delegates, Membership
 from mycorrizal._wire.security import Keyring
 from mycorrizal.delegates import BaseDelegate, BaseEventDelegate
 from mycorrizal.types import Address
+from tests.keys import key_of
 
 
 def make(delegates: Delegates | None = None, **settings: Any) -> Membership:
@@ -99,16 +100,16 @@ def test_thread_that_cannot_start_leaves_nothing_open(failing: str, monkeypatch:
 
 
 def test_keyring_may_be_changed_by_several_threads() -> None:
-    ring = Keyring((), bytes(16))
-    threads = [threading.Thread(target=ring.add, args=(bytes([index]) * 16,)) for index in range(1, 30)]
+    ring = Keyring((), key_of("first", 16))
+    threads = [threading.Thread(target=ring.add, args=(key_of(str(index), 16),)) for index in range(1, 30)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(ring.keys()) == 30
-    ring.use(bytes([7]) * 16)
-    ring.remove(bytes(16))
-    assert ring.primary == bytes([7]) * 16
+    ring.use(key_of("7", 16))
+    ring.remove(key_of("first", 16))
+    assert ring.primary == key_of("7", 16)
 
 
 # -- join ---------------------------------------------------------------------------------

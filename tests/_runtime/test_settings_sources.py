@@ -18,6 +18,7 @@ from mycorrizal import Config, ConfigError, DataConfig
 from mycorrizal._runtime import settings_sources
 from mycorrizal._runtime.settings_sources import ENVIRONMENT, load
 from mycorrizal.agentconfig import AgentSettings
+from tests.keys import WEAK
 
 PAGE = (Path(__file__).parents[2] / "docs" / "agent-settings.md").read_text("utf-8")
 SECRET = bytes(range(32))
@@ -338,7 +339,7 @@ def test_a_key_file_of_the_settings_is_beside_them(write: Write, here: Path) -> 
     settings = load({"config_file": path}, {})
     assert settings.key == SECRET
     assert dict(settings.sources) == {"key": f"{path}, table [agent]"}
-    assert load({"config_file": path, "key": b"x" * 16}, {}).key == b"x" * 16
+    assert load({"config_file": path, "key": SECRET[:16]}, {}).key == SECRET[:16]
     (here / "sub" / "k").unlink()
     assert load({"config_file": path}, {"MYCORRIZAL_KEY": TEXT}).key == SECRET  # what does not win is not read
     refused({"config_file": path}, r"key_file: cannot read .*/sub/k: No such file or directory, in .*\[agent\]")
@@ -354,6 +355,32 @@ def test_a_file_for_settings_is_beside_those_that_name_it(write: Write, here: Pa
     refused({"config_file": path}, r"settings_file: must be a path, not int, in .*table \[agent\]")
     [entry] = [entry for entry in os.scandir(b"sub") if entry.name == b"settings.toml"]  # a path, and of bytes
     refused({"config_file": entry}, "settings_file: must be a path, not int, in .*/sub/settings.toml")
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_a_key_that_can_be_guessed_is_refused_from_every_source(write: Write, key: bytes, why: str) -> None:
+    """Whether it is one depends on the wire, which may come from another source than the key."""
+    text = base64.b64encode(key).decode()
+    write(text, "k")
+    sources: list[tuple[dict[str, Any], dict[str, str], str]] = [
+        ({"key": key}, {}, "argument key"), ({"key": text}, {}, "argument key"),
+        ({"key_file": "k"}, {}, "argument key_file"), ({}, {"MYCORRIZAL_KEY": text}, ".*MYCORRIZAL_KEY"),
+        ({}, {"MYCORRIZAL_KEY_FILE": "k"}, ".*MYCORRIZAL_KEY_FILE"),
+    ]  # fmt: skip
+    for arguments, environ, where in sources:
+        refused(arguments, f"key: {why}.*, in {where}.* .make one with", environ)
+        assert load({**arguments, "wire": "msgpack"}, environ).key == key
+        assert load(arguments, {**environ, "MYCORRIZAL_WIRE": "msgpack"}).key == key
+    write(f'[agent]\nkey = "{text}"')
+    refused({}, f"key: {why}.*, in .*mycorrizal.toml, table .agent.")
+    write(f'[agent]\nkey = "{text}"\nwire = "msgpack"')
+    assert load({}, {}).key == key
+    refused({"wire": "cbor"}, why)
+
+
+def test_a_key_file_with_a_passphrase_is_refused(write: Write) -> None:
+    write(b"correct horse battery staple 12\n", "k")
+    refused({"key_file": "k"}, "key: is text, as a passphrase is, and can be guessed, in argument key_file")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])

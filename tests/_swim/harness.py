@@ -48,7 +48,7 @@ def nonces(seed: str) -> Callable[[], bytes]:
 
 def keyring(config: Config) -> Keyring:
     """Return the keyring that `config` asks for."""
-    return Keyring(config.keys, config.secret_key) if config.secret_key else Keyring()
+    return Keyring.of(config)
 
 
 def make(

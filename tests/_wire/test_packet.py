@@ -18,10 +18,11 @@ from mycorrizal._wire import messages as m
 from mycorrizal._wire.compression import compress_message
 from mycorrizal._wire.packet import PacketCodec, join_compound, split_compound
 from mycorrizal._wire.security import Keyring
+from tests.keys import key_of
 
 from .strategies import brief, packet_messages, rough
 
-KEY = b"k" * 16
+KEY = key_of("k", 16)
 Wire = Literal["cbor", "msgpack"]
 
 
@@ -32,7 +33,7 @@ def nonces() -> Callable[[], bytes]:
 
 def packets(wire: Wire = "cbor", **settings: Any) -> PacketCodec:
     config = Config(name="node-a", wire=wire, **settings)
-    return PacketCodec(config, Keyring(config.keys, config.secret_key), nonces())
+    return PacketCodec(config, Keyring.of(config), nonces())
 
 
 settings_of = st.fixed_dictionaries(
@@ -130,7 +131,7 @@ def test_label_key_and_checksum_refuse_the_whole() -> None:
     with pytest.raises(LabelMismatch):
         packets(label="b").open(b"\xf4\x01a\x08x")
     with pytest.raises(DecryptError):
-        packets(secret_key=KEY).open(packets(secret_key=b"o" * 16).seal([b"\x08x"], crc=False)[0])
+        packets(secret_key=KEY).open(packets(secret_key=key_of("o", 16)).seal([b"\x08x"], crc=False)[0])
     with pytest.raises(RemoteProtocolError, match="checksum"):
         packets().open(b"\x0c\0\0\0\0\x08x")
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mycorrizal import ConfigError, DecryptError, LocalProtocolError
+from mycorrizal import Config, ConfigError, DecryptError, LocalProtocolError
 from mycorrizal._wire.security import Keyring, _cipher, decrypt_payload, encrypt_payload, encrypted_length
+from tests.keys import WEAK, key_of
 
 from .strategies import brief, rough
 
-A, B, C = b"a" * 16, b"b" * 24, b"c" * 32
+A, B, C = key_of("a", 16), key_of("b", 24), key_of("c", 32)
 NONCE = bytes(range(12))
 
 
@@ -78,6 +79,23 @@ def test_keyring_tells_of_changes_and_of_nothing_else() -> None:
     ring.remove(A)
     assert one == [(A, B), (B, A)]
     assert two == [(A, B), (B, A), (B,)]
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_a_key_that_can_be_guessed_comes_into_no_ring_but_a_go_cluster_s(key: bytes, why: str) -> None:
+    ring = Keyring((), A)
+    for attempt in (lambda: Keyring((), key), lambda: Keyring((key,), A), lambda: ring.add(key)):
+        with pytest.raises(ConfigError, match=why):
+            attempt()
+    assert ring.keys() == (A,)
+    config = Config(name="x", wire="msgpack", secret_key=key)
+    for go in (Keyring.of(config), Keyring((), A, allow_weak=True)):
+        go.add(key)
+        go.use(key)
+        assert go.primary == key
+        with pytest.raises(ConfigError, match="31 bytes"):
+            go.add(bytes(31))
+    assert not Keyring.of(Config(name="x"))
 
 
 def test_the_first_key_of_an_empty_ring_becomes_primary() -> None:

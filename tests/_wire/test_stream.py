@@ -23,17 +23,18 @@ from mycorrizal._wire import messages as m
 from mycorrizal._wire.compression import compress_message
 from mycorrizal._wire.security import Keyring, encrypt_payload
 from mycorrizal._wire.stream import StreamCodec, StreamReader
+from tests.keys import key_of
 
 from .strategies import bodies, bomb, brief, push_pulls, rough
 
-KEY = b"k" * 16
+KEY = key_of("k", 16)
 Wire = Literal["cbor", "msgpack"]
 
 
 def streams(wire: Wire = "cbor", **settings: Any) -> StreamCodec:
     config = Config(name="node-a", wire=wire, **settings)
     counter = itertools.count()
-    return StreamCodec(config, Keyring(config.keys, config.secret_key), lambda: next(counter).to_bytes(12, "big"))
+    return StreamCodec(config, Keyring.of(config), lambda: next(counter).to_bytes(12, "big"))
 
 
 def plain(wire: Wire = "cbor", **settings: Any) -> StreamCodec:
@@ -160,7 +161,7 @@ def test_labels_that_a_front_end_removes() -> None:
     [
         (None, KEY, "remote state is encrypted and encryption is not configured"),
         (KEY, None, "encryption is configured but remote state is not encrypted"),
-        (KEY, b"o" * 16, "no installed keys could decrypt the message"),
+        (KEY, key_of("o", 16), "no installed keys could decrypt the message"),
     ],
 )
 def test_a_wrong_key_is_told_to_the_joiner(ours: bytes | None, theirs: bytes | None, text: str) -> None:

@@ -211,6 +211,21 @@ def test_key_comes_from_a_private_file_or_a_prompt_and_never_from_an_argument(
     assert run("keys", "list").stdout.split() == json.loads(run("keys", "list", "--json").stdout)
 
 
+def test_weak_key_is_the_agent_s_to_judge_so_that_it_can_be_removed(run: Run, start: Start, tmp_path: Path) -> None:
+    agent = start()
+    path = tmp_path / "key"
+    path.touch(0o600)
+    path.write_bytes(b"correct horse battery staple 123")
+    assert run("keys", "remove", "--key-file", str(path)).exit_code == 0
+    assert agent.keys.calls == [("remove", b"correct horse battery staple 123")]
+
+
+def test_keygen_draws_again_what_would_be_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [b"text by chance!!", bytes(range(16))]
+    monkeypatch.setattr(os, "urandom", lambda size: drawn.pop(0))
+    assert base64.b64decode(run("keygen", "--bytes", "16").stdout) == bytes(range(16))
+
+
 @pytest.mark.parametrize("size", [16, 24, 32])
 def test_keygen_makes_another_key_each_time(run: Run, size: int) -> None:
     made = {run("keygen", "--bytes", str(size)).stdout for _ in range(3)}

@@ -29,6 +29,7 @@ from mycorrizal import (
 )
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._wire.values import encode_value
+from tests.keys import key_of
 
 from .agents import QUICK, Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -307,6 +308,60 @@ def test_a_users_delegate_keeps_its_five_calls(agents: Make) -> None:  # noqa: F
     assert all(not message.startswith(b"\xd9\x6d\x79") or b"looks" in message for message in two.heard)
 
 
+@pytest.mark.parametrize(
+    ("options", "warned", "problem"),
+    [
+        ({"wire": "msgpack"}, True, True),
+        ({"wire": "msgpack", "config": QUICK}, True, True),
+        ({"wire": "msgpack", "insecure": True, "bind": "127.0.0.1"}, True, False),  # it was asked for
+        ({"insecure": True, "bind": "::1"}, True, False),
+        ({"wire": "msgpack", "key": key_of("k"), "bind": "127.0.0.1"}, False, False),
+        ({}, False, False),  # this user's agents share a key
+        ({"discover": False, "control": False}, False, False),
+    ],
+)
+def test_agent_that_every_user_of_the_host_gets_in_to_says_so(
+    agents: Make,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, Any],
+    warned: bool,
+    problem: bool,
+) -> None:
+    alice = agents("alice", port=None if "config" in options else 0, **options)
+    found = [record.getMessage() for record in caplog.records if "without a key" in record.getMessage()]
+    text = "without a key: every user of this host can join, read and forge; give key="
+    assert [text in message for message in found] == [True] * warned  # once
+    problems = [each for each in alice.health().problems if each.startswith("no key: every user of this host")]
+    assert len(problems) == problem
+
+
+def test_agent_beside_go_peers_takes_a_weak_key_and_says_so(
+    agents: Make,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key, weak = key_of("k"), b"correct horse battery staple 123"
+    alice = agents("alice", wire="msgpack", key=weak, bind="127.0.0.1", port=0)
+    text = "! alice: a key is text, as a passphrase is, and can be guessed; give the cluster another one"
+    assert [record.getMessage() for record in caplog.records if "guessed" in record.getMessage()] == [text]
+    bob = agents("bob", wire="msgpack", key=weak, bind="127.0.0.1", port=0, join="{}:{}".format(*alice.address))
+    assert bob.request_all("nothing", nodes=["alice"]).errors  # the data planes proved it to each other
+    for step, value in (("add", key), ("use", key), ("remove", weak)):
+        assert getattr(bob.keys, step)(value).errors == {}
+    assert alice.keys.list() == bob.keys.list() == (key,)
+    with pytest.raises(ConfigError, match="key: is text, as a passphrase is, and can be guessed, in argument key"):
+        Agent("carol", key=weak)
+
+
+def test_weak_key_is_refused_by_every_agent_that_is_asked_to_add_it(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    bob.wait_for(2)
+    with pytest.raises(ConfigError, match="different bytes"):
+        alice.keys.add(bytes(32))
+    answer = alice._running.ask_all("mycorrizal.keys", ["add", bytes(32)], 10.0)  # as one that does not judge would
+    assert "different bytes" in str(answer.errors["bob"])
+    assert len(alice.keys.list()) == len(bob.keys.list()) == 1
+
+
 def test_a_start_that_cannot_be_says_why(agents: Make, tmp_path: Any) -> None:  # noqa: F811
     alice = agents("alice")
     with pytest.raises(NameInUse, match="this process"):
@@ -324,13 +379,13 @@ def test_a_start_that_cannot_be_says_why(agents: Make, tmp_path: Any) -> None:  
             Agent("bob", join=[seed], join_timeout=0.5)
         assert list(caught.value.failures) == [seed]
     with pytest.raises(JoinError):
-        Agent("bob", join=[f"127.0.0.1:{alice.address[1]}"], key=bytes(32), bind="127.0.0.1", join_timeout=0.5)
+        Agent("bob", join=[f"127.0.0.1:{alice.address[1]}"], key=key_of("other"), bind="127.0.0.1", join_timeout=0.5)
     assert alice.members().names == ["alice"]
     agents("bob", join=[f"127.0.0.1:{alice.address[1]}"])
 
 
 def test_a_name_that_is_taken_on_another_host_is_refused_unless_its_owner_is_gone(agents: Make) -> None:  # noqa: F811
-    common: dict[str, Any] = {"key": bytes(32), "bind": "127.0.0.1"}
+    common: dict[str, Any] = {"key": key_of("other"), "bind": "127.0.0.1"}
     alice, bob = agents("alice", **common), agents("bob", **common)
     bob.wait_for(2)
     seed = "{}:{}".format(*alice.address)

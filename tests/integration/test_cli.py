@@ -181,6 +181,16 @@ def test_agent_that_cannot_start_says_why(agents: Make) -> None:  # noqa: F811
     assert nobody.code != 0 and "127.0.0.1:1" in nobody.err and "Traceback" not in nobody.err
 
 
+def test_agent_without_a_key_beside_go_peers_says_who_gets_in(begin: Callable[..., Foreground]) -> None:
+    alice = begin("agent", "--name", "alice", "--wire", "msgpack", "--port", "0")
+    alice.until("agent.started")
+    health = Done("health", "--json")
+    assert health.code == 1 and "no key: every user of this host" in health.out
+    code, errors = alice.end(signal.SIGTERM)
+    assert code == 0
+    assert errors.splitlines()[0].startswith("Warning: no key: every user of this host can join, read and forge")
+
+
 def test_key_comes_from_a_file_or_the_environment(begin: Callable[..., Foreground], tmp_path: Path) -> None:
     path = tmp_path / "key"
     assert Done("keygen", "--out", str(path)).code == 0

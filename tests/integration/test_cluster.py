@@ -27,6 +27,7 @@ from mycorrizal import (
     RemoteProtocolError,
     UdpBlocked,
 )
+from tests.keys import key_of
 
 from .conftest import Recorder, Start, address_of, names, until
 
@@ -128,7 +129,7 @@ def test_too_much_meta_is_refused_and_the_node_goes_on(start: Start) -> None:
 def test_wrong_settings_name_the_cause(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     seed = start("seed", secret_key=KEY, label="blue")
     for settings, words in (
-        ({"secret_key": bytes(32), "label": "blue"}, ["key"]),
+        ({"secret_key": key_of("other"), "label": "blue"}, ["key"]),
         ({"label": "blue"}, ["encrypt"]),
         ({"secret_key": KEY, "label": "green"}, ["without a word", "label"]),
         ({"secret_key": KEY}, ["without a word", "label"]),

@@ -24,7 +24,7 @@ def test_cells_create_ask_are_interrupted_and_go_on(kernel: Kernel) -> None:
         %xmode Minimal
         import asyncio
         from mycorrizal import DataPlane
-        a, b = DataPlane("a", key=bytes(32)), DataPlane("b", key=bytes(32))
+        a, b = DataPlane("a", key=bytes(range(32))), DataPlane("b", key=bytes(range(32)))
         a.add_peer("b", b.address)
         b.add_peer("a", a.address)
         b.on_request("echo")(lambda request: request.value)

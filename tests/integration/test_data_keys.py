@@ -23,13 +23,14 @@ from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.values import encode_value
 from mycorrizal.dataplane import DataPlane
 from tests._runtime.quic.authority import CLIENT, Authority
+from tests.keys import key_of
 from tests.needs import lacks
 
 from .conftest import until
 from .planes import KEY, Task, introduce, mesh, spawn
 from .raw_client import RawClient
 
-OTHER = bytes(32)
+OTHER = key_of("other")
 
 
 @pytest.mark.parametrize(

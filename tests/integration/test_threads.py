@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from mycorrizal import (
     ReentrantCallError,
     ServiceCrashed,
 )
+from tests.keys import WEAK, key_of
 
 from .conftest import Recorder, Start, address_of, fast, names, until
 
@@ -344,9 +346,22 @@ def test_open_network_without_key_is_warned_about(start: Start, caplog: pytest.L
     start("a", bind_addr="0.0.0.0", advertise_addr="127.0.0.1")
     assert "listening on 0.0.0.0 without a key" in caplog.text
     caplog.clear()
-    start("b", bind_addr="0.0.0.0", advertise_addr="127.0.0.1", secret_key=bytes(32))
+    start("b", bind_addr="0.0.0.0", advertise_addr="127.0.0.1", secret_key=key_of("k"))
     start("c")
     assert "without a key" not in caplog.text
+    with caplog.at_level(logging.INFO, "mycorrizal.memberlist"):
+        start("d")
+        start("e", bind_addr="::1")
+    assert caplog.text.count("without a key: every user of this host can join, read and forge") == 2
+
+
+@pytest.mark.parametrize(("key", "why"), WEAK.values(), ids=WEAK)
+def test_weak_key_of_a_go_cluster_is_warned_about(
+    start: Start, caplog: pytest.LogCaptureFixture, key: bytes, why: str
+) -> None:
+    start("a", wire="msgpack", secret_key=key_of("k"), keys=(key,))
+    assert [record.getMessage() for record in caplog.records if why in record.getMessage()] != []
+    assert repr(key)[2:-1] not in caplog.text
 
 
 def test_connections_outside_the_networks_are_refused(start: Start) -> None:

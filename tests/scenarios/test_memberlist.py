@@ -16,9 +16,11 @@ from mycorrizal.delegates import BaseDelegate, BasePingDelegate
 from mycorrizal.exceptions import ConfigError
 from mycorrizal.types import NodeState, Versions
 from tests._swim.harness import alive, keyring, nonces, queued, record, sent, tell
+from tests.keys import key_of
 from tests.scenarios.network import LIVELY, Network, faithful, named, state_of
 
 KEY = bytes(range(16))
+A, B = key_of("a", 16), key_of("b")
 
 
 class Messages(BaseDelegate):
@@ -68,10 +70,10 @@ def test_Create_protocolVersion(version: int, good: bool) -> None:
 @pytest.mark.parametrize(("size", "good"), [(0, True), (16, True), (24, True), (32, True), (3, False), (38, False)])
 def test_Create_secretKey(size: int, good: bool) -> None:
     if good:
-        Config(secret_key=bytes(size))
+        Config(secret_key=bytes(range(size)))
     else:
         with pytest.raises(ConfigError) as caught:
-            Config(secret_key=bytes(size))
+            Config(secret_key=bytes(range(size)))
         assert caught.value.field == "secret_key"
 
 
@@ -98,10 +100,10 @@ def test_Create_keyringOnly() -> None:
 
 
 def test_Create_keyringAndSecretKey() -> None:
-    ring = keyring(Config(secret_key=KEY, keys=(bytes(16), bytes(32))))
+    ring = keyring(Config(secret_key=KEY, keys=(A, B)))
     assert ring.primary == KEY
-    assert ring.keys() == (KEY, bytes(16), bytes(32))
-    assert keyring(Config(secret_key=KEY, keys=(bytes(16), KEY))).keys() == (KEY, bytes(16)), (
+    assert ring.keys() == (KEY, A, B)
+    assert keyring(Config(secret_key=KEY, keys=(A, KEY))).keys() == (KEY, A), (
         "it may stand among the others"
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ..._wire.security import Keyring
+from ..._wire.text import logger
 from ..._wire.values import Codecs
-from ...config import check_name
+from ...config import check_key, check_name
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
 from ...types import Address, is_loopback, parse_host
@@ -16,6 +18,8 @@ from .core import Core
 from .trust import KeyTrust, OpenTrust, Trust
 
 __all__ = ["Directory", "open_core"]
+
+log = logger("mycorrizal.data")
 
 
 class Directory:
@@ -64,6 +68,7 @@ class Directory:
         return (str(ip) + "".join(host.partition("%")[1:]) if ip.version == 6 else str(ip), port)
 
 
+_OPEN = "%s %s: the data plane listens on %s without a key: %s can send, ask and forge; pass key="
 _NO_KEY = "pass key=, or insecure=True to talk to anyone unproved"
 
 
@@ -88,10 +93,15 @@ def open_core(
         directory.checked((bind, port or 1))
     sock = path.open_socket(bind, port)
     try:
-        return Core(name, sock, trust, config, codecs, directory.resolve, lambda node: None)
+        core = Core(name, sock, trust, config, codecs, directory.resolve, lambda node: None)
     except BaseException:
         sock.close()
         raise
+    if isinstance(trust, OpenTrust):
+        local = is_loopback(bind)
+        who = "every user of this host" if local else "whoever reaches it"
+        log.log(logging.INFO if local else logging.WARNING, _OPEN, "=" if local else "!", name, bind, who)
+    return core
 
 
 def _trust(
@@ -107,9 +117,7 @@ def _trust(
         return PkiTrust(name, *(path_text("certificates", path) for path in certificates))
     if key is None:
         return OpenTrust(name, cluster)
-    if not isinstance(key, (bytes, bytearray, Keyring)):
-        raise ConfigError("key", f"must be bytes, not {type(key).__name__}", hint="decode base64 text first")
-    keyring = key if isinstance(key, Keyring) else Keyring(primary=key)
+    keyring = key if isinstance(key, Keyring) else Keyring(primary=check_key("key", key))
     if not keyring:
         raise ConfigError("key", "the keyring is empty", hint="add a key first")
     return KeyTrust(keyring, name, cluster)

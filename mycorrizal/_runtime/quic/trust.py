@@ -311,7 +311,7 @@ class OpenTrust(KeyTrust):
     """
 
     def __init__(self, name: str, cluster: str, *, clock: Callable[[], float] = wall) -> None:
-        super().__init__(Keyring((), _PUBLIC_KEY), name, cluster, clock=clock)
+        super().__init__(Keyring(primary=_PUBLIC_KEY, allow_weak=True), name, cluster, clock=clock)
 
     def knock(self) -> bytes:
         """Return nothing: a token that anyone can make tells nobody apart."""

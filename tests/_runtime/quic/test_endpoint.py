@@ -18,6 +18,7 @@ from mycorrizal._runtime.quic.trust import KeyTrust
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataconfig import DataConfig
 from tests._runtime.quic.rig import SECONDS, Side
+from tests.keys import key_of
 from tests.needs import lacks
 
 KEY = bytes(range(32))
@@ -169,7 +170,7 @@ def test_a_node_resets_no_other_nodes_connection() -> None:
 
 
 def test_other_key_fails_in_the_handshake() -> None:
-    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", bytes(32)))
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", key_of("other")))
     conn = a.dial(b.address)
     a.owner.wait(lambda: conn in a.owner.ends)
     code, reason, by_peer, kind = a.owner.ends[conn]
@@ -261,7 +262,7 @@ def test_more_members_than_places_all_get_in_without_long_pauses() -> None:
 
 
 def test_strangers_mistakes_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
-    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", bytes(32)))
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b", key_of("other")))
     conn = a.dial(b.address)
     a.owner.wait(lambda: conn in a.owner.ends)
     b.owner.wait(lambda: b.owner.ends)

@@ -19,6 +19,7 @@ from mycorrizal._runtime.quic.pki import PkiTrust, tls_name
 from mycorrizal._runtime.quic.trust import Binding, KeyTrust
 from mycorrizal._wire.security import Keyring
 from mycorrizal.exceptions import ConfigError, ProofError
+from tests.keys import key_of
 
 from .authority import CLIENT, SERVER, Authority, Files, PrivateKey
 from .pairs import UNKNOWN_CA, Pair, connect, nonce, prove_over
@@ -238,7 +239,7 @@ def test_server_of_another_authority_is_refused_in_tls(tmp_path: Path, root: Aut
 
 
 def test_keyed_and_certified_nodes_refuse_each_other(root: Authority) -> None:
-    keyed, alice = KeyTrust(Keyring((), b"k" * 32), "bob", "c"), root.trust("alice")
+    keyed, alice = KeyTrust(Keyring((), key_of("k")), "bob", "c"), root.trust("alice")
     assert connect(alice, keyed, "bob").refused == UNKNOWN_CA
     assert connect(keyed, alice, "alice").refused == UNKNOWN_CA
     with pytest.raises(ProofError, match="takes no certificates"):

@@ -15,8 +15,9 @@ from mycorrizal._runtime.quic.certificates import LEAF_HALF_LIFE, hashed_name, k
 from mycorrizal._runtime.quic.trust import Binding, KeyTrust, OpenTrust, Trust
 from mycorrizal._wire.security import Keyring
 from mycorrizal.exceptions import ConfigError, ProofError
+from tests.keys import key_of
 
-OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
+OLD, NEW, OTHER = key_of("old"), key_of("new"), key_of("other")
 S = Binding(bytes(32), bytes([1]) * 32, bytes([2]) * 32, "alice", "bob")
 DAY = 86400.0
 
@@ -249,7 +250,7 @@ def test_what_a_callback_sees_is_already_the_new_state() -> None:
 def test_threads_that_change_and_prove_at_once() -> None:
     ring = Keyring((), OLD)
     subject, failed = KeyTrust(ring, "alice", "c"), []
-    keys = [bytes([i]) * 32 for i in range(8)]
+    keys = [key_of(str(i)) for i in range(8)]
 
     def change() -> None:
         for key in keys:

@@ -14,6 +14,7 @@ from mycorrizal._runtime.quic.certificates import LEAF_HALF_LIFE, hashed_name, m
 from mycorrizal._runtime.quic.trust import Binding, KeyTrust, OpenTrust, ServerTls
 from mycorrizal._wire.security import Keyring
 from mycorrizal.exceptions import ProofError
+from tests.keys import key_of
 
 from .pairs import (
     ALPN,
@@ -27,7 +28,7 @@ from .pairs import (
     prove_over,
 )
 
-OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
+OLD, NEW, OTHER = key_of("old"), key_of("new"), key_of("other")
 NAMES = ("alice", "bob")
 
 
