@@ -171,6 +171,9 @@ def _guard(path: str) -> None:
     if why is not None:
         hint = "a file below directories that only you and root can write"
         raise ConfigError("settings_file", f"others could replace {path}: {why}", hint=hint)
+    if os.stat(os.path.dirname(path)).st_mode & stat.S_IWOTH:  # a journal that appears before SQLite looks counts
+        hint = "a file in a directory where only you can make files"
+        raise ConfigError("settings_file", f"anybody may put a forged journal beside {path}", hint=hint)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:

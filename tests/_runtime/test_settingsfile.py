@@ -174,6 +174,12 @@ def test_place_where_others_could_put_another_file_is_refused(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=f"others could replace {path}: anybody may write {tmp_path}/open"):
         SettingsFile(str(path), "alice", Source())
     assert not path.exists()
+    path.parent.chmod(0o1777)
+    (tmp_path / "open").chmod(0o755)
+    with pytest.raises(ConfigError, match=f"anybody may put a forged journal beside {path} .a file in a directory"):
+        SettingsFile(str(path), "alice", Source())
+    assert not path.exists()
+    path.parent.chmod(0o775)
     for mode in (0o1777, 0o775):  # a group may: many users have one of their own, and umask 002
         (tmp_path / "open").chmod(mode)
         SettingsFile(str(path), "alice", Source()).close(Deadline(WAIT))

@@ -27,8 +27,8 @@ def opened(path: Path) -> SettingsFile:
 
 @pytest.mark.usefixtures("need_root")
 @pytest.mark.parametrize("ending", ["", "-wal", "-journal", "-shm"])
-def test_settings_file_with_a_part_that_is_another_user_s_is_refused(theirs: Path, ending: str) -> None:
-    path = theirs.parent / "settings"  # where anybody may put files, and nobody take away those of others
+def test_settings_file_with_a_part_that_is_another_user_s_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "settings"
     opened(path).close(Deadline(WAIT))
     part = Path(f"{path}{ending}")
     part.touch(0o600)
