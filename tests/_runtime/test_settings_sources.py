@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import logging
 import os
 import re
@@ -256,6 +257,22 @@ def test_what_is_judged_is_what_is_read(
         assert left_alone(caplog, path, "anybody can write it")
     else:
         assert load({}, {}).name == "first"
+
+
+def test_a_file_in_the_working_directory_that_may_not_be_read(
+    write: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write("[agent]")
+
+    def refuse(*arguments: Any) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    refused({}, "config_file: cannot read .*/mycorrizal.toml: Permission denied")  # it may hold the key
+    path.chmod(0o666)
+    assert left_alone(caplog, path, "anybody can write it")
+    path.unlink()
+    assert load({}, {}) == AgentSettings()
 
 
 def test_what_is_no_file_in_the_working_directory(write: Write, here: Path, caplog: pytest.LogCaptureFixture) -> None:

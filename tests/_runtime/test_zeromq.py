@@ -33,6 +33,7 @@ from mycorrizal._runtime.endpoints import Endpoint, reachable
 from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
+from tests.keys import key_of
 
 from .raw_control import Raw
 
@@ -231,7 +232,7 @@ def test_tcp_with_keys(tcp: ControlService, agent: FakeAgent) -> None:
 
 
 def test_tcp_lets_nobody_else_in(tcp: ControlService) -> None:
-    stranger = ControlKeys.derive(b"another secret of the same size!")
+    stranger = ControlKeys.derive(key_of("another secret"))
     mixed = ControlKeys(KEYS.server_public, stranger.client_public, b"", stranger.client_secret)
     for keys in (stranger, mixed):
         with ControlClient(tcp.commands, timeout=0.3, keys=keys) as client, pytest.raises(OperationTimeout):

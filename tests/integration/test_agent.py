@@ -428,7 +428,7 @@ def test_after_close_calls_say_so_and_the_name_is_free(agents: Make) -> None:  #
 
 
 def test_keys_are_rotated_on_all_agents(agents: Make) -> None:  # noqa: F811
-    old, new = bytes(range(32)), bytes(range(32, 64))
+    old, new = key_of("old"), key_of("new")
     alice, bob = agents("alice", key=old, bind="127.0.0.1"), agents("bob", key=old, bind="127.0.0.1")
     alice.wait_for(2)
     for step in (alice.keys.add, alice.keys.use):
