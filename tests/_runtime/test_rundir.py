@@ -113,9 +113,8 @@ def test_one_of_another_user_is_refused(place: RuntimeDir, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize(("mode", "who"), [(0o777, "anybody"), (0o775, "its group")])
-def test_place_below_a_directory_that_others_may_write_is_refused(
-    tmp_path: Path, depth: int, mode: int, who: str
-) -> None:
+def test_a_parent_where_anybody_may_rename_is_refused(tmp_path: Path, depth: int, mode: int, who: str) -> None:
+    """Nor one further up, nor one where a group may."""
     parent = tmp_path / "open"
     path = parent.joinpath(*"xyz"[: depth - 1], "run")
     path.parent.mkdir(parents=True)
