@@ -69,7 +69,7 @@ class AgentSettings:
     control: bool = True
     join_timeout: float | None = 10.0
     config: Config | None = None
-    config_fields: Mapping[str, Any] = field(default_factory=_nothing)
+    config_fields: Mapping[str, Any] = field(default_factory=_nothing, repr=False)  # whole fields of a Config, keys too
     data_config: DataConfig | None = None
     settings_file: str | None = None
     sources: Mapping[str, str] = field(default_factory=_nothing)

@@ -49,6 +49,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+from ._keylike import masked
 from .types import printable
 
 __all__ = [
@@ -144,11 +145,11 @@ def _rebuilt(kind: type[MycorrizalError], arguments: tuple[Any, ...]) -> Mycorri
 
 
 class ConfigError(MycorrizalError, ValueError):
-    """A setting is wrong. ``field`` is the name of the setting."""
+    """A setting is wrong. ``field`` is the name of the setting. A value that may be a key is not in the text."""
 
     def __init__(self, field: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{field}: {message}", hint=hint)
-        self.field = field
+        self.field = masked(field)
+        super().__init__(f"{self.field}: {masked(message)}", hint=hint)
 
 
 class MetaTooLarge(ConfigError):
@@ -242,7 +243,7 @@ class JoinError(PeerUnreachable):
     def __init__(
         self, message: str, *, failures: Mapping[str, Exception], reached: int = 0, hint: str | None = None
     ) -> None:
-        super().__init__(message, operation="join", hint=hint)
+        super().__init__(masked(message, names=True), operation="join", hint=hint)
         self.reached = reached
         self.failures = dict(failures)
 
@@ -352,5 +353,5 @@ class CacheConflict(ConfigError):
     """Two members define one cache with different settings; the text names both."""
 
     def __init__(self, message: str, *, node: str | None = None, hint: str | None = None) -> None:
-        super().__init__("cache", message, hint=hint)
-        self.node = node
+        MycorrizalError.__init__(self, f"cache: {message}", node=node, hint=hint)  # it names nodes, not values
+        self.field = "cache"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import stat
 import tempfile
 import threading
@@ -392,7 +393,8 @@ def _check(path: Path) -> None:
     if found.st_uid != os.geteuid():
         raise ConfigError("runtime_dir", f"{path} belongs to user {found.st_uid}", hint=_HINT)
     if mode & 0o077:
-        raise ConfigError("runtime_dir", f"{path} is open to others (mode {mode:04o})", hint=f"chmod 700 {path}")
+        hint = f"chmod 700 {shlex.quote(os.fspath(path))}"
+        raise ConfigError("runtime_dir", f"{path} is open to others (mode {mode:04o})", hint=hint)
 
 
 def _draft(path: Path, key: bytes) -> Path:

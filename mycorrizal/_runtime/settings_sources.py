@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from .._keylike import file_name, may_be_key
 from .._wire.text import logger
 from ..agentconfig import AgentSettings, parse_key
 from ..config import Config
@@ -34,6 +36,7 @@ FILE_NAME = "mycorrizal.toml"
 
 _FILE_MAX_BYTES = 1 << 18
 _KEY_FILE_MAX_BYTES = 4096
+_KEY_ITSELF = "a key itself is given as key=, or in MYCORRIZAL_KEY"
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _PREFIX = "MYCORRIZAL_"
 _ELSEWHERE = {  # fields of Config that are settings of the agent itself
@@ -52,9 +55,10 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _KeyFile:
-    """A key that is read only if no other source wins."""
+    """A key that is read only if no other source wins; ``given`` is the path as it was written."""
 
     path: str
+    given: str
 
 
 _Layer = dict[str, _Given]
@@ -98,7 +102,7 @@ def _final(name: str, found: _Given) -> Any:
     try:
         value = found.value
         if name == "key":  # whether it is a good one depends on the wire
-            return read_key(value.path) if isinstance(value, _KeyFile) else parse_key(value)
+            return read_key(value.path, value.given) if isinstance(value, _KeyFile) else parse_key(value)
         elif name == "join":
             value = _seeds(value)
         elif name == "settings_file":
@@ -139,13 +143,14 @@ def _seeds(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _put(layer: _Layer, name: str, value: Any, where: str) -> None:
-    """Add a setting; ``key`` and ``key_file`` are one."""
+def _put(layer: _Layer, name: str, value: Any, where: str, folder: str = "") -> None:
+    """Add a setting; ``key`` and ``key_file`` are one, and the file's name is meant from `folder`."""
     if name == "key_file":
         try:
-            name, value = "key", _KeyFile(os.path.expanduser(path_text(name, value)))
+            given = path_text(name, value)
         except ConfigError as exc:
             raise _located(exc, where) from None
+        name, value = "key", _KeyFile(os.path.join(folder, os.path.expanduser(given)), given)
     if name in layer:
         raise ConfigError("key", f"given twice: {layer[name].where} and {where}", hint="leave one of them out")
     layer[name] = _Given(value, where)
@@ -243,7 +248,7 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
     if not isinstance(agent, dict):
         raise ConfigError("agent", f"must be a table, in {path}", hint="write [agent] and the settings below it")
     if "key" in agent and private is not None:
-        raise ConfigError("key", f"{path} holds a key and {private}", hint=f"chmod 600 {path}")
+        raise ConfigError("key", f"{path} holds a key and {private}", hint=f"chmod 600 {shlex.quote(path)}")
     return _settings_of(agent, path)
 
 
@@ -257,7 +262,7 @@ def _find_file(chosen: Any, environ: Mapping[str, str]) -> tuple[str, bytes, str
     if named == os.devnull:
         return None
     path = os.path.abspath(os.path.expanduser(named))
-    return path, *_read(path, _FILE_MAX_BYTES, "config_file")
+    return path, *_read(path, named, _FILE_MAX_BYTES, "config_file")
 
 
 def _find_here() -> tuple[str, bytes, str | None] | None:
@@ -307,10 +312,10 @@ def _settings_of(agent: dict[str, Any], path: str) -> _Layer:
             place = f"{path}, table [agent.data]"
             values = _fields_of(value, DataConfig, {f.name for f in fields(DataConfig)}, place)
             layer["data_config"] = _Given(DataConfig(**values), place)
-        elif name in ("key_file", "settings_file") and isinstance(value, str):
+        elif name == "settings_file" and isinstance(value, str):
             _put(layer, name, os.path.join(os.path.dirname(path), os.path.expanduser(value)), where)
         else:
-            _put(layer, name, value, where)
+            _put(layer, name, value, where, os.path.dirname(path))
     return layer
 
 
@@ -346,48 +351,61 @@ def _similar(name: str, known: Iterable[str]) -> str:
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def read_key(path: str) -> bytes:
+def read_key(path: str, given: str | None = None) -> bytes:
     """Return the content of a key file: base64 as it is printed, or the bytes themselves.
 
     Whether an editor has put a newline at the end must not make it another key, so base64 is tried first.
+
+    Args:
+        given: the path as it was written, if a directory was put before it.
     """
-    data, private = _read(path, _KEY_FILE_MAX_BYTES, "key_file")
+    given = path if given is None else given
+    data, private = _read(path, given, _KEY_FILE_MAX_BYTES, "key_file")
     if private is not None:
-        raise ConfigError("key_file", f"{path} holds a key and {private}", hint=f"chmod 600 {path}")
+        hint = f"chmod 600 {shlex.quote(path)}"
+        raise ConfigError("key_file", f"{file_name(path, given)} holds a key and {private}", hint=hint)
     try:
         return parse_key(data.decode("ascii"))
     except (UnicodeDecodeError, ConfigError):
         return parse_key(data)
 
 
-def _read(path: str, most: int, setting: str) -> tuple[bytes, str | None]:
+def _read(path: str, given: str, most: int, setting: str) -> tuple[bytes, str | None]:
     """Return a regular file's content, and why it is not private if it is not.
+
+    Args:
+        given: the path as it was written; it is not shown if it may be a key.
 
     Raises:
         ConfigError: it cannot be read, or is too large to be what it should be.
     """
+    shown = file_name(path, given)
     try:
         descriptor = os.open(path, _READING)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc  # ValueError: text that no file system has
-        raise ConfigError(setting, f"cannot read {path}: {reason}") from exc
-    return _content(descriptor, path, most, setting)
+    except OSError as exc:
+        reason = exc.strerror
+    except ValueError as exc:
+        reason = str(exc)  # text that no file system has
+    else:
+        return _content(descriptor, shown, most, setting)
+    # Outside of the handlers: what they caught holds the path, which may be a key.
+    raise ConfigError(setting, f"cannot read {shown}: {reason}", hint=_KEY_ITSELF if may_be_key(given) else None)
 
 
-def _content(descriptor: int, path: str, most: int, setting: str) -> tuple[bytes, str | None]:
-    """As ``_read``, of what is open already; closes it."""
+def _content(descriptor: int, shown: str, most: int, setting: str) -> tuple[bytes, str | None]:
+    """As ``_read``, of what is open already; closes it. Errors call it `shown`."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(setting, f"{path} is no regular file")
+            raise ConfigError(setting, f"{shown} is no regular file")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(most + 1)
     except OSError as exc:
-        raise ConfigError(setting, f"cannot read {path}: {exc.strerror}") from exc
+        raise ConfigError(setting, f"cannot read {shown}: {exc.strerror}") from exc
     finally:
         os.close(descriptor)
     if len(data) > most:
-        raise ConfigError(setting, f"{path} has more than {most} bytes")
+        raise ConfigError(setting, f"{shown} has more than {most} bytes")
     return data, _not_private(found)
 
 

@@ -18,6 +18,7 @@ import stat
 import threading
 from collections.abc import Callable
 
+from .._keylike import file_name
 from .._replica.outputs import Kept
 from .._wire.text import logger
 from ..exceptions import ConfigError
@@ -74,10 +75,14 @@ class SettingsFile:
         except ConfigError:
             raise
         except (OSError, ValueError, sqlite3.Error) as exc:  # ValueError: text that no file system has
-            reason = exc.strerror or exc if isinstance(exc, OSError) else exc
-            hint = _HINTS.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF, "a file in a directory that you can write")
-            raise ConfigError("settings_file", f"{path}: {reason}", hint=hint) from exc
-        self._service = Service("mycorrizal-settings", node, self._run, self._ended)
+            reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else str(exc)
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        else:
+            self._service = Service("mycorrizal-settings", node, self._run, self._ended)
+            return
+        # Outside of the handlers: what they caught holds the path, which may be a key.
+        hint = _HINTS.get(code, "a file in a directory that you can write")
+        raise ConfigError("settings_file", f"{file_name(path)}: {reason}", hint=hint)
 
     def load(self) -> list[Kept]:
         """Return what was kept. Before ``start``.
@@ -89,9 +94,9 @@ class SettingsFile:
         try:
             rows = self._database.execute("SELECT data, at FROM settings").fetchall()
         except sqlite3.Error as exc:
-            raise ConfigError("settings_file", f"{self._path}: {exc}", hint=_ANEW) from exc
+            raise ConfigError("settings_file", f"{file_name(self._path)}: {exc}", hint=_ANEW) from exc
         if not all(isinstance(data, bytes) and isinstance(at, float) and math.isfinite(at) for data, at in rows):
-            raise ConfigError("settings_file", f"{self._path} holds what is no setting", hint=_ANEW)
+            raise ConfigError("settings_file", f"{file_name(self._path)} holds what is no setting", hint=_ANEW)
         return [Kept(data, max(0.0, wall - at)) for data, at in rows]
 
     def start(self) -> None:

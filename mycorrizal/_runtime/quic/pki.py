@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from ..._keylike import file_name
 from ...exceptions import ConfigError, ProofError
 from .certificates import ClientTls, ServerTls, hashed_name, wall
 from .proof import Binding, transcript
@@ -371,7 +372,11 @@ def _read(field: str, path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as exc:
-        raise ConfigError(field, f"{path} cannot be read: {exc.strerror or exc}") from exc
+        reason = exc.strerror or type(exc).__name__
+    except ValueError as exc:
+        reason = str(exc)  # a NUL in the path
+    # Outside of the handlers: what they caught holds the path, which may be the key itself.
+    raise ConfigError(field, f"{file_name(str(path))} cannot be read: {reason}")
 
 
 def _certificates(field: str, path: Path) -> list[x509.Certificate]:
