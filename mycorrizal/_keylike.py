@@ -25,7 +25,7 @@ _ALONE = re.compile(rf"{_CASES}(?:{_WHOLE})")
 _MIXED = rf"{_CASES}(?:(?={_RUN}*[0-9+])|(?!{_RUN}*/))"  # a path seldom has all of these
 _KEYS = re.compile(
     rf"(?<!{_RUN}){_RUN}{{22,}}={{1,2}}(?![A-Za-z0-9])"  # base64 with its padding, and what it is glued to
-    rf"|(?:(?<!{_RUN})|(?<=://)){_MIXED}(?:{_WHOLE})(?!{_RUN}|=)"
+    rf"|(?<!{_RUN})[/-]{{0,2}}{_MIXED}(?:{_WHOLE})(?!{_RUN}|=)"
     r"|(?<![A-Za-z0-9])(?:[0-9A-Fa-f]{64}|[0-9A-Fa-f]{48}|(?P<short>[0-9A-Fa-f]{32}))(?![A-Za-z0-9])"
     r"|-----BEGIN(?s:.*)"
     r"|(?<![^\s(\[{,=:])b(?P<quote>['\"])(?:\\.|(?!(?P=quote))[^\\]){12,}(?:(?P=quote)|$)"  # bytes in Python

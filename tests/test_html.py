@@ -26,6 +26,15 @@ def test_text_is_escaped_and_cut_and_always_utf_8() -> None:
     assert html_text("&" * (HTML_TEXT_MAX + 1)) == "&amp;" * (HTML_TEXT_MAX - 1) + "…"
 
 
+def test_marks_that_turn_text_and_controls_are_shown_as_what_they_are() -> None:
+    evil = "eve\u202e\u2066\u200f\u061c\u2028\x9b\x85\x7f\x1b\n"
+    shown = r"eve\u202e\u2066\u200f\u061c\u2028\x9b\x85\x7f\x1b\n"
+    assert html_text(evil) == shown
+    assert html_text("Zoë 日本 שלום") == "Zoë 日本 שלום"
+    html = Members([member(evil, {evil: evil})])._repr_html_()
+    assert html.isprintable() and html.count(shown) == 3
+
+
 def test_a_table_shows_so_many_rows_and_counts_the_others() -> None:
     rows = [(number,) for number in range(HTML_ROWS_MAX + 3)]
     assert html_table((EVIL,), rows[:2]).count("<tr>") == 3

@@ -47,7 +47,7 @@ def test_key_is_not_shown_as_the_name_of_a_file(way: str, form: str) -> None:
 def test_key_is_not_shown_within_a_sentence(way: str) -> None:
     for key in KEYS:
         text = WRITTEN[way](key)
-        for form in ("{!r} is no port", "no such thing: {}", "'dns://{}' leads nowhere", "--key={}"):
+        for form in ("{!r} is no port", "no such thing: {}", "'dns://{}' leads nowhere", "--key={}", "--{}", "'/{}'"):
             if way != "unpadded" or "/" not in text:
                 assert text[:10] not in masked(form.format(text))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 from typing import Any, NoReturn
 
 import click
 from click.shell_completion import get_completion_class
 
+from .._keylike import file_name, masked
 from ..exceptions import MycorrizalError
 from . import ask, caches, run, state, watch
-from .errors import FAILED, INTERRUPTED, USAGE, exit_code
-from .output import shown
+from .errors import FAILED, INTERRUPTED, USAGE, NoAgent, SeveralAgents, exit_code
+from .output import PrintableLogs, say, shown
+from .values import lines
 
 __all__ = ["App", "app"]
 
@@ -32,30 +36,49 @@ Exit codes:
 """
 
 
+_ON_A_COMMAND_LINE = "If it was a key: others can read a command line, so make another one with: mycorrizal keygen"
+
+
 class App(click.Group):
     """A group whose every end is one sentence on standard error and a code."""
 
     def main(self, *args: Any, **more: Any) -> NoReturn:
         """Run, and end the process with one of the documented codes."""
         more["standalone_mode"] = False
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(PrintableLogs())
         try:
             code = super().main(*args, **more)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
         except click.ClickException as error:
-            error.show()
+            say(_told(error), err=True)
             sys.exit(error.exit_code)
         except MycorrizalError as error:
-            click.echo(f"Error: {_lines(error)}", err=True)
+            # What a peer wrote goes on below the first line, and never begins one as we do.
+            say(lines(f"Error: {error}").replace("\n", "\n  "), err=True)
             sys.exit(exit_code(error))
         except OSError as error:
-            click.echo(f"Error: {shown(str(error))}", err=True)
+            say(f"Error: {_about(error)}", err=True)
             sys.exit(FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _lines(error: Exception) -> str:
-    return "\n".join(shown(text) for text in str(error).splitlines())
+def _told(error: click.ClickException) -> str:
+    """Return what click would print: usage and error, but nothing that steers a terminal, and no key."""
+    buffer = io.StringIO()
+    error.show(buffer)
+    text = lines(buffer.getvalue().rstrip("\n"))
+    if isinstance(error, NoAgent | SeveralAgents):  # they list names, which may be anything
+        return masked(text, names=True)
+    return text if masked(text) == text else f"{masked(text)}\n{_ON_A_COMMAND_LINE}"
+
+
+def _about(error: OSError) -> str:
+    if error.strerror is None:
+        return shown(masked(str(error)))
+    name = error.filename
+    return shown(error.strerror if name is None else f"{error.strerror}: {file_name(str(name))}")
 
 
 @click.group(cls=App, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,9 +99,9 @@ def completion(shell: str) -> None:
     """
     kind = get_completion_class(shell)
     if kind is None:
-        click.echo(f"no completion for {shell}", err=True)
+        say(f"no completion for {shell}", err=True)
         sys.exit(USAGE)
-    click.echo(kind(app, {}, "mycorrizal", "_MYCORRIZAL_COMPLETE").source())
+    say(kind(app, {}, "mycorrizal", "_MYCORRIZAL_COMPLETE").source())
 
 
 for _module in (run, ask, state, caches, watch):

@@ -9,8 +9,7 @@ import click
 from ..control import ControlClient
 from .ask import value_of
 from .choose import as_json, as_text, choosing, timed
-from .output import line, result, table
-from .values import to_json
+from .output import line, result, say, say_json, table
 
 __all__ = ["COMMANDS"]
 
@@ -72,14 +71,14 @@ def keys(client: ControlClient, cache: str, as_json: bool, limit: int, timeout: 
     """List the keys of CACHE."""
     found = client.call("cache.keys", cache=cache, limit=limit, timeout=timeout)
     if as_json:
-        click.echo(to_json(found["keys"]))
+        say_json(found["keys"])
     else:
         for key in found["keys"]:
             line(key)
     if found["more"]:
-        click.echo(f"there are more than {limit}; --limit asks for them", err=True)
+        say(f"there are more than {limit}; --limit asks for them", err=True)
     elif not found["keys"] and not as_json:
-        click.echo("no keys", err=True)
+        say("no keys", err=True)
 
 
 @cache.command()
@@ -91,7 +90,7 @@ def stats(client: ControlClient, cache: str, as_json: bool, timeout: float) -> N
     """Tell what every agent holds of CACHE, and what it was asked as primary."""
     found: dict[str, Any] = client.call("cache.stats", cache=cache, timeout=timeout)
     if as_json:
-        click.echo(to_json(found))
+        say_json(found)
     else:
         rows = [{"node": node, **(numbers or {})} for node, numbers in sorted(found.items())]
         table(rows, _STATS, "nobody holds it", as_json)

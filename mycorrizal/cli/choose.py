@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from .._keylike import MISPLACED, may_be_key
 from .._runtime.agentrecord import AgentRecord
 from .._runtime.rundir import RuntimeDir
 from ..control import ControlClient
 from ..exceptions import MycorrizalError, PeerUnreachable
-from .errors import NoAgent
+from .errors import NoAgent, SeveralAgents
+from .values import visible
 
-__all__ = ["as_json", "as_text", "choosing", "complete_nodes", "connect", "find", "timed"]
+__all__ = ["FileName", "as_json", "as_text", "choosing", "complete_nodes", "connect", "find", "timed"]
 
 _COMPLETION_SECONDS = 0.5
+_OFFERED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@%+:/-]*")
+"""What completion offers. Shells insert it as it is, and run what they find in it at the next ENTER; so: nothing that
+any shell reads as more than text, and nothing that a command reads as an option."""
 _START = "start one with: mycorrizal agent"
 
 
@@ -25,7 +33,7 @@ def find(name: str | None, cluster: str | None) -> AgentRecord:
     """Return the one agent that is meant.
 
     Raises:
-        NoAgent: there is none. click.UsageError: there are several.
+        NoAgent: there is none. SeveralAgents: which one was not said.
     """
     everyone = RuntimeDir(create=False).agents()
     if not everyone:
@@ -33,11 +41,16 @@ def find(name: str | None, cluster: str | None) -> AgentRecord:
     found = [one for one in everyone if name in (None, one.name) and cluster in (None, one.cluster)]
     if len(found) == 1:
         return found[0]
-    options = "\n".join(f"  --agent {one.name} --cluster {one.cluster}" for one in found or everyone)
+    options = "\n".join(f"  --agent {_word(one.name)} --cluster {_word(one.cluster)}" for one in found or everyone)
     if not found:
         wanted = " ".join(part for part in (name, cluster and f"in cluster {cluster}") if part)
-        raise NoAgent(f"No agent {wanted} runs on this host; there are:\n{options}")
-    raise click.UsageError(f"Several agents run on this host; add one of:\n{options}")
+        raise NoAgent(f"No agent {visible(wanted)} runs on this host; there are:\n{options}")
+    raise SeveralAgents(f"Several agents run on this host; add one of:\n{options}")
+
+
+def _word(name: str) -> str:
+    """Return `name` as it can be copied into a shell."""
+    return shlex.quote(visible(name))
 
 
 def connect(name: str | None, cluster: str | None, timeout: float | None = 10.0) -> ControlClient:
@@ -86,6 +99,22 @@ def timed(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
+class FileName(click.Path):
+    """A file; one that cannot be is not shown where it may be a key."""
+
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(exists=exists, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            if not may_be_key(os.fsdecode(value)):
+                raise
+        raise click.BadParameter(f"is no file that can be used; {MISPLACED}", ctx, param)
+
+
 # -- completion: never an error, never long ---------------------------------------------------------
 
 
@@ -116,4 +145,6 @@ def _records() -> list[AgentRecord]:
 
 
 def _items(found: dict[str, str], begun: str) -> list[CompletionItem]:
-    return [CompletionItem(name, help=more or None) for name, more in sorted(found.items()) if name.startswith(begun)]
+    """Return what goes on as `begun`; names that a shell could take for more than names have to be typed."""
+    safe = {name: more for name, more in sorted(found.items()) if _OFFERED.fullmatch(name) and name.startswith(begun)}
+    return [CompletionItem(name, help=more if _OFFERED.fullmatch(more) else None) for name, more in safe.items()]

@@ -25,6 +25,7 @@ from ..control import ControlClient
 from ..events import AgentEvent, ChangesLost, MemberFailed, MemberJoined, MemberLeft, SettingChange, UserEvent
 from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout
 from ..types import Message, Request
+from .values import visible
 
 __all__ = ["CHAPTERS", "Missed", "Stage", "direct", "play"]
 
@@ -185,7 +186,7 @@ class Stage:
 
     def say(self, name: str, text: str, at: float | None = None) -> None:
         """Print one line of the timeline."""
-        self._say(f"{(at or clock.now()) - self.began:7.3f} s  {name:<6}  {text}")
+        self._say(visible(f"{(at or clock.now()) - self.began:7.3f} s  {name:<6}  {text}"))
 
     def expect_end(self, name: str) -> None:
         """Let a node's process end without that being a failure."""
@@ -315,11 +316,11 @@ def direct(say: Callable[[str], None] = print) -> int:
             say(f"\n{chapter.__doc__}")
             chapter(stage)
     except (Missed, MycorrizalError) as error:
-        say(f"\nFAILED: {error}")
+        say(f"\nFAILED: {visible(str(error))}")
         return 1
     finally:
         stage.close()
-    say(f"\nOK: {', '.join(stage.findings)}.")
+    say(f"\nOK: {', '.join(map(visible, stage.findings))}.")
     return 0
 
 

@@ -6,7 +6,7 @@ import click
 
 from ..exceptions import ConfigError, ControlError, MycorrizalError, OperationTimeout
 
-__all__ = ["FAILED", "INTERRUPTED", "NO_AGENT", "TIMEOUT", "USAGE", "NoAgent", "exit_code"]
+__all__ = ["FAILED", "INTERRUPTED", "NO_AGENT", "TIMEOUT", "USAGE", "NoAgent", "SeveralAgents", "exit_code"]
 
 FAILED = 1
 USAGE = 2
@@ -19,6 +19,10 @@ class NoAgent(click.ClickException):
     """No agent runs on this host, or none of the given name."""
 
     exit_code = NO_AGENT
+
+
+class SeveralAgents(click.UsageError):
+    """Several agents run on this host, and which one is meant was not said."""
 
 
 def exit_code(error: MycorrizalError) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +11,8 @@ from .._runtime.signals import StopSignals
 from ..control import ControlEvent
 from ..exceptions import NotRunningError, OperationTimeout
 from .ask import tags_of
-from .choose import as_json
-from .output import line, shown
+from .choose import FileName, as_json
+from .output import line, say, say_json, shown
 from .state import key_from
 from .values import to_json
 from .watch import told
@@ -39,13 +38,13 @@ MESSAGES_AT_ONCE = 100
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="What it says of itself; more than once.")
 @click.option("--wire", type=click.Choice(["cbor", "msgpack"]), help="msgpack beside memberlist and Serf in Go.")
 @click.option("--label", help="Go's label, with --wire msgpack.")
-@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The file that holds the cluster's key.")
+@click.option("--key-file", type=FileName(exists=True), help="The file that holds the cluster's key.")
 @click.option("--prompt", is_flag=True, help="Ask for the key.")
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without a key.")
 @click.option("--discover/--no-discover", default=None, help="Look for this host's agents when there are no seeds.")
 @click.option("--join-timeout", type=click.FloatRange(0), metavar="SECONDS", help="In which a seed must answer.")
-@click.option("--settings-file", type=click.Path(dir_okay=False), help="Keeps the cluster's settings over a restart.")
-@click.option("--config-file", type=click.Path(exists=True, dir_okay=False), help="TOML, see docs/agent-settings.md.")
+@click.option("--settings-file", type=FileName(), help="Keeps the cluster's settings over a restart.")
+@click.option("--config-file", type=FileName(exists=True), help="TOML, see docs/agent-settings.md.")
 @click.option("--quiet", is_flag=True, help="Do not print events.")
 @as_json
 def agent(
@@ -119,8 +118,7 @@ def _print_messages(running: Agent, as_json: bool) -> None:
 
 
 def _json_line(topic: str, value: dict[str, Any]) -> None:
-    click.echo(to_json({"topic": topic, "value": value}, indent=None))
-    sys.stdout.flush()
+    say_json({"topic": topic, "value": value}, indent=None)
 
 
 @click.command()

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
+from .._keylike import MISPLACED, file_name, masked
 from .._runtime.settings_sources import read_key
 from ..agentconfig import parse_key
 from ..config import weakness
 from ..control import ControlClient
 from ..exceptions import ConfigError
 from .ask import value_of
-from .choose import as_json, as_text, choosing, timed
+from .choose import FileName, as_json, as_text, choosing, timed
 from .errors import FAILED
-from .output import line, pairs, result, table
-from .values import to_json
+from .output import line, pairs, result, say, say_json, table
 
 __all__ = ["COMMANDS", "key_from"]
 
@@ -84,7 +84,7 @@ def list_settings(client: ControlClient, as_json: bool) -> None:
     if found or as_json:
         pairs(found, as_json)
     else:
-        click.echo("no settings", err=True)
+        say("no settings", err=True)
 
 
 @settings.command("get")
@@ -121,19 +121,21 @@ def delete_setting(client: ControlClient, key: str, timeout: float) -> None:
 
 @click.command()
 @click.option("--bytes", "size", type=click.Choice(["16", "24", "32"]), default="32", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Write it to a new file that only you can read.")
+@click.option("--out", type=FileName(), help="Write it to a new file that only you can read.")
 def keygen(size: str, out: str | None) -> None:
     """Make a key for a new cluster."""
     while weakness(drawn := os.urandom(int(size))) is not None:
         pass  # text by chance: it would be refused
     key = base64.b64encode(drawn).decode()
     if out is None:
-        click.echo(key)
+        say(key)
         return
+    if masked(out) != out:
+        raise click.UsageError(f"--out: {MISPLACED}")  # else the name of the new file would show it
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise click.UsageError(f"{out} is there already; a key that is overwritten is lost") from None
+        raise click.UsageError(f"{file_name(out)} is there already; a key that is overwritten is lost") from None
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(key + "\n")
 
@@ -154,7 +156,7 @@ def key_from(key_file: str | None, prompt: bool) -> bytes | None:
 def _which(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a key. Never an argument: others see those in the process list."""
     options = (
-        click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The file that holds the key."),
+        click.option("--key-file", type=FileName(exists=True), help="The file that holds the key."),
         click.option("--prompt", is_flag=True, help="Ask for the key."),
     )
     for option in options:
@@ -182,12 +184,12 @@ def list_keys(client: ControlClient, as_json: bool) -> None:
     """List fingerprints of the agent's keys, the one in use first."""
     found = client.call("keys.list")
     if as_json:
-        click.echo(to_json(found))
+        say_json(found)
         return
     for number in found:
         line(number)
     if not found:
-        click.echo("no keys", err=True)
+        say("no keys", err=True)
 
 
 def _changer(verb: str, about: str) -> click.Command:

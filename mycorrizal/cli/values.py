@@ -3,6 +3,7 @@
 In: what is JSON is that; anything else is text, so that ``hello`` needs no
 quotes within quotes. Out: bytes become ``{"base64": ...}``, arrays nested
 lists, sets lists, times ISO 8601; what is not a finite number becomes text.
+What would steer a terminal, or turn the order of what is beside it, is escaped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["from_text", "to_json", "to_plain"]
+__all__ = ["from_text", "lines", "to_json", "to_plain", "visible"]
 
 DEPTH_MAX = 200
 """How deep JSON on the command line may nest; what is deeper is taken for text."""
@@ -34,9 +35,26 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def to_json(value: Any, *, indent: int | None = 2) -> str:
-    """Return `value` as JSON text."""
-    return json.dumps(to_plain(value), indent=indent, ensure_ascii=False)
+def to_json(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:
+    """Return `value` as JSON text; of what is no printable character, ``\\uXXXX`` stands in it."""
+    text = json.dumps(to_plain(value), indent=indent, ensure_ascii=ascii_only)
+    return text if text.isprintable() else "".join(map(_json_character, text))
+
+
+def _json_character(one: str) -> str:
+    return one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1]  # those of strings are escaped already
+
+
+def visible(text: str) -> str:
+    """Return `text` as one line that does nothing to a terminal: ``\\x1b`` stands for an escape, and so on."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "replace").decode() for one in text)
+
+
+def lines(text: str) -> str:
+    """Return `text` with its lines, and whatever else is in it made visible."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def to_plain(value: Any) -> Any:

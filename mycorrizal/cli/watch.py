@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import sys
 from typing import Any
 
 import click
 
 from ..control import ControlClient, ControlEvent
 from .choose import as_json, choosing
-from .output import line, shown
-from .values import to_json
+from .output import line, say_json, shown
 
 __all__ = ["COMMANDS", "told"]
 
@@ -47,8 +45,7 @@ def events(client: ControlClient, topics: tuple[str, ...], as_json: bool, count:
         while count is None or count > 0:
             event = stream.get()
             if as_json:
-                click.echo(to_json(dataclasses.asdict(event), indent=None))
-                sys.stdout.flush()
+                say_json(dataclasses.asdict(event), indent=None)
             else:
                 line(f"{datetime.datetime.now().astimezone():%H:%M:%S}  {told(event)}")
             if count is not None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mycorrizal.cli.output import shown
-from mycorrizal.cli.values import from_text, to_json, to_plain
+from mycorrizal.cli.values import from_text, lines, to_json, to_plain, visible
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,31 @@ def test_text_for_people_does_nothing_to_a_terminal() -> None:
     assert shown(None) == "-"
     assert shown(0.123456789) == "0.123457"
     assert shown("\ud800") == r"\ud800"
+    assert shown({"a": {"b\x9b": STEERING}}).isprintable()
+
+
+STEERING = "".join(map(chr, (*range(32), *range(0x7F, 0xA0), 0x61C, *range(0x200E, 0x2010), *range(0x2028, 0x202F))))
+STEERING += "\u2066\u2069\ufeff\ud800"
+"""C0 and C1 controls, DEL, marks that turn the order of text, separators of lines, half a pair."""
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("value", [STEERING, {STEERING: [STEERING, {"e\U000e0041": "\U0001f600\n"}]}, [["\x9b"]]])
+def test_json_is_printable_and_means_the_same(value: Any, indent: int | None, ascii_only: bool) -> None:
+    text = to_json(value, indent=indent, ascii_only=ascii_only)
+    assert json.loads(text) == value
+    assert text.replace("\n", "").isprintable() and (indent is not None or "\n" not in text)
+    assert not ascii_only or text.isascii()
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_any_json_is_printable_and_means_the_same(value: Any) -> None:
+    text = to_json(value)
+    assert text.replace("\n", "").isprintable() and json.loads(text) == value
+
+
+def test_what_people_read_stays_as_it_is() -> None:
+    assert visible("Zoë 日本 😀 שלום") == "Zoë 日本 😀 שלום" == json.loads(to_json("Zoë 日本 😀 שלום"))
+    assert "日本 😀" in to_json("日本 😀")
+    assert lines("a\x85b\u2028\nc\r\n") == "a\\x85b\\u2028\nc\\r\n"
