@@ -82,7 +82,7 @@ def _say_hello(running: Agent, as_json: bool) -> None:
     else:
         line(f"{running.name} in cluster {running.cluster}, gossip {host}:{port}, QUIC {running.quic_port}")
     for problem in running.health().problems:
-        click.echo(f"Warning: {shown(problem)}", err=True)
+        say(f"Warning: {shown(problem)}", err=True)
 
 
 def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import socket
 import traceback
 from collections.abc import Callable
@@ -463,3 +464,12 @@ def test_the_table_of_the_page_is_complete() -> None:
     fields = set(AgentSettings.__dataclass_fields__) - {"sources", "config_fields"}
     assert {name for name, _ in rows} - {"key_file"} == fields
     assert settings_sources.FILE_NAME in PAGE
+
+
+def test_command_in_a_hint_can_be_copied_into_a_shell(write: Write) -> None:
+    path = write(TEXT, "my $(touch x).key", 0o644)
+    error = refused({"key_file": path, "config_file": False}, "others can read it")
+    assert error.hint is not None and shlex.split(error.hint) == ["chmod", "600", str(path)]
+    path = write(f'[agent]\nkey = "{TEXT}"', "my $(touch x).toml", 0o644)
+    error = refused({"config_file": path}, "holds a key and others can read it")
+    assert error.hint is not None and shlex.split(error.hint) == ["chmod", "600", str(path)]
