@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import CacheConflict, Config, ConfigError, DataConfig, JoinError
+from mycorrizal import CacheConflict, Config, ConfigError, DataConfig, JoinError, PeerUnreachable
 from mycorrizal._keylike import HIDDEN, file_name, masked, may_be_key
+from mycorrizal._runtime import addresses
 from mycorrizal._runtime.quic import pki
 from mycorrizal._runtime.settings_sources import load
 from mycorrizal._runtime.settingsfile import SettingsFile
@@ -173,5 +174,13 @@ def test_seed_that_is_a_key(seed: str) -> None:
         assert key[:12] not in str(error)
 
 
-def test_error_of_a_join_does_not_show_a_key() -> None:
+def unknown(*args: object, **more: object) -> None:
+    raise OSError(-2, "Name or service not known")
+
+
+def test_error_of_a_join_does_not_show_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(PeerUnreachable, match="cannot resolve") as caught:
+        addresses.resolve(TEXT, 1)
+    assert TEXT[:12] not in "".join(traceback.format_exception(caught.value))
     assert TEXT[:12] not in str(JoinError(f"no seed has an address: {TEXT}: not known", failures={}))

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .._keylike import masked
 from ..exceptions import ConfigError, PeerUnreachable
 from ..types import Address, pack_host
 
@@ -163,7 +164,7 @@ def resolve(host: str, port: int) -> list[Address]:
     except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         hint = "check the name, or use an address"
-        raise PeerUnreachable(f"cannot resolve {host!r}: {reason}", node=host, hint=hint) from exc
+        raise PeerUnreachable(masked(f"cannot resolve {host!r}: {reason}", names=True), node=host, hint=hint) from exc
     addresses = [(str(info[4][0]), port) for info in found if info[0] in (socket.AF_INET, socket.AF_INET6)]
     return list(dict.fromkeys(addresses))[:_RESOLVED_MAX]
 
