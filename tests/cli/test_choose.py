@@ -67,11 +67,11 @@ def test_list_of_agents_can_be_copied_into_a_shell(start: Start, run: Run) -> No
     names = ["a$(touch b)", "d `touch e`", "it's;touch c", "plain"]
     for name in names:
         start(name, name)
-    start("z\u202e", "z\n  --agent $(touch h)\x1b[2J")
+    start("z", "z\n  --agent $(touch h)\x1b[2J\u202e")
     for done in (run("members"), run("members", "--agent", "nobody$(x)\x1b")):
         words = shlex.split(done.stderr.partition(":\n")[2])
         assert words[1:16:4] == words[3:16:4] == names
-        assert words[16:] == ["--agent", "z\\u202e", "--cluster", "z\\n  --agent $(touch h)\\x1b[2J"]
+        assert words[16:] == ["--agent", "z", "--cluster", "z\\n  --agent $(touch h)\\x1b[2J\\u202e"]
         assert done.stderr.replace("\n", "").isprintable()
 
 
