@@ -99,54 +99,76 @@ class Node:
                 pipe.close()
 
 
-def run(*, seconds: float, every: float, churn: float, pause: float, seed: int, nodes: int = 5) -> Sample:
-    """Run for `seconds`; return the samples of who stays, and what was done.
+class Soak:
+    """A context manager: the nodes of one run, what they told, and how often they ended.
 
     Args:
-        every: seconds between two samples.
         churn: mean seconds between two ends of a process.
         pause: mean seconds between two calls of a process.
     """
-    dice = random.Random(seed)
-    path = Path(tempfile.mkdtemp(prefix="mycorrizal-soak-"))
-    free = _free_ports(2 * nodes)
-    ports = [(free.pop(), free.pop()) for _ in range(nodes)]
-    all_nodes = [Node(number, ports, path, pause) for number in range(nodes)]
-    try:
-        for node in all_nodes:
-            node.start()
-            node.ready()
-        began = time.monotonic()
-        samples: dict[str, list[Sample]] = {node.name: [] for node in all_nodes[:STAYERS]}
-        ends: dict[str, int] = {"kill": 0, "leave": 0}
-        churn_at, sample_at = began + dice.expovariate(1 / churn), began
-        while (now := time.monotonic()) < began + seconds:
-            if now >= churn_at:
-                node = dice.choice(all_nodes[STAYERS:])
-                kill = dice.random() < 0.5
-                ends["kill" if kill else "leave"] += 1
-                node.end(kill=kill)
-                time.sleep(dice.choice((0.0, 0.0, 15.0)))  # restarted at once, or when all know that it is gone
-                node.start()
-                node.ready()
-                churn_at = time.monotonic() + dice.expovariate(1 / churn)
-            if now >= sample_at:
-                sample_at = now + every
-                for node in all_nodes[:STAYERS]:
-                    samples[node.name].append({"at": now - began, **node.ask("holdings")})
-                latest = {name: f"{found[-1]['resident'] / 1e6:.1f} MB" for name, found in samples.items()}
-                print(f"{now - began:6.0f} s  {latest}  {ends}", flush=True)
-            time.sleep(0.2)
-        told = {node.name: node.ask("told") for node in all_nodes}
-        health = {node.name: node.ask("health") for node in all_nodes[:STAYERS]}
-        return {"samples": samples, "ends": ends, "told": told, "health": health}
-    finally:
-        for node in all_nodes:
+
+    def __init__(self, *, churn: float, pause: float, seed: int, nodes: int = 5) -> None:
+        self._churn = churn
+        self._dice = random.Random(seed)
+        self._path = Path(tempfile.mkdtemp(prefix="mycorrizal-soak-"))
+        free = _free_ports(2 * nodes)
+        ports = [(free.pop(), free.pop()) for _ in range(nodes)]
+        self._nodes = [Node(number, ports, self._path, pause) for number in range(nodes)]
+        self._stayers = self._nodes[:STAYERS]
+        samples: dict[str, list[Sample]] = {node.name: [] for node in self._stayers}
+        self.found: Sample = {"samples": samples, "ends": {"kill": 0, "leave": 0}, "failed": ""}
+        self.found |= {"told": {}, "health": {}}
+
+    def __enter__(self) -> Soak:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for node in self._nodes:
             if node.lives and node.process.poll() is None:
                 node.end(kill=True)
-        errors = "".join(file.read_text(errors="replace") for file in sorted(path.glob("*.err")))
+        errors = "".join(file.read_text(errors="replace") for file in sorted(self._path.glob("*.err")))
         print(errors[-2000:], file=sys.stderr, end="")
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def run(self, seconds: float, every: float) -> None:
+        """Run for `seconds`, with a sample each `every` seconds; what goes wrong ends it and stands in ``found``."""
+        try:
+            for node in self._nodes:
+                node.start()
+                node.ready()
+            began = sample_at = time.monotonic()
+            churn_at = self._next_end()
+            while (now := time.monotonic()) < began + seconds:
+                if now >= churn_at:
+                    self._end_somebody()
+                    churn_at = self._next_end()
+                if now >= sample_at:
+                    sample_at = now + every
+                    self._sample(now - began)
+                time.sleep(0.2)
+            self.found["told"] = {node.name: node.ask("told") for node in self._nodes}
+            self.found["health"] = {node.name: node.ask("health") for node in self._stayers}
+        except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError
+            self.found["failed"] = f"ended early: {error!r}"
+
+    def _next_end(self) -> float:
+        return time.monotonic() + self._dice.expovariate(1 / self._churn)
+
+    def _end_somebody(self) -> None:
+        node = self._dice.choice(self._nodes[STAYERS:])
+        kill = self._dice.random() < 0.5
+        self.found["ends"]["kill" if kill else "leave"] += 1
+        node.end(kill=kill)
+        time.sleep(self._dice.choice((0.0, 0.0, 15.0)))  # restarted at once, or when all know that it is gone
+        node.start()
+        node.ready()
+
+    def _sample(self, at: float) -> None:
+        samples = self.found["samples"]
+        for node in self._stayers:
+            samples[node.name].append({"at": at, **node.ask("holdings")})
+        latest = {name: f"{found[-1]['resident'] / 1e6:.1f} MB" for name, found in samples.items()}
+        print(f"{at:6.0f} s  {latest}  {self.found['ends']}", flush=True)
 
 
 # -- judgement ------------------------------------------------------------------------------
@@ -193,7 +215,7 @@ def growth(samples: list[Sample], warm: float) -> list[dict[str, Any]]:
 
 def judge(found: Sample, warm: float) -> list[str]:
     """Return what is wrong: what surely grows, calls that never worked, and runs that show nothing."""
-    wrong = []
+    wrong = [found["failed"]] if found["failed"] else []
     for name, samples in found["samples"].items():
         rows = growth(samples, warm)
         found.setdefault("growth", {})[name] = rows
@@ -259,15 +281,17 @@ def main() -> int:
     options = parser.parse_args()
     warm = 60 * min(15.0, options.minutes / 2) if options.warm is None else 60 * options.warm
     seconds = 60 * options.minutes
-    found = run(
-        seconds=seconds, every=max(2.0, seconds / 240), churn=options.churn, pause=options.pause, seed=options.seed
-    )
+    with Soak(churn=options.churn, pause=options.pause, seed=options.seed) as soak:
+        soak.run(seconds, max(2.0, seconds / 240))
+    found = soak.found
     wrong = judge(found, warm)
     for name, rows in found["growth"].items():
         print(f"{name}: what grows most")
         for row in rows[:8]:
             print(line(row))
-        print(line(next(row for row in rows if row["what"] == "resident")))
+        for row in rows:
+            if row["what"] == "resident":
+                print(line(row))
     print(json.dumps({key: found[key] for key in ("ends", "told", "health")}, indent=1))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -171,7 +171,6 @@ class Lobby:
         self.places.refused(clock.now())
         self._quiet.warning("accept", "cannot accept connections: %s", exc.strerror or exc)
 
-
     def _enter(self, sock: socket.socket, address: Address, came: float) -> None:
         """Give the newcomer a place, or have it wait for one at the door, where there is room for one, or close it."""
         now = clock.now()
@@ -203,9 +202,9 @@ class Lobby:
         self._end(guest)
         return True
 
-    def _turned_away(self, counter: str, text: str, address: Address) -> None:
+    def _turned_away(self, counter: str, text: str, address: Address, *why: object) -> None:
         self._counters.add(counter)
-        self._quiet.warning(counter, text, *address)
+        self._quiet.warning(counter, text, *address, *why)
 
     # -- conversations ----------------------------------------------------------------------------
 
@@ -269,7 +268,7 @@ class Lobby:
             )
         except RuntimeError as exc:  # QueueFull, NotRunningError, or no more threads
             self.places.refused(clock.now())
-            self._turned_away("tcp.crowded", f"conversation with %s port %d ended: {exc}", guest.address)
+            self._turned_away("tcp.crowded", "conversation with %s port %d ended: %s", guest.address, exc)
             self._end(guest)
 
     def _thought(self, guest: Guest, heard: Heard | None, error: Exception | None, now: float) -> None:
