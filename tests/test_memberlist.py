@@ -285,7 +285,7 @@ def test_packets_and_streams_are_counted_for_the_key_that_encrypts_them() -> Non
     with Memberlist(config()) as plain:
         plain.ping("alice")
         assert plain.metrics()["key.sealed"] == 0
-    with Memberlist(config(secret_key=bytes(32))) as alice:
+    with Memberlist(config(secret_key=key_of("a"))) as alice:
         alice.ping("alice")
         packets = alice.metrics()["key.sealed"]
         assert packets >= 2  # the ping and the ack

@@ -52,7 +52,7 @@ SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PA
 # -- no way around the doors -------------------------------------------------------------------
 
 DOOR = "_wire/text.py"
-LOGGING_NAMES = {"LoggerAdapter", "Logger", "DEBUG", "NullHandler"}
+LOGGING_NAMES = {"LoggerAdapter", "Logger", "DEBUG", "INFO", "WARNING", "NullHandler"}
 OF_LOGGING = {("__init__.py", "getLogger"): "gives the library's logger its null handler, and logs nothing"}
 OUTSIDE_THE_TREE = {
     "Unfit": "becomes a ValueEncodeError before anybody sees it",
@@ -66,6 +66,7 @@ OURS = {
     "', '.join(methods)": "methods of a delegate",
     "', '.join(SOCKET_KINDS)": "a constant",
     "folder": "the user's path",
+    "here": "a part of the user's path",
     "sent": "a number",
     "size": "a number",
     "str(exc).partition('() ')[2] or 'fields are missing'": "of a file in a private directory",
@@ -439,16 +440,21 @@ def other_libraries() -> None:
 def problems() -> Iterator[object]:
     suspect = Node(RAW, b"\x7f\0\0\1", 1, state=NodeState.SUSPECT)
     members: Any = SimpleNamespace(
-        metrics=lambda: {"events.lost": 0, "stalls": 0}, members=lambda: (suspect,) * 99, health_score=0
-    )
+        metrics=lambda: {"events.lost": 0, "stalls": 0, "tcp.refusing": 0, "key.sealed": 0},
+        members=lambda: (suspect,) * 99, health_score=0,
+    )  # fmt: skip
+    contests = SimpleNamespace(recent=lambda now: [(RAW, (RAW, 1))])
     data: Any = SimpleNamespace(
         metrics=lambda: {"inbox.messages": 0, "connections": 0},
-        _started=SimpleNamespace(config=SimpleNamespace(inbox_messages=1)),
+        _started=SimpleNamespace(
+            config=SimpleNamespace(inbox_messages=1), machine=SimpleNamespace(contests=contests)
+        ),
     )
-    settings = SimpleNamespace(cluster="c")
+    settings = SimpleNamespace(cluster="c", insecure=False)
     parts: Any = SimpleNamespace(
-        members=members, data=data, sharing=SimpleNamespace(rivals=[]), file=None, name="n", settings=settings
-    )
+        members=members, data=data, sharing=SimpleNamespace(rivals=[]), file=None, name="n", settings=settings,
+        rings=None,
+    )  # fmt: skip
     yield from health(parts).problems
 
 

@@ -16,6 +16,7 @@ _INBOX_FULL = 0.5
 _NONCES = 1 << 32
 """Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
 _NONCES_USED = 0.5  # from this part of them on it is time to rotate
+_CONTESTS_SHOWN = 3
 _NAMES_MAX = 500  # characters; members of a cluster with Go peers may have any name
 
 
@@ -33,10 +34,10 @@ def health(parts: Assembly) -> Health:
     if parts.sharing.rivals:
         other = parts.sharing.rivals[0]
         problems.append(f"another node at {other.host}:{other.port} claims this name")
-    for name, (host, port) in parts.data._started.machine.contests.recent(clock.now()):
+    for name, (host, port) in parts.data._started.machine.contests.recent(clock.now())[:_CONTESTS_SHOWN]:
         problems.append(
-            f"a process at {host}:{port} claims the name {name}, which another one has: does it run twice, or has it "
-            "just restarted?"
+            f"a process at {printable(host)}:{port} claims the name {printable(name)}, which another one has: does it "
+            "run twice, or has it just restarted?"
         )
     if inbox > _INBOX_FULL * parts.data._started.config.inbox_messages:
         problems.append(f"{inbox} messages wait for receive(): senders will have to wait")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._runtime.identity import gossip_key
 from .._wire.security import Keyring
+from .._wire.text import logger
 from ..config import weakness
 from ..exceptions import ConfigError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Keys", "Rings", "derivation"]
 
-log = logging.getLogger("mycorrizal.agent")
+log = logger("mycorrizal.agent")
 
 
 class Rings:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from mycorrizal._runtime import nonces
 from mycorrizal._runtime.nonces import Nonces
 from mycorrizal._wire.security import Keyring
+from tests.keys import key_of
 
-ONE, TWO = b"1" * 32, b"2" * 32
+ONE, TWO = key_of("one"), key_of("two")
 
 
 def test_each_key_has_a_count_that_goes_on_when_it_comes_back() -> None:
@@ -50,7 +51,7 @@ def test_counted_keys_are_bounded() -> None:
     draw = Nonces(ring)
     draw()
     for number in range(nonces._KEYS_MAX):
-        key = number.to_bytes(32, "big")
+        key = key_of(str(number))
         ring.add(key)
         ring.use(key)
         draw()

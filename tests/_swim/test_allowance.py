@@ -14,6 +14,7 @@ from mycorrizal._wire.messages import AckResp, Alive, Dead, IndirectPing, Messag
 from mycorrizal.types import Address, pack_host
 from tests._swim.harness import VSN, alive, drain, host_for, make, run_timers, sent, tell
 from tests.golden import cases
+from tests.keys import key_of
 
 STRANGER: Address = ("203.0.113.9", 5555)
 VICTIM = pack_host("198.51.100.7")
@@ -87,7 +88,7 @@ messages = st.one_of(
 
 
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])
-@pytest.mark.parametrize("secret_key", [None, bytes(16)], ids=["keyless", "sealed"])
+@pytest.mark.parametrize("secret_key", [None, key_of("a", 16)], ids=["keyless", "sealed"])
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate, Phase.shrink])
 @given(
     contents=st.lists(messages, min_size=1, max_size=40), sender=st.sampled_from([STRANGER, PEER, ("10.0.0.1", 7946)]),

@@ -24,6 +24,7 @@ from mycorrizal.exceptions import (
 from mycorrizal.types import Address, NodeState, pack_host
 from tests._swim import harness
 from tests._swim.harness import VSN, alive, drain, events, host_for, make, run_timers, sent, state, tell
+from tests.keys import key_of
 
 SEED: Address = ("10.0.0.2", 7946)
 HERE: Address = ("10.0.0.1", 7946)
@@ -268,7 +269,7 @@ def test_an_acknowledgement_of_ours_that_comes_back_is_nobodys() -> None:
 
 
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])
-@pytest.mark.parametrize("secret_key", [None, bytes(16)], ids=["plain", "sealed"])
+@pytest.mark.parametrize("secret_key", [None, key_of("a", 16)], ids=["plain", "sealed"])
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("label", ["", "cluster"])
 def test_bytes_that_come_back(wire: Any, secret_key: bytes | None, compress: bool, label: str) -> None:

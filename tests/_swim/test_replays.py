@@ -10,6 +10,7 @@ from mycorrizal._swim.replays import _SENDERS_MAX, _WINDOW, Replays
 from mycorrizal._wire.messages import AckResp, Dead, Suspect, User
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.types import NodeState
+from tests.keys import key_of
 
 from .harness import Wire, alive, drain, events, make, record, run_timers, state, tell
 
@@ -26,7 +27,7 @@ def take(seen: Replays, *numbers: int, stream: bool = False) -> list[int]:
 
 
 def receiver(**settings: Any) -> Swim:
-    return make(wire="cbor", secret_key=bytes(32), delegates={"delegate": BaseDelegate()}, **settings)
+    return make(wire="cbor", secret_key=key_of("a"), delegates={"delegate": BaseDelegate()}, **settings)
 
 
 def heard(swim: Swim) -> list[bytes]:
@@ -164,7 +165,7 @@ def test_a_recorded_ack_answers_for_no_other_ping() -> None:
 
 
 def test_what_was_sealed_with_a_removed_key_is_refused_and_until_then_numbers_hold() -> None:
-    sender, swim, new = receiver(name="a"), receiver(name="me"), b"n" * 32
+    sender, swim, new = receiver(name="a"), receiver(name="me"), key_of("n")
     sender.send_user(user(1), PEER, 0.0, name="me")
     ((packet, _),) = sender.datagrams_to_send()
     swim.receive_datagram(packet, PEER, 1.0)
@@ -173,7 +174,7 @@ def test_what_was_sealed_with_a_removed_key_is_refused_and_until_then_numbers_ho
     ring.use(new)
     swim.receive_datagram(packet, PEER, 2.0)
     assert swim.counters["user.replayed"] == 1
-    ring.remove(bytes(32))
+    ring.remove(key_of("a"))
     swim.receive_datagram(packet, PEER, 3.0)
     assert swim.counters["packets_rejected"] == 1
     assert heard(swim) == [b"data"]

@@ -19,7 +19,7 @@ from mycorrizal._runtime.settings_sources import load
 
 from .agents import QUICK, Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 
-OLD, NEW, WRONG = (bytes(range(start, start + 32)) for start in (0x41, 0x61, 0x30))
+OLD, NEW, WRONG = (bytes((*range(start, start + 31), 0x80)) for start in (0x41, 0x61, 0x30))
 
 
 def forms(key: bytes) -> Iterator[str]:

@@ -10,6 +10,7 @@ from mycorrizal import Config
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.messages import Alive
 from mycorrizal.simulation import CheckFailed, Faults, run_campaign
+from tests.keys import key_of
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
@@ -23,7 +24,7 @@ def test_local_profile(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(101, 104))
 def test_lan_profile_encrypted(seed: int) -> None:
     config = Config.lan(
-        name="template", secret_key=bytes(16), label="blue", gossip_to_the_dead_time=10.0, reconnect_interval=3.0
+        name="template", secret_key=key_of("a", 16), label="blue", gossip_to_the_dead_time=10.0, reconnect_interval=3.0
     )
     print(run_campaign(seed, members=6, config=config))
 
