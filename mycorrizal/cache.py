@@ -30,6 +30,7 @@ from ._cache.definition import Definition, check_seconds
 from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.operations import Kind, Op, Result, Status
 from ._cache.placement import PARTITIONS
+from ._cache.reading import held
 from ._cache.survey import CLEAR_KEYS, Cursor
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
@@ -120,19 +121,10 @@ class Cache(Handle, CacheMapping):
 
     def _here(self, raw: bytes) -> Entry | None:
         """Return the entry if it is held here and may be read."""
-        place = crc32(raw) & _MASK
-        entry = self._readable[place].get(raw)
-        if entry is not None and entry.expires > _now():
-            entry.visited = True
+        entry = held(self._readable, self._near, raw, _now())
+        if entry is not None:
             next(self._hits)
-            return entry
-        near = self._near
-        if near is not None and (moment := _now()) < near.until[place]:
-            entry = near.tables[place].get(raw)
-            if entry is not None and entry.expires > moment:
-                next(self._hits)
-                return entry
-        return None
+        return entry
 
     def __getitem__(self, key: str) -> Any:
         found = self.get(key, ABSENT)

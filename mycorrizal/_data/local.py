@@ -6,7 +6,7 @@ from .._wire.frames import Status
 from .._wire.values import Encoded
 from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable
 from .channel import OutMessage
-from .peer import NEVER, TICK_BUSY, Opening, Peer
+from .peer import NEVER, TICK_BUSY, Opening, Peer, with_doubt
 from .ports import Call, Received, Served
 
 __all__ = ["LocalPeer"]
@@ -99,7 +99,9 @@ class LocalPeer(Peer):
     def fail_waiting(self, error: MycorrizalError) -> None:
         for call in list(self._open):
             self.cancel(call, self.machine.now)
-            call.ticket.fail(error)
+            call.ticket.fail(with_doubt(error))
+        for message in self.outgoing.take_all():  # the inbox surely has not got it
+            message.ticket.fail(error)
         super().fail_waiting(error)
 
     def dial(self, now: float) -> None:

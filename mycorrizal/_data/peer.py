@@ -11,6 +11,7 @@ peer has said it did not read are sent again too.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING
 
 from .._wire.frames import PIPES_MAX, Close
@@ -23,7 +24,7 @@ from .ports import Call, Sink, Ticket
 if TYPE_CHECKING:
     from .machine import DataMachine
 
-__all__ = ["Opening", "Peer"]
+__all__ = ["Opening", "Peer", "with_doubt"]
 
 _AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS))
 
@@ -269,7 +270,7 @@ class Peer:
                 item.done = True
                 item.ticket.fail(error)
         for message in self.outgoing.take_all():
-            message.ticket.fail(_with_doubt(error) if message.sequence else error)
+            message.ticket.fail(with_doubt(error) if message.sequence else error)
 
     # -- connections -------------------------------------------------------------------------
 
@@ -467,13 +468,14 @@ def _fail(call: Call, error: MycorrizalError, *, ran: bool) -> None:
     """End a call whose connection is gone; `ran`: it may have been read, if all of it was sent."""
     call.done = True
     whole = call.flow is None or call.flow.finished
-    call.ticket.fail(_with_doubt(error) if ran and whole else error)
+    call.ticket.fail(with_doubt(error) if ran and whole else error)
 
 
-def _with_doubt(error: MycorrizalError) -> MycorrizalError:
-    """Return `error` for a call that may have taken effect."""
-    if error.indeterminate or not isinstance(error, PeerUnreachable):
+def with_doubt(error: MycorrizalError) -> MycorrizalError:
+    """Return `error`, also that of our own end, for a call that may have taken effect."""
+    if error.indeterminate:
         return error
-    doubtful = PeerUnreachable(str(error), node=error.node, operation=error.operation, indeterminate=True)
-    doubtful.hint = error.hint
+    doubtful = copy(error)
+    doubtful.__cause__ = error.__cause__
+    doubtful.indeterminate = True
     return doubtful

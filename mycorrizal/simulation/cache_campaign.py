@@ -10,7 +10,8 @@ The kinds, by what may be claimed:
   write of every key.
 * ``bounds``: a cache with room for little, entries that expire, few tombstones, and any of the faults. Bounds hold at
   any time, nothing deleted or overwritten comes back, and what expired leaves no trace.
-* ``near``: near copies, lost notices and crashes. No near copy is read for longer than is promised.
+* ``near``: near copies, lost notices and crashes. Nothing is read for longer than is promised, nor after a write of
+  the same node what was before it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .cache_checkers import (
     check_newest,
     check_no_trace,
     check_nothing_old,
+    check_own_writes,
 )
 from .cache_cluster import CacheCluster, CacheNode
 from .cache_history import ALL_KINDS, Clients
@@ -135,7 +137,7 @@ class _Campaign:
         if self.kind == "bounds":
             self.clients = Clients(self.cluster, seed, keys=30, think=0.3, kinds=ALL_KINDS)
         elif self.kind == "near":
-            self.clients = Clients(self.cluster, seed, think=0.05, kinds=_NEAR_KINDS)
+            self.clients = Clients(self.cluster, seed, per_node=3, keys=3, think=0.05, kinds=_NEAR_KINDS)
         else:
             self.clients = Clients(self.cluster, seed, keys=40 if self.kind == "partitions" else 6)
 
@@ -271,9 +273,10 @@ class _Campaign:
             self.report.keys, self.report.undecided = check_linearizable(clients.events, fail)
             check_locks(clients.locks, fail)
         if kind == "near":
-            self.report.near_reads = len(clients.near)
+            self.report.near_reads = sum(read.copy for read in clients.near)
             self.report.near_oldest = check_near(self.cluster, clients.near, clients.events, fail)
-        if len(clients.events) < 50 or not self.report.actions or (kind == "near" and not clients.near):
+            check_own_writes(clients.near, clients.events, clients.per_node, fail)
+        if len(clients.events) < 50 or not self.report.actions or (kind == "near" and not self.report.near_reads):
             raise fail("vacuous", f"{len(clients.events)} operations, {self.report.actions}")
 
     def _summed_up(self) -> CacheReport:

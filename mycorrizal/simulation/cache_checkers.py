@@ -15,7 +15,7 @@ from .linearizable import Event, linearizable
 
 __all__ = [
     "check_bounds", "check_converged", "check_copies", "check_linearizable", "check_locks", "check_near",
-    "check_newest", "check_no_trace", "check_nothing_old", "newest_writes", "space_of",
+    "check_newest", "check_no_trace", "check_nothing_old", "check_own_writes", "newest_writes", "space_of",
 ]  # fmt: skip
 
 Fail = Callable[[str, str], CheckFailed]
@@ -141,7 +141,7 @@ def check_nothing_old(cluster: CacheCluster, events: Sequence[Event], fail: Fail
 
 
 def check_near(cluster: CacheCluster, reads: Sequence[NearRead], events: Sequence[Event], fail: Fail) -> float:
-    """No near copy was read later after it was overwritten than is promised; return the greatest age seen."""
+    """Nothing that is held was read later after it was overwritten than is promised; return the greatest age seen."""
     limits, faults = cluster.limits, cluster.faults
     bound = SILENCE * limits.near_interval + faults.delay + faults.jitter
     writes: dict[bytes, list[Event]] = {}
@@ -156,6 +156,20 @@ def check_near(cluster: CacheCluster, reads: Sequence[NearRead], events: Sequenc
         if age > bound:
             raise fail("near", f"{read} was read {age:.3f} s after it was overwritten; the bound is {bound:.3f} s")
     return oldest
+
+
+def check_own_writes(
+    reads: Sequence[NearRead], events: Sequence[Event], per_node: int, fail: Fail
+) -> None:
+    """Nobody read, without a call, what is older than a write that was acknowledged on the same node before."""
+    writes: dict[tuple[int, bytes], list[Event]] = {}
+    for event in events:
+        if event.known and event.version and event.kind != "get":
+            writes.setdefault((event.client // per_node, event.key), []).append(event)
+    for read in reads:
+        for event in writes.get((read.client // per_node, read.key), ()):
+            if event.ended < read.at and event.version > read.version:
+                raise fail("own", f"{read} is older than what was written on the same node: {event}")
 
 
 def check_no_trace(cluster: CacheCluster, fail: Fail) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .._cache.operations import Kind, Op, Result, Status
 from .._cache.placement import partition_of
+from .._cache.reading import held
 from .._cache.survey import CLEAR_KEYS
 from ..exceptions import CacheOutcomeUnknown, MycorrizalError
 from .cache_cluster import CacheCluster, CacheNode
@@ -24,11 +25,13 @@ TIMEOUT = 3.0
 
 
 class NearRead(NamedTuple):
-    """A near copy that was read."""
+    """What a caller read without a call; ``copy``: a near copy."""
 
     key: bytes
     version: int
     at: float
+    client: int
+    copy: bool
 
 
 class LockEvent:
@@ -50,7 +53,8 @@ class Clients:
     Attributes:
         events: what was called and answered.
         locks: the locks that were granted.
-        near: near copies that were read.
+        near: what was read without a call.
+        per_node: how many clients each node has; client ``n`` is on node ``n // per_node``.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Clients:
         self.events: list[Event] = []
         self.locks: list[LockEvent] = []
         self.near: list[NearRead] = []
+        self.per_node = per_node
         self.refused = 0
         self.unknown = 0
         self.stopped = False
@@ -127,13 +132,13 @@ class Clients:
         self._do(node, client, [("cas", key, (expected, self._value()))])
 
     def _near(self, node: CacheNode, client: int, key: bytes) -> None:
-        """Read as the facade does: the near copy if there is one that is believed, else the primary."""
-        now = self._cluster.now + node.offset
-        near = node.machine.near(self._cluster.definition.name)
-        place = partition_of(key)
-        entry = near.tables[place].get(key)
-        if entry is not None and near.until[place] > now and entry.expires > now:
-            self.near.append(NearRead(key, entry.version, self._cluster.now))
+        """Read as ``Cache.get`` does: what is held here, else ask the primary."""
+        machine, name = node.machine, self._cluster.definition.name
+        near = machine.near(name)
+        entry = held(machine.readable(name), near, key, self._cluster.now + node.offset)
+        if entry is not None:
+            copy = entry is near.tables[partition_of(key)].get(key)
+            self.near.append(NearRead(key, entry.version, self._cluster.now, client, copy))
             self._next(node, client)
         else:
             self._do(node, client, [("get", key, None)])

@@ -9,6 +9,8 @@ import pytest
 from mycorrizal._cache.definition import Limits
 from mycorrizal._cache.entry import LOCK_PREFIX
 from mycorrizal._cache.operations import Kind, Op, Result, Status
+from mycorrizal._cache.placement import partition_of
+from mycorrizal._cache.survey import CLEAR_KEYS
 from tests._cache.harness import Caches, ask, make_machine
 
 LEASE = Op(Kind.LEASE, b"k", number=10_000, wait=20_000)
@@ -207,3 +209,82 @@ def test_lease_whose_answer_was_lost_is_given_again_to_who_asks_again() -> None:
     assert again.status == Status.LEASED and again.number == first.number
     (other,) = ask(machine, op._replace(id=98), now=0.1)
     assert other.status == Status.FAILED
+
+
+def waiters(caches: Caches) -> int:
+    """Return how many operations wait at their primary, as the places say that are taken for them."""
+    found = 0
+    for node in caches.cluster.running:
+        leases = caches.space(node.index).primary.leases
+        waiting = sum(len(queue.waiting) for queue in leases._queues.values())
+        assert leases._parked == waiting, node.name
+        found += waiting
+    return found
+
+
+@pytest.mark.parametrize("op", [LEASE, LOCK], ids=["lease", "lock"])
+def test_waiter_wrongly_taken_for_dead_asks_again_and_is_answered(op: Op) -> None:
+    caches = Caches(5)
+    owners = caches.owners(op.key)
+    holding, waiting, _ = [index for index in range(5) if index not in owners]
+    held = leased([caches.do(holding, op, timeout=30.0)])
+    found = caches.start(waiting, op, timeout=30.0)
+    caches.cluster.run(0.1)
+    assert waiters(caches) == 1
+    caches.cluster.suspect([caches.nodes[owners[0]]], caches.nodes[waiting], 0.3)
+    caches.cluster.run(2.0)
+    assert not found and waiters(caches) == 1, "it waits again"
+    if op is LEASE:
+        caches.set(holding, op.key, b"v", number=held.number)
+    else:
+        caches.one(holding, Op(Kind.UNLOCK, op.key, number=held.version))
+    caches.cluster.run(1.0)
+    assert leased(found).status == Status.OK
+    assert waiters(caches) == 0
+
+
+def test_lease_that_is_given_back_is_the_next_ones_at_once() -> None:
+    caches = Caches(3)
+    first = caches.one(0, LEASE)
+    found = caches.start(1, LEASE)
+    caches.cluster.run(0.1)
+    assert not found
+    caches.one(0, Op(Kind.RETURN, LEASE.key, number=first.number))
+    caches.cluster.run(0.1)
+    second = leased(found)
+    assert second.status == Status.LEASED and second.number > first.number
+    caches.one(2, Op(Kind.RETURN, LEASE.key, number=first.number))
+    assert caches.one(2, LEASE._replace(wait=0)).status == Status.FAILED, "it was another's"
+    caches.one(1, Op(Kind.RETURN, LEASE.key, number=second.number))
+    assert caches.one(2, LEASE._replace(wait=0)).status == Status.LEASED, "nobody waited"
+
+
+def test_places_of_waiters_are_given_back_however_their_wait_ends() -> None:
+    """Whether a value is written, deleted, cleared, the lease lapses, they run out of time, or the primary moves."""
+    caches = Caches(4, limits=Limits(waiting=2))
+    owners = caches.owners(LEASE.key)
+    asking = [index for index in range(4) if index not in owners]
+
+    def written() -> None:
+        caches.set(asking[0], LEASE.key, b"v")
+
+    def cleared() -> None:
+        caches.one(asking[0], Op(Kind.CLEAR, CLEAR_KEYS[partition_of(LEASE.key)]))
+
+    def deleted() -> None:
+        caches.one(asking[0], Op(Kind.DELETE, LEASE.key))
+
+    def moved() -> None:
+        caches.cluster.crash(caches.nodes[owners[0]])
+
+    for ends in (written, deleted, cleared, lambda: caches.cluster.run(11.0), moved):
+        caches.one(asking[0], Op(Kind.DELETE, LEASE.key))
+        caches.one(asking[0], LEASE)
+        for number in range(8):  # as many as there is room for
+            caches.start(asking[number % 2], LEASE._replace(wait=12_000), timeout=12.0)
+        caches.cluster.run(0.1)
+        assert waiters(caches) == 8
+        ends()
+        caches.cluster.run(14.0)
+        assert waiters(caches) == 0
+    assert all("busy" not in node.machine.counters() for node in caches.cluster.running)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mycorrizal._cache.entry import Entry
 from mycorrizal._cache.near import SILENCE
-from mycorrizal._cache.operations import Kind, Op
+from mycorrizal._cache.operations import Kind, Op, Result
 from mycorrizal._cache.placement import partition_of
 from tests._cache.harness import Caches
 
@@ -139,3 +139,26 @@ def test_cache_without_near_copies_sends_no_notices() -> None:
     caches.cluster.run(3.0)
     assert all(not node.machine.notices_to_send() for node in caches.nodes)
     assert not any(any(node.machine.near("c").tables) for node in caches.nodes)
+
+
+def test_answer_from_before_our_own_write_is_not_kept_though_its_notice_is_lost() -> None:
+    """The order of invalidations says nothing then: only when the read was asked for does."""
+    caches, key = prepared()
+    node = caches.nodes[0]
+    copies = node.machine.near("c")
+    asked = caches.cluster.now + node.offset
+    before = caches.one(0, Op(Kind.GET, key))
+    copies.wrote(key, asked + 1.0)
+    copies.keep(key, before, caches.nodes[1].owner, asked)
+    assert near(caches, 0, key) is None
+    assert node.machine.counters()["near_outrun"] == 1
+    copies.keep(key, before, caches.nodes[1].owner, asked + 1.5)
+    assert near(caches, 0, key) is not None, "what was asked for after the write is of after it"
+
+
+def test_write_whose_outcome_is_unknown_hides_what_was_before() -> None:
+    caches, key = prepared()
+    caches.cluster.links.cut(0, 1)
+    (outcome,) = caches.do(0, Op(Kind.SET, key, value=b"mine"), timeout=0.5)
+    assert not isinstance(outcome, Result)
+    assert near(caches, 0, key) is None

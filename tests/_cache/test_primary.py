@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mycorrizal._cache.definition import Limits
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import Owner, partition_of
@@ -190,3 +192,93 @@ def test_outcome_that_stays_unknown_says_who_had_it() -> None:
     caches.cluster.links.cut(1, 0)
     found: Any = caches.do(0, Op(Kind.SET, key, value=b"v"), timeout=1.0)
     assert isinstance(found[0], CacheOutcomeUnknown) and found[0].node in ("n1", None)
+
+
+@pytest.mark.parametrize("kind", [Kind.GET, Kind.LEASE])
+def test_read_by_another_node_keeps_an_entry_from_being_evicted(kind: Kind) -> None:
+    caches = Caches(2, replicas=1, max_entries=3)
+    keys = caches.owned_by(1, count=8)
+    kept = keys[0]
+    for key in (*keys[1:3], kept):
+        caches.set(1, key, b"v")
+    entry = caches.space(1).store.get(kept, caches.cluster.now + caches.nodes[1].offset)
+    assert entry is not None
+    entry.visited = False
+    assert caches.one(0, Op(kind, kept, number=1000)).value == b"v"
+    assert entry.visited
+    for key in keys[3:]:
+        caches.set(1, key, b"v")
+        assert caches.one(0, Op(kind, kept, number=1000)).value == b"v", "what is asked for stays"
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_write_with_two_backups_is_done_when_both_have_it(late: int) -> None:
+    """Whichever is the slower one."""
+    caches = Caches(3, replicas=3)
+    (key,) = caches.owned_by(0)
+    slow, quick = caches.owners(key)[late], caches.owners(key)[3 - late]
+    caches.set(0, key, b"before")
+    caches.cluster.links.cut(0, slow)
+    found = caches.start(0, Op(Kind.SET, key, value=b"after"), timeout=30.0)
+    behind = caches.start(0, Op(Kind.INCR, b"n" + key, number=1), timeout=30.0)
+    caches.cluster.run(0.5)
+    now = caches.cluster.now + caches.nodes[quick].offset
+    copy = caches.space(quick).store.get(key, now)
+    assert copy is not None and copy.value == b"after"
+    assert not found and caches.get(0, key) == b"before"
+    caches.cluster.links.heal()
+    caches.cluster.run(8.0)
+    assert found[0][0].status == Status.OK and behind
+    assert caches.holders(key) == [0, 1, 2] and caches.get(0, key) == b"after"
+    assert caches.space(0).primary.flights == 0
+
+
+def test_write_waits_for_a_backup_that_came_meanwhile() -> None:
+    """Both that were there die; who takes their place must have the write before it is said to be done."""
+    caches = Caches(4, replicas=2)
+    (key,) = caches.owned_by(0)
+    backup = caches.owners(key)[1]
+    caches.cluster.links.cut(0, backup)
+    found = caches.start(0, Op(Kind.SET, key, value=b"v"), timeout=30.0)
+    caches.cluster.run(0.3)
+    assert not found
+    caches.cluster.crash(caches.nodes[backup])
+    caches.cluster.run(1.0)
+    assert found[0][0].status == Status.OK
+    following = caches.owners(key)[1]
+    assert following != backup and following in caches.holders(key)
+
+
+def test_places_of_writes_are_given_back_however_they_end() -> None:
+    """Done, refused, resigned, or superseded: as many are counted as are under way, and in the end none."""
+    caches = Caches(4, replicas=3, limits=Limits(operations=64))
+    keys = caches.owned_by(0, count=15)
+
+    def counted() -> int:
+        found = 0
+        for node in caches.cluster.running:
+            space = caches.space(node.index)
+            under_way = sum(len(shard.flights) for shard in space.shards)
+            assert space.primary.flights == under_way, node.name
+            assert space.client.open >= 0
+            found += under_way
+        return found
+
+    seen = 0
+    for step in range(8):
+        for key in keys:
+            caches.start(step % 4 if caches.nodes[step % 4].running else 0, Op(Kind.INCR, key, number=1), timeout=2.0)
+        if step == 2:
+            caches.cluster.links.cut(0, caches.owners(keys[0])[1])
+        elif step == 4:
+            caches.cluster.links.heal()
+        elif step == 5:
+            caches.cluster.crash(caches.nodes[0])
+        elif step == 6:
+            caches.cluster.restart(caches.nodes[0])
+        for _ in range(20):
+            caches.cluster.run(0.01)
+            seen = max(seen, counted())
+    caches.cluster.run(10.0)
+    assert counted() == 0 and seen >= 10
+    assert all(caches.space(index).client.open == 0 for index in range(4))

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._data.machine import DataMachine
 from mycorrizal._data.ports import Served
-from mycorrizal._wire.frames import Status
+from mycorrizal._wire.frames import BULK_INITIAL, Status
 from mycorrizal._wire.values import DEFAULT
 from mycorrizal.dataconfig import DataConfig
 
@@ -238,6 +239,30 @@ class Campaign:
                 assert value[2] not in ran, f"request {value[2]} ran, and was said not to: {outcome.error!r}"
 
 
+def check_places(machine: DataMachine) -> None:
+    """What is counted as taken is taken, at any time: memory for large values, connections, and requests."""
+    budget = machine.budget
+    values = [(link, value) for link in machine.links.values() for value in link.bulk.values.values()]
+    granted = [(link.peer, value.size) for link, value in values if value.granted]
+    assert budget.used == sum(size for _, size in granted) <= max([budget.limit, *(size for _, size in granted)])
+    held: dict[object, int] = {}
+    for peer, size in granted:
+        assert peer is not None
+        held[peer] = held.get(peer, 0) + size
+        if held[peer] > budget.limit // 2:
+            assert sum(owner is peer for owner, _ in granted) == 1, "one peer has more than half of it"
+    assert budget._held == held
+    asking = {value for _, value in values if not value.granted and value.size > BULK_INITIAL}
+    assert {value for waiting in budget._waiting.values() for value in waiting} == asking
+    assert all(budget._waiting.values())
+    for peer in machine.peers.values():
+        for link in peer.links:
+            assert machine.links.get(link.conn) is link, f"{peer.name} has a connection that has ended"
+        assert peer.link is None or peer.link in peer.links
+    for conn, link in machine.links.items():
+        assert isinstance(conn, Conn) and (link.state != "closed" or conn.gone)
+
+
 def unread_number(item: Any) -> int:
     """Return the number of a message that is in an inbox."""
     value: Any = item[0][1].decode(DEFAULT)
@@ -251,6 +276,8 @@ def run_campaign(seed: int, steps: int = 150, *, restarts: bool = True, gossip: 
         campaign.gossip()
     for _ in range(steps):
         campaign.step()
+        for node in campaign.nodes.values():
+            check_places(node.machine)
     campaign.finish()
     return campaign
 

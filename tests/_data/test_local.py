@@ -66,6 +66,8 @@ def test_the_end() -> None:
     open_work = [a.request("a")[1], *(a.send("a", n)[1] for n in range(5))]
     a.machine.close(NotRunningError("closed"), world.now)
     assert all(outcome.ended for outcome in open_work)
+    assert open_work[0].error is not None and open_work[0].error.indeterminate, "its handler runs"
+    assert not any(outcome.error.indeterminate for outcome in open_work[1:] if outcome.error is not None)
     for outcome in (a.request("a")[1], a.send("a", 1)[1], a.request("b")[1], a.send("b", 1)[1]):
         assert isinstance(outcome.error, NotRunningError)
     world.run(10.0)

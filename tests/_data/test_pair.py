@@ -10,9 +10,9 @@ import pytest
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.ports import Call
 from mycorrizal._wire.frames import INLINE_MAX, Close, Status, name_field
-from mycorrizal._wire.values import encode_value
+from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.dataconfig import DataConfig
-from mycorrizal.exceptions import OperationTimeout, PeerUnreachable, ValueTooLarge
+from mycorrizal.exceptions import NotRunningError, OperationTimeout, PeerUnreachable, ValueTooLarge
 
 from .harness import Node, Outcome, World, answer_of, leftovers, mesh, pair
 
@@ -380,3 +380,46 @@ def test_code_of_a_shut_down() -> None:
     assert codes == [Close.SHUTDOWN]
     assert outcome.error is not None and outcome.error.indeterminate
     assert b.machine.links == {}
+
+
+@pytest.mark.parametrize("after", [0.0, 0.005, 0.02, 0.05, 0.2, 1.0, 5.0])
+def test_close_ends_all_that_is_under_way(after: float) -> None:
+    """While the peer is dialled, proves itself, takes what is sent, runs it, or does not take it."""
+    world, a, b = pair(inbox=(2, 1 << 30))
+    b.handler = lambda request: None
+    b.reading = False
+    asked = [(n, a.request("b", [n, bytes(size)])[1]) for n, size in enumerate((0, 0, 70_000, 1 << 20))]
+    sent = [(n, a.send("b", [n, bytes(size)])[1]) for n, size in enumerate((0, 0, 0, 70_000, 1 << 20))]
+    back = b.request("a", 1)[1]
+    world.run(after)
+    a.machine.close(NotRunningError("closed"), world.now)
+    for _, outcome in (*asked, *sent):
+        assert outcome.ok or isinstance(outcome.error, NotRunningError), "it has not ended"
+    assert all(outcome.error is not None for _, outcome in asked)
+    world.run(100.0)
+    came: list[Any] = [received.decode(DEFAULT) for (_, received), _ in b.inbox]
+    for where, outcomes in (([value[0] for value in b.ran], asked), ([value[0] for value in came], sent)):
+        for number, outcome in outcomes:
+            if outcome.error is not None and not outcome.error.indeterminate:
+                assert number not in where, "it was said not to have come"
+    assert back.ended is not None
+    assert leftovers(a.machine) == leftovers(b.machine) == []
+    assert a.machine.serving == b.machine.serving == 0
+
+
+def test_connection_ends_with_the_certificate_that_proved_it() -> None:
+    """Nobody says so when one expires: what is open is looked through once a minute."""
+    world, a, b = pair(config=DataConfig(idle_timeout=1000.0))
+    b.handler = lambda request: None
+    waiting = a.request("b")[1]
+    world.run(61.0)
+    first = b.link("a").conn
+    assert waiting.ended is None and not first.gone
+    b.trust.keys = ["new"]
+    world.run(61.0)
+    assert first.gone and b.counters["quic.key_removed"] == 1
+    assert waiting.error is not None and waiting.error.indeterminate
+    a.trust.keys = ["new"]
+    again = a.request("b")[1]
+    world.run(61.0)
+    assert again.ended is None and not b.link("a").conn.gone and b.counters["quic.key_removed"] == 1
