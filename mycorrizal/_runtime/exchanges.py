@@ -178,9 +178,10 @@ class ExchangePool:
                     result = job.run()
                 except Exception as exc:
                     error = exc
-                finally:
-                    with self._changed:
-                        self._running[job.lane] -= 1
+                except BaseException as exc:  # sys.exit() in a conversation ends neither us nor the process
+                    error = RuntimeError(f"a conversation raised {exc!r}")
+                with self._changed:
+                    self._running[job.lane] -= 1
                 self._finish(job, result, error)
                 del job, result, error  # an idle thread must not keep a peer's 20 MiB alive
         finally:
@@ -208,5 +209,5 @@ class ExchangePool:
     def _finish(self, job: _Job, result: Any, error: Exception | None) -> None:
         try:
             job.done(result, error)
-        except Exception:
+        except BaseException:
             log.exception("! %s: an exchange ended, and its owner could not take the result", self._node)

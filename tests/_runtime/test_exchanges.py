@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -154,3 +157,100 @@ def test_forked_child_closes_its_copies(pool: ExchangePool) -> None:
     pool.abandon_sockets()
     assert ours.fileno() == -1
     theirs.close()
+
+
+def returns() -> int:
+    return 1
+
+
+def fails() -> None:
+    raise OSError("connection reset")
+
+
+def exits() -> None:
+    raise SystemExit(3)
+
+
+def places(pool: ExchangePool) -> tuple[list[int], list[int]]:
+    """Return the places taken and the jobs waiting, by lane."""
+    with pool._changed:
+        return list(pool._running), [len(queue) for queue in pool._waiting]
+
+
+def test_places_are_given_back_however_conversations_end(pool: ExchangePool) -> None:
+    """As many are taken as conversations are alive, at every step; so in the end all are to be had again."""
+    rng = Random(1)
+    alive = [0, 0]
+    for step in range(200):
+        lane = rng.choice((Lane.DIALLED, Lane.ACCEPTED))
+        began, go = threading.Event(), threading.Event()
+        run = rng.choice((returns, fails, exits))
+        outcome = Unwilling() if rng.random() < 0.3 else Outcome()
+
+        def job(began: threading.Event = began, go: threading.Event = go, run: Callable[[], Any] = run) -> Any:
+            began.set()
+            assert go.wait(10)
+            return run()
+
+        pool.submit(lane, job, outcome)
+        assert began.wait(10)
+        alive[lane] += 1
+        assert places(pool) == (alive, [0, 0]), step
+        assert pool.busy(lane) == 1
+        go.set()
+        outcome.wait()
+        alive[lane] -= 1
+        assert places(pool) == (alive, [0, 0]), f"{run.__name__} keeps its place"
+        if run is not returns:
+            assert outcome.error is not None
+    assert pool.threads() <= 4
+    test_a_lane_leaves_a_thread_to_the_other_and_its_queue_is_bounded(pool)
+
+
+class Unwilling(Outcome):
+    """An owner that does not take what it is given."""
+
+    def __call__(self, result: object, error: Exception | None) -> None:
+        super().__call__(result, error)
+        raise SystemExit(4)
+
+
+def test_what_waits_is_run_though_what_ran_has_ended_badly() -> None:
+    pool = ExchangePool(2, 20, "alice")
+    outcomes = [Outcome() for _ in range(20)]
+    for number, outcome in enumerate(outcomes):
+        pool.submit(Lane.ACCEPTED, (exits, fails)[number % 2], outcome)
+    assert all(isinstance(outcome.wait().error, Exception) for outcome in outcomes)
+    pool.close()
+    assert pool.join(Deadline(10))
+
+
+def test_places_are_given_back_when_the_pool_closes_with_conversations_in_flight() -> None:
+    pool = ExchangePool(4, 5, "alice")
+    pairs = [socket.socketpair() for _ in range(3)]
+    began = threading.Semaphore(0)
+    running, waiting = [Outcome() for _ in pairs], [Outcome() for _ in range(3)]
+
+    def read(sock: socket.socket) -> bytes:
+        pool.adopt(sock)
+        began.release()
+        data = sock.recv(10)
+        if not data:
+            raise OSError("broken off")
+        return data
+
+    for (ours, _), outcome in zip(pairs, running, strict=True):
+        pool.submit(Lane.ACCEPTED, partial(read, ours), outcome)
+    for _ in pairs:
+        assert began.acquire(timeout=10)
+    for outcome in waiting:
+        pool.submit(Lane.ACCEPTED, returns, outcome)
+    pool.close()
+    assert all(isinstance(outcome.wait().error, NotRunningError) for outcome in waiting)
+    assert all(isinstance(outcome.wait().error, OSError) for outcome in running)
+    assert pool.join(Deadline(10))
+    assert places(pool) == ([0, 0], [0, 0])
+    for ours, theirs in pairs:
+        pool.release(ours)
+        theirs.close()
+    assert not pool._sockets

@@ -9,6 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
+from random import Random
 
 import pytest
 
@@ -501,3 +504,54 @@ def test_no_further_thread_to_be_had_runs_with_what_there_is(
         assert pool.threads == 1
     first.go.set()
     assert ended.wait(WAIT)
+
+
+class Odd(Exception):
+    """What a handler raises."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_places_are_given_back_however_handlers_end(make: Callable[..., HandlerPool], seed: int) -> None:
+    """As many are lent as handlers wait inside our calls, at every step; so in the end all are to be had again."""
+    rng = Random(seed)
+    pool = make(workers=2, spares=6)
+
+    def job(go: threading.Event, inside: threading.Event, ended: list[threading.Event], depth: int, how: str) -> None:
+        try:
+            with ExitStack() as stack:
+                for _ in range(depth):
+                    stack.enter_context(pool.waiting())
+                inside.set()
+                assert go.wait(WAIT)
+                if how == "inside":
+                    raise Odd
+            if how == "outside":
+                sys.exit(3)
+        finally:
+            ended[0].set()
+
+    waiting: list[tuple[threading.Event, list[threading.Event]]] = []
+    for step in range(60):
+        if len(waiting) < 6 and rng.random() < 0.6:
+            go, inside, ended = threading.Event(), threading.Event(), [threading.Event()]
+            how = rng.choice(("well", "inside", "outside"))
+            assert pool.submit(partial(job, go, inside, ended, rng.choice((1, 1, 2)), how))
+            widen(pool, inside.is_set)
+            waiting.append((go, ended))
+        elif waiting:
+            go, ended = waiting.pop(rng.randrange(len(waiting)))
+            go.set()
+            assert ended[0].wait(WAIT)
+        widen(pool, lambda: pool.lent == len(waiting) == pool.busy)
+        assert pool.threads <= 8, step
+    for go, _ in waiting:
+        go.set()
+    settled(pool)
+    assert (pool.lent, pool.busy, pool.queued) == (0, 0, 0)
+    blockers = [Blocker() for _ in range(3)]
+    assert all(pool.submit(one) for one in blockers)
+    widen(pool, lambda: blockers[0].began.is_set() and blockers[1].began.is_set())
+    assert pool.busy == 2 and not blockers[2].began.is_set(), "workers are as many as before"
+    for one in blockers:
+        one.go.set()
+    assert blockers[2].began.wait(WAIT)

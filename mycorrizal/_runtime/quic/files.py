@@ -75,15 +75,17 @@ class Arrivals:
     def offer(self, stream: Stream) -> bool:
         """Take a stream; False if too many wait."""
         with self._lock:
-            while self._takers:
-                if self._takers.popleft().set(stream):
-                    return True
+            if self._hand(stream):
+                return True
             self._drop_broken()
             if self._closed or len(self._waiting) >= WAITING_MAX:
                 return False
             self._waiting.append(stream)
-        self._core.loop.call_at(clock.now() + self._core.config.stall_timeout, partial(self._expire, stream))
+        self._watch(stream, clock.now())
         return True
+
+    def _watch(self, stream: Stream, now: float) -> None:
+        self._core.loop.call_at(now + self._core.config.stall_timeout, partial(self._expire, stream))
 
     def _expire(self, stream: Stream, now: float) -> None:
         with self._lock:
@@ -99,6 +101,13 @@ class Arrivals:
             self._waiting.remove(stream)
 
     # -- any thread -------------------------------------------------------------------------
+
+    def _hand(self, stream: Stream) -> bool:
+        """Return whether somebody waited for a file, and has it now. Under the lock."""
+        while self._takers:
+            if self._takers.popleft().set(stream):
+                return True
+        return False
 
     def take(self, deadline: Deadline) -> Stream:
         """Return the oldest that waits, or the next that comes.
@@ -118,9 +127,7 @@ class Arrivals:
             with self._core.pool.waiting():
                 taker.wait(deadline)
         except BaseException:
-            with self._lock:
-                if not taker.set(None) and isinstance(taker.outcome, Stream):
-                    self._waiting.appendleft(taker.outcome)
+            self._give_back(taker)
             raise
         with self._lock:
             taker.set(None)  # from now on nothing is handed to it
@@ -131,6 +138,18 @@ class Arrivals:
             if self._closed:
                 raise self._core.refusal()
         raise OperationTimeout("no file came in time", operation="receive_file")
+
+    def _give_back(self, taker: Waiter) -> None:
+        """Whoever waited does so no longer, as after Ctrl-C: a file that was handed over is the next one's."""
+        with self._lock:
+            if taker.set(None):
+                self._takers.remove(taker)
+                return
+            stream = taker.outcome
+            if not isinstance(stream, Stream) or self._hand(stream):
+                return
+            self._waiting.appendleft(stream)
+        self._core.submit(partial(self._watch, stream))
 
     def close(self) -> None:
         """Nothing comes any more: whoever waits hears of it."""

@@ -6,17 +6,21 @@ import errno
 import gc
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
 
 from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.quic import endpoint
 from mycorrizal._runtime.quic.connection import UNPROVEN_BYTES, Connection
 from mycorrizal._runtime.quic.trust import KeyTrust
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataconfig import DataConfig
+from tests._runtime.quic.couple import until
 from tests._runtime.quic.rig import SECONDS, Side
 from tests.keys import key_of
 from tests.needs import lacks
@@ -431,3 +435,105 @@ def test_an_id_that_is_announced_again_is_noted_once(sides: tuple[Side, Side]) -
         return conn.cids == before
 
     assert a.run(again)
+
+
+# -- places ---------------------------------------------------------------------------------
+
+
+def check_places(side: Side) -> None:
+    """What is counted as taken is taken by a connection that has not ended."""
+
+    def look(now: float) -> None:
+        endpoint, gate = side.endpoint, side.endpoint._admission
+        conns = endpoint.connections
+        unproven = [conn for conn in conns if conn.counted]
+        assert (gate.members, gate.strangers) == (
+            sum(conn.knocked for conn in unproven),
+            sum(not conn.knocked for conn in unproven),
+        )
+        assert not any(conn.dialled or conn.proved for conn in unproven)
+        assert {conn for conn in conns if not conn.dialled and not conn.proved} == set(unproven)
+        assert gate.unproven <= endpoint._config.max_unproven
+        assert sum(not conn.dialled for conn in conns) <= endpoint._config.max_connections
+        for cid, holder in endpoint._cids.items():
+            assert holder in (conns if isinstance(holder, Connection) else endpoint._late) and cid in holder.cids
+        assert set(endpoint._resets.values()) <= conns and set(endpoint._farewells) <= conns
+        assert not any(conn.closed and conn._ending is None for conn in conns), "it has ended, and keeps its place"
+
+    failed: list[BaseException] = []
+
+    def run(now: float) -> None:
+        try:
+            look(now)
+        except AssertionError as error:
+            failed.append(error)
+
+    side.run(run)
+    if failed:
+        raise failed[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_places_are_given_back_however_connections_end(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proved or not, refused, closed here or there, too slow, or with another key: looked at after every step."""
+    monkeypatch.setattr(endpoint, "_UNPROVEN_SECONDS", 0.1)
+    rng = Random(seed)
+    few = DataConfig(max_connections=6, max_unproven=3, retry_threshold=1, connect_timeout=0.4)
+    a, b = Side("a", trust=keyed("a"), config=few), Side("b", trust=keyed("b"), config=few)
+    stranger = Side("s", trust=keyed("s", bytes(32)))
+    every = (a, b, stranger)
+    dialled: list[tuple[Side, Connection]] = []
+    for _ in range(40):
+        kind = rng.choice(("dial", "dial", "dial", "stranger", "unproven", "close", "close", "pause"))
+        b.owner.prove = kind != "unproven"
+        if kind in ("dial", "unproven", "stranger"):
+            side = stranger if kind == "stranger" else a
+            conn = side.dial(b.address)
+            dialled.append((side, conn))
+            if rng.random() < 0.7:
+                side.owner.wait(lambda side=side, conn=conn: conn in side.owner.open or conn in side.owner.ends)
+        elif kind == "close" and dialled:
+            side, conn = dialled.pop(rng.randrange(len(dialled)))
+            side.run(lambda now, conn=conn: conn.close(0, "bye", now))
+        elif kind == "close" and b.owner.open:
+            one = rng.choice(sorted(b.owner.open, key=id))
+            b.run(lambda now, one=one: one.close(0, "bye", now))
+        else:
+            threading.Event().wait(0.02)
+        for side in every:
+            check_places(side)
+    for side, conn in dialled:
+        side.run(lambda now, conn=conn: conn.close(0, "bye", now))
+    for side in every:
+        until(lambda side=side: side.run(lambda now: not side.endpoint.connections))
+        check_places(side)
+        assert side.run(lambda now, side=side: side.endpoint._admission.unproven) == 0
+    b.owner.prove = True
+    a.connect(b)
+    for side in every:
+        side.stop()
+
+
+def test_no_connection_above_the_limit_and_one_more_when_one_has_ended() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=DataConfig(max_connections=2))
+    first, second = a.connect(b), a.connect(b)
+    third = a.dial(b.address)
+    until(lambda: b.counters["quic.refused_connections"])
+    assert len(b.run(lambda now: set(b.endpoint.connections))) == 2 and third not in a.owner.open
+    a.run(lambda now: first.close(0, "", now))
+    a.owner.wait(lambda: third in a.owner.open)
+    assert len(b.run(lambda now: set(b.endpoint.connections))) == 2 and not second.closed
+    a.stop()
+    b.stop()
+
+
+def test_an_unproven_connection_that_ends_makes_room_for_the_next() -> None:
+    a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"), config=DataConfig(max_unproven=1))
+    b.owner.prove = False
+    for _ in range(5):
+        conn = a.connect(b)
+        assert b.run(lambda now: b.endpoint._admission.unproven) == 1
+        a.run(lambda now, conn=conn: conn.close(0, "", now))
+        until(lambda: not b.run(lambda now: b.endpoint._admission.unproven))
+    a.stop()
+    b.stop()

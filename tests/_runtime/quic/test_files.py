@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.futures import Waiter
 from mycorrizal._runtime.quic import files
 from mycorrizal._runtime.quic.files import safe_name
 from mycorrizal._runtime.quic.streams import open_stream
@@ -332,3 +333,58 @@ def test_several_receivers(pair: Pair, folder: Path) -> None:
     assert {task.result().name for task in receivers} == {"same.bin"}
     assert names(folder) == ["same (2).bin", "same (3).bin", "same (4).bin", "same.bin"]
     assert {path.read_bytes()[0] for path in folder.iterdir()} == {0, 1, 2, 3}
+
+
+class Interrupted(Waiter):
+    """A wait that Ctrl-C ends, at the worst moment: when something has just been handed over, or the time is up."""
+
+    def wait(self, deadline: Deadline) -> bool:
+        super().wait(deadline)
+        raise KeyboardInterrupt
+
+
+def interrupted(plane: DataPlane, folder: Path, seconds: float = SECONDS) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "Waiter", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            plane.receive_file(folder, seconds)
+
+
+def test_file_that_was_offered_to_an_interrupted_receiver_is_the_next_ones(pair: Pair, folder: Path) -> None:
+    task = sending(pair, io.BytesIO(b"whole"), name="x")
+    interrupted(pair.bob, folder)
+    assert pair.bob.metrics()["files.waiting"] == 1
+    assert pair.bob.receive_file(folder, SECONDS).size == 5
+    assert task.result() == 5
+
+
+def test_file_of_an_interrupted_receiver_goes_to_who_waits_already(pair: Pair, folder: Path) -> None:
+    arrivals = pair.bob._started.files
+    first = Waiter()
+    arrivals._takers.append(first)
+    task = sending(pair, io.BytesIO(b"whole"), name="x")
+    until(lambda: first.done)
+    second = Task(lambda: pair.bob.receive_file(folder, SECONDS))
+    until(lambda: len(arrivals._takers) == 1)
+    arrivals._give_back(first)
+    assert second.result().size == task.result() == 5
+
+
+def test_file_that_was_given_back_waits_for_a_limited_time(folder: Path) -> None:
+    config = DataConfig(stall_timeout=0.2)
+    with DataPlane("alice", key=KEY) as alice, DataPlane("bob", key=KEY, config=config) as bob:
+        alice.add_peer("bob", bob.address)
+        task = Task(lambda: alice.send_file("bob", io.BytesIO(bytes(8 * MIB)), timeout=SECONDS))
+        interrupted(bob, folder)
+        with pytest.raises(PeerBusy):
+            task.result()
+        assert bob.metrics()["files.waiting"] == 0
+
+
+def test_receivers_that_give_up_leave_no_place_behind(pair: Pair, folder: Path) -> None:
+    arrivals = pair.bob._started.files
+    for _ in range(10):
+        interrupted(pair.bob, folder, 0.001)
+        with pytest.raises(OperationTimeout):
+            pair.bob.receive_file(folder, 0.001)
+        assert not arrivals._takers and not arrivals._waiting
