@@ -477,3 +477,33 @@ def test_memory_is_bounded_by_bytes_and_answers_by_size() -> None:
     assert header == messages.Have(Sender("a", boot("a")), 20)
     numbers = [messages.decode(raw).number for raw, _ in messages.items(answer, at, 99)]  # type: ignore[union-attr]
     assert numbers == [12, 13, 14]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["lacks it", "does not answer"])
+def test_who_could_not_fill_one_hole_is_asked_at_once_for_the_next(answers: bool) -> None:
+    one = replica()
+    one.joined(0.0)
+    for name in "bc":
+        one.member_up(name, boot(name), 0.0)
+    one.receive(event(2), 0.0)
+    one.receive(event(4), 0.0)
+    have = messages.Have(Sender("x", boot("x")), 0)
+    asked: list[str] = []
+    now, got = 0.0, 0
+    while got < 4 and now < 10.0:
+        now += 0.01
+        one.handle_timer(now)
+        for fetch in one.fetches_to_start():
+            asked.append(fetch.member)
+            content = []
+            if fetch.member != asked[0]:
+                content = [(event(1), 0.0)]
+            elif len(asked) > 1:
+                content = [(event(3), 0.0)]
+            if len(asked) == 1 and not answers:
+                one.fetch_failed(fetch.fetch_id, now)
+            else:
+                one.fetched(fetch.fetch_id, messages.pack(have, content), now)
+        got += len(of(drain(one), EventReceived))
+    assert got == 4, asked
+    assert now < 0.6, "nobody had to be waited for"

@@ -512,3 +512,28 @@ def test_garbage_is_a_count_and_an_event() -> None:
     assert len(of(found, MessageRejected)) == 4
     assert of(found, SyncDone)[0].error
     assert one.counters["rejected"] == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "learnt", "told"),
+    [(60.0, True, True), (5_000.0, True, False), (82_000.0, True, False), (83_000.0, False, False)],
+)
+def test_deletions_of_long_ago_do_not_go_round(old: float, learnt: bool, told: bool) -> None:
+    """What others forget within the hour is not learnt, else it would never be forgotten; only news is passed on."""
+    a, b = replica("a"), replica("b")
+    b.joined(0.0)
+    b.member_up("a", boot("a"), 0.0)
+    a.set_setting("key", b"", 0.0)
+    a.set_setting("key", None, 0.0)
+    a.register("api", b"", 0.0)
+    a.deregister("api", 0.0)
+    drain(b)
+    a.handle_timer(old)
+    exchange(a, b, old)
+    assert [change.key for change in of(drain(b), DeletionChanged)] == ["key"] * learnt
+    assert b.gauges["settings.tombstones"] == learnt
+    assert b.counters.get("settings.old_tombstones", 0) == (not learnt)
+    assert any(b"key" in part for part in b.get_broadcasts(2, 1400)) is told
+    c = replica("c")
+    exchange(b, c, old)
+    assert c.gauges["settings.tombstones"] == learnt

@@ -15,7 +15,8 @@ def raises() -> object:
 
 
 def made(check: Callable[[], object], told: list[bool] | None = None) -> Check:
-    return Check(check, 1.0, [].append if told is None else told.append, "alice")
+    told = [] if told is None else told
+    return Check(check, 1.0, told.append, "alice")
 
 
 class Rounds:

@@ -259,6 +259,16 @@ class TestEvents:
         machine.receive_message(SEEN_EMPTY_EVENT)  # same time, another event
         assert received(machine) == [(1, "nopayload", b"")]
 
+    def test_an_event_is_known_by_its_time_its_name_and_its_payload(self) -> None:
+        machine = SerfMachine("py")
+        events = [UserEvent(1, "deploy", b"1"), UserEvent(1, "deploy", b"2"), UserEvent(1, "undo", b"1")]
+        events += [UserEvent(2, "deploy", b"1"), UserEvent(1, "deploy", b"")]
+        for event in events * 2:
+            machine.receive_message(encode(event))
+        assert received(machine) == [(event.ltime, event.name, event.payload) for event in events]
+        assert outgoing(machine) == [encode(event) for event in events]
+        assert machine.counters["duplicates"] == len(events)
+
     def test_our_own_event_is_not_delivered_again(self) -> None:
         machine = SerfMachine("py")
         own = machine.user_event("go", b"now", False, 512)

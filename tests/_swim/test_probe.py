@@ -259,6 +259,38 @@ def test_fallbacks_that_tell_now_this_now_that_are_plain_loss() -> None:
     assert ["inbound"] in [falls_back(100 + n, False) for n in range(4)]
 
 
+def test_fallbacks_after_a_stall_of_ours_tell_nothing() -> None:
+    """They were sent, and not answered over UDP, because we did not run."""
+    swim = make(probe_interval=1.0, stall_threshold=1.0)
+    tell(swim, alive("peer"))
+    drain(swim)
+    woke = (swim.get_timer() or 0.0) + 60.0
+    numbers = iter(range(100, 200))
+
+    def fall_back(now: float) -> list[str]:
+        while (due := swim.get_timer()) is not None and due <= now:
+            swim.handle_timer(due)
+        number = next(numbers)
+        swim.answer_exchange(Ping(number, "self", None, 0, "peer"), PEER, now)
+        return [e.direction for e in events(swim) if isinstance(e, UdpBlocked)]
+
+    swim.handle_timer(woke)
+    assert swim.counters["stalls"] == 1
+    assert [fall_back(woke + 0.25 * n) for n in range(12)] == [[]] * 12
+    assert [fall_back(woke + 3.1 + 0.1 * n) for n in range(4)] == [[], [], [], ["inbound"]]
+    assert swim.counters["stalls"] == 1
+
+
+def test_probes_before_a_stall_of_ours_count_for_nothing_after_it() -> None:
+    swim, number = probing(stall_threshold=1.0)
+    tell(swim, AckResp(number, None), now=0.1)
+    member = swim._core.table.get("peer")
+    assert member is not None
+    member.tcp_only = member.fallbacks = 3
+    swim._prober.abandon(50.0)
+    assert (member.tcp_only, member.fallbacks) == (0, 0)
+
+
 def test_our_own_ping_over_TCP_tells_nothing() -> None:
     swim = make()
     drain(swim)

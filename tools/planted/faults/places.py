@@ -1,0 +1,122 @@
+"""Faults in places that are taken and given back: connections, conversations, handlers, memory, writes, leases."""
+
+from __future__ import annotations
+
+from planted.fault import Fault
+
+FAULTS = [
+    # Conversations and their threads.
+    Fault(
+        "ExchangePool._work",
+        "                with self._changed:\n                    self._running[job.lane] -= 1\n",
+        "                with self._changed:\n                    self._running[job.lane] -= error is None\n",
+        "a failed conversation gives its place back",
+    ),
+    Fault(
+        "ExchangePool._work",
+        "                except BaseException as exc:",
+        "                except GeneratorExit as exc:",
+        "a conversation that exits gives its place back",
+    ),
+    Fault("ExchangePool._finish", "except BaseException:", "except Exception:", "an owner that exits ends no thread"),
+    Fault("ExchangePool._take", "< self._lane_max", "<= self._lane_max", "a lane leaves a thread to the other"),
+    Fault("ExchangePool.close", "                queue.clear()\n", "                pass\n", "an end is told once"),
+    Fault("ExchangePool.release", "self._sockets.discard(sock)", "pass", "who has ended is not woken by close"),
+    # Connections.
+    Fault(
+        "Endpoint.forget", "        self.settled(conn)\n", "", "an unproven connection that ends gives its place back"
+    ),
+    Fault("Endpoint.forget", "self.connections.discard(conn)", "pass", "a connection that ends gives its place back"),
+    Fault("Endpoint.forget", "self._resets.pop(conn.reset_token, None)", "pass", "its reset is forgotten"),
+    Fault("Endpoint.forget", 'self._farewells.pop(conn, b"")', 'self._farewells.get(conn, b"")', "so is its goodbye"),
+    Fault("Endpoint.settled", "conn.counted = False", "pass", "a place is given back once"),
+    Fault("Endpoint.settled", "member=conn.knocked", "member=True", "a stranger's place is a stranger's"),
+    Fault("Endpoint._accept", "conn.counted = True", "pass", "an unproven connection is counted"),
+    Fault("Connection.mark_proved", "self._endpoint.settled(self)", "pass", "a proof gives the place back"),
+    Fault("Endpoint._first_datagram", ">= self._config.max_connections", "> self._config.max_connections", "the limit"),
+    Fault("Admission.settled", "self.strangers -= 1", "pass", "strangers give their places back"),
+    Fault("Admission.decide", "self.unproven >= self._most", "self.unproven > self._most", "the limit of the unproven"),
+    Fault("DataMachine.tick", "self._close_unheld(now)", "pass", "a connection ends with its certificate"),
+    Fault("DataMachine._close_unheld", "if link.ready and not", "if not", "who is not proved yet is left alone"),
+    # Handlers.
+    Fault(
+        "_Lend.__exit__",
+        "                self._lent.pop()",
+        "                exc_info[0] or self._lent.pop()",
+        "a failed wait",
+    ),
+    Fault("_Lend.__enter__", "if one.depth == 1:", "if one.depth:", "a place is lent once"),
+    Fault("HandlerPool._drain", "except BaseException as exc:", "except Exception as exc:", "exit ends no worker"),
+    # Files.
+    Fault("Arrivals.take", "            self._give_back(taker)\n", "            pass\n", "Ctrl-C loses no file"),
+    Fault("Arrivals._give_back", " or self._hand(stream)", "", "a file that is given back is the next one's"),
+    Fault(
+        "Arrivals._give_back",
+        "self._core.submit(partial(self._watch, stream))",
+        "pass",
+        "a file that is given back waits for a limited time",
+    ),
+    Fault("Arrivals._give_back", "self._takers.remove(taker)", "pass", "an interrupted receiver is forgotten"),
+    Fault(
+        "Arrivals.take",
+        "            if taker in self._takers:\n",
+        "            if False:\n",
+        "so is one whose time is up",
+    ),
+    # Memory for large values.
+    Fault("Budget.drop", "self.used -= value.size", "pass", "memory is given back"),
+    Fault(
+        "Budget.drop",
+        "self._held.pop(value.owner) - value.size",
+        "self._held.pop(value.owner)",
+        "also of a peer's share",
+    ),
+    Fault("Budget._serve", "self.used + value.size > self.limit)", "self.used > self.limit)", "the limit of memory"),
+    Fault("Budget._serve", "self.limit // 2", "self.limit", "half of it for one peer"),
+    Fault("Bulk.clear", "self.link.machine.budget.drop(value)", "pass", "a lost connection gives its memory back"),
+    Fault("Bulk._value_gone", "self.link.machine.budget.drop(value)", "pass", "a value that ends does too"),
+    # Calls in flight at the end.
+    Fault("DataMachine.close", "peer.down(error, now, Close.SHUTDOWN)", "pass", "close ends what is under way"),
+    Fault("Peer.down", "self.fail_waiting(error)", "pass", "also what waits for a connection"),
+    Fault("Peer._drop", "_fail(call, error, ran=True)", "pass", "and what waits for an answer"),
+    Fault("with_doubt", "doubtful.indeterminate = True", "pass", "what may have happened is said to"),
+    Fault("LocalPeer.fail_waiting", "with_doubt(error)", "error", "also of a handler of our own"),
+    Fault(
+        "Peer.link_ended",
+        "            self.links.remove(link)\n",
+        "            pass\n",
+        "links that ended are not kept",
+    ),
+    # Writes of caches, and who waits.
+    Fault("Primary.acknowledged", "flight.waiting.pop(backup, None)", "flight.waiting.clear()", "both backups have it"),
+    Fault(
+        "Primary._write",
+        "flight.waiting[backup] = None",
+        "flight.waiting[backups[0]] = None",
+        "so that both are waited for",
+    ),
+    Fault("Primary.owners_changed", "flight.waiting[backup] = None", "pass", "a new backup is waited for"),
+    Fault("Primary.land", "        self.flights -= 1\n", "", "a write that is done gives its place back"),
+    Fault("Primary.resign", "self.flights -= len(flights)", "pass", "so do those of a primary that resigns"),
+    Fault("Client._finish", "self.open -= 1", "pass", "an operation that ends gives its place back"),
+    Fault(
+        "Leases.members_changed",
+        "pending.done(Result(Status.MOVED), now)  # if",
+        "pass  # if",
+        "a waiter wrongly taken for dead is answered",
+    ),
+    Fault("Leases.members_changed", "self._parked -= len(gone)", "pass", "and its place is given back"),
+    Fault("Leases._wake", "self._parked -= len(queue.waiting)", "pass", "so is that of whoever is woken"),
+    Fault("Leases.give_back", "            del self._leases[op.key]\n", "            pass\n", "a lease is given back"),
+    Fault("Leases.give_back", "self._wake(op.key, now)", "pass", "to who waits for it, at once"),
+    Fault("Leases.give_back", "lease.token == op.number", "lease.token", "a lease is not another's to give back"),
+    Fault(
+        "Computation.run",
+        "        except BaseException:\n            self.give_back()",
+        "        except BaseException:\n            pass",
+        "after an error",
+    ),
+    Fault("Computation.run", "except BaseException:", "except Exception:", "after Ctrl-C, too"),
+    Fault("Computation.run", "if isinstance(error, ValueTooLarge):", "if False:", "or a value that is too large"),
+    Fault("Cache.get_or_compute", "store.give_back()", "pass", "or where there is no thread"),
+]
