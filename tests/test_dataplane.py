@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -361,6 +361,48 @@ def test_removed_peer_ends_its_calls(pair: tuple[DataPlane, DataPlane]) -> None:
     assert caught.value.indeterminate and "add_peer" in str(caught.value)
     with pytest.raises(PeerUnreachable, match="no address"):
         alice.send("bob", 1)
+
+
+def test_close_ends_calls_in_flight(pair: tuple[DataPlane, DataPlane]) -> None:
+    """Whoever waits hears of it at once; of what the peer may have run, that nobody knows."""
+    alice, bob = pair
+    began, go = threading.Semaphore(0), threading.Event()
+
+    def slow(request: Request) -> None:
+        began.release()
+        go.wait(PATIENCE)
+
+    bob.on_request("slow")(slow)
+    errors: dict[str, Exception] = {}
+
+    def call(name: str, action: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                action()
+            except Exception as error:
+                errors[name] = error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    future = alice.request_async("bob", "slow", timeout=PATIENCE)
+    threads = [
+        call("request", lambda: alice.request("bob", "slow", timeout=PATIENCE)),
+        call("future", lambda: future.result(PATIENCE)),
+        call("receive", lambda: alice.receive(PATIENCE)),
+    ]
+    for _ in range(2):
+        assert began.acquire(timeout=PATIENCE)
+    alice.close(timeout=0)
+    for thread in threads:
+        thread.join(PATIENCE)
+    go.set()
+    assert {name: (type(error), getattr(error, "indeterminate", None)) for name, error in errors.items()} == {
+        "request": (NotRunningError, True),
+        "future": (NotRunningError, True),
+        "receive": (NotRunningError, False),
+    }
 
 
 def test_close_is_final_and_idempotent(pair: tuple[DataPlane, DataPlane]) -> None:

@@ -317,6 +317,9 @@ class Completions:
 
 def _raiser(refusal: Callable[[], Exception]) -> Callable[[], Any]:
     def refuse() -> Any:
-        raise refusal()
+        error = refusal()
+        if isinstance(error, MycorrizalError):
+            error.indeterminate = True  # what came of the call is not looked at any more
+        raise error
 
     return refuse

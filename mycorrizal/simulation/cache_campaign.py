@@ -137,7 +137,7 @@ class _Campaign:
         if self.kind == "bounds":
             self.clients = Clients(self.cluster, seed, keys=30, think=0.3, kinds=ALL_KINDS)
         elif self.kind == "near":
-            self.clients = Clients(self.cluster, seed, per_node=3, keys=3, think=0.05, kinds=_NEAR_KINDS)
+            self.clients = Clients(self.cluster, seed, think=0.05, kinds=_NEAR_KINDS)
         else:
             self.clients = Clients(self.cluster, seed, keys=40 if self.kind == "partitions" else 6)
 

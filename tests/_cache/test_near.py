@@ -162,3 +162,15 @@ def test_write_whose_outcome_is_unknown_hides_what_was_before() -> None:
     (outcome,) = caches.do(0, Op(Kind.SET, key, value=b"mine"), timeout=0.5)
     assert not isinstance(outcome, Result)
     assert near(caches, 0, key) is None
+
+
+def test_answer_that_a_notice_has_overtaken_is_not_kept() -> None:
+    caches, key = prepared()
+    node = caches.nodes[0]
+    asked = caches.cluster.now + node.offset
+    before = caches.one(0, Op(Kind.GET, key))
+    caches.set(2, key, b"w")
+    caches.cluster.run(0.01)
+    node.machine.near("c").keep(key, before, caches.nodes[1].owner, asked)
+    assert near(caches, 0, key) is None
+    assert node.machine.counters()["near_outrun"] == 1

@@ -546,3 +546,15 @@ def test_no_wake_up_is_lost(completions: Completions) -> None:
     for thread in threads:
         thread.join(WAIT)
         assert not thread.is_alive()
+
+
+def test_outcome_that_comes_after_the_end_of_the_thread_is_not_known() -> None:
+    """A call may have been answered well: whoever is told that it failed must be told this, too."""
+    ended = Completions("alice", Counters())
+    ended.stop()
+    assert ended.join(Deadline(WAIT))
+    future = PlaneFuture[str]()
+    ended.post(future, lambda: "answer")
+    with pytest.raises(NotRunningError) as caught:
+        future.result(0)
+    assert caught.value.indeterminate

@@ -210,6 +210,11 @@ def keeps_near_copies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Near, "heard", deaf)
 
 
+def reads_what_it_has_overwritten(patch: pytest.MonkeyPatch) -> None:
+    """A write of the node's own leaves the near copy as it is."""
+    patch.setattr(Near, "wrote", lambda self, key, now: None)
+
+
 def evicts_nothing(patch: pytest.MonkeyPatch) -> None:
     """There are no bounds."""
     patch.setattr(Store, "_evict", lambda self: None)
@@ -233,6 +238,7 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (gives_a_lock_twice, "stable"),
     (takes_writes_from_anybody, "crashes"),
     (keeps_near_copies, "near"),
+    (reads_what_it_has_overwritten, "near"),
     (evicts_nothing, "bounds"),
     (goes_on_reading, "stable"),
 ]

@@ -351,7 +351,8 @@ class Core:
             return False
         done = self.loop.join(deadline)
         self.pool.stop()
-        self.completions.stop()
+        if done:  # else the loop has still to say how calls end, and stops it then
+            self.completions.stop()
         done = self.pool.join(deadline) and done
         return self.completions.join(deadline) and done
 
