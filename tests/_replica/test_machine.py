@@ -529,11 +529,11 @@ def test_deletions_of_long_ago_do_not_go_round(old: float, learnt: bool, told: b
     a.deregister("api", 0.0)
     drain(b)
     a.handle_timer(old)
-    exchange(a, b, old)
+    exchange(b, a, old)
     assert [change.key for change in of(drain(b), DeletionChanged)] == ["key"] * learnt
     assert b.gauges["settings.tombstones"] == learnt
     assert b.counters.get("settings.old_tombstones", 0) == (not learnt)
     assert any(b"key" in part for part in b.get_broadcasts(2, 1400)) is told
     c = replica("c")
-    exchange(b, c, old)
+    exchange(c, b, old)
     assert c.gauges["settings.tombstones"] == learnt

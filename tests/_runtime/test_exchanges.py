@@ -30,10 +30,12 @@ class Outcome:
 
     def __init__(self) -> None:
         self.ended = threading.Event()
+        self.calls = 0
         self.result: object = None
         self.error: Exception | None = None
 
     def __call__(self, result: object, error: Exception | None) -> None:
+        self.calls += 1
         self.result, self.error = result, error
         self.ended.set()
 
@@ -250,6 +252,7 @@ def test_places_are_given_back_when_the_pool_closes_with_conversations_in_flight
     assert all(isinstance(outcome.wait().error, OSError) for outcome in running)
     assert pool.join(Deadline(10))
     assert places(pool) == ([0, 0], [0, 0])
+    assert [outcome.calls for outcome in (*running, *waiting)] == [1] * 6
     for ours, theirs in pairs:
         pool.release(ours)
         theirs.close()

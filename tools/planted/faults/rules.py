@@ -7,14 +7,19 @@ from planted.fault import Fault
 FAULTS = [
     Fault(
         "Replica._take_setting",
-        "elif age >= self._limits.tombstone_seconds - _MARGIN and",
-        "elif False and",
+        "elif age >= self._limits.tombstone_seconds",
+        "elif age >= 1e9 + self._limits.tombstone_seconds",
         "deletions of long ago do not go round",
     ),
     Fault(
-        "Replica._take_setting", "tombstone_seconds - _MARGIN", "tombstone_seconds", "nor those of almost so long ago"
+        "Replica._take_setting",
+        "self._limits.tombstone_seconds - ",
+        "self._limits.tombstone_seconds - 0 * ",
+        "nor those of almost so long ago",
     ),
-    Fault("Replica._take_setting", " and age < _MARGIN", "", "only news is gossiped on"),
+    Fault(
+        "Replica._take_setting", "self._events.ready and age", "self._events.ready or age", "only news is gossiped on"
+    ),
     Fault("Repairs._answered", "repair.lacking.clear()", "pass", "who lacked one event is asked for the next"),
     Fault(
         "Repairs._answered",
