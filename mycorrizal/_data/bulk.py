@@ -258,8 +258,8 @@ class Bulk:
         if flow is not None and news:
             flow.limit = limit
         pipe = self.pipes.get(stream)
-        if pipe is not None:
-            news = pipe.accepted() or news
+        if pipe is not None and pipe.accepted():
+            news = self.link.worked = True
         return news
 
     # -- what goes ---------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Link:
         self.remote: Limits | None = None
         self.retired = False  # another one is preferred
         self.surplus = False  # closed because there is another
+        self.worked = False  # a call of ours was answered on it, a message accepted, a stream taken
         self.greeting: Ticket | None = None  # who dialled without knowing the name
         self.fate = ""  # why this side closes it, for the error of what was open
         self.used = self.ready_at = conn.created
@@ -295,6 +296,7 @@ class Link:
         self.used = now
         call = self._take_call(number)
         if call is not None:
+            self.worked = True
             call.ticket.succeed((status, value))
 
     def broken_answer(self, number: int) -> None:

@@ -38,8 +38,8 @@ _OTHER_PROCESS_MAX, _OTHER_PROCESS_SECONDS = 1.0, 120.0
 """The same, and for how long in all, while one side's membership knows another process by the other's name. Its
 news come by gossip, at the latest with a push/pull; here they end the pause."""
 
-_STEADY_SECONDS = 1.0
-"""A connection that lasted this long was a good one: back-off begins anew."""
+_STEADY_SECONDS = 10.0
+"""A connection that lasted this long was a good one, although nothing was done on it."""
 
 TICK_SOON, TICK_BUSY = 0.02, 0.1
 NEVER = float("inf")
@@ -199,6 +199,7 @@ class Peer:
     def accepted(self, sequence: int, link: Link, now: float) -> bool:
         """The peer's inbox has all messages up to `sequence`; return whether that is news."""
         news = self.outgoing.accepted(sequence)
+        link.worked = link.worked or news
         link.used = now
         if self.outgoing.waiting:
             self._pump(now)
@@ -254,10 +255,29 @@ class Peer:
         else:
             self.failures = 1
 
+    def _lost(self, link: Link, error: MycorrizalError, code: int, now: float) -> None:
+        """The last connection has ended. The next dial is at once after a good one, else after a growing pause.
+
+        Good is one on which work of ours was done (a call answered, a message accepted), or that lasted for long.
+        No two dials come closer than the first pause, also when every connection does a little work.
+        """
+        self.delayed = str(error) if code != Close.IDLE else ""
+        if not link.worked and now - link.ready_at < _STEADY_SECONDS:
+            self._back_off(self.machine.config.redial_max, now)
+            return
+        self.failures, self.again_since = 0, None
+        if now - link.conn.created < self.machine.config.redial_first:
+            self._pause(self.machine.config.redial_max, now)
+
     def _back_off(self, most: float, now: float) -> None:
-        delay = min(self.machine.config.redial_max, most, self.machine.config.redial_first * 2.0**self.failures)
+        self._pause(most, now)
         self.failures = min(self.failures + 1, 32)
-        self.next_dial = now + delay * (0.5 + self.machine.host.jitter() / 2)
+
+    def _pause(self, most: float, now: float) -> None:
+        config, host = self.machine.config, self.machine.host
+        delay = min(config.redial_max, most, config.redial_first * 2.0**self.failures)
+        self.next_dial = now + delay * (0.5 + host.jitter() / 2)
+        host.count("quic.backoffs")
         self.machine.arm()
 
     def fail_waiting(self, error: MycorrizalError) -> None:
@@ -365,13 +385,13 @@ class Peer:
             self.links.remove(link)
             self._choose(now)
             self._let_go()
-            if link.welcomed and now - link.ready_at >= _STEADY_SECONDS:
-                self.failures, self.again_since = 0, None
-        if link.surplus:
-            pass  # there is another
+        if link.surplus or (link.welcomed and (self.link is not None or link.fate == "idle")):
+            pass  # there is another, or nothing to do for one
+        elif link.welcomed:
+            self._lost(link, error, code, now)
         elif again and self.waiting:
             self._come_again(error, code, now)
-        elif link.conn.dialled and not link.welcomed:
+        elif link.conn.dialled:
             self._dial_failed(error, now)
         self._resend()
         self._start(now)
