@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from ._data.channel import OutMessage
 from ._data.ports import Call
+from ._endings import Ending, error
 from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
 from ._runtime.lifecycle import Handle
@@ -41,6 +42,7 @@ from ._runtime.quic.tickets import (
     Progress,
     answer,
     cancel_call,
+    cancelled,
     field,
     late,
     take,
@@ -49,7 +51,7 @@ from ._runtime.quic.tickets import (
 from ._wire.security import Keyring
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
-from .exceptions import ConfigError, MycorrizalError, NotRunningError, OperationTimeout
+from .exceptions import ConfigError, MycorrizalError, NotRunningError
 from .memberlist import Memberlist
 from .types import Address, Message, PeerInfo, ReceivedFile, printable
 
@@ -142,7 +144,7 @@ class DataPlane(Handle):
         ticket = BlockingTicket(core.loop)
         message = OutMessage(encoded, ticket)
         try:
-            core.loop.submit(partial(core.machine.send, node, message))
+            core.begin(partial(core.machine.send, node, message), "send", node)
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
@@ -154,12 +156,13 @@ class DataPlane(Handle):
         if not done:
             why = core.machine.delay(node)
             withdraw(core, node, message)
-            raise OperationTimeout(
+            raise error(
+                Ending.TIMEOUT,
                 f"{node}'s inbox has not accepted the message within {timeout} s{why}",
+                sent=message.sequence > 0,
                 node=node,
                 operation="send",
                 hint="it does not read fast enough, or cannot be reached" if message.sequence else None,
-                indeterminate=message.sequence > 0,
             )
         ticket.result("send")
 
@@ -174,13 +177,14 @@ class DataPlane(Handle):
         core = self._running("send_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
-        def cancel() -> None:
+        def cancel() -> MycorrizalError:
             withdraw(core, node, message)
+            return cancelled(message.sequence > 0, node, "send_async")
 
         future: PlaneFuture[None] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
-        message = OutMessage(encoded, FutureTicket(future, core.completions, lambda outcome: None, "send"))
-        core.loop.submit(partial(core.machine.send, node, message))
+        message = OutMessage(encoded, FutureTicket(future, core.completions, lambda outcome: None, "send_async"))
+        core.begin(partial(core.machine.send, node, message), "send_async", node)
         return future
 
     def receive(self, timeout: float | None = None, *, progress: Progress | None = None) -> Message:
@@ -233,7 +237,7 @@ class DataPlane(Handle):
         ticket = BlockingTicket(core.loop)
         call = Call(node, field(name), encoded, deadline.moment, ticket)
         try:
-            core.loop.submit(partial(core.machine.request, call))
+            core.begin(partial(core.machine.request, call), "request", node)
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
@@ -243,7 +247,7 @@ class DataPlane(Handle):
             cancel_call(core, call)
             raise
         if not done:
-            raise late(core, call, name, timeout)
+            raise late(core, call, name, timeout, "request")
         status, received = ticket.result("request")
         return answer(core, status, received, node, name)
 
@@ -254,18 +258,19 @@ class DataPlane(Handle):
         core = self._running("request_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
-        def cancel() -> None:
+        def cancel() -> MycorrizalError:
             cancel_call(core, call)
+            return cancelled(call.sent, node, "request_async")
 
         def finish(outcome: Any) -> Any:
             status, received = outcome
-            return answer(core, status, received, node, name)
+            return answer(core, status, received, node, name, "request_async")
 
         future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
-        ticket = FutureTicket(future, core.completions, finish, "request")
+        ticket = FutureTicket(future, core.completions, finish, "request_async")
         call = Call(node, field(name), encoded, core.deadline(timeout).moment, ticket)
-        core.loop.submit(partial(core.machine.request, call))
+        core.begin(partial(core.machine.request, call), "request_async", node)
         return future
 
     def request_all(
@@ -283,17 +288,17 @@ class DataPlane(Handle):
                 ticket = BlockingTicket(core.loop)
                 call = Call(node, field(name), encoded, deadline.moment, ticket)
                 open_calls[node] = call, ticket
-                core.loop.submit(partial(core.machine.request, call))
+                core.begin(partial(core.machine.request, call), "request_all", node)
             for node, (call, ticket) in open_calls.items():
                 with core.pool.waiting():
                     done = ticket.wait(deadline)
                 try:
                     if not done:
-                        raise late(core, call, name, timeout)
+                        raise late(core, call, name, timeout, "request_all")
                     status, received = ticket.result("request_all")
-                    results[node] = answer(core, status, received, node, name)
-                except MycorrizalError as error:
-                    results.errors[node] = error
+                    results[node] = answer(core, status, received, node, name, "request_all")
+                except MycorrizalError as exc:
+                    results.errors[node] = exc
         finally:
             for call, ticket in open_calls.values():
                 if not ticket.done:
@@ -412,10 +417,11 @@ class DataPlane(Handle):
         core = self._blocking("connect")
         address = self._directory.checked(address)
         ticket = BlockingTicket(core.loop)
-        core.loop.submit(partial(core.machine.greet, address, ticket))
+        core.begin(partial(core.machine.greet, address, ticket), "connect")
         with core.pool.waiting():
             if not ticket.wait(core.deadline(timeout)):
-                raise OperationTimeout(f"no answer from {address[0]}:{address[1]}", operation="connect")
+                where = f"{address[0]}:{address[1]}"
+                raise error(Ending.TIMEOUT, f"no answer from {where}", node=where, operation="connect")
         name = str(ticket.result("connect"))
         self._directory.add(name, address)
         return name

@@ -108,10 +108,12 @@ class MycorrizalError(Exception):
         retriable: whether the same call may succeed later without a change.
         indeterminate: whether the operation may have taken effect all the same.
         hint: one sentence on what to do next; also the end of the text.
+        ending: what ended a call that got no answer, a name in the guide's table of that; None for other errors.
     """
 
     retriable = False
     indeterminate = False
+    ending: str | None = None
 
     def __init__(
         self,

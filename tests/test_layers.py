@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mycorrizal"
 
 LAYERS: dict[str, tuple[int, str]] = {
     # first name under mycorrizal: (layer, kind of code)
-    **dict.fromkeys(["exceptions", "types", "delegates", "events", "_keylike"], (0, "values")),
+    **dict.fromkeys(["exceptions", "types", "delegates", "events", "_endings", "_keylike"], (0, "values")),
     **dict.fromkeys(["config", "dataconfig", "agentconfig"], (0, "values")),
     "_wire": (1, "wire"),
     **dict.fromkeys(["_swim", "_replica", "_cache", "_control", "_serf", "_data"], (2, "machine")),

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._endings import cache_error
 from .._wire.lent import Lent
-from ..exceptions import CacheError, CacheOutcomeUnknown, CacheUnavailable
+from ..exceptions import CacheError
 from .core import Failure
 from .messages import Answer, Message, Reply, pack_lent, pack_ops, parse_results
 from .operations import AGAIN, READS, Kind, Op, Result, Status
@@ -293,12 +294,12 @@ class Client:
             else:
                 self._finish(attempt, self._unavailable(attempt), now)
 
-    def _unavailable(self, attempt: _Attempt) -> CacheUnavailable:
+    def _unavailable(self, attempt: _Attempt) -> CacheError:
         if attempt.why == Status.NO_QUORUM:
             text = f"fewer than {self._space.definition.quorum} members announce cache {self._space.name!r}"
         else:
             text = f"no primary of cache {self._space.name!r} took the operation in time"
-        return CacheUnavailable(text, hint="nothing happened; try again, or allow more time")
+        return cache_error(False, text, hint="nothing happened; try again, or allow more time")
 
     def _finish(self, attempt: _Attempt, outcome: Result | CacheError, now: float) -> None:
         attempt.done = True
@@ -340,8 +341,9 @@ def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:
     return owners if op.kind != _GET else (owners[0], None)
 
 
-def _unknown(owner: Owner | None) -> CacheOutcomeUnknown:
-    return CacheOutcomeUnknown(
+def _unknown(owner: Owner | None) -> CacheError:
+    return cache_error(
+        True,
         "the operation was sent, and nobody said what came of it",
         node=owner.name if owner is not None else None,
         hint="read the entry before trying again",

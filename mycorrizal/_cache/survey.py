@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..exceptions import CacheUnavailable, RemoteProtocolError
+from .._endings import cache_error
+from ..exceptions import RemoteProtocolError
 from .core import Failure
 from .entry import CLEAR_PREFIX
 from .messages import Answer, Message, Reply, parse_keys, partition, partitions, parts, rows
@@ -79,7 +80,7 @@ class Survey:
     def _keys_later(self, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         if now + _AGAIN >= deadline:
             text = f"partition {cursor.left[0]} of cache {self._space.name!r} has no primary that answers"
-            self._core.completions.append((ticket, CacheUnavailable(text, hint="try again, or allow more time")))
+            self._core.completions.append((ticket, cache_error(False, text, hint="try again, or allow more time")))
             return
         self._core.timers.call_at(now + _AGAIN, lambda now: self.keys(cursor, most, ticket, deadline, now))
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .._endings import Ending, error
 from .._wire import frames
 from .._wire.frames import FRAME_MAX, INLINE_MAX, Close, Frame, LaneReader, Limits, Status
 from .._wire.text import printable
 from .._wire.values import Encoded
-from ..exceptions import PeerUnreachable, ProofError, RemoteProtocolError
+from ..exceptions import ProofError, RemoteProtocolError
 from .bulk import Bulk
 from .channel import OutMessage
 from .handshake import Handshake
@@ -144,15 +145,15 @@ class Link:
                 self.bulk.data(stream, data, fin, now)
             else:
                 raise ProofError("a stream before the proof")
-        except ProofError as error:
+        except ProofError as exc:
             self.machine.host.count("quic.not_proved")
-            self._offence("not_proved", error, Close.NOT_PROVED, now)
-        except Flood as error:
-            self._offence("flood", error, Close.FLOOD, now)
-        except RemoteProtocolError as error:
-            self._offence("protocol", error, Close.PROTOCOL, now)
-        except Exception as error:  # a fault of ours must not end the other connections too
-            self._offence("internal", error, Close.PROTOCOL, now)
+            self._offence("not_proved", exc, Close.NOT_PROVED, now)
+        except Flood as exc:
+            self._offence("flood", exc, Close.FLOOD, now)
+        except RemoteProtocolError as exc:
+            self._offence("protocol", exc, Close.PROTOCOL, now)
+        except Exception as exc:  # a fault of ours must not end the other connections too
+            self._offence("internal", exc, Close.PROTOCOL, now)
 
     def _lane_data(self, data: bytes, fin: bool, now: float) -> None:
         if fin:
@@ -182,10 +183,10 @@ class Link:
         else:
             self.bulk.stopped(stream, code)
 
-    def _offence(self, reason: str, error: Exception, code: int, now: float) -> None:
+    def _offence(self, reason: str, exc: Exception, code: int, now: float) -> None:
         if self.state != "closed":
-            self.machine.offence(self, reason, error)
-            self.close(code, str(error), now)
+            self.machine.offence(self, reason, exc)
+            self.close(code, str(exc), now)
 
     def wasted(self, now: float) -> None:
         """A frame achieved nothing.
@@ -304,7 +305,7 @@ class Link:
         call = self._take_call(number)
         if call is not None:
             what = f"{self.name} gave up its answer on the way"
-            call.ticket.fail(PeerUnreachable(what, node=self.name, indeterminate=True))
+            call.ticket.fail(error(Ending.GAVE_UP, what, sent=True, node=self.name))
 
     def _take_call(self, number: int) -> Call | None:
         call = self.calls.pop(number, None)

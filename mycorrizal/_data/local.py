@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from .._endings import Ending, error, for_call
 from .._wire.frames import Status
 from .._wire.values import Encoded
-from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable
+from ..exceptions import MycorrizalError, PeerUnreachable
 from .channel import OutMessage
-from .peer import NEVER, TICK_BUSY, Opening, Peer, with_doubt
+from .peer import NEVER, TICK_BUSY, Opening, Peer
 from .ports import Call, Received, Served
 
 __all__ = ["LocalPeer"]
@@ -90,19 +91,17 @@ class LocalPeer(Peer):
             request.cancelled = True
 
     def open(self, opening: Opening, now: float) -> None:
-        error: MycorrizalError = PeerUnreachable(
-            "a stream to oneself is not offered", node=self.name, hint="hand the object over", retriable=False
-        )
+        text = "a stream to oneself is not offered"
         opening.done = True
-        opening.ticket.fail(error)
+        opening.ticket.fail(PeerUnreachable(text, node=self.name, hint="hand the object over", retriable=False))
 
-    def fail_waiting(self, error: MycorrizalError) -> None:
+    def fail_waiting(self, why: MycorrizalError) -> None:
         for call in list(self._open):
             self.cancel(call, self.machine.now)
-            call.ticket.fail(with_doubt(error))
+            call.ticket.fail(for_call(why, True, node=self.name))
         for message in self.outgoing.take_all():  # the inbox surely has not got it
-            message.ticket.fail(error)
-        super().fail_waiting(error)
+            message.ticket.fail(for_call(why, False, node=self.name))
+        super().fail_waiting(why)
 
     def dial(self, now: float) -> None:
         """There is nothing to dial."""
@@ -111,6 +110,5 @@ class LocalPeer(Peer):
         self.outgoing.purge()
         for call in [call for call in self._open if call.deadline is not None and now >= call.deadline]:
             self.cancel(call, now)
-            error = OperationTimeout("no answer in time", node=self.name, operation="request", indeterminate=True)
-            call.ticket.fail(error)
+            call.ticket.fail(error(Ending.TIMEOUT, "no answer in time", sent=True, node=self.name))
         return TICK_BUSY if self._open else NEVER

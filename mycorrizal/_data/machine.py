@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from .._endings import Ending, error, for_call
 from .._wire.frames import Close, Frame, Limits
 from .._wire.text import printable
 from ..config import check_name
@@ -16,7 +17,6 @@ from ..dataconfig import DataConfig
 from ..exceptions import (
     ConfigError,
     MycorrizalError,
-    NotRunningError,
     PeerBusy,
     PeerUnreachable,
     QueueFull,
@@ -116,17 +116,18 @@ class DataMachine:
             peer.openings.remove(opening)
 
     def _admits(self, node: str, ticket: Ticket) -> bool:
-        error: MycorrizalError
         if self.ended:
-            error = NotRunningError(f"{self.host.name}: this DataPlane was closed", hint="create a new one")
-        else:
-            peer = self.peer(node)
-            if peer.pending < _QUEUE_MAX:
-                self.arm(TICK_BUSY)
-                return True
-            error = QueueFull(f"{_QUEUE_MAX} calls to {node} are open", node=node, hint="wait for some of them")
-        ticket.fail(error)
+            ticket.fail(self._refusal(node))
+            return False
+        if self.peer(node).pending < _QUEUE_MAX:
+            self.arm(TICK_BUSY)
+            return True
+        ticket.fail(QueueFull(f"{_QUEUE_MAX} calls to {node} are open", node=node, hint="wait for some of them"))
         return False
+
+    def _refusal(self, node: str | None = None) -> MycorrizalError:
+        text = f"{self.host.name}: this DataPlane was closed"
+        return error(Ending.CLOSED, text, node=node, hint="create a new one")
 
     def offer(self, item: tuple[str, Received], size: int) -> bool:
         """Put a message into the inbox, unless it is full or others wait for that."""
@@ -306,29 +307,29 @@ class DataMachine:
                 link.fate = "key removed"
                 link.close(Close.KEY_REMOVED, "the key of this connection was removed", now)
 
-    def offence(self, link: Link, reason: str, error: Exception) -> None:
+    def offence(self, link: Link, reason: str, exc: Exception) -> None:
         """A peer did what no honest one does; its connection is about to be closed."""
         self.host.count("offences")
         self.host.count(f"offences.{reason}")
         who = link.name or "an unproven client"
-        self.host.warn(f"offence {who}", "%s at %s is disconnected: %s", who, link.conn.address, error)
+        self.host.warn(f"offence {who}", "%s at %s is disconnected: %s", who, link.conn.address, exc)
 
-    def bad_value(self, sender: str, error: Exception, now: float) -> None:
+    def bad_value(self, sender: str, exc: Exception, now: float) -> None:
         """A value of `sender` could not be decoded, as a reader has found."""
         for link in list(self.peers[sender].links) if sender in self.peers else []:
-            self.offence(link, "value", error)
-            link.close(Close.PROTOCOL, f"a value that cannot be decoded: {error}", now)
+            self.offence(link, "value", exc)
+            link.close(Close.PROTOCOL, f"a value that cannot be decoded: {exc}", now)
 
     def greet(self, address: Address, ticket: Ticket, now: float) -> None:
         """Dial an address whose name is not known; the ticket succeeds with the name."""
         self.now = now
         if self.ended:
-            ticket.fail(NotRunningError(f"{self.host.name}: this DataPlane was closed", hint="create a new one"))
+            ticket.fail(self._refusal())
             return
         try:
             conn = self.host.dial(address, None, now)
-        except MycorrizalError as error:  # with certificates, only a name can be dialled
-            ticket.fail(error)
+        except MycorrizalError as exc:  # with certificates, only a name can be dialled
+            ticket.fail(exc)
             return
         self.add(conn, None).greeting = ticket
 
@@ -363,7 +364,7 @@ class DataMachine:
         peer = self.peers.get(name)
         if peer is not None and name != self.host.name:
             self.now = now
-            peer.down(PeerUnreachable(f"{name} {why}", node=name, hint=hint), now)
+            peer.down(error(Ending.DOWN, f"{name} {why}", node=name, hint=hint), now)
 
     def peer_changed(self, name: str, now: float) -> None:
         """The address of `name` is new, or its process: do not wait for the back-off."""
@@ -379,7 +380,7 @@ class DataMachine:
                 dialling.close(Close.IDLE, "it has another address now", now)
             self.arm()
 
-    def unreachable(self, node: str, link: Link, kind: str, code: int, reason: str) -> PeerUnreachable:
+    def unreachable(self, node: str, link: Link, kind: str, code: int, reason: str) -> MycorrizalError:
         """Return the error for what a lost connection takes with it."""
         host, port = link.conn.address
         hint = _HINTS.get(kind)
@@ -395,7 +396,10 @@ class DataMachine:
             what += f": {reason}"
             if "issuer" in reason or "signature" in reason or "certificate" in reason:
                 hint = "compare key= and cluster= of both sides"
-        return PeerUnreachable(f"{node} at {host}:{port}: {what}", node=node, hint=hint)
+        ending = _FATES.get(kind, Ending.LOST)
+        if kind in ("closed", "local"):  # one that never came about was a failed attempt
+            ending = _ENDINGS.get(code, Ending.PEER_CLOSED if link.welcomed else Ending.LOST)
+        return error(ending, f"{node} at {host}:{port}: {what}", node=node, hint=hint)
 
     def refusal(self, link: Link, code: int) -> MycorrizalError:
         """Return the error for a value that the peer did not take; nothing of it was read."""
@@ -416,7 +420,7 @@ class DataMachine:
             return PeerBusy(f"{link.name} is busy", node=link.name, hint="try again")
         if code == Close.SHUTDOWN:
             return PeerUnreachable(f"{link.name} is shutting down", node=link.name)
-        return PeerUnreachable(f"{link.name} gave the stream up", node=link.name, indeterminate=True)
+        return error(Ending.GAVE_UP, f"{link.name} gave the stream up", sent=True, node=link.name)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -488,19 +492,25 @@ class DataMachine:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def close(self, error: MycorrizalError, now: float) -> None:
-        """End everything: each open call fails with `error`, each connection is closed."""
+    def close(self, why: MycorrizalError, now: float) -> None:
+        """End everything: each open call fails with `why`, each connection is closed."""
         self.closing = self.ended = True
         self.now = now
         for peer in self.peers.values():
-            peer.down(error, now, Close.SHUTDOWN)
+            peer.down(why, now, Close.SHUTDOWN)
         for link in list(self.links.values()):  # of nobody yet
             if link.greeting is not None:
-                link.greeting.fail(error)
+                link.greeting.fail(for_call(why, False))
                 link.greeting = None
             link.close(Close.SHUTDOWN, "shut down", now)
 
 
+_ENDINGS: dict[int, Ending] = {
+    Close.KEY_REMOVED: Ending.KEY_REMOVED,
+    Close.REPLACED: Ending.OTHER_PROCESS,
+    Close.OTHER_PROCESS: Ending.OTHER_PROCESS,
+}
+_FATES = {"key removed": Ending.KEY_REMOVED, "reset": Ending.OTHER_PROCESS, "replaced": Ending.OTHER_PROCESS}
 _KINDS = {
     "refused": "nothing listens there",
     "handshake": "the handshake failed",

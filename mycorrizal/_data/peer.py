@@ -11,11 +11,11 @@ peer has said it did not read are sent again too.
 from __future__ import annotations
 
 from collections import deque
-from copy import copy
 from typing import TYPE_CHECKING
 
+from .._endings import Ending, error, for_call
 from .._wire.frames import PIPES_MAX, Close
-from ..exceptions import MycorrizalError, OperationTimeout, PeerUnreachable, QueueFull, ValueTooLarge
+from ..exceptions import MycorrizalError, QueueFull, ValueTooLarge
 from ..types import PeerInfo
 from .channel import Incoming, Outgoing, OutMessage
 from .link import Link
@@ -141,8 +141,8 @@ class Peer:
         if self.link is not None and self.link.open:
             opening.done = True
             if self.link.bulk.opened_here >= PIPES_MAX:
-                error = QueueFull(f"{PIPES_MAX} streams to {self.name} are open", node=self.name, hint="close some")
-                opening.ticket.fail(error)
+                text = f"{PIPES_MAX} streams to {self.name} are open"
+                opening.ticket.fail(QueueFull(text, node=self.name, hint="close some"))
                 return
             self.link.bulk.open_pipe(opening.name, opening.sink)
             opening.ticket.succeed(None)
@@ -224,7 +224,8 @@ class Peer:
         address = machine.host.resolve(self.name)
         if address is None:
             self.fail_waiting(
-                PeerUnreachable(
+                error(
+                    Ending.LOST,
                     f"no address is known for {self.name!r}",
                     node=self.name,
                     hint="give peers={name: (host, port)} or add_peer(), or wait until it has joined",
@@ -235,33 +236,33 @@ class Peer:
             return
         self.dialling = machine.add(machine.host.dial(address, self.name, now), self.name)
 
-    def _dial_failed(self, error: MycorrizalError, now: float) -> None:
+    def _dial_failed(self, why: MycorrizalError, now: float) -> None:
         """An attempt has ended without a connection: what waits fails, unless there is another."""
         self._back_off(self.machine.config.redial_max, now)
         self.again_since, self.delayed = None, ""
         if self.link is None and self.dialling is None:
-            self.fail_waiting(error)
+            self.fail_waiting(why)
 
-    def _come_again(self, error: MycorrizalError, code: int, now: float) -> None:
+    def _come_again(self, why: MycorrizalError, code: int, now: float) -> None:
         """One side has read nothing and wants another connection: what waits goes on waiting, for a time."""
         other = code == Close.OTHER_PROCESS
         if self.again_since is None:
             self.again_since = now
-        self.delayed = str(error) if code != Close.IDLE else ""
+        self.delayed = str(why) if code != Close.IDLE else ""
         if now - self.again_since >= (_OTHER_PROCESS_SECONDS if other else self.machine.config.connect_timeout):
-            self._dial_failed(error, now)
+            self._dial_failed(why, now)
         elif self.failures or code != Close.IDLE:
             self._back_off(_OTHER_PROCESS_MAX if other else _AGAIN_MAX, now)
         else:
             self.failures = 1
 
-    def _lost(self, link: Link, error: MycorrizalError, code: int, now: float) -> None:
+    def _lost(self, link: Link, why: MycorrizalError, code: int, now: float) -> None:
         """The last connection has ended. The next dial is at once after a good one, else after a growing pause.
 
         Good is one on which work of ours was done (a call answered, a message accepted), or that lasted for long.
         No two dials come closer than the first pause, also when every connection does a little work.
         """
-        self.delayed = str(error) if code != Close.IDLE else ""
+        self.delayed = str(why) if code != Close.IDLE else ""
         if not link.worked and now - link.ready_at < _STEADY_SECONDS:
             self._back_off(self.machine.config.redial_max, now)
             return
@@ -280,17 +281,17 @@ class Peer:
         host.count("quic.backoffs")
         self.machine.arm()
 
-    def fail_waiting(self, error: MycorrizalError) -> None:
-        """Everything that waits for a connection ends with `error`."""
+    def fail_waiting(self, why: MycorrizalError) -> None:
+        """Everything that waits for a connection ends with `why`."""
         calls, self.calls = self.calls, deque()
         openings, self.openings = self.openings, deque()
         waiting: list[Call | Opening] = [*calls, *openings]
         for item in waiting:
             if not item.done:
                 item.done = True
-                item.ticket.fail(error)
+                item.ticket.fail(for_call(why, False, node=self.name))
         for message in self.outgoing.take_all():
-            message.ticket.fail(with_doubt(error) if message.sequence else error)
+            message.ticket.fail(for_call(why, message.sequence > 0, node=self.name))
 
     # -- connections -------------------------------------------------------------------------
 
@@ -305,15 +306,15 @@ class Peer:
         self.links = [*(other for other in self.links if other not in replaced), link]
         self.boot = link.boot
         what = "was restarted" if restarted else "has made a new connection"
-        error = PeerUnreachable(f"{self.name} {what}", node=self.name, indeterminate=True)
+        why = error(Ending.OTHER_PROCESS if restarted else Ending.PEER_CLOSED, f"{self.name} {what}", node=self.name)
         for message in self.outgoing.restart() if restarted else ():
-            message.ticket.fail(error)
+            message.ticket.fail(for_call(why, True))
         assert link.remote is not None
         self.outgoing.window_messages = link.remote.messages
         self.outgoing.window_bytes = link.remote.bytes
         self._choose(now)
         for other in replaced:
-            self._drop(other, Close.REPLACED, error, now)
+            self._drop(other, Close.REPLACED, why, now)
         self._start(now)
 
     def welcomed(self, link: Link, accepted: int, now: float) -> None:
@@ -370,15 +371,15 @@ class Peer:
         calls, sinks = link.ended()
         again = (by_peer or not link.welcomed) and code in _AGAIN and kind in ("closed", "local")
         not_read = again or (by_peer and code in NOT_READ)
-        error = self.machine.unreachable(self.name, link, kind, code, reason)
+        why = self.machine.unreachable(self.name, link, kind, code, reason)
         for sink in sinks:
-            sink.broken(error)
+            sink.broken(for_call(why, not not_read))
         for call in calls:
             if again:
                 call.sent, call.link, call.flow = False, None, None
                 self.calls.append(call)
             else:
-                _fail(call, error, ran=not not_read)
+                _fail(call, why, read=not not_read)
         if self.dialling is link:
             self.dialling = None
         if link in self.links:
@@ -388,49 +389,49 @@ class Peer:
         if link.surplus or (link.welcomed and (self.link is not None or link.fate == "idle")):
             pass  # there is another, or nothing to do for one
         elif link.welcomed:
-            self._lost(link, error, code, now)
+            self._lost(link, why, code, now)
         elif again and self.waiting:
-            self._come_again(error, code, now)
+            self._come_again(why, code, now)
         elif link.conn.dialled:
-            self._dial_failed(error, now)
+            self._dial_failed(why, now)
         self._resend()
         self._start(now)
         if self.waiting:
             self.dial(now)
 
-    def _drop(self, link: Link, code: int, error: MycorrizalError, now: float) -> None:
-        """End a connection, and what is open on it, with `error`."""
+    def _drop(self, link: Link, code: int, why: MycorrizalError, now: float) -> None:
+        """End a connection, and what is open on it, with `why`."""
         self.machine.forget(link)
         calls, sinks = link.ended()
         for call in calls:
-            _fail(call, error, ran=True)
+            _fail(call, why, read=True)
         for sink in sinks:
-            sink.broken(error)
+            sink.broken(for_call(why, True, node=self.name))
         if link.greeting is not None:
-            link.greeting.fail(error)
+            link.greeting.fail(for_call(why, False, node=self.name))
             link.greeting = None
-        link.conn.close(code, str(error)[:200], now)
+        link.conn.close(code, str(why)[:200], now)
 
     def replaced(self, now: float) -> None:
         """Membership knows another process by this name: what is open with this one ends, the rest waits for that."""
         links, self.links = self.links, []
         self._choose(now)
-        error = PeerUnreachable(f"{self.name} is another process now", node=self.name, indeterminate=True)
+        why = error(Ending.OTHER_PROCESS, f"{self.name} is another process now", node=self.name)
         for link in links:
-            self._drop(link, Close.REPLACED, error, now)
+            self._drop(link, Close.REPLACED, why, now)
         self._let_go()
         if self.waiting:
             self.dial(now)
 
-    def down(self, error: MycorrizalError, now: float, code: int = Close.DECLARED_DEAD) -> None:
+    def down(self, why: MycorrizalError, now: float, code: int = Close.DECLARED_DEAD) -> None:
         """Membership declares this peer dead: everything ends at once."""
         links = [*self.links, *([self.dialling] if self.dialling else [])]
         self.links = []
         self.link = self.dialling = self.again_since = None
         self.delayed = ""
-        self.fail_waiting(error)
+        self.fail_waiting(why)
         for link in links:
-            self._drop(link, code, error, now)
+            self._drop(link, code, why, now)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -481,21 +482,11 @@ class Peer:
                 sent = call.sent
                 self.cancel(call, now)
                 text = f"no answer from {self.name} in time{self.machine.delay(self.name)}"
-                call.ticket.fail(OperationTimeout(text, node=self.name, operation="request", indeterminate=sent))
+                call.ticket.fail(error(Ending.TIMEOUT, text, sent=sent, node=self.name))
 
 
-def _fail(call: Call, error: MycorrizalError, *, ran: bool) -> None:
-    """End a call whose connection is gone; `ran`: it may have been read, if all of it was sent."""
+def _fail(call: Call, why: MycorrizalError, *, read: bool) -> None:
+    """End a call whose connection is gone; `read`: the peer may have read it, if all of it was sent."""
     call.done = True
     whole = call.flow is None or call.flow.finished
-    call.ticket.fail(with_doubt(error) if ran and whole else error)
-
-
-def with_doubt(error: MycorrizalError) -> MycorrizalError:
-    """Return `error`, also that of our own end, for a call that may have taken effect."""
-    if error.indeterminate:
-        return error
-    doubtful = copy(error)
-    doubtful.__cause__ = error.__cause__
-    doubtful.indeterminate = True
-    return doubtful
+    call.ticket.fail(for_call(why, read and whole, node=call.node))

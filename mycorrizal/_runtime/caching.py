@@ -23,6 +23,7 @@ from .._cache.operations import READS, Op, Result
 from .._cache.placement import PARTITIONS
 from .._cache.survey import Cursor
 from .._data.ports import Call, Received, Served
+from .._endings import Ending, error, for_call
 from .._wire.frames import Status
 from .._wire.lent import Lent
 from .._wire.text import logger
@@ -95,7 +96,7 @@ class CacheHost:
         deadline = core.deadline(deadline.remaining())
         until = clock.now() + deadline.capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
-        core.loop.submit(partial(self._begin, begin, ticket, until))
+        core.begin(partial(self._begin, begin, ticket, until), operation)
         return self._result(ticket, until, operation)
 
     def operate(
@@ -107,12 +108,12 @@ class CacheHost:
         until = clock.now() + core.deadline(timeout).capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
         self._begun.append((cache, ops, ticket, until, lent))
-        core.loop.submit(self._operate)
+        core.begin(self._operate, operation)
         try:
             outcomes: list[Outcome] = self._result(ticket, until, operation)
-        except (OperationTimeout, NotRunningError, ServiceCrashed) as error:
-            error.indeterminate = any(op.kind not in READS for op in ops)
-            raise
+        except (OperationTimeout, NotRunningError, ServiceCrashed) as exc:
+            sent = any(op.kind not in READS for op in ops)
+            raise for_call(exc, sent, operation=operation) from exc.__cause__
         return outcomes
 
     def _result(self, ticket: BlockingTicket, until: float, operation: str) -> Any:
@@ -122,9 +123,9 @@ class CacheHost:
         with core.pool.waiting():
             while not ticket.wait(Deadline.at(min(until, clock.now() + _LOOK_SECONDS))):
                 if not core.loop.service.alive and not ticket.done:
-                    raise core.refusal()
+                    raise core.refusal(operation)
                 if clock.now() >= until and not ticket.done:
-                    raise OperationTimeout(f"{operation}: nothing came of it in time", operation=operation)
+                    raise error(Ending.TIMEOUT, f"{operation}: nothing came of it in time", operation=operation)
         return ticket.result(operation)
 
     def lend(self, cache: str, op: Op, lent: Lent, timeout: float | None, operation: str) -> Outcome:

@@ -22,7 +22,6 @@ from .._wire.text import logger
 from ..exceptions import (
     ConnectionRefused,
     MycorrizalError,
-    NotRunningError,
     OperationTimeout,
     PeerUnreachable,
     RemoteProtocolError,
@@ -112,7 +111,7 @@ class Conversations:
             return answer
         except (MycorrizalError, OSError) as exc:
             if self._pool.closed:
-                raise NotRunningError(f"{self._node}: this Memberlist was shut down") from exc
+                raise self._pool.refusal(sent=True) from exc
             if isinstance(exc, MycorrizalError):
                 exc.node = exc.node or where
                 raise

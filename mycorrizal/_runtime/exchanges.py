@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .._endings import Ending, error
 from .._wire.text import logger
-from ..exceptions import NotRunningError, QueueFull
+from ..exceptions import MycorrizalError, QueueFull
 from .deadline import Deadline
 
 __all__ = ["ExchangePool", "Lane"]
@@ -76,7 +77,7 @@ class ExchangePool:
         """
         with self._changed:
             if self._closed:
-                raise NotRunningError(f"{self._node}: this Memberlist was shut down", hint="create a new one")
+                raise self.refusal()
             queue = self._waiting[lane]
             if len(queue) >= self._waiting_max:
                 raise QueueFull(f"{len(queue)} conversations are waiting for a thread", hint="raise exchange_threads")
@@ -112,7 +113,7 @@ class ExchangePool:
         """
         with self._changed:
             if self._closed:
-                raise NotRunningError(f"{self._node}: this Memberlist was shut down")
+                raise self.refusal()
             self._sockets.add(sock)
 
     def release(self, sock: socket.socket) -> None:
@@ -152,7 +153,12 @@ class ExchangePool:
                     pass
             self._changed.notify_all()
         for job in jobs:
-            self._finish(job, None, NotRunningError(f"{self._node}: this Memberlist was shut down"))
+            self._finish(job, None, self.refusal())
+
+    def refusal(self, *, sent: bool = False) -> MycorrizalError:
+        """Return the error for a job that comes too late; `sent`: it had begun to talk. Any thread."""
+        text = f"{self._node}: this Memberlist was shut down"
+        return error(Ending.CLOSED, text, sent=sent, hint="create a new one")
 
     def abandon_sockets(self) -> None:
         """Close inherited descriptors in a forked child. Takes no lock: its holder may not exist here."""

@@ -15,8 +15,9 @@ from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
+from .._endings import Ending, copied, error
 from .._wire.text import logger
-from ..exceptions import MycorrizalError, NotRunningError, OperationCancelled, OperationTimeout, ReentrantCallError
+from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout, ReentrantCallError
 from . import reentry
 from .counters import Counters
 from .deadline import Deadline
@@ -83,17 +84,19 @@ class PlaneFuture(Handle, Future[T]):
     """The outcome of a call that is under way. Works with ``concurrent.futures.wait`` and ``as_completed``.
 
     Args:
-        on_cancel: called once, on the cancelling thread, if ``cancel`` was in time. Must not block.
+        on_cancel: called once, on the cancelling thread, if ``cancel`` was in time; returns the error of this future
+            from then on. Must not block.
         waiting: a handler pool's, entered around each wait.
     """
 
     def __init__(
         self,
-        on_cancel: Callable[[], object] | None = None,
+        on_cancel: Callable[[], MycorrizalError | None] | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__()
         self._on_cancel = on_cancel
+        self._why: MycorrizalError | None = None
         self._waiting = waiting
         self._guard = ForkGuard()
         self._claim = threading.Lock()  # whoever takes it ends this future; never released
@@ -112,7 +115,7 @@ class PlaneFuture(Handle, Future[T]):
         on_cancel, self._on_cancel = self._on_cancel, None
         try:
             if on_cancel is not None:
-                on_cancel()
+                self._why = on_cancel()
         except Exception as exc:  # the loop has ended: there is nothing to give up
             log.debug("a cancelled call could not be told: %r", exc)
         finally:
@@ -138,7 +141,7 @@ class PlaneFuture(Handle, Future[T]):
         except MycorrizalError:
             raise  # an OperationCancelled that the peer sent is one of the next, too
         except CancelledError:
-            raise OperationCancelled("the call was cancelled", indeterminate=True) from None
+            raise self._cancelled() from None
         finally:
             del self  # the error's traceback refers to this frame, and the future to the error
 
@@ -150,9 +153,14 @@ class PlaneFuture(Handle, Future[T]):
         except MycorrizalError:
             raise  # an OperationCancelled that the peer sent is one of the next, too
         except CancelledError:
-            raise OperationCancelled("the call was cancelled", indeterminate=True) from None
+            raise self._cancelled() from None
         finally:
             del self
+
+    def _cancelled(self) -> MycorrizalError:
+        if self._why is None:  # nobody knows how far it had come
+            return error(Ending.CANCELLED, "the call was cancelled", sent=True)
+        return copied(self._why)
 
     def _await(self, operation: str, timeout: float | None) -> None:
         if self.done():
@@ -217,7 +225,7 @@ class Completions:
         self._started = False
         self._stopping = False
         self._ended = False
-        self.service = Service("mycorrizal-futures", node, self._run, self._on_end)
+        self.service = Service("mycorrizal-futures", node, self._run, self._on_end, "DataPlane")
 
     def start(self) -> None:
         """Start the thread unless it runs. Any thread; best a caller's, since the loop would wait for the start.
@@ -247,7 +255,7 @@ class Completions:
             except IndexError:
                 pass  # somebody else woke it
         elif self._ended:
-            self._drain(self.service.refusal)
+            self._drain(self._refusal)
         elif not self._started:
             self._start_late()
 
@@ -255,8 +263,8 @@ class Completions:
         try:
             self.start()
         except Exception as exc:
-            error = exc if isinstance(exc, MycorrizalError) else NotRunningError(f"no thread for futures: {exc}")
-            self._drain(lambda: error)
+            why = exc if isinstance(exc, MycorrizalError) else NotRunningError(f"no thread for futures: {exc}")
+            self._drain(lambda: why)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -298,7 +306,10 @@ class Completions:
 
     def _on_end(self) -> None:
         self._ended = True  # first this, then a last look; ``post`` does it the other way round
-        self._drain(self.service.refusal)
+        self._drain(self._refusal)
+
+    def _refusal(self) -> MycorrizalError:
+        return self.service.refusal(sent=True)  # for all that is known here
 
     def _drain(self, refusal: Callable[[], Exception] | None = None) -> None:
         """Finish what is queued; with `refusal`, fail it, on the ending thread or the one that posted too late."""

@@ -364,7 +364,7 @@ class Gossip:
         operations, self._operations = self._operations, {}
         for result in operations.values():
             if result.set_running_or_notify_cancel():
-                result.set_exception(self.service.refusal())
+                result.set_exception(self.service.refusal(sent=True))  # the machine had begun with it
         self._subscribers.end()
         self._pool.close()
         if self._companion is not None:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .._endings import Ending, error
 from .._swim.machine import Swim
 from .._wire.messages import BOOT_BYTES, Message, User
 from .._wire.packet import PacketCodec
@@ -23,7 +24,7 @@ from .._wire.text import logger
 from ..config import Config, weakness
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ..events import EventsLost, MemberEvent
-from ..exceptions import NotRunningError, OperationTimeout, ReentrantCallError
+from ..exceptions import NotRunningError, ReentrantCallError
 from ..types import Address, host_of, is_loopback
 from . import addresses, clock, lifecycle, sockets
 from .companion import Companion
@@ -247,9 +248,8 @@ class Membership:
             if future.done():
                 return future.result()  # its own error, or it ended in the last moment
             future.cancel()
-            error = OperationTimeout(f"{operation}() was not done within its timeout", operation=operation)
-            error.indeterminate = True
-            raise error from None
+            text = f"{operation}() was not done within its timeout"
+            raise error(Ending.TIMEOUT, text, sent=True, operation=operation) from None  # for all that is known here
         except BaseException:
             future.cancel()  # Ctrl-C: nobody will look at it any more
             raise

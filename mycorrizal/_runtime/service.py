@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from .._endings import Ending, error
 from .._wire.text import logger
-from ..exceptions import NotRunningError, ServiceCrashed
+from ..exceptions import MycorrizalError
 from .deadline import Deadline
 
 __all__ = ["Service"]
@@ -20,15 +21,21 @@ class Service:
     A daemon, because a thread that waits for ever must not hold up the end of
     the interpreter; ``lifecycle`` stops it in order before it comes to that.
 
+    Args:
+        what: the user's object that the thread is of.
+
     Attributes:
         crashed: the exception that ended the thread, if one did.
     """
 
-    def __init__(self, name: str, node: str, body: Callable[[], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, node: str, body: Callable[[], None], on_end: Callable[[], None], what: str = "Memberlist"
+    ) -> None:
         self._name = name
         self._node = node
         self._body = body
         self._on_end = on_end
+        self._what = what
         self.crashed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -67,10 +74,11 @@ class Service:
         self._thread.join(deadline.remaining())
         return not self._thread.is_alive()
 
-    def refusal(self) -> Exception:
-        """Return the error for a call that needs this thread, once it has ended."""
+    def refusal(self, *, sent: bool = False) -> MycorrizalError:
+        """Return the error for a call that needs this thread, once it has ended; `sent`: the call had begun."""
+        hint = "create a new one"
         if self.crashed is None:
-            return NotRunningError(f"{self._node}: this Memberlist was shut down", hint="create a new one")
-        error = ServiceCrashed(f"{self._node}: thread {self._name} died: {self.crashed!r}", hint="create a new one")
-        error.__cause__ = self.crashed
-        return error
+            done = "closed" if self._what == "DataPlane" else "shut down"
+            return error(Ending.CLOSED, f"{self._node}: this {self._what} was {done}", sent=sent, hint=hint)
+        text = f"{self._node}: thread {self._name} died: {self.crashed!r}"
+        return error(Ending.CRASHED, text, sent=sent, hint=hint, cause=self.crashed)

@@ -408,7 +408,7 @@ class Sharing:
         syncs, self._syncs = self._syncs, {}
         for future in syncs.values():
             if future.set_running_or_notify_cancel():
-                future.set_exception(self._attached.gossip.service.refusal())
+                future.set_exception(self._attached.gossip.service.refusal(sent=True))
 
 
 class _Lane:

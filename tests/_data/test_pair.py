@@ -9,6 +9,7 @@ import pytest
 
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.ports import Call
+from mycorrizal._endings import Ending, error
 from mycorrizal._wire.frames import INLINE_MAX, Close, Status, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.dataconfig import DataConfig
@@ -375,7 +376,7 @@ def test_code_of_a_shut_down() -> None:
         real(conn, code, *rest)
 
     a.machine.closed = closed  # type: ignore[method-assign, assignment]
-    b.machine.close(PeerUnreachable("closed"), world.now)
+    b.machine.close(error(Ending.CLOSED, "closed"), world.now)
     world.run(1.0)
     assert codes == [Close.SHUTDOWN]
     assert outcome.error is not None and outcome.error.indeterminate

@@ -19,12 +19,13 @@ from typing import Any
 from ..._data.link import Link
 from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
+from ..._endings import for_call
 from ..._wire.frames import Close, Status
 from ..._wire.text import logger
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
-from ...exceptions import MycorrizalError, NotRunningError, RemoteProtocolError, ValueTooLarge
+from ...exceptions import MycorrizalError, RemoteProtocolError, ValueTooLarge
 from ...types import Address, Request
 from .. import clock, lifecycle, reentry
 from ..counters import Counters, QuietLog
@@ -239,15 +240,13 @@ class Core:
         """Raise unless this plane can be used in this process; raises as ``check``."""
         self.guard.check("DataPlane")
         if self.stopped:
-            raise self.refusal()
+            raise self.refusal(operation, node)
         if not isinstance(node, str):
             raise TypeError(f"{operation}: a node is given by its name, a str, not {type(node).__name__}")
 
-    def refusal(self) -> Exception:
-        """Return the error for a call that comes too late."""
-        if self.loop.service.crashed is not None:
-            return self.loop.service.refusal()
-        return NotRunningError(f"{self.name}: this DataPlane was closed", hint="create a new one")
+    def refusal(self, operation: str | None = None, node: str | None = None, *, sent: bool = False) -> MycorrizalError:
+        """Return the error for a call that comes too late, or is `sent` and got no answer."""
+        return for_call(self.loop.service.refusal(), sent, node=node or None, operation=operation)
 
     def submit(self, command: Callable[[float], object]) -> None:
         """Run `command` on the loop thread; nothing happens if that has ended."""
@@ -255,6 +254,17 @@ class Core:
             self.loop.submit(command)
         except MycorrizalError:
             pass
+
+    def begin(self, command: Callable[[float], object], operation: str, node: str = "") -> None:
+        """Run `command` on the loop thread.
+
+        Raises:
+            NotRunningError, ServiceCrashed: that has ended; nothing was sent.
+        """
+        try:
+            self.loop.submit(command)
+        except MycorrizalError as exc:
+            raise for_call(exc, False, node=node or None, operation=operation) from exc.__cause__
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the end of a call: inside a handler not after that of the request that it serves."""
@@ -289,10 +299,10 @@ class Core:
             except Exception as error:
                 waiter.set((None, error))
 
-        self.loop.submit(command)
+        self.begin(command, operation)
         while not waiter.wait(Deadline(0.5)):
             if not self.loop.service.alive:
-                raise self.refusal()
+                raise self.refusal(operation)
         result, error = waiter.outcome
         if error is not None:
             raise error
@@ -341,7 +351,7 @@ class Core:
         self.submit(self._end)
 
     def _end(self, now: float) -> None:
-        self.machine.close(NotRunningError(f"{self.name}: this DataPlane was closed"), now)
+        self.machine.close(self.refusal(), now)
         self.endpoint.close(now)
         self.loop.stop()
 
@@ -360,15 +370,12 @@ class Core:
         """Last act of the loop thread, of its own accord or not: nobody may go on waiting."""
         if self._enrolled:
             self._roll.__exit__(None, None, None)  # another thread may get this one's ident
-        crashed = self.loop.service.crashed
         self.stopped = True
-        error = self.loop.service.refusal() if crashed else NotRunningError(f"{self.name}: this DataPlane was closed")
         self.inbox.close(self.refusal)
         self.files.close()
         now = clock.now()
         if not self.machine.ended:
-            assert isinstance(error, MycorrizalError)
-            self.machine.close(error, now)
+            self.machine.close(self.refusal(), now)
         self.loop.drain_refused(now)
         for act in self.at_end:
             act()

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..._endings import Ending, error, for_call
 from ..._wire.frames import Close
 from ..._wire.values import decode_packed, encode_value
 from ...exceptions import (
@@ -198,16 +199,16 @@ def _send(
                     _reason(stream)
                 raise
     except OperationTimeout:
-        raise OperationTimeout(
+        raise error(
+            Ending.TIMEOUT,
             f"{node} has not taken the file within {timeout} s",
+            sent=ended,
             node=node,
             operation="send_file",
             hint="it must call receive_file(), or the network is slow",
-            indeterminate=ended,
         ) from None
-    except MycorrizalError as error:
-        error.operation = "send_file"
-        raise
+    except MycorrizalError as exc:  # a part of a file is stored nowhere
+        raise for_call(exc, ended, operation="send_file") from exc.__cause__
     if progress is not None:
         progress(sent, sent)
     return sent
@@ -287,7 +288,10 @@ def receive_file(
                 continue
             stream.timeout = patience
             assert isinstance(name, str) and (size is None or isinstance(size, int))
-            return _receive(stream, folder, safe_name(name), size, progress)
+            try:
+                return _receive(stream, folder, safe_name(name), size, progress)
+            except MycorrizalError as exc:  # a part of a file is stored nowhere
+                raise for_call(exc, False, operation="receive_file") from exc.__cause__
 
 
 def _receive(stream: Stream, folder: str, name: str, size: int | None, progress: Progress | None) -> ReceivedFile:

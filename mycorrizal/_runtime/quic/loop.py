@@ -146,7 +146,7 @@ class Loop:
         self._on_end = on_end
         self._waker = _Waker()
         self._watch()
-        self.service = Service("mycorrizal-quic", node, self._run, self._end)
+        self.service = Service("mycorrizal-quic", node, self._run, self._end, "DataPlane")
 
     # -- any thread ---------------------------------------------------------------
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..._data.peer import Opening
 from ..._data.ports import Pipe
+from ..._endings import Ending, error
 from ..._wire.frames import Close
 from ..._wire.text import logger, printable
-from ...exceptions import ConfigError, MycorrizalError, OperationCancelled, OperationTimeout
+from ...exceptions import ConfigError, MycorrizalError
 from .. import reentry
 from ..counters import QuietLog
 from ..deadline import Deadline
@@ -248,7 +249,7 @@ class Stream(Handle, io.RawIOBase):
                 if self._chunk or self._chunks:
                     return True
                 if self.closed:
-                    raise OperationCancelled("the stream was closed here", node=self.node, operation="read")
+                    raise self._given_up("read")
                 if ended:
                     if self._end is not None:
                         raise own(self._end, "read")
@@ -337,7 +338,7 @@ class Stream(Handle, io.RawIOBase):
                 if self._refusal is not None:
                     raise own(self._refusal, "write")
                 if self.closed:
-                    raise OperationCancelled("the stream was closed here", node=self.node, operation="write")
+                    raise self._given_up("write")
                 if self._write_ended:
                     raise ValueError("write after close_write")
                 if not accepted and self.pending < WRITE_AHEAD:
@@ -407,13 +408,15 @@ class Stream(Handle, io.RawIOBase):
         finally:
             lock.release()
 
-    def _late(self, operation: str, what: str) -> OperationTimeout:
-        return OperationTimeout(
-            f"stream {self.name!r}: {what} within {self.timeout} s",
-            node=self.node,
-            operation=operation,
-            indeterminate=operation == "write",
-        )
+    def _late(self, operation: str, what: str) -> MycorrizalError:
+        text = f"stream {self.name!r}: {what} within {self.timeout} s"
+        return self._ours(Ending.TIMEOUT, text, operation)
+
+    def _given_up(self, operation: str) -> MycorrizalError:
+        return self._ours(Ending.CANCELLED, "the stream was closed here", operation)
+
+    def _ours(self, ending: Ending, text: str, operation: str) -> MycorrizalError:
+        return error(ending, text, sent=operation == "write", node=self.node, operation=operation)
 
 
 StreamHandler = Callable[[Stream], object]
@@ -487,12 +490,12 @@ def open_stream(core: Core, node: str, name: str, timeout: float | None, *, ours
     ticket = BlockingTicket(core.loop)
     opening = Opening(field(name) if ours else stream_field(name), stream, ticket)
     deadline = core.deadline(timeout)
-    core.loop.submit(partial(core.machine.open, node, opening))
+    core.begin(partial(core.machine.open, node, opening), "open_stream", node)
     try:
         with core.pool.waiting():
             if not ticket.wait(deadline):
-                why = core.machine.delay(node)
-                raise OperationTimeout(f"no connection to {node} within {timeout} s{why}", node=node)
+                text = f"no connection to {node} within {timeout} s{core.machine.delay(node)}"
+                raise error(Ending.TIMEOUT, text, node=node, operation="open_stream")
         ticket.result("open_stream")
     except BaseException:
         core.submit(partial(_forget, core, node, opening, stream))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..._data.ports import Received
+from ..._endings import Ending, copied, error
 from ..._wire.frames import INLINE_MAX, Status, name_field
 from ...exceptions import (
     ConfigError,
@@ -33,6 +34,7 @@ __all__ = [
     "FutureTicket",
     "answer",
     "cancel_call",
+    "cancelled",
     "field",
     "late",
     "own",
@@ -62,9 +64,9 @@ class BlockingTicket(Waiter):
         if self.settle(outcome):
             self._loop.wake_caller(self.wake)
 
-    def fail(self, error: MycorrizalError) -> None:
+    def fail(self, why: MycorrizalError) -> None:
         self.failed = True
-        if self.settle(error):
+        if self.settle(why):
             self._loop.wake_caller(self.wake)
 
     def wait(self, deadline: Deadline) -> bool:
@@ -158,54 +160,51 @@ class FutureTicket(Generic[T]):
         finish = self._finish
         self._completions.post(self._future, lambda: finish(outcome))
 
-    def fail(self, error: MycorrizalError) -> None:
+    def fail(self, why: MycorrizalError) -> None:
         operation = self._operation
 
         def failed() -> T:
-            raise own(error, operation)
+            raise own(why, operation)
 
         self._completions.post(self._future, failed)
 
 
-def own(error: MycorrizalError, operation: str) -> MycorrizalError:
-    """Return a copy of `error` for one caller: several may end with the same, each on a thread of its own."""
-    mine = type(error).__new__(type(error), *error.args)
-    mine.args = error.args
-    mine.__dict__.update(error.__dict__)
+def own(why: MycorrizalError, operation: str) -> MycorrizalError:
+    """Return a copy of `why` for one caller: several may end with the same, each on a thread of its own."""
+    mine = copied(why)
     mine.operation = operation
-    mine.__cause__ = error.__cause__
     return mine
 
 
-def answer(core: Core, status: int, received: Received, node: str, name: str) -> Any:
+def answer(core: Core, status: int, received: Received, node: str, name: str, operation: str = "request") -> Any:
     """Return the value of a response, or raise what it says. On the caller's thread."""
     if status == Status.OK:
         return core.decode(received, node)
     if status == Status.RAISED:
         kind, text = _raised(core, received, node)
         kind = printable(kind)
-        raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation="request")
+        raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation=operation)
     if status == Status.UNKNOWN:
         raise UnknownHandler(
             f"{node} has no handler {name!r}",
             node=node,
-            operation="request",
+            operation=operation,
             hint=f"register it there with @on_request({name!r})",
         )
     if status == Status.BUSY:
-        raise PeerBusy(f"{node} is busy", node=node, operation="request", hint="try again, or raise its handlers=")
+        raise PeerBusy(f"{node} is busy", node=node, operation=operation, hint="try again, or raise its handlers=")
     if status == Status.TOO_LARGE:
         raise ValueTooLarge(
             f"{node}: {name}: the value or the answer is above max_value",
             node=node,
-            operation="request",
+            operation=operation,
             hint="raise max_value on both sides, or use a stream",
         )
     if status == Status.EXPIRED:
         raise OperationTimeout(
-            f"{node}: {name}: the time was up before a handler was free", node=node, operation="request"
+            f"{node}: {name}: the time was up before a handler was free", node=node, operation=operation
         )
-    raise PeerUnreachable(f"{node} is shutting down", node=node, operation="request")
+    raise PeerUnreachable(f"{node} is shutting down", node=node, operation=operation)
 
 
 def _raised(core: Core, received: Received, node: str) -> tuple[str, str]:
@@ -226,20 +225,21 @@ def field(name: str) -> bytes:
     """
     try:
         return name_field(name)
-    except (ValueError, AttributeError) as error:
-        raise ConfigError("name", str(error), hint="e.g. 'score'") from None
+    except (ValueError, AttributeError) as exc:
+        raise ConfigError("name", str(exc), hint="e.g. 'score'") from None
 
 
-def late(core: Core, call: Call, name: str, timeout: float | None) -> OperationTimeout:
+def late(core: Core, call: Call, name: str, timeout: float | None, operation: str) -> MycorrizalError:
     """Give up a request that took too long; return the error."""
     why = core.machine.delay(call.node)
     cancel_call(core, call)
-    return OperationTimeout(
-        f"no answer to {name!r} from {call.node} within {timeout} s{why}",
-        node=call.node,
-        operation="request",
-        indeterminate=call.sent,
-    )
+    text = f"no answer to {name!r} from {call.node} within {timeout} s{why}"
+    return error(Ending.TIMEOUT, text, sent=call.sent, node=call.node, operation=operation)
+
+
+def cancelled(sent: bool, node: str, operation: str) -> MycorrizalError:
+    """Return the error for a call that was given up through its future."""
+    return error(Ending.CANCELLED, "the call was cancelled", sent=sent, node=node, operation=operation)
 
 
 def withdraw(core: Core, node: str, message: OutMessage) -> None:
