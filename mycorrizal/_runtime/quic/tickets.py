@@ -13,7 +13,6 @@ from ...exceptions import (
     MycorrizalError,
     OperationTimeout,
     PeerBusy,
-    PeerUnreachable,
     RemoteError,
     RemoteProtocolError,
     UnknownHandler,
@@ -201,10 +200,9 @@ def answer(core: Core, status: int, received: Received, node: str, name: str, op
             hint="raise max_value on both sides, or use a stream",
         )
     if status == Status.EXPIRED:
-        raise OperationTimeout(
-            f"{node}: {name}: the time was up before a handler was free", node=node, operation=operation
-        )
-    raise PeerUnreachable(f"{node} is shutting down", node=node, operation=operation)
+        text = f"{node}: {name}: the time was up before a handler was free"
+        raise error(Ending.TIMEOUT, text, node=node, operation=operation)
+    raise error(Ending.PEER_CLOSED, f"{node} is shutting down", node=node, operation=operation)
 
 
 def _raised(core: Core, received: Received, node: str) -> tuple[str, str]:

@@ -1,0 +1,57 @@
+"""Faults in how calls end, and in when a connection is dialled again."""
+
+from __future__ import annotations
+
+from planted.fault import Fault
+
+FAULTS = [
+    Fault(
+        "TABLE",
+        "Ending.CLOSED: Row(NotRunningError, False, False, True, True)",
+        "Ending.CLOSED: Row(NotRunningError, False, False, False, True)",
+        "a request that our close cut off may have run",
+    ),
+    Fault(
+        "TABLE",
+        "Ending.TIMEOUT: Row(OperationTimeout, True, False,",
+        "Ending.TIMEOUT: Row(OperationTimeout, True, True,",
+        "what was never sent had no effect",
+    ),
+    Fault("for_call", "    mine = copied(made)\n", "    mine = made\n", "calls that end together have an error each"),
+    Fault("for_call", "made.node or node", "made.node", "the error of a call names the peer"),
+    Fault("_doubt", "row.sent if sent else row.waiting", "row.waiting", "what was sent may have run"),
+    Fault("copied", "    mine.__cause__ = made.__cause__\n", "", "a crash keeps its cause"),
+    Fault("_fail", "read and whole", "read", "a large request that was cut off has no effect"),
+    Fault("_fail", "read and whole", "False", "a request whose connection is lost may have run"),
+    Fault(
+        "Peer.fail_waiting", "message.sequence > 0", "False", "a message that was sent may have arrived when all ends"
+    ),
+    Fault("LocalPeer.fail_waiting", "for_call(why, True,", "for_call(why, False,", "also a request to oneself has run"),
+    Fault("Peer._expire", "sent=sent", "sent=False", "a request in time's out may have run"),
+    Fault("Peer._drop", "sink.broken(for_call(why, True,", "sink.broken(for_call(why, False,", "an open stream had begun"),
+    Fault(
+        "PlaneFuture.cancel", "self._why = on_cancel()", "on_cancel()", "a cancelled call says whether it was on its way"
+    ),
+    Fault("_send", "for_call(exc, ended,", "for_call(exc, True,", "a part of a file has no effect"),
+    Fault("Gossip._ended", "refusal(sent=True)", "refusal()", "what gossip had begun may have its effect"),
+    Fault(
+        "Peer._lost",
+        "            self._back_off(self.machine.config.redial_max, now)\n            return\n",
+        "            return\n",
+        "a connection on which nothing was done is dialled again after a pause",
+    ),
+    Fault("Peer._lost", "not link.worked and ", "", "a good connection is dialled again at once"),
+    Fault(
+        "Peer._lost",
+        "            self._pause(self.machine.config.redial_max, now)\n",
+        "            pass\n",
+        "connections that do a little work each keep apart",
+    ),
+    Fault("Link.answered", "            self.worked = True\n", "", "an answered call is work"),
+    Fault("Peer.accepted", "        link.worked = link.worked or news\n", "", "an accepted message is work"),
+    Fault("Bulk.granted", "news = self.link.worked = True", "news = True", "a stream that is taken is work"),
+    Fault("Peer._pause", '        host.count("quic.backoffs")\n', "", "pauses are counted"),
+    Fault(
+        "Peer.link_ended", ' or link.fate == "idle")', ")", "an idle close of ours is no failure"
+    ),
+]
