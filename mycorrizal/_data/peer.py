@@ -386,10 +386,12 @@ class Peer:
             self.links.remove(link)
             self._choose(now)
             self._let_go()
-        if link.surplus or (link.welcomed and (self.link is not None or link.fate == "idle")):
-            pass  # there is another, or nothing to do for one
+        wanted = self.waiting or (code != Close.IDLE and (link.conn.dialled or calls or sinks))
+        if link.surplus:
+            pass  # there is another
         elif link.welcomed:
-            self._lost(link, why, code, now)
+            if wanted and self.link is None:
+                self._lost(link, why, code, now)
         elif again and self.waiting:
             self._come_again(why, code, now)
         elif link.conn.dialled:

@@ -164,6 +164,44 @@ def test_an_idle_close_and_reopen_is_never_slowed() -> None:
     assert len(dials) == 10 and "quic.backoffs" not in a.counters
 
 
+@pytest.mark.parametrize("leave", [None, Close.SHUTDOWN])
+def test_who_comes_asks_and_goes_is_called_without_a_pause(leave: int | None) -> None:
+    """The peer's connections were of no use to us, and we wanted nothing of them."""
+    world, a, b = pair(6)
+    b.machine.config = DataConfig(idle_timeout=0.2)
+    for _ in range(20):
+        outcome = b.request("a")[1]
+        world.until(lambda: outcome.ok)  # noqa: B023
+        if leave is not None:
+            b.link("a").close(leave, "bye", world.now)
+        world.until(lambda: not a.machine.links and not b.machine.links)
+    assert a.machine.peer("b").info().state == "idle"
+    mine, dials, began = a.request("b")[1], record(a), world.now
+    world.until(lambda: mine.ok)
+    assert world.now - began < 0.5 and "quic.backoffs" not in a.counters and dials == []
+
+
+def test_an_idle_close_of_a_connection_that_was_of_no_use_is_no_failure() -> None:
+    world, a, b = pair(7)
+    b.machine.config = DataConfig(idle_timeout=0.2)
+    for _ in range(5):
+        greeting = Outcome(lambda: world.now)
+        a.machine.greet(b.address, greeting, world.now)
+        world.until(lambda: greeting.ok)  # noqa: B023
+        world.until(lambda: not a.machine.links and not b.machine.links)
+    assert a.machine.peer("b").info().state == "idle" and "quic.backoffs" not in a.counters
+
+
+def test_a_peer_that_calls_idle_what_is_in_use_is_dialled_with_pauses() -> None:
+    world, a, b = pair(8)
+    slam(world, b, Close.IDLE, after=0.3)
+    b.handler = lambda request: None
+    dials = record(a)
+    a.request("b")
+    world.run(SECONDS)
+    assert 4 <= len(dials) <= MOST
+
+
 def test_what_work_means() -> None:
     """An answered call or an accepted message; a request that we served is none of our own."""
     world, a, b = pair(5)

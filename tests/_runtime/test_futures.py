@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mycorrizal import NotRunningError, OperationTimeout, ReentrantCallError, ServiceCrashed
+from mycorrizal._endings import Ending, error
 from mycorrizal._runtime import reentry
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
@@ -273,6 +274,19 @@ def test_cancel_tells_once_and_wins_over_the_answer(completions: Completions) ->
             wait()
         assert isinstance(caught.value, concurrent.futures.CancelledError)
         assert caught.value.indeterminate
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_cancel_says_how_far_the_call_had_come(sent: bool) -> None:
+    future: PlaneFuture[str] = PlaneFuture(lambda: error(Ending.CANCELLED, "cancelled", sent=sent, node="b"))
+    assert future.cancel()
+    found = []
+    for wait in (future.result, future.exception):
+        with pytest.raises(OperationCancelled) as caught:
+            wait()
+        found.append(caught.value)
+    assert [(one.indeterminate, one.node) for one in found] == [(sent, "b")] * 2
+    assert found[0] is not found[1]
 
 
 def test_cancel_that_cannot_be_told_still_cancels() -> None:

@@ -121,13 +121,14 @@ def test_everything_that_is_under_way(planes: Planes, ending: str) -> None:
             continue  # goes on: see tests/_data/test_peer_endings.py
         expect(ended(), Ending[ending], operation)
     if ending in ("CLOSED", "CRASHED"):
-        for operation, late in {
+        late_calls: dict[str, Callable[[], Any]] = {
             "request": lambda: alice.request("bob", "hang"),
             "send": lambda: alice.send("bob", 1),
             "request_async": lambda: alice.request_async("bob", "hang"),
             "send_async": lambda: alice.send_async("bob", 1),
             "open_stream": lambda: alice.open_stream("bob", "hang"),
-        }.items():
+        }
+        for operation, late in late_calls.items():
             with pytest.raises(MycorrizalError) as caught:
                 late()
             expect(caught.value, Ending[ending], operation, doubt=False)
@@ -207,7 +208,7 @@ _SERVER = """
 
 def test_the_peer_is_killed() -> None:
     with spawn(_SERVER) as bob, DataPlane("alice", key=KEY, config=_CONFIG) as alice:
-        alice.add_peer("bob", ("127.0.0.1", int(bob.read())))
+        alice.add_peer("bob", ("127.0.0.1", int(bob.read(90))))
         call = Task(alice.request, "bob", "hang", timeout=None)
         assert bob.read() == "runs"
         bob.kill()

@@ -27,10 +27,10 @@ FAULTS = [
         "Peer.fail_waiting", "message.sequence > 0", "False", "a message that was sent may have arrived when all ends"
     ),
     Fault("LocalPeer.fail_waiting", "for_call(why, True,", "for_call(why, False,", "also a request to oneself has run"),
-    Fault("Peer._expire", "sent=sent", "sent=False", "a request in time's out may have run"),
-    Fault("Peer._drop", "sink.broken(for_call(why, True,", "sink.broken(for_call(why, False,", "an open stream had begun"),
+    Fault("Peer._expire", "sent=sent", "sent=False", "a request that times out may have run"),
+    Fault("Peer._drop", "sink.broken(for_call(why, True,", "sink.broken(for_call(why, False,", "a stream had begun"),
     Fault(
-        "PlaneFuture.cancel", "self._why = on_cancel()", "on_cancel()", "a cancelled call says whether it was on its way"
+        "PlaneFuture.cancel", "self._why = on_cancel()", "on_cancel()", "a cancelled call says how far it had come"
     ),
     Fault("_send", "for_call(exc, ended,", "for_call(exc, True,", "a part of a file has no effect"),
     Fault("Gossip._ended", "refusal(sent=True)", "refusal()", "what gossip had begun may have its effect"),
@@ -51,7 +51,11 @@ FAULTS = [
     Fault("Peer.accepted", "        link.worked = link.worked or news\n", "", "an accepted message is work"),
     Fault("Bulk.granted", "news = self.link.worked = True", "news = True", "a stream that is taken is work"),
     Fault("Peer._pause", '        host.count("quic.backoffs")\n', "", "pauses are counted"),
+    Fault("Peer.link_ended", "code != Close.IDLE and ", "", "an idle close is no failure"),
     Fault(
-        "Peer.link_ended", ' or link.fate == "idle")', ")", "an idle close of ours is no failure"
+        "Peer.link_ended",
+        "(link.conn.dialled or calls or sinks)",
+        "True",
+        "a peer that came, asked and went is called without a pause",
     ),
 ]
