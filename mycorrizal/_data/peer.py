@@ -24,7 +24,7 @@ from .ports import Call, Sink, Ticket
 if TYPE_CHECKING:
     from .machine import DataMachine
 
-__all__ = ["Opening", "Peer", "with_doubt"]
+__all__ = ["Opening", "Peer"]
 
 _AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS))
 

@@ -76,11 +76,10 @@ FAULTS = [
     Fault("Bulk.clear", "self.link.machine.budget.drop(value)", "pass", "a lost connection gives its memory back"),
     Fault("Bulk._value_gone", "self.link.machine.budget.drop(value)", "pass", "a value that ends does too"),
     # Calls in flight at the end.
-    Fault("DataMachine.close", "peer.down(error, now, Close.SHUTDOWN)", "pass", "close ends what is under way"),
-    Fault("Peer.down", "self.fail_waiting(error)", "pass", "also what waits for a connection"),
-    Fault("Peer._drop", "_fail(call, error, ran=True)", "pass", "and what waits for an answer"),
-    Fault("with_doubt", "doubtful.indeterminate = True", "pass", "what may have happened is said to"),
-    Fault("LocalPeer.fail_waiting", "with_doubt(error)", "error", "also of a handler of our own"),
+    Fault("DataMachine.close", "peer.down(why, now, Close.SHUTDOWN)", "pass", "close ends what is under way"),
+    Fault("Peer.down", "self.fail_waiting(why)", "pass", "also what waits for a connection"),
+    Fault("Peer._drop", "_fail(call, why, read=True)", "pass", "and what waits for an answer"),
+    Fault("LocalPeer.fail_waiting", "for_call(why, True,", "for_call(why, False,", "a handler of our own may have run"),
     Fault(
         "Peer.link_ended",
         "            self.links.remove(link)\n",
