@@ -253,6 +253,7 @@ class Agent(Handle, Talking):
 
         Raises:
             MetaTooLarge: they take too many bytes; the old ones stay.
+            QueueFull: too many calls waited, all the time; the old ones stay.
             ConfigError: they are not text.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
@@ -262,7 +263,7 @@ class Agent(Handle, Talking):
         parts.identity.change(dict(tags))
         try:
             parts.members.update_node(timeout)
-        except MetaTooLarge:  # together with what a delegate says
+        except (MetaTooLarge, QueueFull):  # together with what a delegate says; or nobody was told
             parts.identity.change(before)
             raise
 
@@ -394,7 +395,7 @@ class Agent(Handle, Talking):
             log.warning("! %s: leaves before all that its caches hold was handed over: %s", parts.name, error)
         try:  # the others close their connections as soon as they hear that it leaves
             parts.sharing.settle(Deadline(deadline.capped(_SETTLE_MAX) / 2))
-        except OperationTimeout as error:
+        except (OperationTimeout, QueueFull) as error:
             log.info("= %s: leaves before all it told had arrived: %s", parts.name, error)
         parts.leave(deadline.remaining())
 

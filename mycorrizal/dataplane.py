@@ -49,6 +49,7 @@ from ._runtime.quic.tickets import (
     withdraw,
 )
 from ._wire.security import Keyring
+from ._wire.text import Log
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
@@ -471,6 +472,7 @@ class DataPlane(Handle):
             "peers": len(core.machine.peers) - 1,
             "bulk.bytes": core.machine.budget.used,
             "files.waiting": len(core.files),
+            "log.faults": Log.faults,
         }
         return {**core.counters.snapshot(), **core.loop.metrics(), **gauges}
 

@@ -129,7 +129,7 @@ class Memberlist(Handle):
         """
         membership = self._blocking("leave")
         deadline = Deadline(timeout)
-        membership.wait(membership.gossip.operation(membership.machine.leave), deadline, "leave")
+        membership.operate(membership.machine.leave, deadline, "leave")
 
     def shutdown(self, timeout: float | None = _SHUTDOWN_SECONDS) -> None:
         """Stop without a word to the others, who will find this node failed; call ``leave`` first to say goodbye.
@@ -271,7 +271,7 @@ class Memberlist(Handle):
         """
         membership = self._blocking("update_node")
         deadline = Deadline(timeout)
-        membership.wait(membership.gossip.operation(membership.machine.update_meta), deadline, "update_node")
+        membership.operate(membership.machine.update_meta, deadline, "update_node")
 
     def ping(self, node: Node | str, timeout: float | None = 10.0) -> float:
         """Ping a member once over UDP and return the round trip in seconds. Blocks.

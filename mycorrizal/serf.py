@@ -392,11 +392,11 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
 
     def _deliver(self, events: list[SerfEvent]) -> None:
         if self._on_event is not None:
-            errors = []
+            errors: list[BaseException] = []
             for event in events:
                 try:
                     self._on_event(event)
-                except Exception as error:  # the other events are still to be delivered
+                except BaseException as error:  # the other events are still to be delivered
                     errors.append(error)
             if errors:
                 raise errors[0]

@@ -27,7 +27,7 @@ from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
 from .config import RESERVED, check_own_text, check_text
 from .events import ChangesLost, ServiceChange
-from .exceptions import ConfigError, NotRunningError
+from .exceptions import ConfigError, NotRunningError, QueueFull
 from .types import Service, html_table, printable
 
 __all__ = ["Registration", "Services"]
@@ -85,10 +85,10 @@ class Services(Handle):
             raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
         if host != "":
             check_text("host", host, "10.0.0.5")
-        encode_value(meta, self._codecs)
-        registration = Registration(self, service_id, (name, port, meta, host))
+        records = [encode_value([name, port, meta, healthy, host], self._codecs).pack() for healthy in (False, True)]
+        registration = Registration(self, service_id, name, records)
         if check is not None:
-            registration.check = Check(check, interval, registration.tell, self._node)
+            registration.check = Check(check, interval, registration.tell, self._node, self._sharing.counters)
         healthy = registration.check is None or registration.check.first()
         # Before it is announced, so that the check of the one before has nothing to say any more.
         old, self._registered[service_id] = self._registered.get(service_id), registration
@@ -163,24 +163,21 @@ class Services(Handle):
             registration.stop_checking()
 
     def _announce(self, registration: Registration, healthy: bool, deadline: Deadline) -> None:
-        record = self._record(registration, healthy)
-        replica = self._sharing.replica
+        record, replica = registration.records[healthy], self._sharing.replica
         self._sharing.call(
             lambda now: replica.register(registration.id, record, now), deadline, "services.register"
         )
 
-    def _changed(self, registration: Registration, healthy: bool) -> None:
-        """A check says something new. On its thread."""
+    def _changed(self, registration: Registration, now: float) -> None:
+        """Share how a service is now. Gossip thread."""
+        registration.waiting = False  # first this, then a look; ``tell`` does it the other way round
         if self._registered.get(registration.id) is registration:
-            record = self._record(registration, healthy)
             try:
-                self._sharing.post(partial(self._sharing.replica.register, registration.id, record))
-            except NotRunningError:
-                pass
-
-    def _record(self, registration: Registration, healthy: bool) -> bytes:
-        name, port, meta, host = registration.what
-        return encode_value([name, port, meta, healthy, host], self._codecs).pack()
+                self._sharing.replica.register(registration.id, registration.records[registration.healthy], now)
+            except QueueFull:
+                registration.waiting = True
+                self._sharing.counters.add("share.health_put_off")
+                self._sharing.later(partial(self._changed, registration), now)
 
     def __repr__(self) -> str:
         return f"<Services of {printable(self._node)}: {len(self.find(healthy=None))}>"
@@ -201,11 +198,13 @@ class Registration(Handle):
         name: what it is looked for by.
     """
 
-    def __init__(self, services: Services, service_id: str, what: tuple[str, int | None, Any, str]) -> None:
+    def __init__(self, services: Services, service_id: str, name: str, records: list[bytes]) -> None:
         self._services = services
         self.id = service_id
-        self.name = what[0]
-        self.what = what
+        self.name = name
+        self.records = records  # as it is shared: the first while it is not well, the second while it is
+        self.healthy = True  # what was told last
+        self.waiting = False  # to be shared
         self.check: Check | None = None
 
     def deregister(self, timeout: float | None = _SECONDS) -> None:
@@ -213,8 +212,11 @@ class Registration(Handle):
         self._services.deregister(self.id, timeout)
 
     def tell(self, healthy: bool) -> None:
-        """Say how it is, if not a check does. Does not block."""
-        self._services._changed(self, healthy)
+        """Say how it is, if not a check does. Does not block; what was said last is shared, however busy we are."""
+        self.healthy = bool(healthy)
+        if not self.waiting:
+            self.waiting = True
+            self._services._sharing.note(partial(self._services._changed, self))
 
     def stop_checking(self) -> None:
         """End its check, if there is one."""

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from .._wire.text import text_of
 from ..exceptions import (
     CacheOutcomeUnknown,
     CacheUnavailable,
@@ -220,7 +221,7 @@ class Desk:
         except ReferenceError:  # what was given is a weak proxy, and its owner has dropped the agent
             raise ControlError("not_running", "the agent is gone") from None
         except Exception as error:
-            raise ControlError("failed", f"{name}: {type(error).__name__}: {error}") from error
+            raise ControlError("failed", f"{name}: {type(error).__name__}: {text_of(error)}") from error
 
     def shutdown(self, leave: bool, timeout: float) -> None:
         """End the agent, once the reply to ``shutdown`` is out. Waits; not on a thread that the agent's end needs."""

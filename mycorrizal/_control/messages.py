@@ -21,7 +21,7 @@ from typing import Any
 import cbor2
 
 from .._wire.arrays import Buffers, Unfit
-from .._wire.text import printable
+from .._wire.text import printable, text_of
 from .._wire.value_guard import BUFFERS_MAX
 from .._wire.value_walk import sendable
 from .._wire.values import DEFAULT, decode_parts
@@ -136,11 +136,11 @@ def encode_reply(number: int | str | bytes | None, result: object) -> bytes:
     return data
 
 
-def encode_failure(number: int | str | bytes | None, code: str, error: Exception) -> bytes:
+def encode_failure(number: int | str | bytes | None, code: str, error: BaseException) -> bytes:
     """Return the reply that says what went wrong. Never raises."""
     told = {
         "code": code,
-        "text": printable(str(error), TEXT_MAX),
+        "text": printable(text_of(error), TEXT_MAX),
         "retriable": isinstance(error, MycorrizalError) and error.retriable,
         "indeterminate": isinstance(error, MycorrizalError) and error.indeterminate,
     }

@@ -201,8 +201,9 @@ class CacheHost:
         def run() -> None:
             try:
                 job()
-            except Exception as exc:
-                log.warning("! %s: a value could not be computed anew: %r", self._core.name, exc)
+            except BaseException as exc:
+                self._core.count("cache.refreshes_failed")
+                log.warning("! %s: a value could not be computed anew: %r", self._core.name, exc, exc_info=exc)
 
         def ended() -> None:
             self._jobs.pop(key, None)

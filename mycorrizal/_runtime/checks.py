@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from .._wire.text import logger
 from ..exceptions import ConfigError
+from .counters import Counters
 from .service import Service
+from .threads import ours
 
 __all__ = ["Check"]
 
@@ -19,13 +21,21 @@ _INTERVAL_MIN = 0.05
 class Check:
     """Calls `check` every `interval` seconds and `tell(healthy)` when the answer is another one than before.
 
-    A check that hangs is left behind at the end; its thread is a daemon.
+    A check that raises is not well (``checks.faults``). One that hangs is left behind at the end; its thread is a
+    daemon.
 
     Raises:
         ConfigError: `interval` is too short or endless, or `check` cannot be called.
     """
 
-    def __init__(self, check: Callable[[], object], interval: float, tell: Callable[[bool], None], node: str) -> None:
+    def __init__(
+        self,
+        check: Callable[[], object],
+        interval: float,
+        tell: Callable[[bool], None],
+        node: str,
+        counters: Counters,
+    ) -> None:
         if not callable(check):
             raise ConfigError("check", f"{check!r:.80} cannot be called", hint="pass a function without arguments")
         if not isinstance(interval, (int, float)) or not _INTERVAL_MIN <= interval <= threading.TIMEOUT_MAX:
@@ -36,6 +46,7 @@ class Check:
         self._interval = interval
         self._tell = tell
         self._node = node
+        self._counters = counters
         self._healthy = True
         self._over = threading.Event()
         self._service = Service("mycorrizal-check", node, self._run, lambda: None)
@@ -57,12 +68,16 @@ class Check:
         while not self._over.wait(self._interval):
             healthy = self._ask()
             if healthy != self._healthy and not self._over.is_set():
-                self._healthy = healthy
                 self._tell(healthy)
+                self._healthy = healthy
 
     def _ask(self) -> bool:
         try:
             return self._check() is not False
-        except Exception as exc:
-            log.debug("= %s: a check raised %r", self._node, exc)
+        except BaseException as exc:
+            if not (isinstance(exc, Exception) or ours()):
+                raise  # Ctrl-C in the first one
+            self._counters.add("checks.faults")
+            if self._healthy:
+                log.warning("! %s: a check raised %r", self._node, exc, exc_info=exc)
             return False

@@ -115,6 +115,7 @@ class _Wire:
             if one.poll(int(left * 1000) + (left > 0)):
                 return one.recv_multipart(zmq.NOBLOCK)
             self.check(operation)
+            reentry.heed_the_end(endless=deadline.moment is None)
             if deadline.passed:
                 return None
             if look.passed:

@@ -6,10 +6,9 @@ own counters are not here: it counts by itself, on one thread.
 
 from __future__ import annotations
 
-import logging
 import threading
-from contextlib import suppress
 
+from .._wire.text import Log
 from . import clock
 
 __all__ = ["Counters", "QuietLog"]
@@ -41,7 +40,7 @@ class QuietLog:
 
     _KINDS_MAX = 256
 
-    def __init__(self, log: logging.Logger, node: str, interval: float = 10.0) -> None:
+    def __init__(self, log: Log, node: str, interval: float = 10.0) -> None:
         self._log = log
         self._node = node
         self._interval = interval
@@ -49,10 +48,7 @@ class QuietLog:
         self._lock = threading.RLock()
 
     def warning(self, kind: str, message: str, *args: object) -> bool:
-        """Log `message` unless one of this `kind` was logged lately; return whether it was.
-
-        Raises nothing: a logging handler of the user's that fails must not end the thread that had something to say.
-        """
+        """Log `message` unless one of this `kind` was logged lately; return whether it was."""
         with self._lock:
             now = clock.now()
             last, silent = self._last.get(kind, (None, 0))
@@ -63,6 +59,5 @@ class QuietLog:
                 self._last.clear()
             self._last[kind] = (now, 0)
         more = f" ({silent} more like it were not logged)" if silent else ""
-        with suppress(Exception):
-            self._log.warning("! %s: " + message + more, self._node, *args)
+        self._log.warning("! %s: " + message + more, self._node, *args)
         return True

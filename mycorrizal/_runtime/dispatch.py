@@ -180,16 +180,19 @@ class Dispatcher:
     # -- the delegate thread --------------------------------------------------------------
 
     def _run(self) -> None:
-        while (item := self._next()) is not None:
+        while True:
+            call = "(none)"
             try:
-                self._calls[item.call](*item.args)
-            except Exception as exc:
-                self._counters.add("delegate.faults")
-                self._counters.add(f"delegate.faults.{item.call}")
-                log.exception("! %s: delegate method %s raised %r", self._node, item.call, exc)
+                item = self._next()
+                if item is None:
+                    return
+                call = item.call
+                self._calls[call](*item.args)
             except BaseException as exc:  # sys.exit() in a callback ends neither us nor the process
                 self._counters.add("delegate.faults")
-                log.error("! %s: delegate method %s raised %r; ignored", self._node, item.call, exc)
+                self._counters.add(f"delegate.faults.{call}")
+                log.exception("! %s: delegate method %s raised %r; ignored", self._node, call, exc)
+            item = None  # an idle thread keeps nobody's values
 
     def _next(self) -> _Item | None:
         with self._changed:

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from .._endings import Ending, error
 from .._wire.text import logger
 from ..exceptions import MycorrizalError, QueueFull
 from .deadline import Deadline
+from .threads import own_thread
 
 __all__ = ["ExchangePool", "Lane"]
 
@@ -93,7 +95,7 @@ class ExchangePool:
 
     def _spawn(self) -> None:
         self._spawned += 1
-        thread = threading.Thread(target=self._work, name=f"mycorrizal-exchange-{self._spawned}", daemon=True)
+        thread = own_thread(f"mycorrizal-exchange-{self._spawned}", self._work)
         try:
             thread.start()
         except RuntimeError:
@@ -194,6 +196,9 @@ class ExchangePool:
             with self._changed:
                 if not self._closed:  # else join() still wants to see it end
                     self._threads.discard(threading.current_thread())
+                    if self._runnable() > self._idle:  # this one was killed
+                        with suppress(RuntimeError):
+                            self._spawn()
 
     def _take(self) -> _Job | None:
         with self._changed:
@@ -205,8 +210,10 @@ class ExchangePool:
                 if self._closed:
                     return None
                 self._idle += 1
-                woken = self._changed.wait(_IDLE_SECONDS)
-                self._idle -= 1
+                try:
+                    woken = self._changed.wait(_IDLE_SECONDS)
+                finally:
+                    self._idle -= 1
                 if not woken and not self._runnable():
                     # Leave the set before anybody can count on this thread.
                     self._threads.discard(threading.current_thread())

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from .._wire.text import text_of
 from ..exceptions import ConfigError, OperationTimeout, PeerUnreachable
 from . import addresses
 from .deadline import Deadline
 from .rundir import RuntimeDir
+from .threads import own_thread
 
 __all__ = ["GROUP", "SEEDS_MAX", "Ask", "Finder", "ask_all", "entries_of", "finder_of"]
 
@@ -181,7 +183,7 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
     started, why = 0, f"{_HANGING_MAX} earlier lookups hang"
     while started < min(_AT_ONCE, len(finders)) and places.acquire(blocking=False):
         try:
-            threading.Thread(target=work, name=f"mycorrizal-finder-{started}", daemon=True).start()
+            own_thread(f"mycorrizal-finder-{started}", work).start()
         except RuntimeError as exc:  # at the end of the interpreter, or of the system's threads
             places.release()
             why = str(exc)
@@ -204,6 +206,8 @@ def _outcome(call: Callable[[], T]) -> T | Exception:
         return call()
     except Exception as exc:
         return exc
+    except BaseException as exc:  # a finder that ends the process ends nothing, and is not waited for
+        return PeerUnreachable(f"the finder raised {type(exc).__name__}: {text_of(exc)}", operation="join")
 
 
 def entries_of(seed: str, found: Any, port: int) -> list[str]:

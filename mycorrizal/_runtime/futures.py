@@ -23,6 +23,7 @@ from .counters import Counters
 from .deadline import Deadline
 from .lifecycle import ForkGuard, Handle
 from .service import Service
+from .threads import ours
 
 __all__ = ["Completions", "PlaneFuture", "Waiter"]
 
@@ -100,6 +101,23 @@ class PlaneFuture(Handle, Future[T]):
         self._waiting = waiting
         self._guard = ForkGuard()
         self._claim = threading.Lock()  # whoever takes it ends this future; never released
+        self.faults: list[BaseException] = []  # what done-callbacks raised, until it is told
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call `fn` with this future as soon as it is done, on ``mycorrizal-futures``; at once if it is.
+
+        What it raises is logged and counted there (``futures.faults``), and the other callbacks are called as well.
+        """
+
+        def call(future: Future[T]) -> None:
+            try:
+                fn(future)
+            except BaseException as exc:
+                if not ours():
+                    raise
+                self.faults.append(exc)
+
+        super().add_done_callback(call)
 
     def claim(self) -> bool:
         """Return whether the caller is now the one that sets the outcome: nobody else was, or cancelled."""
@@ -213,7 +231,7 @@ class Completions:
     """Owns the thread ``mycorrizal-futures``. Unbounded: what waits is bounded by the calls that are under way.
 
     Args:
-        counters: ``futures.faults`` counts done-callbacks that tried to end the thread.
+        counters: ``futures.faults`` counts what done-callbacks raised.
     """
 
     def __init__(self, node: str, counters: Counters) -> None:
@@ -321,9 +339,13 @@ class Completions:
             try:
                 future.settle(finish if refusal is None else _raiser(refusal))
             except BaseException as exc:  # sys.exit() in a done-callback ends neither us nor the process
+                future.faults.append(exc)
+            faults, future.faults = future.faults, []
+            for fault in faults:
                 self._counters.add("futures.faults")
-                log.error("! %s: a done-callback raised %r; ignored", self._node, exc)
-            del future, finish  # an idle thread keeps nobody's values
+                log.error("! %s: a done-callback raised %r; ignored", self._node, fault, exc_info=fault)
+                del fault
+            del future, finish, faults  # an idle thread keeps nobody's values
 
 
 def _raiser(refusal: Callable[[], Exception]) -> Callable[[], Any]:

@@ -23,12 +23,13 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import get_ident
 
 from .._wire.text import logger
 from .counters import Counters, QuietLog
 from .deadline import Deadline
+from .threads import own_thread
 
 __all__ = ["HandlerPool"]
 
@@ -240,7 +241,7 @@ class HandlerPool:
         with self._changes:
             if self._stopping or self._count >= self._most:
                 return False
-            thread = threading.Thread(target=self._run, name=f"{self._prefix}-{next(self._numbers)}", daemon=True)
+            thread = own_thread(f"{self._prefix}-{next(self._numbers)}", self._run)
             self._count += 1
             self._threads[thread] = None
         try:
@@ -263,21 +264,30 @@ class HandlerPool:
     # -- the workers --------------------------------------------------------------------
 
     def _run(self) -> None:
-        ident = get_ident()
-        self._waits[ident] = _Depth()
+        self._waits[get_ident()] = _Depth()
         gate = threading.Lock()
         gate.acquire()
-        while True:
-            if not self._drain():
-                with self._changes:
-                    self._count -= 1
-                break
-            if not self._rest(gate):
-                break  # no longer counted
-        del self._waits[ident]
+        counted = True
+        try:
+            while self._drain():
+                if not self._rest(gate):
+                    counted = False
+                    break
+        finally:
+            self._gone(gate, counted)
+
+    def _gone(self, gate: threading.Lock, counted: bool) -> None:
+        """Give back all that this thread holds, also when it is killed: the next job has a new one."""
+        if self._waits.pop(get_ident()).depth:
+            self._lent.pop()
+        with suppress(ValueError):
+            self._idle.remove(gate)
         with self._changes:
+            self._count -= counted
             if not self._stopping:  # otherwise ``join`` waits for us
                 del self._threads[threading.current_thread()]
+        if self._jobs and self._active() < self._workers:
+            self._wake()
 
     def _drain(self) -> bool:
         """Run jobs until there are none, or too many threads for the places; False if the pool is stopped."""

@@ -126,12 +126,8 @@ class Mailbox:
             elif future.set_running_or_notify_cancel():
                 try:
                     future.set_result(command(clock.now()))
-                except Exception as exc:
-                    future.set_exception(exc)
                 except BaseException as exc:
                     future.set_exception(exc)
-                    self._put_back(list(items)[index + 1 :])
-                    raise
         return len(items)
 
     def _put_back(self, items: list[_Command]) -> None:

@@ -10,8 +10,9 @@ import itertools
 import os
 import random
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .._endings import Ending, error
@@ -20,17 +21,17 @@ from .._wire.messages import BOOT_BYTES, Message, User
 from .._wire.packet import PacketCodec
 from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
-from .._wire.text import logger
+from .._wire.text import Log, logger
 from ..config import Config, weakness
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ..events import EventsLost, MemberEvent
-from ..exceptions import NotRunningError, ReentrantCallError
+from ..exceptions import NotRunningError, QueueFull, ReentrantCallError
 from ..types import Address, host_of, is_loopback
-from . import addresses, clock, lifecycle, sockets
+from . import addresses, clock, lifecycle, reentry, sockets
 from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters
-from .deadline import Deadline
+from .deadline import Deadline, pause
 from .dispatch import Dispatcher, Observers
 from .exchanges import ExchangePool, Lane
 from .gossip import Gossip, View
@@ -47,6 +48,7 @@ T = TypeVar("T")
 
 _DATAGRAM_MAX = 65507  # largest UDP payload over IPv4
 _CHECKSUM_BYTES = 5
+_FULL_SECONDS = 0.05  # until it is looked again whether a call finds room
 _WAITING_MAX = 1024  # conversations that wait for a thread, each way
 
 
@@ -243,7 +245,9 @@ class Membership:
             OperationTimeout: the deadline passed first; the operation may still have its effect.
         """
         try:
-            return future.result(deadline.remaining())
+            if not future.done():
+                reentry.wait_sliced(partial(_ends, future), deadline)
+            return future.result(0)
         except TimeoutError:
             if future.done():
                 return future.result()  # its own error, or it ended in the last moment
@@ -253,6 +257,23 @@ class Membership:
         except BaseException:
             future.cancel()  # Ctrl-C: nobody will look at it any more
             raise
+
+    def operate(self, begin: Callable[[float], int], deadline: Deadline, operation: str) -> Any:
+        """Run a machine's operation and return its result. Blocks, also while too many calls wait for the thread.
+
+        Raises:
+            QueueFull: they did until the deadline.
+            OperationTimeout, NotRunningError, ServiceCrashed
+        """
+        while True:
+            try:
+                future = self.gossip.operation(begin)
+            except QueueFull:
+                if deadline.passed:
+                    raise
+                pause(deadline.capped(_FULL_SECONDS))
+            else:
+                return self.wait(future, deadline, operation)
 
     def run(self, job: Callable[[], T]) -> Future[T]:
         """Run something that blocks, such as the system's resolver, on an exchange thread."""
@@ -306,6 +327,7 @@ class Membership:
             "tcp.refusing": int(gossip.lobby.places.refusing(clock.now())),
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,
+            "log.faults": Log.faults,
         }
         return merged
 
@@ -350,6 +372,17 @@ class Membership:
         """Close this process's copies of the descriptors, in a forked child."""
         self.gossip.close_descriptors()
         self.pool.abandon_sockets()
+
+
+def _ends(future: Future[Any], seconds: float) -> bool:
+    """Wait up to `seconds`, -1 for ever; return whether it has ended."""
+    try:
+        future.exception(None if seconds < 0 else seconds)
+    except CancelledError:
+        pass
+    except TimeoutError:
+        return False
+    return True
 
 
 def _settle(future: Future[Any], result: Any, error: Exception | None) -> None:

@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable
 
 from .deadline import Deadline
+from .reentry import wait_sliced
 
 __all__ = ["Monitor"]
-
-_SLICE = 0.1  # seconds; so that Ctrl-C is seen on every platform
 
 
 class Monitor:
@@ -32,11 +31,11 @@ class Monitor:
 
     def wait_for(self, predicate: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait, inside ``with``, until `predicate()`; False if the deadline passed first. Lets others in meanwhile."""
-        while not predicate():
-            if deadline.passed:
-                return False
-            self._condition.wait(deadline.capped(_SLICE))
-        return True
+
+        def wait(seconds: float) -> bool:
+            return self._condition.wait_for(predicate, None if seconds < 0 else seconds)
+
+        return predicate() or wait_sliced(wait, deadline)
 
     def notify(self) -> None:
         """Let every waiting thread look again. Call it inside ``with``."""

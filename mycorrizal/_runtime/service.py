@@ -9,6 +9,7 @@ from .._endings import Ending, error
 from .._wire.text import logger
 from ..exceptions import MycorrizalError
 from .deadline import Deadline
+from .threads import own_thread
 
 __all__ = ["Service"]
 
@@ -37,7 +38,7 @@ class Service:
         self._on_end = on_end
         self._what = what
         self.crashed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = own_thread(name, self._run)
 
     def start(self) -> None:
         """Start the thread.

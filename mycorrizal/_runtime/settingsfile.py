@@ -17,6 +17,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from .._keylike import file_name
 from .._replica.outputs import Kept
@@ -157,8 +158,9 @@ class SettingsFile:
         except Exception as exc:
             self.failures += 1
             log.error("! %s: settings could not be written to %s: %s", self._node, self._path, exc)
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
             return False
         return True
 

@@ -8,8 +8,10 @@ dicts, which only the gossip thread changes, one step at a time.
 
 from __future__ import annotations
 
+import math
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -95,6 +97,7 @@ class Sharing:
         self._lanes: dict[str, _Lane] = {}  # pushes on their way, by target; gossip thread
         self._lost: dict[str, float] = {}  # who missed pushes, and when to repair that; the loop only adds
         self._syncs: dict[int, Future[None]] = {}
+        self._put_off: deque[tuple[float, Callable[[float], object]]] = deque()  # and when to run it; gossip thread
         self._membership: Membership | None = None
         self.rivals: list[Any] = []  # nodes that claimed our name
         # Called on the gossip thread; what happens before they are set is told to nobody.
@@ -153,10 +156,6 @@ class Sharing:
             return command(now)
 
         return self.call(step, deadline, operation)
-
-    def post(self, command: Callable[[float], T]) -> Future[T]:
-        """Run `command` on the gossip thread; the future brings its result."""
-        return self._attached.mailbox.post(command)
 
     def kept(self, keys: list[str]) -> dict[str, Kept]:
         """Return what a file should hold of `keys`; those that are to be removed are missing. Blocks.
@@ -229,8 +228,9 @@ class Sharing:
         """Take a payload of another agent. Loop thread of the data plane."""
         kind, body = payload[:1], payload[1:]
         if kind == _PUSH:
-            answer(b"")
-            self._tell(lambda now: self.replica.receive(body, now, pushed=True))
+            # Who hears nothing of it compares states with us; who was told that it is here would not.
+            if self._tell(lambda now: self.replica.receive(body, now, pushed=True)):
+                answer(b"")
         elif kind == _ANNOUNCE:
             # Answered a turn later: by then all that follows from it here has happened.
             def take(now: float) -> None:
@@ -249,11 +249,24 @@ class Sharing:
         counted = {**self.replica.counters, **self.replica.gauges}
         return {**{f"share.{name}": value for name, value in counted.items()}, **self.counters.snapshot()}
 
-    def _tell(self, command: Callable[[float], object]) -> None:
+    def post(self, command: Callable[[float], T]) -> Future[T]:
+        """Run `command` on the gossip thread; the future brings its result."""
+        return self._attached.mailbox.post(command)
+
+    def note(self, command: Callable[[float], object]) -> None:
+        """Run `command` on the gossip thread, soon; nothing happens after its end. Never refused, and never blocks.
+
+        For what must not be lost: `command` raises nothing, and who calls has at most one waiting.
+        """
+        self._attached.mailbox.tell(command)
+
+    def _tell(self, command: Callable[[float], object]) -> bool:
+        """Run `command` on the gossip thread, soon; False if too much waits there already, or it has ended."""
         try:
-            self._attached.mailbox.tell(command, bounded=True)
+            return self._attached.mailbox.tell(command, bounded=True)
         except QueueFull:
             self.counters.add("share.dropped")
+            return False
 
     @property
     def _attached(self) -> Membership:
@@ -292,11 +305,18 @@ class Sharing:
         except MycorrizalError as error:
             log.warning("! %s: a stall of %.1f s could not be told: %s", self._name, seconds, error)
 
+    def later(self, command: Callable[[float], object], now: float) -> None:
+        """Run `command` in a moment: what it had to tell found no room. Gossip thread; for what ``note`` is for."""
+        self._put_off.append((now + _FULL_SECONDS, command))
+
     def get_timer(self) -> float | None:
-        return self.replica.get_timer()
+        due = self.replica.get_timer()
+        return min(self._put_off[0][0], math.inf if due is None else due) if self._put_off else due
 
     def handle_timer(self, now: float) -> None:
         self.replica.handle_timer(now)
+        while self._put_off and self._put_off[0][0] <= now:
+            self._put_off.popleft()[1](now)
 
     def pump(self, now: float) -> None:
         if now - self._wall_at > _WALL_SECONDS:

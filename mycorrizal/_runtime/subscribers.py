@@ -70,7 +70,10 @@ class EventStream(Handle, Generic[T]):
         return self
 
     def __next__(self) -> T:
-        event = self._take(Deadline(None))
+        try:
+            event = self._take(Deadline(None))
+        except NotRunningError:  # the program ends
+            raise StopIteration from None
         if event is None:
             error = self._refusal()
             if isinstance(error, NotRunningError) or self._closed:

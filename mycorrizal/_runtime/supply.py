@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from .._wire.text import logger
+from .._wire.text import logger, text_of
 from ..delegates import AliveDelegate, BaseDelegate, BasePingDelegate, Delegate, MergeDelegate, PingDelegate
 from ..types import Node
 from . import clock
@@ -46,7 +46,7 @@ class Timed:
         except Exception:
             raise
         except BaseException as exc:
-            raise RuntimeError(f"{name} raised {exc!r}") from exc
+            raise RuntimeError(f"{name} raised {type(exc).__name__}: {text_of(exc)}") from exc
         finally:
             took = clock.now() - started
             if took > SLOW:
@@ -72,7 +72,7 @@ class Timed:
         """Count and log that `name` went wrong."""
         self._counters.add("delegate.faults")
         self._counters.add(f"delegate.faults.{name}")
-        self._quiet.warning(f"fault {name}", "delegate method %s: %s", name, exc if isinstance(exc, str) else repr(exc))
+        self._quiet.warning(f"fault {name}", "delegate method %s: %s", name, exc)
 
 
 def _bytes(value: object, name: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from .._replica import outputs as replica
-from .._wire.text import logger
+from .._wire.text import logger, text_of
 from .._wire.values import Codecs, decode_packed
 from ..events import (
     AgentEvent,
@@ -29,6 +29,7 @@ from .membership import Membership
 from .service import Service as Thread
 from .sharing import STALLED, Sharing
 from .subscribers import EventStream, Subscribers
+from .threads import ours
 
 __all__ = ["CallbackWatch", "Watching", "merged"]
 
@@ -148,6 +149,11 @@ class Watching:
         except RemoteProtocolError:
             self._sharing.counters.add("share.values_bad")
             raise
+        except BaseException as exc:  # a codec that would end the thread of a watcher, or of the control plane
+            if not ours():
+                raise
+            self._sharing.counters.add("share.values_bad")
+            raise RemoteProtocolError(f"a codec raised {type(exc).__name__}: {text_of(exc)}") from exc
 
     def service(self, node: str, service_id: str, record: bytes) -> Service | None:
         """Return the service that `record` describes; None if it cannot be read, which is counted."""
@@ -244,7 +250,7 @@ class CallbackWatch(Generic[S]):
             for event in self._stream:
                 try:
                     self._callback(event)
-                except Exception as exc:
+                except BaseException as exc:
                     self._counters.add("watchers.faults")
                     log.exception("! %s: a watcher raised %r", self._node, exc)
         except MycorrizalError as error:

@@ -255,7 +255,11 @@ class ControlService:
     def _tell_all(self) -> None:
         try:
             for event in self._source:
-                self.publish(*event_fields(event))
+                try:
+                    self.publish(*event_fields(event))
+                except BaseException as fault:  # it holds a user's values
+                    self._counters.add("control.faults")
+                    log.exception("! %s: an event could not be told: %r", self._name, fault)
         except MycorrizalError as error:  # the agent's own thread died, which the agent tells
             log.debug("= %s: the control plane's events end: %s", self._name, error)
 
@@ -395,7 +399,7 @@ class ControlService:
         after: Callable[[], None] | None = None
         try:
             reply, after = self._carry_out(one, data)
-        except Exception as error:
+        except BaseException as error:
             self._counters.add("control.errors")
             if not isinstance(error, MycorrizalError):
                 self._counters.add("control.faults")

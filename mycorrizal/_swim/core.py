@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from .._wire.limits import USER_BYTES_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
+from .._wire.text import text_of
 from ..config import META_MAX_SIZE, Config, allowed, check_name
 from ..delegates import AliveDelegate, Delegate, MergeDelegate, PingDelegate
 from ..exceptions import ConfigError, LocalProtocolError, MetaTooLarge
@@ -158,7 +159,7 @@ class Core:
         try:
             return method(*args)
         except Exception as exc:
-            self.fault(call, f"raised {type(exc).__name__}: {exc}")
+            self.fault(call, f"raised {type(exc).__name__}: {text_of(exc)}")
             return default
 
     def fault(self, call: str, message: str) -> None:

@@ -29,7 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .._wire.messages import Err, Message, PushPull, Suspect
-from .._wire.text import logger, printable
+from .._wire.text import logger, printable, text_of
 from ..config import META_MAX_SIZE
 from ..exceptions import (
     ConnectionRefused,
@@ -209,7 +209,7 @@ class Sync:
             try:
                 delegate.notify_merge(_as_nodes(remote))
             except Exception as exc:
-                raise MergeRefused(f"notify_merge refused: {exc}", operation="join") from exc
+                raise MergeRefused(f"notify_merge refused: {text_of(exc)}", operation="join") from exc
         self._transitions.merge(remote.nodes, now)
         if remote.user_state and self._core.delegate is not None:
             self._core.emit(RemoteState(remote.user_state, join, answer))

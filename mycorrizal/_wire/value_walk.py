@@ -17,6 +17,7 @@ import cbor2
 
 from . import value_guard as guard
 from .arrays import Buffers, Unfit, encode_array, is_numpy
+from .text import text_of
 from .value_codecs import Codec, Codecs
 from .value_guard import BUFFERS_MAX, BYTES_FLAG, TAG_BUFFER, TAG_CODEC, TAG_DECIMAL, TAG_NAIVE, TAG_TEXT
 
@@ -219,7 +220,7 @@ def _coded(value: Any, codec: Codec, depth: int, buffers: Buffers, codecs: Codec
     try:
         inner = codec.encode(value)
     except Exception as error:
-        raise Unfit(f"the codec {codec.name} failed: {type(error).__name__}: {error}") from error
+        raise Unfit(f"the codec {codec.name} failed: {type(error).__name__}: {text_of(error)}") from error
     try:
         return cbor2.CBORTag(TAG_CODEC, [codec.name, sendable(inner, depth + 1, buffers, codecs)])
     except Unfit as error:

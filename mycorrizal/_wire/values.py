@@ -32,6 +32,7 @@ import cbor2
 from ..exceptions import RemoteProtocolError, ValueEncodeError, ValueTooLarge
 from . import arrays
 from .arrays import Buffers, Unfit
+from .text import text_of
 from .value_codecs import Codec, Codecs
 from .value_guard import (
     BYTES_FLAG,
@@ -286,7 +287,8 @@ def _decode_with(codecs: Codecs, name: str, inner: object) -> object:
     try:
         return codec.decode(inner)
     except Exception as error:
-        raise RemoteProtocolError(f"the codec {name} refused a value: {type(error).__name__}: {error}") from error
+        text = f"the codec {name} refused a value: {type(error).__name__}: {text_of(error)}"
+        raise RemoteProtocolError(text) from error
 
 
 def _decode_text(data: bytes) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from mycorrizal._runtime import clock
 from mycorrizal._runtime.counters import Counters, QuietLog
+from mycorrizal._wire.text import logger
 
 
 def test_threads_lose_no_count() -> None:
@@ -32,7 +33,7 @@ def test_threads_lose_no_count() -> None:
 def test_a_kind_is_logged_once_an_interval(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     monkeypatch.setattr(clock, "now", lambda: now)
-    quiet = QuietLog(logging.getLogger("mycorrizal.test"), "alice", interval=10)
+    quiet = QuietLog(logger("mycorrizal.test"), "alice", interval=10)
     assert quiet.warning("full", "queue of %s", "bob")
     assert not quiet.warning("full", "queue of %s", "bob")
     assert not quiet.warning("full", "queue of %s", "bob")
@@ -52,13 +53,13 @@ def test_a_handler_that_fails_is_nobody_elses_trouble() -> None:
     failing = Failing()
     log.addHandler(failing)
     try:
-        assert QuietLog(log, "alice").warning("full", "queue of %s", "bob")
+        assert QuietLog(logger("mycorrizal.test"), "alice").warning("full", "queue of %s", "bob")
     finally:
         log.removeHandler(failing)
 
 
 def test_kinds_are_bounded() -> None:
-    quiet = QuietLog(logging.getLogger("mycorrizal.test"), "alice")
+    quiet = QuietLog(logger("mycorrizal.test"), "alice")
     for index in range(1000):
         quiet.warning(f"kind {index}", "text")
     assert len(quiet._last) <= quiet._KINDS_MAX

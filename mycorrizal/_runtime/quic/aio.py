@@ -21,7 +21,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnec
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 
-from ..._wire.text import logger
+from ..._wire.text import Log, logger
 from ...exceptions import NotRunningError
 from .lean import LeanConnection
 
@@ -146,7 +146,7 @@ class PathCongestion(RenoCongestionControl):
         super().on_packets_expired(packets=packets)
 
 
-class _Quiet(logging.LoggerAdapter[logging.Logger]):
+class _Quiet(logging.LoggerAdapter[Log]):
     """aioquic warns of every stranger's mistake; that is for who debugs, and must not fill anybody's log."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

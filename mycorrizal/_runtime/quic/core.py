@@ -210,7 +210,7 @@ class Core:
         except BaseException as error:
             self.counters.add("requests.raised")
             if not isinstance(error, Exception):
-                log.error("! %s: handler %s raised %r", self.name, request.name, error)
+                log.error("! %s: handler %s raised %r", self.name, request.name, error, exc_info=error)
             else:
                 log.debug("= %s: handler %s raised", self.name, request.name, exc_info=error)
             return self._raised(error)
@@ -218,11 +218,13 @@ class Core:
             _local.deadline = before
 
     def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
+        kind, text = "Exception", "an error whose text cannot be made"
         try:
+            kind = _plain(type(error).__name__)
             text = _plain("".join(traceback.format_exception(error)) if self.config.tracebacks else str(error))
         except BaseException:  # it is the user's code, and the peer waits for an answer
-            text = "an error whose text cannot be made"
-        return Status.RAISED, encode_value([type(error).__name__, text[:_TEXT_MAX]])
+            pass
+        return Status.RAISED, encode_value([kind, text[:_TEXT_MAX]])
 
     # -- callers (any thread) -------------------------------------------------------------------
 

@@ -399,9 +399,8 @@ class Stream(Handle, io.RawIOBase):
     def _alone(self, lock: Any, operation: str, deadline: Deadline) -> Iterator[None]:
         """Keep other threads out of one half."""
         if not lock.acquire(blocking=False):
-            left = deadline.remaining()
             with self._core.pool.waiting():
-                if not lock.acquire(timeout=-1 if left is None else left):
+                if not reentry.pass_gate(lock, deadline):
                     raise self._late(operation, "another thread is inside")
         try:
             yield

@@ -79,7 +79,6 @@ FAULTS = [
     Fault("DataMachine.close", "peer.down(why, now, Close.SHUTDOWN)", "pass", "close ends what is under way"),
     Fault("Peer.down", "self.fail_waiting(why)", "pass", "also what waits for a connection"),
     Fault("Peer._drop", "_fail(call, why, read=True)", "pass", "and what waits for an answer"),
-    Fault("LocalPeer.fail_waiting", "for_call(why, True,", "for_call(why, False,", "a handler of our own may have run"),
     Fault(
         "Peer.link_ended",
         "            self.links.remove(link)\n",
