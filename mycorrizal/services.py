@@ -89,7 +89,7 @@ class Services(Handle):
         registration = Registration(self, service_id, name, records)
         if check is not None:
             registration.check = Check(check, interval, registration.tell, self._node, self._sharing.counters)
-        healthy = registration.check is None or registration.check.first()
+        healthy = registration.healthy = registration.check is None or registration.check.first()
         # Before it is announced, so that the check of the one before has nothing to say any more.
         old, self._registered[service_id] = self._registered.get(service_id), registration
         try:
@@ -98,6 +98,7 @@ class Services(Handle):
             self._registered.pop(service_id, None)
             if old is not None:
                 self._registered[service_id] = old
+                old.tell(old.healthy)  # what it said meanwhile was not heard
             raise
         if old is not None:
             old.stop_checking()

@@ -10,7 +10,8 @@ import itertools
 import os
 import random
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -376,13 +377,9 @@ class Membership:
 
 def _ends(future: Future[Any], seconds: float) -> bool:
     """Wait up to `seconds`, -1 for ever; return whether it has ended."""
-    try:
-        future.exception(None if seconds < 0 else seconds)
-    except CancelledError:
-        pass
-    except TimeoutError:
-        return False
-    return True
+    with suppress(Exception):
+        future.result(None if seconds < 0 else seconds)
+    return future.done()
 
 
 def _settle(future: Future[Any], result: Any, error: Exception | None) -> None:

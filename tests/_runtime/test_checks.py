@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mycorrizal._runtime.checks import Check
+from mycorrizal._runtime.counters import Counters
 from mycorrizal.exceptions import ConfigError
 
 
@@ -16,7 +17,7 @@ def raises() -> object:
 
 def made(check: Callable[[], object], told: list[bool] | None = None) -> Check:
     told = [] if told is None else told
-    return Check(check, 1.0, told.append, "alice")
+    return Check(check, 1.0, told.append, "alice", Counters())
 
 
 class Rounds:
@@ -82,6 +83,6 @@ def test_nothing_is_told_after_the_end() -> None:
 @pytest.mark.parametrize("interval", [0, 0.01, float("inf"), "1"])
 def test_misuse(interval: float) -> None:
     with pytest.raises(ConfigError, match="interval"):
-        Check(lambda: None, interval, lambda healthy: None, "alice")
+        Check(lambda: None, interval, lambda healthy: None, "alice", Counters())
     with pytest.raises(ConfigError, match="check"):
-        Check("ping", 1.0, lambda healthy: None, "alice")  # type: ignore[arg-type]
+        Check("ping", 1.0, lambda healthy: None, "alice", Counters())  # type: ignore[arg-type]
