@@ -62,6 +62,10 @@ EXEMPT = {
     ("_wire.text", "logging.getLogger"): "the one door to a logger: what goes through it is one printable line",
     ("_wire.text", "logging.Logger"): "as above",
     ("_wire.text", "logging.LogRecord"): "as above",
+    ("_wire.text", "logging.LoggerAdapter"): "as above",
+    ("_wire.text", "logging.Handler"): "as above; shows what the user's handler raised, as logging does",
+    ("_wire.text", "logging.makeLogRecord"): "as above",
+    ("_wire.text", "logging.raiseExceptions"): "as above",
     ("types", "pathlib.Path"): "says where a received file is; nothing is done with it",
     ("_runtime.clock", "time"): "the one clock",
 }

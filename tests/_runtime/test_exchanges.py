@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -257,3 +258,28 @@ def test_places_are_given_back_when_the_pool_closes_with_conversations_in_flight
         pool.release(ours)
         theirs.close()
     assert not pool._sockets
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_job_raises_is_its_end_and_not_the_threads(error: type[BaseException]) -> None:
+    pool = ExchangePool(2, 16, "alice")
+    ends: queue.SimpleQueue[tuple[object, Exception | None]] = queue.SimpleQueue()
+
+    def fail() -> None:
+        raise error
+
+    def done(result: object, failure: Exception | None) -> None:
+        ends.put((result, failure))
+        raise error
+
+    try:
+        for _ in range(4):  # more than there are threads
+            pool.submit(Lane.DIALLED, fail, done)
+            assert isinstance(ends.get(timeout=20)[1], Exception)
+        pool.submit(Lane.DIALLED, lambda: 1, done)
+        assert ends.get(timeout=20) == (1, None)
+        assert pool.threads() <= 2
+    finally:
+        pool.close()
+        assert pool.join(Deadline(20))
+    assert pool.busy(Lane.DIALLED) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import subprocess
 import sys
@@ -555,3 +556,20 @@ def test_places_are_given_back_however_handlers_end(make: Callable[..., HandlerP
     for one in blockers:
         one.go.set()
     assert blockers[2].began.wait(WAIT)
+
+
+def test_a_killed_worker_gives_its_place_to_a_new_one(make: Callable[..., HandlerPool]) -> None:
+    pool = make(workers=1, spares=0)
+    idents: list[int] = []
+    for _ in range(3):
+        ended = threading.Event()
+        assert pool.submit(lambda: idents.append(threading.get_ident()))
+        assert pool.submit(ended.set)
+        assert ended.wait(WAIT)
+        settled(pool)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(idents[-1]), ctypes.py_object(SystemExit))
+    ended = threading.Event()
+    assert pool.submit(ended.set)
+    assert ended.wait(WAIT)
+    settled(pool)
+    assert (len(idents), pool.threads) == (3, 1)
