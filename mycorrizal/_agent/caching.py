@@ -12,8 +12,9 @@ from typing import Any
 from .._cache.definition import Definition
 from .._cache.machine import CacheMachine
 from .._runtime.caching import CacheHost
-from .._runtime.deadline import Deadline, pause
+from .._runtime.deadline import Deadline
 from .._runtime.sharing import Sharing
+from .._runtime.waits import pause
 from .._wire.text import logger
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache

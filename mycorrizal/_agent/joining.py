@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._runtime.deadline import Deadline, pause
+from .._runtime.deadline import Deadline
+from .._runtime.waits import pause
 from .._wire.text import logger
 from ..discovery import Discovery
 from ..exceptions import JoinError, MycorrizalError, NameInUse, OperationTimeout

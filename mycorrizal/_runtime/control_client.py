@@ -15,7 +15,7 @@ import zmq
 
 from .._control.messages import EVENT_MAX, REPLY_MAX, ControlEvent, Reply, decode_event, decode_reply
 from ..exceptions import NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
-from . import lifecycle, reentry
+from . import lifecycle, reentry, waits
 from .control_sockets import HELLO
 from .curve import ControlKeys
 from .deadline import Deadline
@@ -23,8 +23,6 @@ from .endpoints import Endpoint, reachable
 
 __all__ = ["ControlChannel", "ControlEvents"]
 
-SLICE = 0.1
-"""Seconds after which a waiting thread notices Ctrl-C, or that its channel was closed."""
 LOOK_SECONDS = 1.0
 """How often a waiting thread looks whether the agent is still there."""
 IDLE_MAX = 8
@@ -111,11 +109,11 @@ class _Wire:
         """
         look = Deadline(LOOK_SECONDS)
         while True:
-            left = deadline.capped(SLICE)
+            left = deadline.capped(waits.SLICE)
             if one.poll(int(left * 1000) + (left > 0)):
                 return one.recv_multipart(zmq.NOBLOCK)
             self.check(operation)
-            reentry.heed_the_end(endless=deadline.moment is None)
+            waits.heed_the_end(endless=deadline.moment is None)
             if deadline.passed:
                 return None
             if look.passed:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 
 from . import clock
 
-__all__ = ["Deadline", "pause"]
+__all__ = ["Deadline"]
 
 _LONGEST = 3600.0 * 24 * 365  # threads and sockets refuse timeouts of centuries
-
-
-def pause(seconds: float) -> None:
-    """Wait; Ctrl-C ends it."""
-    threading.Event().wait(seconds)
 
 
 class Deadline:

@@ -8,13 +8,18 @@ before the first client can see it, and a forked child knows what to close.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
+import select
 import socket
 import stat
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..exceptions import BindError, ConfigError
+from .deadline import Deadline
+from .waits import wait_sliced
 
 __all__ = ["Endpoint", "reachable"]
 
@@ -132,13 +137,16 @@ def reachable(endpoint: Endpoint, timeout: float = 1.0) -> bool:
     """
     family = socket.AF_UNIX if endpoint.path else socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(timeout)
-        try:
-            probe.connect(endpoint.path or (endpoint.host, endpoint.port))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except PermissionError:
-            raise
-        except OSError:  # its queue of those who wait to be accepted is full
-            return True
+        probe.setblocking(False)
+        code = probe.connect_ex(endpoint.path or (endpoint.host, endpoint.port))
+        if code == errno.EINPROGRESS and wait_sliced(partial(_connected, probe), Deadline(timeout)):
+            code = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code in (errno.EACCES, errno.EPERM):
+        raise PermissionError(code, os.strerror(code))
+    # Whatever else went wrong, as a full queue of those who wait to be accepted: somebody is there.
+    return code not in (errno.ENOENT, errno.ECONNREFUSED)
+
+
+def _connected(probe: socket.socket, seconds: float) -> bool:
+    return bool(select.select((), (probe,), (), None if seconds < 0 else seconds)[1])
     return True

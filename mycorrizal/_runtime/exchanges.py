@@ -22,6 +22,7 @@ from .._wire.text import logger
 from ..exceptions import MycorrizalError, QueueFull
 from .deadline import Deadline
 from .threads import own_thread
+from .waits import join_thread
 
 __all__ = ["ExchangePool", "Lane"]
 
@@ -172,7 +173,7 @@ class ExchangePool:
         current = threading.current_thread()
         threads = [thread for thread in list(self._threads) if thread is not current]
         for thread in threads:
-            thread.join(deadline.remaining())
+            join_thread(thread, deadline)
         return not any(thread.is_alive() for thread in threads)
 
     # -- the threads ------------------------------------------------------------------------

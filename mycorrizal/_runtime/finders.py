@@ -23,6 +23,7 @@ from . import addresses
 from .deadline import Deadline
 from .rundir import RuntimeDir
 from .threads import own_thread
+from .waits import wait_sliced
 
 __all__ = ["GROUP", "SEEDS_MAX", "Ask", "Finder", "ask_all", "entries_of", "finder_of"]
 
@@ -36,7 +37,6 @@ _AT_ONCE = 8
 _HANGING_MAX = 32
 _LONGEST = 30.0  # seconds for one finder, when the caller would wait for ever
 _SHARE = 0.8  # of the time that a finder is given: what it found has to be handed over in time, too
-_SLICE = 0.1  # seconds after which a Ctrl-C is seen at the latest
 
 _threads = threading.BoundedSemaphore(_HANGING_MAX)
 """Threads that ask; those that hang in a resolver keep their place until it answers."""
@@ -189,12 +189,17 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
             why = str(exc)
             break
         started += 1
-    while started and len(outcomes) < len(finders) and not end.passed:
+
+    def answered(seconds: float) -> bool:
         try:
-            seed, outcome = answers.get(timeout=end.capped(_SLICE))
+            seed, outcome = answers.get(timeout=None if seconds < 0 else seconds)
         except queue.Empty:
-            continue
+            return False
         outcomes[seed] = outcome
+        return True
+
+    while started and len(outcomes) < len(finders) and not end.passed:
+        wait_sliced(answered, end)
     text = "has not answered in time" if started else f"is not asked: {why}"
     for seed in finders:
         outcomes.setdefault(seed, OperationTimeout(f"{seed} {text}", node=seed, operation="join"))

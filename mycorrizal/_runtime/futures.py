@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from .._endings import Ending, copied, error
 from .._wire.text import logger
 from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout, ReentrantCallError
-from . import reentry
+from . import reentry, waits
 from .counters import Counters
 from .deadline import Deadline
 from .lifecycle import ForkGuard, Handle
@@ -72,7 +72,7 @@ class Waiter:
     def wait(self, deadline: Deadline) -> bool:
         """Wait for the outcome; False if the deadline passed first. Ctrl-C ends it."""
         if self.outcome is _UNSET:
-            reentry.pass_gate(self._gate, deadline)
+            waits.pass_gate(self._gate, deadline)
         return self.outcome is not _UNSET
 
     @property
@@ -194,18 +194,9 @@ class PlaneFuture(Handle, Future[T]):
                     hint="in a done-callback look only at the future that it was given",
                 )
             with self._waiting():
-                reentry.wait_sliced(self._sleep, deadline)
+                waits.settled(self, deadline)
         if not self.done():
             raise OperationTimeout(f"not done within {timeout} s; the call goes on", operation=operation)
-
-    def _sleep(self, seconds: float) -> bool:
-        try:
-            super().exception(None if seconds < 0 else seconds)
-        except CancelledError:
-            pass
-        except TimeoutError:
-            return False
-        return True
 
     def settle(self, finish: Callable[[], T]) -> bool:
         """End it with what `finish` returns or raises; False, and `finish` not called, if it was cancelled.

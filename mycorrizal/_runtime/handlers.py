@@ -30,6 +30,7 @@ from .._wire.text import logger
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .threads import own_thread
+from .waits import join_thread
 
 __all__ = ["HandlerPool"]
 
@@ -213,7 +214,7 @@ class HandlerPool:
             threads = list(self._threads)
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(deadline.remaining())
+                join_thread(thread, deadline)
         return not any(thread.is_alive() for thread in threads)
 
     def _active(self) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ..exceptions import MycorrizalError, OperationTimeout
-from . import clock, reentry
+from . import clock, waits
 from .deadline import Deadline
 
 __all__ = ["Inbox"]
@@ -172,7 +172,7 @@ class Inbox(Generic[T]):
         return clock.now() >= since + PATIENCE
 
     def _wait(self, reader: _Reader[T], deadline: Deadline, timeout: float | None) -> T:
-        reentry.pass_gate(reader.gate, deadline)
+        waits.pass_gate(reader.gate, deadline)
         if not reader.items:
             with self._lock:
                 self._leave(reader)

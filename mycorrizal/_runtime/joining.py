@@ -21,6 +21,7 @@ from . import addresses
 from .addresses import JoinEntry
 from .deadline import Deadline
 from .membership import Membership
+from .waits import wait_sliced
 
 __all__ = ["join"]
 
@@ -102,7 +103,8 @@ class _Join:
     def _step(self) -> bool:
         """Take what has ended; False if the deadline passed instead."""
         pending = (*self._resolving, *self._joining)
-        ended, _ = wait(pending, self._deadline.remaining(), FIRST_COMPLETED)
+        wait_sliced(lambda s: bool(wait(pending, None if s < 0 else s, FIRST_COMPLETED).done), self._deadline)
+        ended = [future for future in pending if future.done()]
         for future in ended:
             if future in self._resolving:
                 entry = self._resolving.pop(future)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from .._endings import Ending, error
@@ -28,11 +27,11 @@ from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate
 from ..events import EventsLost, MemberEvent
 from ..exceptions import NotRunningError, QueueFull, ReentrantCallError
 from ..types import Address, host_of, is_loopback
-from . import addresses, clock, lifecycle, reentry, sockets
+from . import addresses, clock, lifecycle, sockets
 from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters
-from .deadline import Deadline, pause
+from .deadline import Deadline
 from .dispatch import Dispatcher, Observers
 from .exchanges import ExchangePool, Lane
 from .gossip import Gossip, View
@@ -40,6 +39,7 @@ from .mailbox import Mailbox
 from .nonces import Nonces
 from .subscribers import EventStream, Subscribers
 from .supply import AliveGate, MergeGate, PingSupply, Supply, Timed
+from .waits import pause, settled
 
 __all__ = ["Delegates", "Membership"]
 
@@ -169,6 +169,7 @@ class Membership:
             raise
         lifecycle.remember(self)
         try:
+            settled(self.gossip.started, Deadline(None))
             self.gossip.started.result()
         except BaseException:  # also Ctrl-C while a delegate's node_meta takes its time
             self.stop()
@@ -246,18 +247,14 @@ class Membership:
             OperationTimeout: the deadline passed first; the operation may still have its effect.
         """
         try:
-            if not future.done():
-                reentry.wait_sliced(partial(_ends, future), deadline)
-            return future.result(0)
-        except TimeoutError:
-            if future.done():
-                return future.result()  # its own error, or it ended in the last moment
-            future.cancel()
-            text = f"{operation}() was not done within its timeout"
-            raise error(Ending.TIMEOUT, text, sent=True, operation=operation) from None  # for all that is known here
+            if settled(future, deadline):
+                return future.result()
         except BaseException:
             future.cancel()  # Ctrl-C: nobody will look at it any more
             raise
+        future.cancel()
+        text = f"{operation}() was not done within its timeout"
+        raise error(Ending.TIMEOUT, text, sent=True, operation=operation)  # for all that is known here
 
     def operate(self, begin: Callable[[float], int], deadline: Deadline, operation: str) -> Any:
         """Run a machine's operation and return its result. Blocks, also while too many calls wait for the thread.

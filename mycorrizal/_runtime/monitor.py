@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from .deadline import Deadline
-from .reentry import wait_sliced
+from .waits import pass_gate, wait_sliced
 
 __all__ = ["Monitor"]
 
@@ -24,7 +24,7 @@ class Monitor:
         self._condition = threading.Condition()
 
     def __enter__(self) -> None:
-        self._condition.acquire()
+        pass_gate(self._condition, Deadline(None))
 
     def __exit__(self, *exc_info: object) -> None:
         self._condition.release()

@@ -10,6 +10,7 @@ from .._wire.text import logger
 from ..exceptions import MycorrizalError
 from .deadline import Deadline
 from .threads import own_thread
+from .waits import join_thread
 
 __all__ = ["Service"]
 
@@ -72,8 +73,7 @@ class Service:
             return True
         if self.is_current():
             return False
-        self._thread.join(deadline.remaining())
-        return not self._thread.is_alive()
+        return join_thread(self._thread, deadline)
 
     def refusal(self, *, sent: bool = False) -> MycorrizalError:
         """Return the error for a call that needs this thread, once it has ended; `sent`: the call had begun."""

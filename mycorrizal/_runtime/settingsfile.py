@@ -27,6 +27,7 @@ from . import clock
 from .deadline import Deadline
 from .filepaths import exposed
 from .service import Service
+from .waits import pause
 
 __all__ = ["SettingsFile"]
 
@@ -34,6 +35,7 @@ log = logger("mycorrizal.settings")
 
 _DELAY = 0.1  # seconds in which changes gather for one transaction
 _AGAIN = 10.0  # seconds until what could not be written is tried again
+_PATIENCE, _POLL = 1.0, 0.02  # seconds in which another agent may end; SQLite itself would see no Ctrl-C meanwhile
 _VERSION = 1
 _SCHEMA = "CREATE TABLE settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL)"
 _BESIDE = ("-journal", "-wal", "-shm")  # SQLite's; it makes them with the mode of the file, and takes them for its own
@@ -72,7 +74,7 @@ class SettingsFile:
         try:
             self._path = os.path.abspath(path)  # also of ":memory:", which SQLite would keep nowhere
             _guard(self._path)
-            self._database = _open(self._path)
+            self._database = _open_patiently(self._path)
         except ConfigError:
             raise
         except (OSError, ValueError, sqlite3.Error) as exc:  # ValueError: text that no file system has
@@ -200,13 +202,25 @@ def _guard(path: str) -> None:
             raise ConfigError("settings_file", f"others can write {name} (mode {mode:04o})", hint=f"chmod 600 {name}")
 
 
+def _open_patiently(path: str) -> sqlite3.Connection:
+    """Return the file opened and locked; another agent that is just ending gets a moment. Raises as ``_open``."""
+    patience = Deadline(_PATIENCE)
+    while True:
+        try:
+            return _open(path)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or patience.passed:
+                raise
+        pause(_POLL)
+
+
 def _open(path: str) -> sqlite3.Connection:
     """Return the file opened and locked, ours and new or as we left it; nothing is written to another one.
 
     Raises:
         ConfigError, sqlite3.Error
     """
-    database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
     try:
         database.execute("PRAGMA locking_mode=EXCLUSIVE")
         database.execute("BEGIN EXCLUSIVE")

@@ -31,7 +31,8 @@ from ..delegates import BaseDelegate, Delegate
 from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from . import clock
 from .counters import Counters, QuietLog
-from .deadline import Deadline, pause
+from .deadline import Deadline
+from .waits import pause, settled
 
 if TYPE_CHECKING:
     from .membership import Membership
@@ -192,9 +193,7 @@ class Sharing:
             return
         for name in others:
             carrier.ask(name, _ANNOUNCE + raw, _ANNOUNCE_SECONDS, partial(done, name))
-        try:
-            told.result(deadline.capped(_ANNOUNCE_SECONDS))
-        except TimeoutError:
+        if not settled(told, Deadline(deadline.capped(_ANNOUNCE_SECONDS))):
             log.info("= %s: %s hear of %s by gossip only", self._name, ", ".join(left), service_id)
 
     def sync(self, member: str, deadline: Deadline) -> None:

@@ -17,7 +17,7 @@ from ..exceptions import NotRunningError, OperationTimeout
 from .counters import Counters
 from .deadline import Deadline
 from .lifecycle import Handle
-from .reentry import wait_sliced
+from .waits import wait_sliced
 
 __all__ = ["EventStream", "Subscribers"]
 

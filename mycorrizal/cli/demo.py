@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .._runtime import clock
-from .._runtime.deadline import Deadline, pause
+from .._runtime.deadline import Deadline
 from .._runtime.processes import Children
 from .._runtime.rundir import RuntimeDir
+from .._runtime.waits import pause
 from ..agent import Agent
 from ..cache import Cache
 from ..control import ControlClient

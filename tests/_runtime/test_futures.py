@@ -17,11 +17,10 @@ import pytest
 
 from mycorrizal import NotRunningError, OperationTimeout, ReentrantCallError, ServiceCrashed
 from mycorrizal._endings import Ending, error
-from mycorrizal._runtime import clock, reentry
+from mycorrizal._runtime import reentry
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.futures import Completions, PlaneFuture, Waiter
-from mycorrizal._runtime.threads import own_thread
 from mycorrizal.exceptions import OperationCancelled
 
 WAIT = 20.0
@@ -143,66 +142,6 @@ def test_interrupt_that_another_thread_takes_ends_a_wait() -> None:
     expect_interrupt(lambda: Waiter().wait(Deadline(None)), to_this_thread)
     expect_interrupt(lambda: PlaneFuture[str]().result(), to_this_thread)
 
-
-def test_waits_are_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reentry, "SLICE", 0.002)
-    monkeypatch.setattr(reentry, "LONG_SLICE", 0.003)
-    slept: list[float] = []
-
-    def wait(seconds: float) -> bool:
-        slept.append(seconds)
-        return len(slept) % 3 == 0
-
-    assert reentry.wait_sliced(wait, Deadline(None))
-    assert slept == [0.002] * 3
-    other = threading.Thread(target=reentry.wait_sliced, args=(wait, Deadline(None)))
-    other.start()
-    other.join()
-    assert slept[3:] == [0.003] * 3
-    slept[:] = slept[:5]
-    own = own_thread("mycorrizal-test", lambda: reentry.wait_sliced(wait, Deadline(None)))
-    own.start()
-    own.join()
-    assert slept[5:] == [-1], "one of ours holds up nobody's end"
-
-
-def test_the_end_of_the_main_thread_ends_waits_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those without an end at once, those with one a little later; not on the main thread itself, nor on ours."""
-    now = 100.0
-    monkeypatch.setattr(clock, "now", lambda: now)
-    monkeypatch.setattr(reentry._ending, "since", 100.0)
-
-    def raised(endless: bool) -> list[str]:
-        found: list[str] = []
-
-        def look() -> None:
-            try:
-                reentry.heed_the_end(endless=endless)
-            except NotRunningError as error:
-                found.append(str(error))
-
-        for thread in (threading.Thread(target=look), own_thread("mycorrizal-test", look)):
-            thread.start()
-            thread.join()
-        look()
-        return found
-
-    assert len(raised(True)) == 1 and raised(False) == []
-    now += reentry.LAST_SECONDS + 0.1
-    assert len(raised(False)) == 1
-
-
-def test_a_waiter_and_a_future_are_waited_for_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reentry, "SLICE", 0.002)
-    waiter = Waiter()
-    assert not waiter.wait(Deadline(0.005))
-    threading.Timer(0.01, waiter.set, ("a",)).start()
-    assert waiter.wait(Deadline(None))
-    future: PlaneFuture[str] = PlaneFuture()
-    with pytest.raises(OperationTimeout):
-        future.result(0.005)
-    threading.Timer(0.01, future.settle, (lambda: "b",)).start()
-    assert future.result() == "b"
 
 
 # -- who may wait ---------------------------------------------------------------------

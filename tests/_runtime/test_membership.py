@@ -62,10 +62,10 @@ def test_wait_gives_results_and_the_operation_s_own_timeout(alice: Membership) -
 def test_interrupted_wait_cancels(alice: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
     future: Future[int] = Future()
 
-    def interrupt(timeout: float | None = None) -> int:
+    def interrupt(self: Future[int], timeout: float | None = None) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(future, "result", interrupt)
+    monkeypatch.setattr(Future, "exception", interrupt)
     with pytest.raises(KeyboardInterrupt):
         alice.wait(future, Deadline(None), "test")
     assert future.cancelled()

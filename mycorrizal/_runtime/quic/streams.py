@@ -30,6 +30,7 @@ from ..counters import QuietLog
 from ..deadline import Deadline
 from ..futures import Waiter
 from ..lifecycle import Handle
+from ..waits import pass_gate
 from .tickets import BlockingTicket, field, own
 
 if TYPE_CHECKING:
@@ -400,7 +401,7 @@ class Stream(Handle, io.RawIOBase):
         """Keep other threads out of one half."""
         if not lock.acquire(blocking=False):
             with self._core.pool.waiting():
-                if not reentry.pass_gate(lock, deadline):
+                if not pass_gate(lock, deadline):
                     raise self._late(operation, "another thread is inside")
         try:
             yield
