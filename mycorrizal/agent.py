@@ -155,7 +155,8 @@ class Agent(Handle, Talking):
         self._parts = parts
         self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
-        self.keys = Keys(parts.rings, partial(parts.ask_all, "mycorrizal.keys"))  # not ours: `del` shall end us at once
+        ask = partial(parts.ask_all, "mycorrizal.keys")  # not ours: `del` shall end us at once
+        self.keys = Keys(parts.rings, ask, partial(parts.data._blocking, "keys"), parts.name)
         try:
             parts.serve(self)
             join(parts)

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from .._replica.outputs import EventReceived, Kept
@@ -28,12 +29,14 @@ from ..config import META_MAX_SIZE, Config
 from ..dataplane import DataPlane, Results
 from ..delegates import Delegate, EventDelegate
 from ..discovery import Discovery
+from ..events import MemberJoined
 from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
 from ..memberlist import Memberlist
 from ..serf import SerfDelegate
 from ..types import Request, is_loopback
 from .caching import Caches
 from .keys import Rings, derivation
+from .keytable import KeyTable
 
 if TYPE_CHECKING:
     from ..agent import Agent
@@ -47,6 +50,7 @@ DEFAULT_PORT = 7946
 SUSPICION_SECONDS = 12.0
 """Least suspicion window of an agent in a cluster of two to five: a process may hold its GIL for about 10 s."""
 _HISTORY_TRIES, _HISTORY_MAX, _HISTORY_SECONDS = 3, 4096, 3.0
+_TELLERS, _TELL_SECONDS, _TELL_DEPTH = 4, 10.0, 1024  # agents that tell the keys to one that comes
 _USER_OVERHEAD = 5  # bytes of metadata around those of the user's delegate
 _NAMES_TRIED = 100  # agents without a name in one process
 
@@ -160,7 +164,10 @@ class Assembly:
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
             keep = None if settings.key is not None else partial(self.rundir.keep_key, settings.cluster)
-            self.rings = Rings(ring, self.memberlist.keyring, derive, keep)
+            self.rings = Rings(
+                ring, self.memberlist.keyring, derive, keep, name=self.name,
+                now=lambda: clock.now() + clock.wall_offset(), on_change=self._tell_keys,
+            )  # fmt: skip
 
     def _claim(self) -> Claim:
         settings, name = self.settings, self.settings.name
@@ -326,13 +333,31 @@ class Assembly:
                 return [[event.topic, event.value, event.sender, event.number] for event in found]
         raise ConfigError("history", "is asked for by topic and number")
 
-    def _change_keys(self, request: Request) -> bool:
-        match request.value:
-            case [str(operation), bytes(key)] if self.rings is not None:
-                self.rings.change(operation, key)
-                log.info("= %s: %s asks to %s a key", self.name, request.sender, operation)
-                return True
-        raise ConfigError("keys", "an operation and a key are expected, of a cluster that has keys")
+    def _change_keys(self, request: Request) -> list[Any]:
+        if self.rings is None:
+            raise ConfigError("keys", "this cluster has no keys")
+        self.rings.take(KeyTable.unpack(request.value))
+        log.info("= %s: %s tells of keys", self.name, request.sender)
+        return self.rings.table.pack()
+
+    def _tell_keys(self) -> None:
+        """From the first change on: exchange the keys with each member that joins or comes back."""
+
+        def joined(event: object) -> None:
+            rings = self.rings
+            if not isinstance(event, MemberJoined) or rings is None or self.stopped:
+                return
+            new = event.node.name
+            others = [*(name for name in self.others() if name != new), self.name]
+            if self.name not in sorted(others, key=lambda name: sha256(f"{new}/{name}".encode()).digest())[:_TELLERS]:
+                return
+            try:
+                reply = self.data.request(new, "mycorrizal.keys", rings.table.pack(), _TELL_SECONDS)
+                rings.take(KeyTable.unpack(reply))
+            except MycorrizalError as error:
+                log.warning("! %s: %s was not told of the keys: %s", self.name, new, error)
+
+        self.watching.call(joined, self.watching.events(_TELL_DEPTH))
 
     @property
     def ending(self) -> list[Ending]:

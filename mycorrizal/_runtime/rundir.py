@@ -15,6 +15,7 @@ what it left. A lock file that was unlinked meanwhile is told by its inode.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -142,9 +143,15 @@ class RuntimeDir:
         if len(key) != _KEY_BYTES:
             raise ConfigError("key", f"agents that meet on this host need one of {_KEY_BYTES} bytes, not {len(key)}")
         try:
-            os.replace(_draft(path, key), path)
+            draft = _draft(path, key)
+            try:
+                os.replace(draft, path)
+            except BaseException:
+                _unlink(draft)
+                raise
         except OSError as exc:
             raise _trouble("keep the key in", path, exc) from exc
+        _settle(path.parent)
 
     def _make_key(self, path: Path) -> None:
         """Let exactly one of several write it: a link never replaces, and shows the file whole or not at all."""
@@ -294,6 +301,7 @@ class Claim:
                     file.write(record.pack())
                 os.replace(draft, self._path / f"{self._stem}.agent")
             except OSError as exc:
+                _unlink(draft)
                 raise _trouble("write", draft, exc) from exc
 
     def socket_path(self, kind: str) -> str:
@@ -400,9 +408,25 @@ def _check(path: Path) -> None:
 def _draft(path: Path, key: bytes) -> Path:
     """Return a new private file beside `path` with `key` in it."""
     draft = path.with_suffix(f".{os.urandom(6).hex()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(key)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        _unlink(draft)
+        raise
     return draft
+
+
+def _settle(path: Path) -> None:
+    """Have a rename in the directory `path` survive a loss of power, as far as its file system can."""
+    with contextlib.suppress(OSError):  # it is done already, and cannot be half done
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _trouble(what: str, path: Path, error: OSError) -> ConfigError:

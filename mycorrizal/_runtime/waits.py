@@ -19,14 +19,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import NotRunningError
 from . import clock
 from .deadline import Deadline
-from .threads import ours
+from .threads import ours, own_thread
 
-__all__ = ["SLICE", "heed_the_end", "join_thread", "pass_gate", "pause", "settled", "wait_sliced"]
+__all__ = [
+    "SLICE", "Exclusive", "apart", "heed_the_end", "join_thread", "pass_gate", "pause", "settled", "wait_sliced",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 SLICE = 0.05
 """Seconds after which the main thread looks for a signal at the latest; half of what is promised."""
@@ -100,6 +104,34 @@ def pause(seconds: float) -> None:
     """Wait; Ctrl-C ends it."""
     never = threading.Event()
     wait_sliced(lambda slice_: never.wait(None if slice_ < 0 else slice_), Deadline(seconds))
+
+
+def apart(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns or raises, on a thread `name` of its own: a Ctrl-C ends the wait, not the work."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    own_thread(name, run).start()
+    settled(future, Deadline(None))
+    return future.result()
+
+
+class Exclusive:
+    """A lock for ``with`` that may be held for long, as over a write to a disk. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        pass_gate(self._lock, Deadline(None))
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
 
 
 def heed_the_end(*, endless: bool) -> None:

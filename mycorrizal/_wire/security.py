@@ -132,6 +132,23 @@ class Keyring:
         self._keys.pop(key, None)
         self._tell(before)
 
+    def check(self, key: bytes) -> None:
+        """Raise ``ConfigError`` if `key` could not be installed: it is of a wrong length, or weak."""
+        self._checked(key)
+
+    def replace(self, keys: Iterable[bytes]) -> None:
+        """Have these keys and no others, the first as primary. A reader finds the old primary or the new, installed.
+
+        Raises:
+            ConfigError: a key of a wrong length, or a weak one; nothing is changed.
+        """
+        ring = dict.fromkeys(map(self._checked, keys))
+        before = self.keys()
+        self._keys = {**self._keys, **ring}
+        self._primary = next(iter(ring))
+        self._keys = ring
+        self._tell(before)
+
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each change, on the thread that made it; it must be short and must not raise."""
         self._watchers[callback] = None

@@ -27,6 +27,7 @@ from mycorrizal import (
     ValueEncodeError,
     ValueTooLarge,
 )
+from mycorrizal._agent.keytable import KeyTable
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._wire.values import encode_value
 from tests.keys import key_of
@@ -357,7 +358,8 @@ def test_weak_key_is_refused_by_every_agent_that_is_asked_to_add_it(agents: Make
     bob.wait_for(2)
     with pytest.raises(ConfigError, match="different bytes"):
         alice.keys.add(bytes(32))
-    answer = alice._running.ask_all("mycorrizal.keys", ["add", bytes(32)], 10.0)  # as one that does not judge would
+    table = KeyTable.start(alice.keys.list()[0]).changed("add", bytes(32), (9, "alice"))
+    answer = alice._running.ask_all("mycorrizal.keys", table.pack(), 10.0)  # as one that does not judge would
     assert "different bytes" in str(answer.errors["bob"])
     assert len(alice.keys.list()) == len(bob.keys.list()) == 1
 
