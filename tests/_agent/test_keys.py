@@ -156,7 +156,7 @@ def test_rings_never_part_when_threads_change_them_at_once() -> None:
         assert gossip.keys() == tuple(map(derive, data.keys())) == tuple(map(derive, ours.keys()))
 
 
-def test_a_ctrl_c_in_a_change_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ctrl_c_in_a_change_leaves_it_whole() -> None:
     began, go = threading.Event(), threading.Event()
 
     def slow(_: bytes) -> None:
@@ -164,10 +164,14 @@ def test_a_ctrl_c_in_a_change_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -
         assert go.wait(20)
 
     ours, data, gossip = kept_rings(slow)
-    timer = threading.Timer(0.05, lambda: began.wait(20) and signal.pthread_kill(main, signal.SIGINT))
     main = threading.get_ident()
+
+    def send() -> None:
+        assert began.wait(20)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=send).start()
     with pytest.raises(KeyboardInterrupt):
-        timer.start()
         ours.change("use", key_of("b"))
     go.set()
     ours.take(ours.table.merged(ours.plan("use", key_of("b"))))  # behind the one that was left alone
