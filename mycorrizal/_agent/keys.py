@@ -166,15 +166,20 @@ class Keys:
         results = self._ask(table.pack(), timeout)
         tables = {name: reply for name, reply in results.items() if name != self._name}
         for name, reply in tables.items():
+            del results[name]
             try:
                 told = KeyTable.unpack(reply)
-                if not told.did(operation, key):
-                    raise overruled(name)
-                results[name] = True
-                apart(partial(rings.take, told), "mycorrizal-keys")
             except ConfigError as error:
                 results.errors[name] = error
-                del results[name]
+                continue
+            if told.did(operation, key):
+                results[name] = True
+            else:
+                results.errors[name] = overruled(name)
+            try:
+                apart(partial(rings.take, told), "mycorrizal-keys")
+            except ConfigError as error:
+                failed = failed or error
         if failed is None and not rings.table.did(operation, key):
             failed = overruled(self._name)
         if failed is not None:
