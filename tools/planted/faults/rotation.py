@@ -23,7 +23,7 @@ FAULTS = [
     Fault("KeyTable.merged", "max(entry, entries.get(digest, entry))", "entry", "the later of add and remove counts"),
     Fault("KeyTable.changed", "if not self.latest:", "if False:", "a newcomer's key is not put in use"),
     Fault("KeyTable._bounded", "len(self.keys()) > KEYS_MAX", "False", "keys are bounded"),
-    Fault("KeyTable._bounded", "removed[:-_REMOVED_MAX]", "removed[:0]", "what is remembered of removed keys is bounded"),
+    Fault("KeyTable._bounded", "removed[:-_REMOVED_MAX]", "removed[:0]", "memory of removed keys is bounded"),
     Fault("_draft", "        _unlink(draft)\n", "", "no draft of a key stays"),
     Fault("RuntimeDir.keep_key", "                _unlink(draft)\n", "                pass\n", "no draft of a key stays"),
     Fault("wait_sliced", "if main and (", "if False and (", "the main thread sees a signal that another one took"),
