@@ -26,7 +26,7 @@ FAULTS = [
     Fault("KeyTable._bounded", "removed[:-_REMOVED_MAX]", "removed[:0]", "memory of removed keys is bounded"),
     Fault("_draft", "        _unlink(draft)\n", "", "no draft of a key stays"),
     Fault("RuntimeDir.keep_key", "                _unlink(draft)\n", "                pass\n", "no draft of a key stays"),
-    Fault("wait_sliced", "if main and (", "if False and (", "the main thread sees a signal that another one took"),
+    Fault("wait_sliced", "SLICE if main else LONG_SLICE", "LONG_SLICE", "the main thread sees a signal that another one took"),
     Fault("SLICE", "0.05", "0.5", "Ctrl-C is seen within 100 ms"),
     Fault("settled", "TimeoutError:\n            return future.done()", "TimeoutError:\n            return True", "a wait for a future that is not done goes on"),
 ]
