@@ -25,8 +25,13 @@ FAULTS = [
     Fault("KeyTable._bounded", "len(self.keys()) > KEYS_MAX", "False", "keys are bounded"),
     Fault("KeyTable._bounded", "removed[:-_REMOVED_MAX]", "removed[:0]", "memory of removed keys is bounded"),
     Fault("_draft", "        _unlink(draft)\n", "", "no draft of a key stays"),
-    Fault("RuntimeDir.keep_key", "                _unlink(draft)\n", "                pass\n", "no draft of a key stays"),
-    Fault("wait_sliced", "SLICE if main else LONG_SLICE", "LONG_SLICE", "the main thread sees a signal that another one took"),
+    Fault("RuntimeDir.keep_key", "                _unlink(draft)\n", "                pass\n", "no draft stays"),
+    Fault("wait_sliced", "SLICE if main else LONG_SLICE", "LONG_SLICE", "a signal is seen soon"),
     Fault("SLICE", "0.05", "0.5", "Ctrl-C is seen within 100 ms"),
-    Fault("settled", "TimeoutError:\n            return future.done()", "TimeoutError:\n            return True", "a wait for a future that is not done goes on"),
+    Fault(
+        "settled",
+        "TimeoutError:\n            return future.done()",
+        "TimeoutError:\n            return True",
+        "a wait for a future that is not done goes on",
+    ),
 ]
