@@ -17,6 +17,8 @@ from mycorrizal._runtime import exchanges
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool, Lane
 
+SECONDS = 60.0
+
 
 @pytest.fixture
 def pool() -> Iterator[ExchangePool]:
@@ -41,7 +43,7 @@ class Outcome:
         self.ended.set()
 
     def wait(self) -> Outcome:
-        assert self.ended.wait(10)
+        assert self.ended.wait(SECONDS)
         return self
 
 
@@ -192,11 +194,11 @@ def test_places_are_given_back_however_conversations_end(pool: ExchangePool) -> 
 
         def job(began: threading.Event = began, go: threading.Event = go, run: Callable[[], Any] = run) -> Any:
             began.set()
-            assert go.wait(10)
+            assert go.wait(SECONDS)
             return run()
 
         pool.submit(lane, job, outcome)
-        assert began.wait(10)
+        assert began.wait(SECONDS)
         alive[lane] += 1
         assert places(pool) == (alive, [0, 0]), step
         assert pool.busy(lane) == 1
@@ -225,7 +227,7 @@ def test_what_waits_is_run_though_what_ran_has_ended_badly() -> None:
         pool.submit(Lane.ACCEPTED, (exits, fails)[number % 2], outcome)
     assert all(isinstance(outcome.wait().error, Exception) for outcome in outcomes)
     pool.close()
-    assert pool.join(Deadline(10))
+    assert pool.join(Deadline(SECONDS))
 
 
 def test_places_are_given_back_when_the_pool_closes_with_conversations_in_flight() -> None:
@@ -245,13 +247,13 @@ def test_places_are_given_back_when_the_pool_closes_with_conversations_in_flight
     for (ours, _), outcome in zip(pairs, running, strict=True):
         pool.submit(Lane.ACCEPTED, partial(read, ours), outcome)
     for _ in pairs:
-        assert began.acquire(timeout=10)
+        assert began.acquire(timeout=SECONDS)
     for outcome in waiting:
         pool.submit(Lane.ACCEPTED, returns, outcome)
     pool.close()
     assert all(isinstance(outcome.wait().error, NotRunningError) for outcome in waiting)
     assert all(isinstance(outcome.wait().error, OSError) for outcome in running)
-    assert pool.join(Deadline(10))
+    assert pool.join(Deadline(SECONDS))
     assert places(pool) == ([0, 0], [0, 0])
     assert [outcome.calls for outcome in (*running, *waiting)] == [1] * 6
     for ours, theirs in pairs:
