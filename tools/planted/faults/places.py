@@ -19,7 +19,6 @@ FAULTS = [
         "a conversation that exits gives its place back",
     ),
     Fault("ExchangePool._finish", "except BaseException:", "except Exception:", "an owner that exits ends no thread"),
-    Fault("ExchangePool._take", "< self._lane_max", "<= self._lane_max", "a lane leaves a thread to the other"),
     Fault("ExchangePool.close", "                queue.clear()\n", "                pass\n", "an end is told once"),
     Fault("ExchangePool.release", "self._sockets.discard(sock)", "pass", "who has ended is not woken by close"),
     # Connections.
