@@ -167,7 +167,7 @@ def test_a_planted_way_around_is_found(check: Callable[[str, str], Iterator[str]
 def test_every_logger_of_the_library_has_the_filter() -> None:
     for path in SOURCES:
         __import__(".".join(("mycorrizal", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"))
-    own = logger("mycorrizal.swim").filters
+    own = logger("mycorrizal.swim").logger.filters
     found = {name for name in logging.root.manager.loggerDict if name.startswith("mycorrizal.")}
     assert {"mycorrizal.swim", "mycorrizal.data", "mycorrizal.quic.aioquic"} <= found
     bare = [name for name in found if logging.getLogger(name).filters != own]

@@ -62,7 +62,7 @@ def test_what_is_said_while_the_spread_is_full_is_said_later(
     alice = agents("alice")
     registration = alice.services.register("api")
     spread = alice._running.sharing.replica._spread
-    refused = []
+    refused: list[int] = []
 
     def check(size: int) -> None:
         if len(refused) < 3:

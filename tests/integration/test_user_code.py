@@ -49,12 +49,12 @@ class World:
         codecs = Codecs()
         codecs.register(Value, "value", lambda value: 1, self.decode)
         self.alice = Agent("alice", config=QUICK, codecs=codecs)
-        self.bob = Agent("bob", config=QUICK, codecs=codecs, delegate=self, event_delegate=self)  # type: ignore[arg-type]
+        self.bob = Agent("bob", config=QUICK, codecs=codecs, delegate=self, event_delegate=self)
         self.alice.wait_for(2, WAIT), self.bob.wait_for(2, WAIT)
         self.bob.on_request("ping")(lambda request: request.value)
         self.number = 0
 
-    def burst(self, *args: Any) -> None:
+    def burst(self, *args: Any) -> Any:
         """Raise what is to be raised now."""
         if self.error is not None:
             self.raised.set()
@@ -126,7 +126,7 @@ def handlers(world: World, error: type[BaseException]) -> None:
 
 def streams(world: World, error: type[BaseException]) -> None:
     before = world.bob.metrics().get("streams.raised", 0)
-    world.bob.on_stream("bad")(lambda stream: (world.trying.wait(WAIT), world.burst()))
+    world.bob.on_stream("bad")(lambda stream: world.trying.wait(WAIT) and world.burst(stream))
     stream = world.alice.open_stream("bob", "bad", WAIT)
     stream.timeout = WAIT
     with raising(world, error), pytest.raises(MycorrizalError):
