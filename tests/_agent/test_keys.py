@@ -140,7 +140,7 @@ def test_rings_never_part_when_threads_change_them_at_once() -> None:
             ours.take(other.table)
 
     def rotate(number: int) -> None:
-        for turn in range(30):
+        for turn in range(8):
             table = agents[number][0].change("use", names[(turn + number) % 2])
             for ours, _, _ in agents:
                 ours.take(table)
