@@ -507,3 +507,79 @@ def test_who_could_not_fill_one_hole_is_asked_at_once_for_the_next(answers: bool
         got += len(of(drain(one), EventReceived))
     assert got == 4, asked
     assert now < 0.6, "nobody had to be waited for"
+
+
+# -- bounds of what is held, asked and answered -------------------------------------------------------
+
+
+def test_an_event_far_ahead_or_beyond_the_bytes_is_not_held() -> None:
+    one = replica(limits=Limits(held=4, held_bytes=3 * len(event(9, value=bytes(100)))))
+    one.member_up("x", boot("x"), 0.0)
+    one.joined(0.0)
+    one.receive(event(9), 0.0)
+    assert one.counters["events.not_held"] == 1
+    assert one.gauges["events.held_bytes"] == 0
+    for number in (8, 7, 6, 5):
+        one.receive(event(number, value=bytes(100)), 0.0)
+    assert one.counters["events.not_held"] == 2, "one too much in bytes, not in number"
+
+
+def test_old_news_that_was_held_gives_its_bytes_back() -> None:
+    one = replica()
+    one.member_up("x", boot("x"), 0.0)
+    for number in (3, 4, 7):
+        one.receive(event(number), 0.0)
+    state = messages.pack(messages.State(bytes(16), ((Sender("x", boot("x")), 5),)), ())
+    one.merge_state(state, True, 0.0)
+    assert one.gauges["events.held_bytes"] == len(event(7))
+    one.joined(0.0)
+    one.receive(event(6), 0.0)
+    assert [e.number for e in of(drain(one), EventReceived)] == [6, 7]
+    assert one.gauges["events.held_bytes"] == 0
+
+
+def test_a_state_speaks_of_who_is_gone_as_long_as_its_events_are_remembered() -> None:
+    one = replica(limits=Limits(remembered=2))
+    one.joined(0.0)
+    gone_member(one, "x", 1)
+
+    def seen() -> list[str]:
+        header, _ = messages.decode_header(one.local_state(False))
+        assert isinstance(header, messages.State)
+        return [sender.name for sender, _ in header.seen]
+
+    assert seen() == ["x"]
+    for _ in range(2):
+        one.publish("t", b"", 0.0)
+    assert seen() == ["a"]
+
+
+def test_a_question_asks_for_what_can_be_held_and_an_answer_looks_up_no_more() -> None:
+    one, x = replica(limits=Limits(held=4)), Sender("x", boot("x"))
+    one.member_up("x", boot("x"), 0.0)
+    one.joined(0.0)
+    one.receive(highest(1000), 0.0)
+    one.handle_timer(1.0)
+    (fetch,) = one.fetches_to_start()
+    want, _ = messages.decode_header(fetch.payload)
+    assert want == messages.Want(x, ((1, 4),))
+    for number in range(1, 11):
+        one.receive(event(number), 1.0)
+    question = messages.pack(messages.Want(x, ((1, 3), (5, 9))), ())
+    answer = one.answer_fetch(question, 1.0)
+    header, at = messages.decode_header(answer)
+    assert header == messages.Have(x, 10)
+    assert [raw for raw, _ in messages.items(answer, at, 99)] == [event(n) for n in (1, 2, 3, 5)]
+
+
+def test_an_event_larger_than_an_answer_is_given_alone() -> None:
+    one, x = replica(limits=Limits(answer_bytes=100)), Sender("x", boot("x"))
+    one.member_up("x", boot("x"), 0.0)
+    one.joined(0.0)
+    for number in (1, 2):
+        one.receive(event(number, value=bytes(200)), 0.0)
+    answer = one.answer_fetch(messages.pack(messages.Want(x, ((1, 2),)), ()), 0.0)
+    _, at = messages.decode_header(answer)
+    assert [raw for raw, _ in messages.items(answer, at, 99)] == [event(1, value=bytes(200))]
+    one.receive(event(2, value=bytes(200)), 0.0)
+    assert one.counters["events.duplicate"] == 1

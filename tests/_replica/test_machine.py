@@ -537,3 +537,118 @@ def test_deletions_of_long_ago_do_not_go_round(old: float, learnt: bool, told: b
     c = replica("c")
     exchange(c, b, old)
     assert c.gauges["settings.tombstones"] == learnt
+
+
+# -- what is refused leaves nothing behind, and what is no news makes no work -----------------------
+
+
+def crammed() -> Replica:
+    """Return a replica with a peer and no room for a message to it."""
+    one = replica(gossip=False, limits=Limits(pushes=0))
+    one.member_up("b", boot("b"), 0.0)
+    one.joined(0.0)
+    return one
+
+
+def test_what_finds_no_room_is_not_done_here_either() -> None:
+    one = crammed()
+    with pytest.raises(QueueFull):
+        one.set_setting("key", b"value", 0.0)
+    with pytest.raises(QueueFull):
+        one.register("web", b"80", 0.0)
+    with pytest.raises(QueueFull):
+        one.publish("topic", b"value", 0.0)
+    assert (dict(one.settings), dict(one.services), drain(one)) == ({}, {}, [])
+    assert one.history(None, 9) == []
+    one.deregister("web", 0.0)  # nothing was registered, so there is nothing to say
+    one.member_down("b", 0.0)
+    assert one.publish("topic", b"value", 0.0) == 1
+
+
+def test_a_broken_push_does_not_keep_the_next_message_from_being_passed_on() -> None:
+    one = replica()
+    one.member_up("b", boot("b"), 0.0)
+    one.joined(0.0)
+    one.receive(b"garbage", 0.0, pushed=True)
+    one.receive(messages.Event(messages.Sender("b", boot("b")), 1, "t", b"").encode(), 0.0)
+    assert one.gauges["queue"] == 1
+
+
+def test_a_node_is_not_its_own_peer() -> None:
+    one = replica(gossip=False)
+    one.member_up("a", one.boot, 0.0)
+    one.set_setting("key", b"value", 0.0)
+    assert one.pushes_to_send() == []
+
+
+def test_a_file_from_the_future_makes_no_tombstone_younger() -> None:
+    one, other = replica(limits=Limits(tombstone_seconds=10_000.0)), replica("b")
+    other.set_setting("key", None, 0.0)
+    (kept,) = other.settings_entries()
+    one.restore([(kept.data, -50_000.0)], 0.0)
+    assert one.gauges["settings.tombstones"] == 1
+    one.handle_timer(10_000.0)
+    assert one.gauges["settings.tombstones"] == 0
+
+
+def test_an_old_deletion_is_taken_and_not_gossiped_as_if_it_were_new() -> None:
+    one, other = replica(), replica("b")
+    one.member_up("b", boot("b"), 0.0)
+    one.joined(0.0)
+    for number, (now, gossiped) in enumerate(((1000.0, 1), (6000.0, 0))):  # when it comes, it is so old
+        key = f"key{number}"
+        other.set_setting(key, b"", now)
+        exchange(one, other, now)
+        other.set_setting(key, None, now)
+        one.get_broadcasts(2, 100_000)
+        one._spread._queue.reset()  # type: ignore[union-attr]
+        content = [(entry.data, now) for entry in other.kept([key]).values()]
+        state = messages.pack(messages.State(bytes(16), ()), content)
+        one.merge_state(state, False, now)
+        assert key not in one.settings
+        assert one.gauges["queue"] == gossiped
+
+
+def test_services_of_who_is_long_gone_are_taken_and_not_gossiped() -> None:
+    for age, gossiped in ((30.0, 1), (90.0, 0)):
+        one, gone = replica(), replica("x")
+        one.member_up("b", boot("b"), 0.0)
+        one.joined(0.0)
+        gone.register("web", b"80", 0.0)
+        state = messages.pack(messages.State(b"x" * 16, ()), [(gone.service_message("web"), age)])
+        one.merge_state(state, False, 0.0)
+        assert (one.gauges["services"], one.gauges["queue"]) == (1, gossiped)
+
+
+def test_a_state_that_holds_no_news_makes_nobody_hurry() -> None:
+    one, other = (replica(name, gossip=False) for name in "ab")
+    one.set_setting("key", b"value", 0.0)
+    filed = one._schedule.at
+    one.merge_state(other.local_state(False), False, 0.0)
+    assert one._schedule.at == filed
+    other.merge_state(one.local_state(False), False, 0.0)
+    assert other._schedule.at is not None and other._schedule.at < 2.0
+
+
+def test_after_a_comparison_that_failed_the_next_is_soon() -> None:
+    one = replica(gossip=False)
+    one.member_up("b", boot("b"), 0.0)
+    one._schedule.done(0.0)
+    one.sync("b", 0.0)
+    (fetch,) = one.fetches_to_start()
+    one.fetch_failed(fetch.fetch_id, 1.0)
+    assert one._schedule.at == 6.0
+    assert one.counters["syncs_failed"] == 1
+
+
+def test_each_time_a_number_is_told_it_is_passed_on_once() -> None:
+    one = replica()
+    one.member_up("x", boot("x"), 0.0)
+    one.joined(0.0)
+    x = messages.Sender("x", boot("x"))
+    passed = []
+    for number, place in ((3, 1), (3, 1), (3, 2), (3, 1), (4, 1)):
+        one.receive(messages.Highest(x, number, place).encode(), 0.0)
+        passed.append(one.gauges["queue"])
+        one._spread._queue.reset()  # type: ignore[union-attr]
+    assert passed == [1, 0, 1, 0, 1]

@@ -51,7 +51,7 @@ class Table:
         self.services.member_down(life, now)
 
     def kinds(self) -> list[str]:
-        found = [output.kind for output in self.said if isinstance(output, ServiceChanged)]
+        found: list[str] = [output.kind for output in self.said if isinstance(output, ServiceChanged)]
         self.said.clear()
         return found
 
