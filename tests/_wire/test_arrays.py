@@ -141,6 +141,14 @@ def test_a_receiver_without_numpy_gets_a_view(array: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_numpy")
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4", ">f8"])
+def test_without_numpy_an_array_has_whole_elements_too(dtype: str) -> None:
+    for size in (1, 7, 9):
+        with pytest.raises(RemoteProtocolError, match=f"{size} bytes for an array of"):
+            arrays.typed(dtype, bytes(size))
+
+
+@pytest.mark.usefixtures("no_numpy")
 def test_without_numpy_scalars_are_plain_and_the_rest_is_refused() -> None:
     assert arrive(np.float32(1.5)) == 1.5
     assert arrive(np.zeros((0, 3))).nbytes == 0

@@ -68,6 +68,12 @@ def test_lane_that_is_left_in_the_middle_goes_on_there() -> None:
     assert list(reader.feed(b"")) == [(2, b"b")]
 
 
+def test_the_longest_head_is_taken_and_the_next_is_not() -> None:
+    assert StreamHead().feed(stream_head(1, bytes(511))) == (1, bytes(511), b"")
+    with pytest.raises(RemoteProtocolError):
+        StreamHead().feed(stream_head(1, bytes(512)))
+
+
 @given(st.integers(0, 255), st.binary(max_size=300), st.none() | st.integers(0, 1 << 63), st.binary(max_size=50))
 def test_head_byte_by_byte(kind: int, body: bytes, size: int | None, rest: bytes) -> None:
     head = StreamHead()
@@ -137,6 +143,45 @@ def test_bodies() -> None:
     assert frames.parse_grant(frames.grant_body(4, 1 << 62)) == (4, 1 << 62)
     assert frames.parse_id(frames.id_body(9)) == 9
     assert frames.parse_sequence(frames.message_body(1 << 60)) == 1 << 60
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_is_read_and_no_other(status: Status) -> None:
+    assert frames.parse_response(frames.response_body(1, status)) == (1, status)
+    with pytest.raises(RemoteProtocolError):
+        frames.parse_response(frames.response_body(1, len(Status)))
+
+
+@pytest.mark.parametrize("cut", range(1, 14))
+def test_a_request_that_is_cut_before_its_value_is_refused(cut: int) -> None:
+    body = frames.request_body(7, 1500) + frames.name_field("echo")
+    assert frames.parse_request(body) == (7, 1500, "echo", 13)
+    with pytest.raises(RemoteProtocolError):
+        frames.parse_request(body[:-cut])
+
+
+LIMITS = Limits(1, 1, 1, 1)
+WHO = (bytes(32), "a", bytes(8), b"proof", LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, bytes(31)), (0, bytes(33)), (1, ""), (1, "n" * 256), (2, bytes(7)), (2, bytes(9))]
+    + [(4, LIMITS._replace(**{name: 0})) for name in Limits._fields],
+)
+def test_each_field_of_a_handshake_is_checked(place: int, value: object) -> None:
+    fields = [*WHO[:place], value, *WHO[place + 1 :]]
+    made: tuple[Any, ...] = Challenge._make(fields), Proof._make([*fields, 0])
+    for message in made:
+        ((_, body),) = LaneReader().feed(message.pack())
+        with pytest.raises(RemoteProtocolError):
+            type(message).parse(body)
+
+
+def test_a_handshake_with_the_longest_name_is_taken() -> None:
+    message = Challenge(bytes(32), "n" * 255, bytes(8), b"proof", LIMITS)
+    ((_, body),) = LaneReader().feed(message.pack())
+    assert Challenge.parse(body) == message
 
 
 def test_codes_are_none_of_the_transports() -> None:

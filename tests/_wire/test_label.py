@@ -32,6 +32,10 @@ def test_any_bytes_peel_or_are_refused(packet: bytes) -> None:
     assert add_label(label, rest) == b"\xf4" + packet
 
 
+def test_the_longest_label_goes_out_and_comes_back() -> None:
+    assert peel_label(add_label(b"x" * 255, b"rest")) == (b"x" * 255, b"rest")
+
+
 def test_a_label_that_is_too_long_is_our_own_mistake() -> None:
     assert label_bytes("ä") == b"\xc3\xa4"
     with pytest.raises(LocalProtocolError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mycorrizal._wire.frames import INLINE_MAX
 from mycorrizal._wire.lent import LEND_MIN, Lent
 from mycorrizal._wire.value_guard import BUFFER_MIN, TAG_BUFFER
-from mycorrizal._wire.values import ValueReader, decode_held, decode_parts, encode_value
+from mycorrizal._wire.values import Encoded, ValueReader, decode_held, decode_parts, encode_value
 from mycorrizal.exceptions import ValueEncodeError
 
 from .strategies import brief
@@ -50,6 +50,22 @@ def test_what_is_packed_too_late_does_not_count() -> None:
     lent = Lent(encode_value(bytearray(LEND_MIN)))
     assert lent.pack() == encode_value(bytes(LEND_MIN)).pack()
     lent.over = True
+    assert lent.pack() is None
+
+
+def test_what_the_caller_takes_back_in_the_middle_does_not_count() -> None:
+    encoded = encode_value(bytearray(LEND_MIN))
+    lent = Lent(encoded)
+
+    class Slow(Encoded):
+        """Is still being read when the call ends."""
+
+        def pack(self) -> bytes:
+            packed = super().pack()
+            lent.over = True
+            return packed
+
+    lent._encoded = Slow(encoded.header, encoded.buffers, encoded.preamble, encoded.size)
     assert lent.pack() is None
 
 

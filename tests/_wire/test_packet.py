@@ -100,6 +100,16 @@ def test_a_part_too_long_for_a_compound_goes_alone() -> None:
         join_compound([b""] * 256)
 
 
+def test_a_part_as_long_as_a_compound_can_say_goes_once_and_in_one() -> None:
+    codec = packets(enable_compression=False)
+    longest, longer = b"\x08" + bytes(0xFFFE), b"\x08" + bytes(0xFFFF)
+    for parts, packets_sent in (([longest, b"\x08"], 1), ([longer, b"\x08"], 2)):
+        datagrams = codec.seal(parts, crc=False)
+        assert len(datagrams) == packets_sent
+        arrived = [message for datagram in datagrams for message in codec.open(datagram).messages]
+        assert arrived == [m.User(part[1:]) for part in parts]
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("label", ["", "blah"])
 @pytest.mark.parametrize("key", [None, KEY])
@@ -218,6 +228,22 @@ def test_a_part_that_cannot_be_decompressed_ends_decompressing() -> None:
     assert opened.messages == [m.User(b"y")]
     assert ["larger than the limit" in str(error) for error in opened.rejected] == [True, False, False]
     assert [error.__traceback__ for error in opened.rejected] == [None] * 3
+
+
+@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
+def test_a_reason_that_is_kept_keeps_nothing_else_alive(wire: Any) -> None:
+    codec = packets(wire)
+    broken = [b"\x09" + b"\x08" * 40, b"\x09" + codec.body.encode(m.Compress(0, b"\x0f" * 40)), b"\x00\xa1\x01\x02"]
+    for part in [*broken, b"\x09" + codec.body.encode(m.Compress(1, b"\x0f" * 40))]:
+        [error] = codec.open(part).rejected
+        assert (error.__cause__, error.__context__, error.__traceback__) == (None, None, None)
+
+
+def test_metadata_of_the_most_that_is_allowed_are_taken() -> None:
+    codec = packets()
+    for size, taken in ((512, 1), (513, 0)):
+        message = codec.encode(m.Alive(1, "a", bytes(4), 1, bytes(size), bytes(6)))
+        assert len(codec.open(message).messages) == taken
 
 
 def test_the_number_of_messages_is_bounded() -> None:
