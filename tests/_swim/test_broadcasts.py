@@ -112,3 +112,15 @@ def test_a_callback_may_empty_a_tier_that_is_still_to_come() -> None:
     nodes[0] = 1
     assert q.get_broadcasts(0, 100) == [b"sent once"]
     assert [entry.message for entry in q.broadcasts()] == [b"y"]
+
+
+def test_the_backlog_is_the_bytes_that_wait() -> None:
+    queue = TransmitLimitedQueue(1, lambda: 1)
+    for size in (10, 20, 30, 40):
+        queue.queue_broadcast(bytes(size), name=f"{size}")
+    queue.queue_broadcast(bytes(5), name="10")
+    assert queue.backlog == 95
+    queue.prune(3)
+    assert queue.backlog == sum(len(entry.message) for entry in queue.broadcasts())
+    queue.get_broadcasts(2, 1000)
+    assert (len(queue), queue.backlog) == (0, 0)

@@ -118,3 +118,62 @@ def test_a_dead_record_is_asked_too_and_moves_without_a_second_leave() -> None:
     run_timers(swim, 3.0)
     assert [type(e) for e in events(swim)] == [NodeJoined]
     assert swim.gauges["nodes.lost"] == 0
+
+
+def test_claims_that_are_looked_into_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mycorrizal._swim.claims._CLAIMS_MAX", 2)
+    swim = make(probe_timeout=0.5)
+    tell(swim, *(alive(f"peer{n}", f"10.0.0.{n + 2}", 5) for n in range(4)))
+    drain(swim)
+    tell(swim, *(alive(f"peer{n}", f"10.66.0.{n + 2}", 6) for n in range(4)), now=1.0)
+    assert [host for _, host in pings(swim)] == ["10.0.0.2", "10.0.0.3"]
+    assert [e.existing.name for e in events(swim) if isinstance(e, NodeConflict)] == ["peer2", "peer3"]
+
+
+def test_claims_that_a_datagram_may_not_have_looked_into_are_counted() -> None:
+    swim = make()
+    tell(swim, *(alive(f"peer{n}", f"10.0.0.{n + 2}") for n in range(5)))
+    drain(swim)
+    codec = swim._core.codec
+    claims = [codec.encode(alive(f"peer{n}", f"10.66.0.{n + 2}", 6)) for n in range(5)]
+    [datagram] = codec.seal(claims, crc=False)
+    swim.receive_datagram(datagram, ("10.9.9.9", 7946), 1.0)
+    assert len(pings(swim)) == 2, "two pings each"
+    assert swim.counters["answers_withheld"] == 3
+
+
+def test_a_record_with_its_address_in_the_other_form_is_as_old_as_it_says() -> None:
+    swim = make()
+    mapped = bytes(10) + b"\xff\xff\x0a\0\0\2"
+    tell(swim, alive("peer", "10.0.0.2", 5, meta=b"new"))
+    for incarnation in (4, 5):
+        tell(swim, Alive(incarnation, "peer", mapped, 7946, b"old", VSN))
+        assert (record(swim, "peer").incarnation, record(swim, "peer").meta) == (5, b"new")
+    tell(swim, Alive(6, "peer", mapped, 7946, b"newer", VSN))
+    assert (record(swim, "peer").incarnation, record(swim, "peer").meta) == (6, b"newer")
+
+
+def test_addresses_that_are_outbid_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mycorrizal._swim.claims._CLAIMS_MAX", 2)
+    swim = make(probe_timeout=0.5)
+    tell(swim, alive("peer"))
+    now, seen = 0.0, []
+    for n in range(8):
+        now += 5.0
+        tell(swim, alive("self", f"10.66.0.{n + 2}", swim.incarnation), now=now)
+        run_timers(swim, now + 2.0)
+        seen.append(swim.incarnation)
+    assert seen[-1] == seen[3] > 1
+    assert any(isinstance(e, NodeConflict) for e in events(swim))
+
+
+def test_a_claim_that_turned_out_to_be_true_is_no_conflict() -> None:
+    swim = make(probe_timeout=0.5)
+    tell(swim, alive("peer", "10.0.0.2", 5))
+    drain(swim)
+    tell(swim, alive("peer", "10.0.0.3", 6), now=1.0)
+    [(number, _)] = pings(swim)
+    tell(swim, Dead(5, "peer", "peer"), alive("peer", "10.0.0.3", 6), now=1.1)
+    tell(swim, AckResp(number, None), now=1.2)  # the old address said so before it went
+    assert record(swim, "peer").host == "10.0.0.3"
+    assert [type(e) for e in events(swim)] == [NodeLeft, NodeJoined]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mycorrizal._wire.messages import AckResp, Dead, Ping, Suspect
-from tests._swim.harness import alive, drain, make, sent, tell
+from mycorrizal.delegates import BaseDelegate
+from tests._swim.harness import alive, drain, host_for, make, sent, tell
 
 
 def test_the_queue_is_bounded_by_the_table() -> None:
@@ -50,3 +51,43 @@ def test_an_accusation_is_gossiped_once_for_each_new_voice() -> None:
     swim._core.queue.reset()
     tell(swim, *(Suspect(1, "peer0", f"peer{n}") for n in (1, 1, 2, 2, 3)))
     assert len(swim._core.queue) == 1
+
+
+def test_ping_numbers_wrap() -> None:
+    swim = make()
+    swim._core._sequence = 0xFFFFFFFE
+    assert [swim._core.next_sequence() for _ in range(3)] == [0xFFFFFFFF, 0, 1]
+
+
+class Offers(BaseDelegate):
+    """Has these to say, whatever room there is."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self.messages = messages
+
+    def get_broadcasts(self, overhead: int, limit: int) -> tuple[bytes, ...]:
+        return self.messages
+
+
+def test_a_broadcast_too_long_costs_those_that_fit_nothing() -> None:
+    swim = make(delegates={"delegate": Offers(b"one", bytes(5000), b"two", bytes(5000), b"three")})
+    parts = swim._core.fetch(2, 100)
+    assert [part[1:] for part in parts if part[0] == 8] == [b"one", b"two", b"three"]
+    assert swim.counters["delegate.broadcasts_dropped"] == 2
+
+
+def test_broadcasts_fill_a_packet_to_the_last_byte_and_no_further() -> None:
+    for room, taken in ((2 * (2 + 1 + 10), 2), (2 * (2 + 1 + 10) - 1, 1)):
+        swim = make(delegates={"delegate": Offers(bytes(10), bytes(10))})
+        swim._core.queue.reset()
+        assert len(swim._core.fetch(2, room)) == taken
+
+
+def test_a_ping_with_broadcasts_is_one_compound() -> None:
+    """A compound counts its parts in one byte: beside the ping there is room for 254."""
+    swim = make(udp_buffer_size=60_000, delegates={"delegate": Offers(*[b""] * 600)})
+    tell(swim, alive("peer"))
+    drain(swim)
+    swim._core.send_with_piggyback(Ping(1, "peer"), (host_for("peer"), 7946), name="peer")
+    [(datagram, _)] = swim.datagrams_to_send()
+    assert len(swim._core.codec.open(datagram).messages) == 255
