@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mycorrizal._swim.acks import Acks
 from mycorrizal._swim.timers import Timers
 
@@ -47,4 +49,17 @@ def test_forgotten_and_replaced() -> None:
     timers.fire(3.0)
     assert said == []
     assert len(acks) == 0
+    assert not acks.full
+
+
+def test_it_is_full_at_the_bound_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mycorrizal._swim.acks._WAITING_MAX", 2)
+    acks = Acks(Timers())
+    full = []
+    for number in range(3):
+        full.append(acks.full)
+        acks.expect(number, 1.0, lambda payload, now: None, lambda now: None)
+    assert full == [False, False, True]
+    acks.forget(0)
+    acks.ack(1, b"", 0.0)
     assert not acks.full

@@ -12,7 +12,7 @@ from mycorrizal._wire.messages import AckResp, Alive, Dead, Message, NackResp, P
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import ConfigError, LocalProtocolError
 from mycorrizal.types import Address, Node, NodeState
-from tests._swim.harness import alive, drain, events, make, queued, run_timers, sent, state, tell
+from tests._swim.harness import alive, drain, events, host_for, make, queued, run_timers, sent, state, tell
 
 PEER: Address = ("10.0.0.9", 7946)
 TALKS: dict[str, Any] = {"gossip_interval": 0.2}
@@ -330,3 +330,57 @@ def test_every_join_has_its_leave() -> None:
     tell(swim, alive("peer", "10.7.7.7", 1), Suspect(1, "peer", "x"), Dead(1, "peer", "x"))
     kinds = [type(e) for e in events(swim) if isinstance(e, (NodeJoined, NodeLeft)) and e.node.name == "peer"]
     assert kinds == [NodeJoined, NodeLeft] * 3
+
+
+# -- what is left behind, counted, filled in ----------------------------------------------------------
+
+
+def test_an_update_that_was_refused_is_not_heard_of_again() -> None:
+    keeper = Doorkeeper()
+    swim = make(delegates={"alive": keeper}, **TALKS)
+    tell(swim, alive("peer"))
+    keeper.shut = True
+    with pytest.raises(LocalProtocolError, match="refused"):
+        swim.update_meta(1.0)
+    keeper.shut = False
+    tell(swim, Dead(1, "peer", "x"), now=2.0)  # whoever waits for the news to be told need not wait any more
+    assert ended(swim) == {}
+
+
+def test_a_node_that_left_never_goes_back_in_incarnation() -> None:
+    swim = make()
+    tell(swim, alive("peer"), Suspect(4, "self", "x"))
+    swim.leave(1.0)
+    tell(swim, Suspect(2, "self", "x"), Dead(3, "self", "x"), alive("self", "10.0.0.1", 1), now=2.0)
+    assert swim.incarnation == 5
+    tell(swim, Dead(7, "self", "x"), now=2.0)
+    assert swim.incarnation == 7
+
+
+def test_datagrams_that_the_system_refused_are_counted() -> None:
+    swim = make()
+    for _ in range(3):
+        swim.write_failed(PEER, 1.0)
+    assert swim.counters["udp.write_errors"] == 3
+
+
+@pytest.mark.parametrize(("settings", "port", "taken"), [({}, 0, 7946), ({}, 9, 9), ({"protocol_version": 1}, 9, 7946)])
+def test_a_record_without_a_port_has_ours_and_in_the_first_protocol_every_one(
+    settings: dict[str, Any], port: int, taken: int
+) -> None:
+    swim = make(**settings)
+    tell(swim, alive("peer", port=port))
+    assert next(node.port for node in swim.nodes() if node.name == "peer") == taken
+
+
+def test_the_last_word_goes_to_those_who_are_there() -> None:
+    swim = make(leave_fanout=9, retransmit_mult=1, **TALKS)
+    tell(swim, alive("peer"), alive("gone"), Dead(1, "gone", "x"))
+    drain(swim)
+    swim._core.queue.reset()
+    swim.leave(1.0)
+    member = swim._core.table.get("peer")
+    assert member is not None
+    swim._core.send_gossip(member)  # the only time that it is gossiped, so it is said again
+    told = [to[0] for message, to in sent(swim) if isinstance(message, Dead)]
+    assert told == [host_for("peer")] * 2

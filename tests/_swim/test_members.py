@@ -84,3 +84,32 @@ def test_versions_that_do_not_fit_name_the_node() -> None:
         verify_protocol([("a", alive, bytes((1, 4, 2, 0, 0, 0))), ("b", alive, bytes((1, 5, 5, 0, 0, 0)))], [])
     with pytest.raises(MergeRefused, match="delegate protocol version 3 of node 'b'"):
         verify_protocol([("b", alive, bytes((1, 5, 2, 2, 3, 3)))], [("a", alive, bytes((1, 5, 2, 2, 2, 2)))])
+
+
+def test_of_those_who_are_gone_only_their_own_version_counts() -> None:
+    alive, dead = int(NodeState.ALIVE), int(NodeState.DEAD)
+    narrow = bytes((4, 4, 4, 2, 2, 2))
+    verify_protocol([("a", alive, bytes((1, 5, 2, 0, 5, 0))), ("gone", dead, narrow)], [])
+    with pytest.raises(MergeRefused, match="version 2 of node 'a'"):
+        verify_protocol([("a", alive, bytes((1, 5, 2, 0, 5, 0))), ("there", alive, narrow)], [])
+    with pytest.raises(MergeRefused, match="version 5 of node 'gone'"):
+        verify_protocol([("a", alive, bytes((1, 4, 2, 0, 5, 0)))], [("gone", dead, bytes((1, 5, 5, 0, 5, 0)))])
+
+
+def test_a_delegate_protocol_that_is_too_new_is_refused_as_one_that_is_too_old() -> None:
+    alive = int(NodeState.ALIVE)
+    for version in (1, 4):
+        with pytest.raises(MergeRefused, match=f"delegate protocol version {version} of node 'b' is outside 2..3"):
+            verify_protocol([("a", alive, bytes((1, 5, 2, 2, 3, 2)))], [("b", alive, bytes((1, 5, 2, 0, 5, version)))])
+
+
+def test_who_was_forgotten_makes_a_new_version_of_the_table() -> None:
+    table = MemberTable(random.Random(0))
+    for name in "ab":
+        table.add(Member(name, b"", 1, None, bytes(6)))
+    before = table.version
+    assert table.reap(lambda member: False) == []
+    assert table.version == before
+    assert [member.name for member in table.reap(lambda member: member.name == "a")] == ["a"]
+    assert table.version > before
+    assert [node.name for node in table.nodes()] == ["b"]

@@ -223,3 +223,9 @@ def test_the_suspects_of_a_process_that_was_frozen_have_the_floor_again() -> Non
     tell(swim, Ping(1, "self"), now=60.0)
     assert swim.counters["stalls"] == 1
     assert dies(swim, now=60.0) == 72
+
+
+def test_a_word_counts_once_and_only_as_long_as_it_is_wanted() -> None:
+    suspicion = Suspicion("a", 2, 1.0, 6.0, 0.0)
+    assert [suspicion.confirm(sender) for sender in "abbccd"] == [False, True, False, True, False, False]
+    assert suspicion.deadline == 1.0
