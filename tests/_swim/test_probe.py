@@ -333,3 +333,56 @@ def test_what_comes_after_a_probe_was_given_up_is_about_nothing() -> None:
         swim.exchange_failed(request.exchange_id, TimeoutError(), 60.0)
     assert state(swim, "peer") == NodeState.ALIVE
     assert "probes_failed" not in swim.counters
+
+
+# -- what a stall, a bound and an interval leave ------------------------------------------------------
+
+
+def test_a_probe_that_was_given_up_waits_for_nothing_and_what_was_counted_before_says_nothing() -> None:
+    swim, number = probing()
+    tell(swim, AckResp(number, None), now=0.1)
+    now = only_tcp(swim, 3, 1.0)
+    member = swim._core.table.get("peer")
+    assert member is not None
+    member.fallbacks = 3
+    swim._prober.probe_member(member, now)
+    assert swim.gauges["acks.pending"] == 1
+    swim._prober.abandon(now + 60.0)
+    assert swim.gauges["acks.pending"] == 0
+    assert (member.tcp_only, member.fallbacks) == (0, 0)
+    drain(swim)
+    only_tcp(swim, 1, now + 61.0)
+    assert [e for e in events(swim) if isinstance(e, UdpBlocked)] == []
+
+
+def test_blocked_is_told_every_half_minute_at_most() -> None:
+    swim, number = probing()
+    tell(swim, AckResp(number, None), now=0.1)
+    now = only_tcp(swim, 20, 1.0)
+    assert len([e for e in events(swim) if isinstance(e, UdpBlocked)]) == 1
+    only_tcp(swim, 20, now)
+    assert len([e for e in events(swim) if isinstance(e, UdpBlocked)]) == 1
+    assert swim.counters["udp_blocked"] == 2
+
+
+def test_who_answers_over_TCP_is_not_held_for_refused() -> None:
+    swim, number = probing()
+    tell(swim, AckResp(number, None), now=0.1)
+    swim._transitions.refused("peer", PEER, 0.5)
+    member = swim._core.table.get("peer")
+    assert member is not None and member.refused
+    only_tcp(swim, 1, 1.0)
+    assert not member.refused
+
+
+def test_relayed_pings_that_wait_are_bounded_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mycorrizal._swim.acks._WAITING_MAX", 2)
+    swim = make(probe_timeout=0.5)
+    drain(swim)
+    for number in range(5):
+        tell(swim, IndirectPing(number, bytes((10, 0, 0, 9)), 7946, "target", False, None, 0, "asker"))
+    assert len([m for m, _ in sent(swim) if isinstance(m, Ping)]) == 2
+    assert swim.counters["indirect_pings_refused"] == 3
+    run_timers(swim, 1.0)
+    tell(swim, IndirectPing(9, bytes((10, 0, 0, 9)), 7946, "target", False, None, 0, "asker"), now=1.0)
+    assert len([m for m, _ in sent(swim) if isinstance(m, Ping)]) == 1

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._swim.events import MergeRejected, OperationDone
+from mycorrizal._swim.events import MergeRejected, OperationDone, RemoteState
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.messages import AckResp, Dead, Err, Message, Ping, PushNodeState, PushPull, Suspect
+from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MergeRefused, PeerRefused, RemoteProtocolError
 from mycorrizal.types import Address, NodeState, pack_host
 from tests._swim.harness import VSN, alive, drain, events, make, run_timers, sent, state, tell
@@ -171,3 +172,59 @@ def test_switched_off(off: dict[str, Any]) -> None:
     tell(swim, alive("lost"), Dead(1, "lost", "x"))
     assert swim.gauges["nodes.lost"] == 0
     assert swim.get_timer() is None
+
+
+# -- what is told of an exchange, and who is remembered as lost ---------------------------------------
+
+
+def test_a_state_says_whether_we_dialled() -> None:
+    swim = make(delegates={"delegate": BaseDelegate()})
+    assert joined(swim, PushPull((entry("peer"),), b"answer", True)) is None
+    states = []
+    swim.join(SEED, 1.0)
+    [request] = swim.exchanges_to_start()
+    swim.exchange_answered(request.exchange_id, PushPull((entry("peer"), entry("new")), b"answer", True), 1.0)
+    swim.answer_exchange(PushPull((entry("peer"),), b"offer", True), SEED, 2.0)
+    swim.answer_exchange(PushPull((entry("peer"),), b"offer", False), SEED, 2.0)
+    states = [(e.data, e.join, e.answer) for e in events(swim) if isinstance(e, RemoteState)]
+    assert states == [(b"answer", True, True), (b"offer", True, False), (b"offer", False, False)]
+
+
+def test_a_seed_that_refuses_is_named() -> None:
+    error = joined(make(), Err("no installed keys"))
+    assert isinstance(error, PeerRefused)
+    assert error.node == "10.0.0.2:7946"
+    assert error.hint is not None and "keys" in error.hint
+
+
+def test_of_the_lost_the_longest_gone_is_forgotten_and_counted() -> None:
+    swim = make(reconnect_interval=10.0, reconnect_max=2)
+    for n, name in enumerate("abc"):
+        tell(swim, alive(name), Dead(1, name, "x"), now=float(n))
+    assert list(swim._sync._lost) == ["b", "c"]
+    assert swim.counters["lost_members_forgotten"] == 1
+    tell(swim, alive("b", incarnation=2), now=5.0)
+    assert list(swim._sync._lost) == ["c"]
+    tell(swim, alive("c", incarnation=2), Dead(2, "c", "c"), now=5.0)
+    assert swim.gauges["nodes.lost"] == 0, "who left is not lost"
+
+
+def test_who_is_lost_for_long_is_looked_for_no_more_and_counted() -> None:
+    swim = make(reconnect_interval=10.0, reconnect_timeout=100.0)
+    tell(swim, alive("lost"), Dead(1, "lost", "x"))
+    run_timers(swim, 90.0)
+    pings = swim.counters["reconnect_pings"]
+    assert pings >= 4
+    run_timers(swim, 1000.0)
+    assert swim.gauges["nodes.lost"] == 0
+    assert swim.counters["lost_members_forgotten"] == 1
+    assert swim.get_timer() is None
+
+
+def test_a_merge_that_is_refused_is_told_with_its_address() -> None:
+    swim = make()
+    swim.answer_exchange(PushPull((entry("peer", bytes((1, 5, 9, 0, 0, 0))),), b"", True), SEED, 1.0)
+    [told] = [e for e in events(swim) if isinstance(e, MergeRejected)]
+    assert told.address == SEED
+    assert swim.counters["merges_refused"] == 1
+    assert state(swim, "peer") is None

@@ -163,3 +163,39 @@ def test_a_suspicion_that_runs_out_late_buries_nobody_else() -> None:
     tell(swim, alive("peer", incarnation=2))
     swim._transitions._suspicion_over(member, old, 1.0)
     assert state(swim, "peer") == NodeState.ALIVE
+
+
+# -- what an old word and a new life change -----------------------------------------------------------
+
+
+def test_an_answer_to_an_old_accusation_is_newer_than_all_that_was_said() -> None:
+    swim = make()
+    tell(swim, Suspect(8, "self", "x"))
+    assert swim.incarnation == 9
+    member = swim._core.table.get("self")
+    assert member is not None
+    swim._transitions.refute(member, 3, 1.0)
+    assert swim.incarnation == 10
+
+
+def test_an_accuser_or_a_gravedigger_has_a_name_that_may_be() -> None:
+    swim = make(wire="cbor")
+    for claim in (Suspect(1, "peer", "no\nname"), Dead(1, "peer", "no\nname")):
+        tell(swim, alive("peer"), claim)
+        assert state(swim, "peer") == NodeState.ALIVE
+    assert swim.counters["names_refused"] == 2
+
+
+def test_the_table_holds_as_many_as_it_may() -> None:
+    swim = make(max_nodes=3)
+    tell(swim, *(alive(f"p{n}") for n in range(4)))
+    assert len(swim.nodes()) == 3
+    assert swim.counters["alive.table_full"] == 2
+
+
+def test_a_record_with_too_long_metadata_is_counted() -> None:
+    swim = make()
+    swim._transitions.alive(alive("peer", meta=bytes(513)), 0.0)
+    swim._transitions.alive(alive("other", meta=bytes(512)), 0.0)
+    assert (state(swim, "peer"), state(swim, "other")) == (None, NodeState.ALIVE)
+    assert swim.counters["alive.meta_refused"] == 1
