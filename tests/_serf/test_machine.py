@@ -400,3 +400,76 @@ class TestState:
         assert sent
         assert all(isinstance(intent, JoinIntent) and intent.ltime > 8 for intent in sent)
         assert status(machine, "py") is SerfStatus.ALIVE
+
+
+class TestWhatIsRemembered:
+    def test_all_three_clocks_go_with_the_cluster(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(State(ltime=20, event_ltime=30, query_ltime=40), False)
+        assert machine.clocks == (20, 30, 40)
+        machine.receive_message(encode(UserEvent(30, "seen")))
+        assert machine.user_event("next", b"", False, 512).ltime == 31
+
+    def test_only_the_first_join_skips_history(self) -> None:
+        machine = SerfMachine("py")
+        machine.merge_state(State(ltime=1, event_ltime=5), True)
+        missed = (EventsAt(8, (UserEvent(8, "missed"),)),)
+        machine.merge_state(State(ltime=1, event_ltime=9, events=missed), True)
+        assert received(machine) == [(8, "missed", b"")]
+
+    @pytest.mark.parametrize("by_intent", [True, False])
+    def test_who_came_back_is_not_pruned_by_what_was_said_before(self, by_intent: bool) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("a")
+        machine.receive_message(encode(LeaveIntent(5, "a", True)))
+        if by_intent:
+            machine.receive_message(encode(JoinIntent(6, "a")))
+        else:
+            machine.node_joined("a")
+        machine.node_left("a")
+        assert status(machine, "a") is SerfStatus.FAILED
+
+    def test_who_is_pruned_is_no_departed_member(self) -> None:
+        machine = SerfMachine("py")
+        machine.node_joined("a")
+        machine.node_left("a")
+        assert machine.size == 1
+        machine.receive_message(encode(LeaveIntent(5, "a", True)))
+        assert ([member.name for member in machine.members()], machine.size) == (["py"], 1)
+        machine.node_joined("b")
+        assert machine.size == 2
+
+    def test_the_longest_unheard_of_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MAX_RECENT_INTENTS", 2)
+        machine = SerfMachine("py")
+        for ltime, name in ((1, "a"), (1, "b"), (2, "a"), (1, "c")):
+            machine.receive_message(encode(LeaveIntent(ltime, name)))
+        for name in "abc":
+            machine.node_joined(name)
+        leaving = [member.name for member in machine.members() if member.status is SerfStatus.LEAVING]
+        assert leaving == ["a", "c"]
+
+    def test_the_longest_departed_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MAX_DEPARTED", 2)
+        machine = SerfMachine("py")
+        for name in "ab":
+            machine.node_joined(name)
+            machine.node_left(name)
+        machine.receive_message(encode(LeaveIntent(5, "a")))  # it failed, and is said to have left just now
+        machine.node_joined("c")
+        machine.node_left("c")
+        assert [member.name for member in machine.members()] == ["py", "a", "c"]
+
+    def test_events_that_nobody_pulls_are_bounded_and_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "MAX_RECEIVED", 2)
+        machine = SerfMachine("py")
+        for ltime in range(1, 5):
+            machine.receive_message(encode(UserEvent(ltime, "e")))
+        assert received(machine) == [(1, "e", b""), (2, "e", b"")]
+        assert machine.counters["overflowed"] == 2
+
+    def test_a_type_that_we_do_not_take_is_counted_and_not_passed_on(self) -> None:
+        machine = SerfMachine("py")
+        machine.receive_message(SEEN_QUERY)
+        assert machine.counters["unknown_type"] == 1
+        assert outgoing(machine) == []
