@@ -386,3 +386,19 @@ def test_relayed_pings_that_wait_are_bounded_and_the_rest_is_counted(monkeypatch
     run_timers(swim, 1.0)
     tell(swim, IndirectPing(9, bytes((10, 0, 0, 9)), 7946, "target", False, None, 0, "asker"), now=1.0)
     assert len([m for m, _ in sent(swim) if isinstance(m, Ping)]) == 1
+
+
+def test_pings_over_TCP_count_as_long_as_none_before_was_answered_over_UDP() -> None:
+    swim = make()
+    tell(swim, alive("peer"))
+    drain(swim)
+
+    def falls_back(*numbers: int) -> int:
+        for number in numbers:
+            swim.answer_exchange(Ping(number, "self", None, 0, "peer"), PEER, 0.0)
+        return len([e for e in events(swim) if isinstance(e, UdpBlocked)])
+
+    assert falls_back(1, 2, 3) == 0
+    tell(swim, Ping(4, "self", None, 0, "peer"))
+    assert falls_back(5, 6, 7) == 0
+    assert falls_back(8) == 1

@@ -229,3 +229,15 @@ def test_a_word_counts_once_and_only_as_long_as_it_is_wanted() -> None:
     suspicion = Suspicion("a", 2, 1.0, 6.0, 0.0)
     assert [suspicion.confirm(sender) for sender in "abbccd"] == [False, True, False, True, False, False]
     assert suspicion.deadline == 1.0
+
+
+def test_putting_off_brings_no_verdict_nearer() -> None:
+    swim = doubted(5, suspicion_min_timeout=0)
+    member = swim._core.table.get("peer0")
+    assert member is not None and member.suspicion is not None
+    before = member.suspicion.deadline
+    swim._transitions.extend_suspicions(0.5)
+    assert member.suspicion.deadline == before
+    late = before - 0.5
+    swim._transitions.extend_suspicions(late)
+    assert member.suspicion.deadline == late + member.suspicion.shortest

@@ -199,3 +199,19 @@ def test_a_record_with_too_long_metadata_is_counted() -> None:
     swim._transitions.alive(alive("other", meta=bytes(512)), 0.0)
     assert (state(swim, "peer"), state(swim, "other")) == (None, NodeState.ALIVE)
     assert swim.counters["alive.meta_refused"] == 1
+
+
+def test_without_a_reclaim_time_a_dead_name_is_never_free() -> None:
+    swim = make(name_takeover=False)
+    tell(swim, alive("peer"), Dead(1, "peer", "x"), alive("peer", "10.66.0.1", 5), now=1.0)
+    tell(swim, alive("peer", "10.66.0.1", 5), now=1e6)
+    assert state(swim, "peer") == NodeState.DEAD
+    assert swim.counters["conflicts"] == 2
+
+
+def test_the_first_protocol_knows_no_ports_in_a_merge_either() -> None:
+    for version, port in ((1, 7946), (2, 9)):
+        swim = make(protocol_version=version)
+        vsn = bytes((1, 5, version, 0, 0, 0))
+        swim._transitions.merge([PushNodeState("peer", pack_host("10.0.0.2"), 9, None, 1, 0, vsn)], 0.0)
+        assert record(swim, "peer").port == port

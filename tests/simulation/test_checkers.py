@@ -201,3 +201,40 @@ def test_detection_that_comes_too_late() -> None:
     cluster.run(60.0)
     with pytest.raises(CheckFailed, match="was noticed after"):
         checker.finish(cluster.clock.now)
+
+
+def test_a_detection_is_of_the_one_that_crashed_and_counts_for_every_observer() -> None:
+    cluster = Cluster.converged(4)
+    first, gone = cluster.members[1], cluster.members[0]
+    checker = DetectionChecker(cluster, bound=59.0)
+    cluster.watchers.append(checker)
+    cluster.crash(gone)
+    checker.event(first, NodeLeft(replace(gone.machine.local_node, name="before", state=NodeState.DEAD)), 1.0)
+    assert checker.times == {}
+    cluster.run(60.0)
+    checker.finish(cluster.clock.now)
+    assert len(checker.times[gone.name]) == 3
+    checker.times[gone.name].append(59.5)
+    with pytest.raises(CheckFailed, match="was noticed after 59.50 s"):
+        checker.finish(cluster.clock.now)
+
+
+def test_who_left_and_is_held_for_dead_is_no_false_positive() -> None:
+    cluster, _, _ = watched(lambda _: SelfChecker())
+    first, second = cluster.members
+    checker = FalsePositiveChecker(cluster)
+    dead = NodeLeft(replace(second.machine.local_node, state=NodeState.DEAD))
+    second.left = True
+    checker.event(first, dead, 1.0)
+    assert checker.total == 0
+
+
+def test_a_suspect_is_bound_to_its_incarnation_too() -> None:
+    checker = IncarnationChecker()
+    cluster, _, _ = watched(lambda _: checker)
+    first, second = cluster.members
+    node = replace(second.machine.local_node, incarnation=5, state=NodeState.SUSPECT)
+    with pytest.raises(CheckFailed):
+        checker.row(first, node, replace(node, incarnation=4), 1.0)
+    dead = replace(node, state=NodeState.DEAD)
+    checker.row(first, dead, replace(dead, incarnation=4), 1.0)
