@@ -565,13 +565,24 @@ def test_what_finds_no_room_is_not_done_here_either() -> None:
     assert one.publish("topic", b"value", 0.0) == 1
 
 
-def test_a_broken_push_does_not_keep_the_next_message_from_being_passed_on() -> None:
-    one = replica()
+def test_a_broken_push_does_not_keep_what_a_state_brings_from_being_passed_on() -> None:
+    one, other = replica(), replica("b")
     one.member_up("b", boot("b"), 0.0)
     one.joined(0.0)
+    other.set_setting("key", b"value", 0.0)
     one.receive(b"garbage", 0.0, pushed=True)
-    one.receive(messages.Event(messages.Sender("b", boot("b")), 1, "t", b"").encode(), 0.0)
+    exchange(one, other)
     assert one.gauges["queue"] == 1
+
+
+def test_who_asks_with_the_same_state_is_not_sent_it() -> None:
+    one, other = replica(), replica("b")
+    other.set_setting("key", bytes(1000), 0.0)
+    assert len(other.answer_fetch(one.local_state(False), 0.0)) > 1000
+    exchange(one, other)
+    answer = other.answer_fetch(one.local_state(False), 0.0)
+    assert len(answer) < 200
+    assert other.counters["states.same"] == 1
 
 
 def test_a_node_is_not_its_own_peer() -> None:

@@ -238,3 +238,15 @@ def test_a_suspect_is_bound_to_its_incarnation_too() -> None:
         checker.row(first, node, replace(node, incarnation=4), 1.0)
     dead = replace(node, state=NodeState.DEAD)
     checker.row(first, dead, replace(dead, incarnation=4), 1.0)
+
+
+def test_who_left_may_hold_itself_for_gone() -> None:
+    checker = SelfChecker()
+    cluster, _, _ = watched(lambda _: checker)
+    first = cluster.members[0]
+    node = first.machine.local_node
+    gone = replace(node, state=NodeState.LEFT)
+    with pytest.raises(CheckFailed):
+        checker.row(first, node, gone, 1.0)
+    first.left = True
+    checker.row(first, node, gone, 1.0)

@@ -108,3 +108,10 @@ def test_search_that_takes_too_long_is_undecided() -> None:
 def test_unknown_operation_is_refused() -> None:
     with pytest.raises(ValueError, match="no operation"):
         linearizable([event("shuffle", None, 0, 1, True)])
+
+
+def test_operations_that_touch_may_have_happened_in_either_order() -> None:
+    write = Event(1, b"k", "set", 1, 0.0, 1.0, True)
+    for got in (None, 1):
+        assert linearizable([write, Event(2, b"k", "get", None, 1.0, 2.0, got)])
+    assert not linearizable([write, Event(2, b"k", "get", None, 1.01, 2.0, None)])

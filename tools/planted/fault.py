@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ class DoesNotApply(ValueError):
     """The fault's text stands nowhere in its symbol any more, or in several places."""
 
 
+@lru_cache(maxsize=256)
 def symbols(source: str) -> dict[str, list[tuple[int, int]]]:
     """Return the spans, as offsets in `source`, of what is defined under each qualified name."""
     starts = [0]

@@ -1,0 +1,113 @@
+"""Faults in Serf's rules."""
+
+from __future__ import annotations
+
+from planted.fault import Fault
+
+FAULTS = [
+    Fault("_Clock.witness", "seen >= self.time", "seen > self.time", "a time that was seen is not given out again"),
+    Fault(
+        "SerfMachine.merge_state",
+        "self._query_clock.witness(state.query_ltime - 1)",
+        "pass",
+        "the clock of queries goes with the cluster's",
+    ),
+    Fault(
+        "SerfMachine.merge_state",
+        " and not self._joined and not self._replay",
+        " and not self._replay",
+        "a later join loses no events",
+    ),
+    Fault(
+        "SerfMachine.node_joined", "self._pruned.discard(name)", "pass", "who came back is not pruned by an old intent"
+    ),
+    Fault(
+        "SerfMachine.node_joined", "self._departed.pop(name, None)", "pass", "who came back counts as a member again"
+    ),
+    Fault("SerfMachine.node_left", " or name == self.name", "", "we are never gone to ourselves"),
+    Fault("SerfMachine._handle_join", "self._pruned.discard(intent.node)", "pass", "a join revokes a prune"),
+    Fault(
+        "SerfMachine._handle_join",
+        "and not (intent.node == self.name and self._leaving)",
+        "",
+        "a join intent does not revoke our own leave",
+    ),
+    Fault(
+        "SerfMachine._note_intent",
+        "self._intents.move_to_end(intent.node)",
+        "pass",
+        "of intents about strangers the oldest is forgotten",
+    ),
+    Fault(
+        "SerfMachine._depart",
+        "self._departed.move_to_end(member.name)",
+        "pass",
+        "of the departed the longest gone is forgotten",
+    ),
+    Fault("SerfMachine._forget", "self._departed.pop(name, None)", "pass", "who is pruned does not count as departed"),
+    Fault(
+        "SerfMachine._handle_event",
+        "len(seen) >= MAX_EVENTS_PER_TICK",
+        "len(seen) > MAX_EVENTS_PER_TICK",
+        "events of one time are bounded",
+    ),
+    Fault(
+        "SerfMachine._handle_event",
+        " or len(self._received) >= MAX_RECEIVED",
+        "",
+        "events that nobody pulls are bounded",
+    ),
+    Fault(
+        "SerfMachine._handle_event",
+        "event.ltime + EVENT_BUFFER < self._event_clock.time",
+        "event.ltime + EVENT_BUFFER <= self._event_clock.time",
+        "events are remembered for 512 ticks",
+    ),
+    Fault(
+        "SerfMachine._remember",
+        "self._event_min = max(self._event_min, oldest + 1)",
+        "pass",
+        "a forgotten event does not come again",
+    ),
+    Fault("SerfMachine._remember", "self._event_bytes += event.size", "pass", "bytes of remembered events are bounded"),
+    Fault("SerfMachine.user_event", "self._event_clock.tick()", "pass", "each event of ours has a time of its own"),
+    Fault("SerfMachine.leave", "self._leaving = True\n", "pass\n", "a leave is announced once"),
+    Fault("SerfMachine.size", " - len(self._departed)", "", "the departed are not gossiped to"),
+    Fault(
+        "SerfMachine.local_state",
+        "max(0, m.ltime - 1) if m.status is SerfStatus.LEAVING else m.ltime",
+        "m.ltime",
+        "who reads our state takes a leave as one",
+    ),
+    Fault(
+        "SerfMachine.receive_message",
+        'self.counters["unknown_type"] += 1',
+        "pass",
+        "messages of other types are counted",
+    ),
+    Fault(
+        "SerfMachine._handle_leave",
+        'self.counters["refuted_leaves"] += 1',
+        "pass",
+        "leaves that we refuted are counted",
+    ),
+    Fault("decode", "len(data) > MAX_MESSAGE", "len(data) > 2 * MAX_MESSAGE", "a message is bounded"),
+    Fault("decode_state", "len(data) > MAX_STATE:", "len(data) > 2 * MAX_STATE:", "a state is bounded"),
+    Fault("_state", " or len(left) > MAX_STATE_NODES", "", "those who left are bounded in a state"),
+    Fault("_state", " or len(ticks) > MAX_STATE_TICKS", "", "times of events are bounded in a state"),
+    Fault("_ltime", " or isinstance(value, bool)", "", "a boolean is no time"),
+    Fault("_ltime", "<= MAX_LTIME", "<= 4 * MAX_LTIME", "a time that would end the clock is refused"),
+    Fault(
+        "_event",
+        "len(name) + len(payload) > MAX_EVENT_SIZE",
+        "len(payload) > MAX_EVENT_SIZE",
+        "an event's name counts too",
+    ),
+    Fault("encode_tags", "len(meta) > limit", "len(meta) >= limit", "tags may take exactly the limit"),
+    Fault(
+        "decode_tags",
+        "except RemoteProtocolError:\n        return {}",
+        "except RemoteProtocolError:\n        raise",
+        "broken tags of others raise nothing",
+    ),
+]
