@@ -1,0 +1,78 @@
+"""The settings as one agent sees them, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mycorrizal._replica.outputs import Setting
+from mycorrizal._runtime.sharing import _LANE_BUSY, Sharing, _Lane
+from mycorrizal._wire.values import DEFAULT
+from mycorrizal.exceptions import ConfigError, QueueFull
+from mycorrizal.settings import Settings
+from tests._runtime.alone import Alone, sharing_of, watching_of
+
+
+@pytest.fixture
+def alone() -> Iterator[Alone]:
+    one = Alone()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def sharing(alone: Alone) -> Sharing:
+    return sharing_of(alone)
+
+
+@pytest.fixture
+def settings(alone: Alone, sharing: Sharing) -> Settings:
+    return Settings(sharing, watching_of(alone, sharing), DEFAULT, "me")
+
+
+def test_a_dict_in_the_order_of_its_keys(settings: Settings) -> None:
+    settings.update({"b": [1], "a": None})
+    assert list(settings) == ["a", "b"] and len(settings) == 2 and "a" in settings and "c" not in settings
+    assert settings["b"] == [1] and settings["b"] is not settings["b"]
+    assert settings.writer("a") == "me"
+    del settings["a"]
+    assert list(settings) == ["b"]
+
+
+def test_what_is_not_there_is_an_error_but_for_delete(settings: Settings) -> None:
+    with pytest.raises(KeyError):
+        settings["a"]
+    with pytest.raises(KeyError):
+        del settings["a"]
+    with pytest.raises(KeyError):
+        settings.writer("a")
+    settings.delete("a")
+
+
+@pytest.mark.parametrize("key", ["", 7, "x" * 256, None])
+def test_what_is_no_key_is_refused_before_anything_is_told(settings: Settings, key: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.set(key, 1)  # type: ignore[arg-type]
+    assert caught.value.hint is not None
+    with pytest.raises(ConfigError):
+        settings.delete(key)  # type: ignore[arg-type]
+    assert len(settings) == 0
+
+
+def test_who_sets_or_deletes_waits_for_those_behind(settings: Settings, sharing: Sharing) -> None:
+    settings["k"] = 1
+    lane = sharing._lanes["bob"] = _Lane(1e18)
+    lane.begun = _LANE_BUSY
+    with pytest.raises(QueueFull):
+        settings.set("k", 2, timeout=0)
+    with pytest.raises(QueueFull):
+        settings.delete("k", timeout=0)
+    assert settings["k"] == 1
+
+
+def test_what_cannot_be_read_is_shown_as_that(settings: Settings, sharing: Sharing) -> None:
+    settings["good"] = 1
+    sharing.replica.settings["bad"] = Setting(b"rubbish", "bob")
+    shown = settings._repr_html_()
+    assert "(cannot be read)" in shown and "good" in shown
