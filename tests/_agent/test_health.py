@@ -1,8 +1,11 @@
-"""What ``health()`` says of the key."""
+"""What ``health()`` says, of the key and of the rest."""
 
 from __future__ import annotations
 
-from mycorrizal._agent.health import key_problem
+from types import SimpleNamespace
+from typing import Any
+
+from mycorrizal._agent.health import health, key_problem
 
 
 def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
@@ -14,3 +17,33 @@ def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
         assert problem is not None
         assert "rotate it with agent.keys" in problem
         assert f"({sealed} here, {members} members)" in problem
+
+
+def parts_of(**changes: Any) -> Any:
+    """Return an agent's parts of which nothing is wrong."""
+    gossip = {"events.lost": 0, "tcp.refusing": 0, "key.sealed": 0, "stalls": 0}
+    members = SimpleNamespace(metrics=lambda: gossip, members=list, health_score=0)
+    core = SimpleNamespace(
+        machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: {})),
+        config=SimpleNamespace(inbox_messages=100),
+    )
+    inbox = changes.pop("inbox", 0)
+    data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})
+    return SimpleNamespace(**{
+        "members": members, "data": data, "sharing": SimpleNamespace(rivals=[]), "rings": object(), "file": None,
+        "name": "me", "settings": SimpleNamespace(insecure=changes.pop("insecure", False), cluster="c"), **changes,
+    })  # fmt: skip
+
+
+def test_a_problem_is_told_when_there_is_one_and_only_then() -> None:
+    assert health(parts_of()).problems == ()
+    assert health(parts_of(inbox=50)).problems == ()
+    assert health(parts_of(rings=None, insecure=True)).problems == ()
+    assert health(parts_of(file=SimpleNamespace(failing=False))).problems == ()
+    for parts, word in (
+        (parts_of(inbox=51), "51 messages wait"),
+        (parts_of(rings=None), "no key"),
+        (parts_of(file=SimpleNamespace(failing=True)), "settings file"),
+    ):
+        (problem,) = health(parts).problems
+        assert word in problem

@@ -187,3 +187,16 @@ def test_one_ring_that_refuses_keeps_the_other_from_changing() -> None:
     with pytest.raises(ConfigError):
         ours.take(ours.table.changed("add", key_of("b"), (5, "x")))
     assert len(data.keys()) == len(gossip.keys()) == len(ours.table.keys()) == 1
+
+
+def test_the_key_in_use_is_kept_for_agents_that_start_later_and_no_other() -> None:
+    kept: list[bytes] = []
+    ours, data, gossip = rings("cbor")
+    ours._keep = kept.append
+    ours.change("add", key_of("b"))
+    assert kept == []
+    ours.change("use", key_of("b"))
+    assert kept == [key_of("b")] == [data.primary]
+    assert gossip.primary == derivation("cbor", "c")(key_of("b"))
+    ours.change("remove", key_of("a"))
+    assert kept == [key_of("b")]

@@ -1,0 +1,150 @@
+"""The caches of one agent, without other agents: opened once, told as they are, handed over in time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mycorrizal import CacheConflict, ConfigError
+from mycorrizal._agent import caching
+from mycorrizal._agent.cachemetrics import cache_metrics
+from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
+from mycorrizal._cache.definition import Definition
+from mycorrizal._cache.operations import Kind, Status
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._wire.values import DEFAULT
+
+
+class Host:
+    """A cache host and a sharing that do at once what they are told."""
+
+    def __init__(self) -> None:
+        self.machine = self.replica = self
+        self.told: list[Any] = []
+        self.services: dict[tuple[str, str], bytes] = {}
+        self.retired_now = True
+        self.found: list[CacheConflict] = []
+        self.members: Any = None
+        self.on_view: Any = None
+
+    def do(self, command: Any, deadline: Deadline, operation: str) -> Any:
+        return command(0.0)
+
+    call = do
+
+    def define(self, definition: Definition, now: float) -> None:
+        self.told.append(("define", definition.name))
+
+    def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
+        self.told.append(("announce", service_id))
+
+    def deregister(self, service_id: str, now: float) -> None:
+        self.told.append(("withdraw", service_id))
+
+    def retire(self, name: str, now: float) -> None:
+        self.told.append(("retire", name))
+
+    def retired(self, name: str) -> bool:
+        return self.retired_now
+
+    def readable(self, name: str) -> list[Any]:
+        return []
+
+    def conflicts(self) -> list[CacheConflict]:
+        return self.found
+
+    def members_changed(self, announced: Any, conflict: Any) -> None:
+        self.members = announced
+
+
+def caches_of(host: Host) -> Caches:
+    made: Any = host
+    return Caches(made, made, DEFAULT)
+
+
+def test_a_cache_is_opened_once_and_another_definition_is_a_conflict() -> None:
+    host = Host()
+    caches = caches_of(host)
+    cache = caches.open(Definition("c"), None)
+    assert caches.open(Definition("c"), None) is cache
+    assert host.told == [("define", "c"), ("announce", ANNOUNCED + "c")]
+    with pytest.raises(CacheConflict, match="this agent before"):
+        caches.open(Definition("c", ttl=1.0), None)
+    assert caches.open_known("c", None) is cache and caches.known() == {"c": Definition("c")}
+
+
+def test_who_leaves_hands_over_withdraws_and_ends_in_time() -> None:
+    host = Host()
+    caches = caches_of(host)
+    assert caches.hand_over(Deadline(0.0)) and host.told == []
+    caches.open(Definition("c"), None)
+    host.told.clear()
+    assert caches.hand_over(Deadline(0.0))
+    assert host.told == [("retire", "c"), ("withdraw", ANNOUNCED + "c")]
+    host.retired_now = False
+    assert not caches.hand_over(Deadline(0.0))
+
+
+def test_a_conflict_is_logged_once_and_what_was_logged_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host()
+    caches = caches_of(host)
+    with caplog.at_level(logging.WARNING):
+        for number in range(caching._TOLD_MAX + 10):
+            host.found = [CacheConflict(f"c{number} is another one")]
+            for _ in range(2):
+                caches._conflict(host)  # type: ignore[arg-type]
+    assert len(caplog.records) == caching._TOLD_MAX + 10
+    assert len(caches._told) == 10
+
+
+def test_announcements_count_as_long_as_their_agent_is_a_member() -> None:
+    host = Host()
+    caches = caches_of(host)
+    for node in ("bob", "gone", "go"):
+        host.services[node, ANNOUNCED + "c"] = _pack(Definition("c", ttl=2.0))
+    host.services["bob", "api"] = b"another service"
+    host.services["bob", ANNOUNCED + "bad"] = b"rubbish"
+    caches.view_changed({"bob": b"b" * 8, "go": None, "me": b"m" * 8})
+    assert host.members == {"bob": (b"b" * 8, {"c": Definition("c", ttl=2.0)}), "me": (b"m" * 8, {})}
+
+
+def test_a_definition_that_others_would_read_as_another_one_is_refused() -> None:
+    good = Definition("c", ttl=1.5, max_entries=10)
+    assert _as_told(good) == good
+
+    class Odd(int):
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+        __hash__ = int.__hash__
+
+    with pytest.raises(ConfigError, match="cannot be told"):
+        _as_told(replace(good, max_entries=Odd(10)))
+
+
+def test_operations_are_counted_as_what_they_were_and_where() -> None:
+    ended = {
+        (Kind.GET, True, Status.OK): 1, (Kind.LEASE, False, Status.MISSING): 2, (Kind.SET, True, Status.OK): 4,
+        (Kind.CAS, False, Status.FAILED): 8, (Kind.DELETE, True, Status.OK): 16, (Kind.CLEAR, False, Status.OK): 32,
+        (Kind.GET, False, -1): 64, (Kind.SET, True, -1): 128,
+    }  # fmt: skip
+    names = ("evicted", "expired", "entries", "bytes", "primary_entries", "partitions", "graves", "gets", "hits")
+    machine = SimpleNamespace(
+        counters=lambda: {"claims": 3}, counted=lambda cache: ended,
+        info=lambda cache: {name: number for number, name in enumerate((*names, "writes"), 1000)},
+    )  # fmt: skip
+    host: Any = SimpleNamespace(machine=machine)
+    found = cache_metrics(host, {'a"b': 256})
+    told = {what: (found[f'cache.{what}{{cache="a\\"b",at="local"}}'], found[f'cache.{what}{{cache="a\\"b",at="remote"}}'])
+            for what in ("gets", "hits", "misses", "sets", "deletes", "errors")}  # fmt: skip
+    assert told == {
+        "gets": (257, 2), "hits": (257, 0), "misses": (0, 2), "sets": (4, 8), "deletes": (16, 32), "errors": (128, 64)
+    }  # fmt: skip
+    assert found["cache.claims"] == 3
+    assert found['cache.evictions{cache="a\\"b",by="bound"}'] == 1000
+    assert found['cache.evictions{cache="a\\"b",by="ttl"}'] == 1001
+    assert found['cache.tombstones{cache="a\\"b"}'] == 1006 and found['cache.served.writes{cache="a\\"b"}'] == 1009
