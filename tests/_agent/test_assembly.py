@@ -11,6 +11,7 @@ from mycorrizal import BindError, Config, ConfigError, NameInUse, OperationTimeo
 from mycorrizal._agent import assembly
 from mycorrizal._agent.assembly import DEFAULT_PORT, Assembly, Identity
 from mycorrizal._replica.outputs import EventReceived
+from mycorrizal._runtime import identity
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._wire.meta import AgentMeta, agent_meta, read_meta
 from mycorrizal.agentconfig import AgentSettings
@@ -61,7 +62,7 @@ def test_tags_that_are_no_text_change_nothing(tags: Any) -> None:
 @pytest.mark.parametrize("taken", [0, 1, assembly._NAMES_TRIED])
 def test_a_default_name_that_is_taken_gets_a_number(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, tried = assembly_of(name=None), []
-    monkeypatch.setattr(assembly.identity, "default_name", lambda: "host-1")
+    monkeypatch.setattr(identity, "default_name", lambda: "host-1")
     parts._make_way = lambda cluster, name, chosen: tried.append((name, chosen))
 
     def claim(cluster: str, name: str) -> str:

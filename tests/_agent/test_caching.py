@@ -139,8 +139,10 @@ def test_operations_are_counted_as_what_they_were_and_where() -> None:
     )  # fmt: skip
     host: Any = SimpleNamespace(machine=machine)
     found = cache_metrics(host, {'a"b': 256})
-    told = {what: (found[f'cache.{what}{{cache="a\\"b",at="local"}}'], found[f'cache.{what}{{cache="a\\"b",at="remote"}}'])
-            for what in ("gets", "hits", "misses", "sets", "deletes", "errors")}  # fmt: skip
+    told = {
+        what: tuple(found[f'cache.{what}{{cache="a\\"b",at="{at}"}}'] for at in ("local", "remote"))
+        for what in ("gets", "hits", "misses", "sets", "deletes", "errors")
+    }
     assert told == {
         "gets": (257, 2), "hits": (257, 0), "misses": (0, 2), "sets": (4, 8), "deletes": (16, 32), "errors": (128, 64)
     }  # fmt: skip

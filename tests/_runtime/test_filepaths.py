@@ -71,3 +71,14 @@ def test_other_user_s_directory_is_named(way: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(os, "lstat", lstat)
     assert exposed(str(way), group=False) == f"{theirs} belongs to user 4242"
+
+
+def test_as_many_links_as_linux_follows(way: Path) -> None:
+    last = way
+    for number in range(41):
+        link = way / f"link{number}"
+        link.symlink_to(last)
+        last = link
+    assert exposed(str(way / "link39"), group=True) is None
+    with pytest.raises(OSError, match="symbolic links"):
+        exposed(str(way / "link40"), group=True)

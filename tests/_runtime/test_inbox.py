@@ -316,3 +316,12 @@ def test_many_threads_read_each_item_once() -> None:
     assert sorted(number for mine in results for number in mine) == list(range(total))
     assert all(mine == sorted(mine) for mine in results)  # in order at each reader
     assert (len(box), box.bytes) == (0, 0)
+
+
+def test_what_was_put_back_is_the_oldest_and_counts() -> None:
+    box, _ = make(bytes_=100)
+    assert box.offer("a", 60) and box.offer("b", 30)
+    assert box.get(0) == "a" and box.bytes == 30
+    box.put_back("a", 60)
+    assert box.bytes == 90 and not box.offer("c", 20)
+    assert [box.get(0), box.get(0)] == ["a", "b"] and box.bytes == 0

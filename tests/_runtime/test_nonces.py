@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from mycorrizal._runtime import nonces
 from mycorrizal._runtime.nonces import Nonces
 from mycorrizal._wire.security import Keyring
 from tests.keys import key_of
 
+<<<<<<< HEAD
 ONE, TWO = key_of("one"), key_of("two")
+=======
+ONE, TWO = key_of("1"), key_of("2")
+>>>>>>> 4b38676 (Tests of joining, records, files, nonces and inboxes where faults survived)
 
 
 def test_each_key_has_a_count_that_goes_on_when_it_comes_back() -> None:
@@ -51,7 +57,11 @@ def test_counted_keys_are_bounded() -> None:
     draw = Nonces(ring)
     draw()
     for number in range(nonces._KEYS_MAX):
+<<<<<<< HEAD
         key = key_of(str(number))
+=======
+        key = key_of(f"n{number}")
+>>>>>>> 4b38676 (Tests of joining, records, files, nonces and inboxes where faults survived)
         ring.add(key)
         ring.use(key)
         draw()
@@ -64,3 +74,18 @@ def test_no_key_is_shown() -> None:
     draw = Nonces(Keyring((), ONE))
     draw()
     assert repr(draw) == "<Nonces, 1 drawn>"
+
+
+def test_of_many_keys_the_one_longest_not_used_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nonces, "_KEYS_MAX", 3)
+    keys = [key_of(str(number)) for number in range(5)]
+    ring = Keyring(tuple(keys[1:]), keys[0])
+    draw = Nonces(ring)
+    for key in (keys[0], keys[1], keys[0], keys[2], keys[0], keys[3]):
+        ring.use(key)
+        draw()
+    assert len(draw._drawn) == 3
+    ring.use(keys[0])
+    assert draw.drawn == 3
+    ring.use(keys[1])
+    assert draw.drawn == 0

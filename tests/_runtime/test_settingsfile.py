@@ -210,3 +210,48 @@ def test_row_that_is_no_setting_is_said(tmp_path: Path, row: str) -> None:
     with pytest.raises(ConfigError, match="holds what is no setting .move it away"):
         file.load()
     file.close(Deadline(WAIT))
+
+
+def test_what_is_kept_no_more_goes_and_a_failed_write_blocks_not_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings"
+    file = SettingsFile(str(path), "alice", lambda keys: {key: Kept(key.encode(), 0.0) for key in keys})
+    assert file._write(["a", "b"])
+    file._read = lambda keys: {"b": Kept(None, 0.0)}  # type: ignore[arg-type]
+    assert not file._write(["a", "b"])  # begun, and then refused by the schema
+    assert not file._database.in_transaction and file.failures == 1
+    file._read = lambda keys: {"b": Kept(b"new", 0.0)}
+    assert file._write(["a", "b"])
+    file.close(Deadline(WAIT))
+    assert stored(path) == [b"new"]
+
+
+def test_a_clock_that_was_set_back_makes_nothing_younger_than_now(tmp_path: Path) -> None:
+    path = tmp_path / "settings"
+    file = SettingsFile(str(path), "alice", Source())
+    for key, ahead in (("a", 1000.0), ("b", -1000.0)):
+        row = (key, key.encode(), settingsfile.clock.now() + settingsfile.clock.wall_offset() + ahead)
+        file._database.execute("INSERT INTO settings VALUES (?, ?, ?)", row)
+    ages = {kept.data: kept.age for kept in file.load()}
+    assert ages[b"a"] == 0.0 and 999.0 < ages[b"b"] < 1100.0
+    file.close(Deadline(WAIT))
+
+
+def test_a_disk_that_is_full_is_tried_seldom(tmp_path: Path) -> None:
+    file = SettingsFile(str(tmp_path / "settings"), "alice", Source())
+    waits: list[float | None] = []
+
+    def wait_for(condition: Callable[[], bool], timeout: float | None) -> bool:
+        waits.append(timeout)
+        file.failing = True  # as after a write that failed
+        if len(waits) == 2:
+            file._closing = True
+        return True
+
+    file._write = lambda keys: False  # type: ignore[method-assign]
+    file._wake.wait_for = wait_for  # type: ignore[method-assign]
+    file.changed("a")
+    file._run()
+    assert waits == [settingsfile._DELAY, settingsfile._AGAIN]
+    file.close(Deadline(WAIT))

@@ -170,3 +170,11 @@ def test_stream_without_events_is_a_stream() -> None:
     assert "ended" in repr(stream)
     stream.close()
     assert "closed" in repr(stream)
+
+
+def test_what_was_before_is_bounded_and_counts_as_no_loss() -> None:
+    all_, counters = subscribers(limit=4)
+    stream = all_.subscribe()
+    stream.prefill(EVENTS[:7])
+    assert [stream.get(0) for _ in range(4)] == EVENTS[3:7] and len(stream) == 0
+    assert counters["events.lost"] == 0
