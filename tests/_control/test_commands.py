@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mycorrizal import ControlError
-from mycorrizal._control.commands import COMMANDS, checked, described
+from mycorrizal._control.commands import _KINDS, COMMANDS, checked, described
 
 
 def test_defaults_are_filled_in() -> None:
@@ -70,3 +70,26 @@ def test_table_describes_itself_in_plain_values() -> None:
         {"name": "members", "kind": "count", "required": True},
         {"name": "timeout", "kind": "seconds", "required": False, "default": 10.0},
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("text", ["a", "x" * 255], ["", "x" * 256, "\u20ac" * 86, 7]),
+        ("cache_key", ["a", "x" * 1024], ["", "x" * 1025, "\u20ac" * 342, 7]),
+        ("texts", [["a"], ["a"] * 1024], [[], ["a"] * 1025, [""], [7], "a"]),
+        ("tags", [{}, {"a": "b"}], [{"a": 1}, {1: "a"}, dict.fromkeys(map(str, range(1025)), "")]),
+        ("seconds", [0, 3600.0], [-1, 3600.1, True, "1"]),
+        ("ttl", [0, 1e9], [-1, 1.1e9, True, "1"]),
+        ("count", [1, 1_000_000], [0, 1_000_001, True, 1.0]),
+        ("port", [1, 65535], [0, 65536, True]),
+        ("key", [b"k" * 16, b"k" * 32], [b"k" * 17, base64.b64encode(bytes(16)).decode().replace("AA", "?AA", 1), 7]),
+    ],
+)
+def test_the_bounds_of_what_may_stand_in_an_argument(kind: str, good: list[object], bad: list[object]) -> None:
+    check = _KINDS[kind]
+    for value in good:
+        assert check(value) == value
+    for value in bad:
+        with pytest.raises(ValueError, match="."):
+            check(value)

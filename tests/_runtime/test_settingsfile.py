@@ -15,7 +15,7 @@ import pytest
 
 from mycorrizal import ConfigError
 from mycorrizal._replica.outputs import Kept
-from mycorrizal._runtime import settingsfile
+from mycorrizal._runtime import clock, settingsfile
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.settingsfile import SettingsFile
 
@@ -231,7 +231,7 @@ def test_a_clock_that_was_set_back_makes_nothing_younger_than_now(tmp_path: Path
     path = tmp_path / "settings"
     file = SettingsFile(str(path), "alice", Source())
     for key, ahead in (("a", 1000.0), ("b", -1000.0)):
-        row = (key, key.encode(), settingsfile.clock.now() + settingsfile.clock.wall_offset() + ahead)
+        row = (key, key.encode(), clock.now() + clock.wall_offset() + ahead)
         file._database.execute("INSERT INTO settings VALUES (?, ?, ?)", row)
     ages = {kept.data: kept.age for kept in file.load()}
     assert ages[b"a"] == 0.0 and 999.0 < ages[b"b"] < 1100.0
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_is_tried_seldom(tmp_path: Path) -> None:
         return True
 
     file._write = lambda keys: False  # type: ignore[method-assign]
-    file._wake.wait_for = wait_for  # type: ignore[method-assign]
+    file._wake.wait_for = wait_for  # type: ignore[method-assign, assignment]
     file.changed("a")
     file._run()
     assert waits == [settingsfile._DELAY, settingsfile._AGAIN]
