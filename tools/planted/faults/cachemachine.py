@@ -1,0 +1,67 @@
+"""Faults in the machine of the cache."""
+
+from __future__ import annotations
+
+from planted.fault import Fault
+
+FAULTS = [
+    Fault(
+        "Space.set_view",
+        "self.store.grieve(now + self.core.limits.graves_age)",
+        "pass",
+        "who comes back finds tombstones",
+    ),
+    Fault("Space._forget", "        if dues:\n", "        if False:\n", "outcomes go where nothing is written"),
+    Fault("Space.learn", "Status.FORGOTTEN if doubtful else status", "status", "a doubtful outcome is not believed"),
+    Fault("Space.synced", " and not shard.fills", "", "synced waits for fills"),
+    Fault(
+        "Replication._overflow",
+        "self._space.shards[partition_of(record.key)].fills[backup] = None",
+        "pass",
+        "a dropped record is filled later",
+    ),
+    Fault(
+        "Replication._overflow",
+        'self._core.counters["replication_dropped"] += 1',
+        "pass",
+        "dropped records are counted",
+    ),
+    Fault(
+        "Replication.receive",
+        "            if record.op:\n                space.remember(shard, record, now)\n",
+        "",
+        "backups remember outcomes",
+    ),
+    Fault("Pace.take", "now - 0.1", "now - 10.0", "a pause earns little"),
+    Fault(
+        "Core.call", "latest if deadline is None else min(deadline, latest)", "latest", "a call ends with its operation"
+    ),
+    Fault(
+        "Core.bury",
+        "            if lent:\n                self.cancelled.append(number)\n",
+        "",
+        "lent memory is let go of",
+    ),
+    Fault(
+        "Shard.remember",
+        "self.complete_since = max(self.complete_since, oldest.at)",
+        "pass",
+        "what was forgotten is known to be",
+    ),
+    Fault("Shard.remember", "len(outcomes) > most", "len(outcomes) >= most", "so many outcomes are kept"),
+    Fault("Shard.forget", "if due > now:", "if due >= now:", "outcomes go when they are due"),
+    Fault(
+        "Fill._pushed",
+        "            self._space.handover.reclaim(push.shard.partition, now)\n",
+        "",
+        "something newer is claimed",
+    ),
+    Fault("Fill.pushed", "entry.version <= start and ", "", "what is newer than the push stays"),
+    Fault("Handover.claim", "*self._space.former", "", "former members are asked"),
+    Fault(
+        "Handover._heard",
+        "outcome.status == Answer.UNKNOWN_CACHE and member not in self._space.members",
+        "outcome.status == Answer.UNKNOWN_CACHE",
+        "a member that is late is asked again",
+    ),
+]

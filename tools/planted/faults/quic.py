@@ -1,0 +1,26 @@
+"""Faults in the runtime of the data plane."""
+
+from __future__ import annotations
+
+from planted.fault import Fault
+
+FAULTS = [
+    Fault("Connection.receive", "if quic._close_at != idle_at:", "if True:", "a forged datagram is no sign of life"),
+    Fault(
+        "Connection.mark_proved", "            self._quic.raise_limit(PROVEN_WINDOW)\n", "", "the proven may send more"
+    ),
+    Fault("Connection._within_allowance", "<= UNPROVEN_BYTES", "<= 16 * UNPROVEN_BYTES", "the unproven send little"),
+    Fault(
+        "Connection.pump", "if self.closed or not (self.proved", "if not (self.proved", "nothing comes after the end"
+    ),
+    Fault(
+        "Connection._ended_by_quic",
+        '"idle" if self.connected else "silent"',
+        '"idle"',
+        "a dial nobody answers is silent",
+    ),
+    Fault("Connection._ended_by_quic", " or (by_peer and code == _APPLICATION_ERROR)", "", "an early close is a close"),
+    Fault(
+        "Connection._finish", 'self._endpoint.count("quic.handshake_failed")', "pass", "failed handshakes are counted"
+    ),
+]
