@@ -11,11 +11,7 @@ from mycorrizal._runtime.nonces import Nonces
 from mycorrizal._wire.security import Keyring
 from tests.keys import key_of
 
-<<<<<<< HEAD
-ONE, TWO = key_of("one"), key_of("two")
-=======
 ONE, TWO = key_of("1"), key_of("2")
->>>>>>> 4b38676 (Tests of joining, records, files, nonces and inboxes where faults survived)
 
 
 def test_each_key_has_a_count_that_goes_on_when_it_comes_back() -> None:
@@ -57,11 +53,7 @@ def test_counted_keys_are_bounded() -> None:
     draw = Nonces(ring)
     draw()
     for number in range(nonces._KEYS_MAX):
-<<<<<<< HEAD
-        key = key_of(str(number))
-=======
         key = key_of(f"n{number}")
->>>>>>> 4b38676 (Tests of joining, records, files, nonces and inboxes where faults survived)
         ring.add(key)
         ring.use(key)
         draw()

@@ -32,14 +32,8 @@ FAULTS = [
     Fault(
         "_join_seeds", "parts.members.num_members() > 1 or not failures", "True", "a seed that is this node does not do"
     ),
-    Fault("Rings.change", "getattr(self._gossip, operation)(self._derive(key))", "pass", "gossip's key follows"),
-    Fault("Rings.change", 'operation == "use" and self._keep is not None', "False", "the key is kept for later agents"),
-    Fault(
-        "Rings.change",
-        'operation == "add" and (why',
-        'operation == "use" and (why',
-        "a weak key is warned of when it is added",
-    ),
+    Fault("Rings.take", "self._keep is not None and keys[0] != before[0]", "False", "the key is kept for later agents"),
+    Fault("Rings.take", "for key in keys if key not in before", "for key in ()", "a weak key is warned of"),
     Fault("Residents.remove", "known[0]() in (None, agent)", "True", "another agent of the name stays"),
     Fault("Residents.replaced", " or before.run == cell.run", "", "two in one run collide"),
     Fault("Residents.replaced", "chosen or ", "", "a chosen name is replaced from any cell"),

@@ -75,12 +75,6 @@ FAULTS = [
         "silence counts from when something waits",
     ),
     Fault(
-        "DataMachine.close",
-        "                link.greeting.fail(error)\n",
-        "                pass\n",
-        "greetings end with the plane",
-    ),
-    Fault(
         "Bulk._head_data",
         "            if fin:\n                raise",
         "            if False:\n                raise",

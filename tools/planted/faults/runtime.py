@@ -57,12 +57,6 @@ FAULTS = [
         "future.set_result(None)",
         "a failed exchange is an error",
     ),
-    Fault(
-        "Sharing.ended",
-        "                future.set_exception(self._attached.gossip.service.refusal())",
-        "                pass",
-        "nobody waits after the end",
-    ),
     Fault("Sharing.ended", "        self.on_end()\n", "", "streams end with the thread"),
     Fault("_Lane.busy", " and now - self.moved < _LANE_SECONDS", "", "the silent hold up nobody"),
     Fault("_Lane.busy", ">= _LANE_BUSY", ">= 100 * _LANE_BUSY", "who is behind is waited for"),
@@ -83,7 +77,6 @@ FAULTS = [
         "service is None",
         "a watch is of a name",
     ),
-    Fault("Watching.decode", 'self._sharing.counters.add("share.values_bad")', "pass", "bad values are counted"),
     Fault(
         "Watching._open_event", "if isinstance(seconds, float) else None", "if True else None", "a stall is a number"
     ),
@@ -143,12 +136,6 @@ FAULTS = [
     Fault("Endpoint.parse", "int(port) > 65535", "int(port) > 99999", "a port is one"),
     Fault("Endpoint.parse", "        if not secured:\n", "        if False:\n", "TCP has keys"),
     Fault("_clear", "not stat.S_ISSOCK(mode)", "False", "a file that is no socket stays"),
-    Fault(
-        "reachable",
-        "            return True\n    return True",
-        "            return False\n    return True",
-        "a busy agent is there",
-    ),
     Fault("exposed", 'at = "/" if os.path.isabs(target) else at', "pass", "an absolute link begins at the root"),
     Fault("exposed", "            at = os.path.dirname(at)\n", "", "two dots go up"),
     Fault(

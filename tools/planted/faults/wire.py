@@ -225,7 +225,6 @@ FAULTS = [
         "a port that looks like Serf's tags is not announced",
     ),
     Fault("_indented", "lines[:TRACEBACK_LINES_MAX]", "lines", "a traceback in the log is bounded"),
-    Fault("_Shown.__repr__", ", ARGUMENT_MAX", "", "an argument in the log is bounded"),
     Fault(
         "_made_printable",
         "record.msg = printable(str(record.msg), ARGUMENT_MAX)",
