@@ -72,7 +72,8 @@ class Timed:
         """Count and log that `name` went wrong."""
         self._counters.add("delegate.faults")
         self._counters.add(f"delegate.faults.{name}")
-        self._quiet.warning(f"fault {name}", "delegate method %s: %s", name, exc)
+        why = exc if isinstance(exc, str) else f"{type(exc).__name__}: {text_of(exc)}"
+        self._quiet.warning(f"fault {name}", "delegate method %s: %s", name, why)
 
 
 def _bytes(value: object, name: str) -> bytes:

@@ -24,7 +24,7 @@ def parts_of(**changes: Any) -> Any:
     gossip = {"events.lost": 0, "tcp.refusing": 0, "key.sealed": 0, "stalls": 0}
     members = SimpleNamespace(metrics=lambda: gossip, members=list, health_score=0)
     core = SimpleNamespace(
-        machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: {})),
+        machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: [])),
         config=SimpleNamespace(inbox_messages=100),
     )
     inbox = changes.pop("inbox", 0)

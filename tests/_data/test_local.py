@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mycorrizal._data.peer import Opening
+from mycorrizal._endings import Ending, error
 from mycorrizal._wire.frames import Status, name_field
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import NotRunningError, OperationTimeout, PeerUnreachable, QueueFull
@@ -64,7 +65,7 @@ def test_the_end() -> None:
     a.reading = False
     a.handler = lambda request: None
     open_work = [a.request("a")[1], *(a.send("a", n)[1] for n in range(5))]
-    a.machine.close(NotRunningError("closed"), world.now)
+    a.machine.close(error(Ending.CLOSED, "closed"), world.now)
     assert all(outcome.ended for outcome in open_work)
     assert open_work[0].error is not None and open_work[0].error.indeterminate, "its handler runs"
     assert not any(outcome.error.indeterminate for outcome in open_work[1:] if outcome.error is not None)

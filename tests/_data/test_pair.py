@@ -393,7 +393,7 @@ def test_close_ends_all_that_is_under_way(after: float) -> None:
     sent = [(n, a.send("b", [n, bytes(size)])[1]) for n, size in enumerate((0, 0, 0, 70_000, 1 << 20))]
     back = b.request("a", 1)[1]
     world.run(after)
-    a.machine.close(NotRunningError("closed"), world.now)
+    a.machine.close(error(Ending.CLOSED, "closed"), world.now)
     for _, outcome in (*asked, *sent):
         assert outcome.ok or isinstance(outcome.error, NotRunningError), "it has not ended"
     assert all(outcome.error is not None for _, outcome in asked)

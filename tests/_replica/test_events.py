@@ -485,8 +485,7 @@ def test_who_could_not_fill_one_hole_is_asked_at_once_for_the_next(answers: bool
     one.joined(0.0)
     for name in "bc":
         one.member_up(name, boot(name), 0.0)
-    one.receive(event(2), 0.0)
-    one.receive(event(4), 0.0)
+    gone_member(one, "x", 2, 4)
     have = messages.Have(Sender("x", boot("x")), 0)
     asked: list[str] = []
     now, got = 0.0, 0

@@ -31,7 +31,7 @@ class Alone:
     def guard(self, operation: str) -> None:
         pass
 
-    def refusal(self) -> Exception:
+    def refusal(self, *, sent: bool = False) -> Exception:
         return NotRunningError("it has ended")
 
     def wait(self, future: Future[Any], deadline: Deadline, operation: str) -> Any:

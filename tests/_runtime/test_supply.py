@@ -82,7 +82,7 @@ def test_exceptions_become_counted_defaults(timed: Timed, counters: Counters, ca
     assert PingSupply(user, timed).ack_payload() == b""
     assert counters["delegate.faults"] == 4
     assert counters["delegate.faults.local_state"] == 1
-    assert "delegate method node_meta: KeyError('boom')" in caplog.text
+    assert "delegate method node_meta: KeyError: 'boom'" in caplog.text
 
 
 def test_exit_and_wrong_types_are_faults_too(timed: Timed, counters: Counters) -> None:

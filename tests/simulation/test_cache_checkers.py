@@ -155,9 +155,10 @@ def test_near_copies_are_not_older_than_promised() -> None:
     bound = SILENCE + 0.2
     events = [write(2, ended=10.0), write(3, ended=20.0), write(9, kind="get", ended=0.0)]
     assert check_near(made, [], events, fail) == 0.0
-    assert check_near(made, [NearRead(K, 3, 99.0), NearRead(b"other", 1, 99.0)], events, fail) == 0.0
-    assert check_near(made, [NearRead(K, 1, 10.0 + bound - 0.01)], events, fail) == pytest.approx(bound - 0.01)
-    finds(lambda: check_near(made, [NearRead(K, 1, 10.0 + bound + 0.01)], events, fail), "after it was overwritten")
+    assert check_near(made, [NearRead(K, 3, 99.0, 0, True), NearRead(b"other", 1, 99.0, 0, True)], events, fail) == 0.0
+    assert check_near(made, [NearRead(K, 1, 10.0 + bound - 0.01, 0, True)], events, fail) == pytest.approx(bound - 0.01)
+    late = NearRead(K, 1, 10.0 + bound + 0.01, 0, True)
+    finds(lambda: check_near(made, [late], events, fail), "after it was overwritten")
 
 
 # -- tables -------------------------------------------------------------------------------

@@ -480,7 +480,7 @@ def test_places_are_given_back_however_connections_end(seed: int, monkeypatch: p
     rng = Random(seed)
     few = DataConfig(max_connections=6, max_unproven=3, retry_threshold=1, connect_timeout=0.4)
     a, b = Side("a", trust=keyed("a"), config=few), Side("b", trust=keyed("b"), config=few)
-    stranger = Side("s", trust=keyed("s", bytes(32)))
+    stranger = Side("s", trust=keyed("s", key_of("stranger")))
     every = (a, b, stranger)
     dialled: list[tuple[Side, Connection]] = []
     for _ in range(40):
