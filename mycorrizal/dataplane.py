@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from ._data.channel import OutMessage
 from ._data.ports import Call
 from ._endings import Ending, error
+from ._runtime import clock
 from ._runtime.deadline import Deadline
 from ._runtime.futures import PlaneFuture
 from ._runtime.lifecycle import Handle
@@ -468,6 +469,7 @@ class DataPlane(Handle):
             "handlers.threads": core.pool.threads,
             "handlers.busy": core.pool.busy,
             "handlers.queued": core.pool.queued,
+            "handlers.stuck": int(core.pool.stuck(clock.now())),
             "connections": len(core.machine.links),
             "peers": len(core.machine.peers) - 1,
             "bulk.bytes": core.machine.budget.used,

@@ -15,6 +15,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
       ServiceCrashed (RuntimeError)       a background thread died; the cause is chained
       QueueFull (RuntimeError)            a bounded queue has no room
       BindError (OSError)                 the address or port cannot be bound
+      ResourcesExhausted (OSError, RuntimeError)  no descriptor, thread, memory or room on a disk is left
       NameInUse (RuntimeError)            another live agent of the cluster has the name
       OperationTimeout (TimeoutError)     the deadline passed
         NoPingResponse                    no acknowledgement to a ping
@@ -83,6 +84,7 @@ __all__ = [
     "ReentrantCallError",
     "RemoteError",
     "RemoteProtocolError",
+    "ResourcesExhausted",
     "ServiceCrashed",
     "UnknownCache",
     "UnknownHandler",
@@ -188,6 +190,21 @@ class BindError(MycorrizalError, OSError):
     """The configured address or port cannot be bound."""
 
     retriable = True
+
+
+class ResourcesExhausted(MycorrizalError, OSError, RuntimeError):
+    """The process or its host has no more of something: descriptors, threads, memory, room on a disk.
+
+    An ``OSError`` as of a file or socket, and a ``RuntimeError`` as of a thread. Nothing was done; what had been
+    begun was given back.
+
+    Attributes:
+        resource: ``"descriptors"``, ``"threads"``, ``"memory"`` or ``"disk"``.
+        errno: the system's number, None for a thread.
+    """
+
+    retriable = True
+    resource = ""
 
 
 class NameInUse(MycorrizalError, RuntimeError):

@@ -76,6 +76,7 @@ class Services(Handle):
         Raises:
             ConfigError: a bad name, host, port or interval.
             ValueEncodeError, ValueTooLarge: `meta` cannot be sent.
+            ResourcesExhausted: there is no thread for `check`; nothing is announced.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         check_own_text("name", name, "api")
@@ -90,11 +91,14 @@ class Services(Handle):
         if check is not None:
             registration.check = Check(check, interval, registration.tell, self._node, self._sharing.counters)
         healthy = registration.healthy = registration.check is None or registration.check.first()
+        if registration.check is not None:
+            registration.check.start()  # first: what has no thread is not announced
         # Before it is announced, so that the check of the one before has nothing to say any more.
         old, self._registered[service_id] = self._registered.get(service_id), registration
         try:
             self._announce(registration, healthy, Deadline(timeout))
         except BaseException:
+            registration.stop_checking()
             self._registered.pop(service_id, None)
             if old is not None:
                 self._registered[service_id] = old
@@ -103,7 +107,7 @@ class Services(Handle):
         if old is not None:
             old.stop_checking()
         if registration.check is not None:
-            registration.check.start()
+            registration.check.begin()
         if self._closed:  # meanwhile
             registration.stop_checking()
         return registration

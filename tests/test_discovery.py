@@ -17,7 +17,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from mycorrizal import ConfigError, OperationTimeout, PeerUnreachable, ReentrantCallError
+from mycorrizal import ConfigError, OperationTimeout, PeerUnreachable, ReentrantCallError, ResourcesExhausted
 from mycorrizal._runtime import finders, reentry
 from mycorrizal._runtime.rundir import RuntimeDir
 from mycorrizal.discovery import AgentRecord, Discovery
@@ -406,10 +406,13 @@ def test_without_threads_nothing_is_asked_and_nothing_raises(monkeypatch: pytest
     """At the end of the interpreter Python 3.12 and later start none."""
     seen = threading.BoundedSemaphore(1)
     monkeypatch.setattr(finders, "_threads", seen)
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('no new thread')"))
+    text = "can't create new thread at interpreter shutdown"
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: exec(f"raise RuntimeError({text!r})"))
     with Discovery("c", ["10.0.0.5"]) as discovery:
         assert discovery.addresses() == []
-        assert str(discovery.failures["10.0.0.5"]) == "10.0.0.5 is not asked: no new thread"
+        error = discovery.failures["10.0.0.5"]
+        assert isinstance(error, ResourcesExhausted)
+        assert text in str(error) and "the interpreter is ending" in str(error)
     assert seen.acquire(blocking=False)
 
 

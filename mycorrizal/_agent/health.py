@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._runtime import clock
+from .._runtime import clock, shortage
 from ..types import Health, NodeState, printable
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["health", "key_problem"]
 
 _INBOX_FULL = 0.5
+_STUCK_SECONDS = 5
 _NONCES = 1 << 32
 """Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
 _NONCES_USED = 0.5  # from this part of them on it is time to rotate
@@ -52,6 +53,12 @@ def health(parts: Assembly) -> Health:
         problems.append("no key: every user of this host can join, read and forge; insecure=True if that is meant")
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
+    problems += shortage.problems()
+    if (stuck := data.get("handlers.stuck", 0)) >= _STUCK_SECONDS:
+        waiting = data["handlers.queued"]
+        problems.append(f"all handlers have been busy for {stuck} s, and {waiting} requests wait: does one hang?")
+    if failed := gossip.get("tcp.failing", 0):
+        problems.append(f"{failed} dials failed to members that answer over UDP: does a firewall let TCP through?")
     if (problem := key_problem(gossip["key.sealed"], len(members))) is not None:
         problems.append(problem)
     return Health(

@@ -48,6 +48,7 @@ class Check:
         self._node = node
         self._counters = counters
         self._healthy = True
+        self._begun = threading.Event()
         self._over = threading.Event()
         self._service = Service("mycorrizal-check", node, self._run, lambda: None)
 
@@ -57,14 +58,24 @@ class Check:
         return self._healthy
 
     def start(self) -> None:
-        """Begin to call it."""
+        """Get a thread, before anybody hears of what it checks; ``begin`` says that they have.
+
+        Raises:
+            ResourcesExhausted: there is none to be had.
+        """
         self._service.start()
+
+    def begin(self) -> None:
+        """Begin to call it."""
+        self._begun.set()
 
     def close(self) -> None:
         """End it; does not wait for a check that runs. Idempotent, any thread."""
         self._over.set()
+        self._begun.set()
 
     def _run(self) -> None:
+        self._begun.wait()
         while not self._over.wait(self._interval):
             healthy = self._ask()
             if healthy != self._healthy and not self._over.is_set():

@@ -20,6 +20,7 @@ from .control_sockets import HELLO
 from .curve import ControlKeys
 from .deadline import Deadline
 from .endpoints import Endpoint, reachable
+from .shortage import as_ours
 
 __all__ = ["ControlChannel", "ControlEvents"]
 
@@ -53,6 +54,10 @@ class _Wire:
 
     def open(self, kind: int) -> zmq.Socket[bytes]:
         """Return a new socket, connected. ``release`` it."""
+        with as_ours(f"{self.endpoint} cannot be asked", operation="connect"):
+            return self._open(kind)
+
+    def _open(self, kind: int) -> zmq.Socket[bytes]:
         try:
             listening = reachable(self.endpoint)
         except PermissionError:

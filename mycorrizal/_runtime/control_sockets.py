@@ -26,6 +26,7 @@ from . import clock
 from .counters import Counters
 from .deadline import Deadline
 from .endpoints import Endpoint
+from .shortage import note
 
 __all__ = ["HELLO", "Client", "ControlSockets"]
 
@@ -96,14 +97,18 @@ class ControlSockets:
     def __init__(self, listeners: Sequence[tuple[Endpoint, socket.socket]], counters: Counters, wake: int) -> None:
         self._counters = counters
         self._selector = selectors.DefaultSelector()
-        self._selector.register(wake, selectors.EVENT_READ)
         self._listeners = dict(zip((listener for _, listener in listeners), ("ROUTER", "PUB"), strict=True))
         self._resume: float | None = None  # when to accept again
         self._reserve: int | None = None
         self._links: dict[bytes, _Link] = {}
         self._number = 0
-        self._refill()
-        self._accepting(True)
+        try:
+            self._selector.register(wake, selectors.EVENT_READ)
+            self._refill()
+            self._accepting(True)
+        except BaseException:
+            self.abandon()
+            raise
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -170,7 +175,8 @@ class ControlSockets:
             sock, _ = listener.accept()
         except BlockingIOError:
             return
-        except OSError:  # no descriptor, or no memory
+        except OSError as exc:  # no descriptor, or no memory
+            note(exc)
             self._refuse(listener)
             return
         kind = self._listeners[listener]
@@ -178,13 +184,14 @@ class ControlSockets:
         if len(mine) >= CLIENTS_MAX:
             self._counters.add("control.refused")
             self._drop(min(mine, key=lambda link: (link.zmtp.ready, link.last)))
-        sock.setblocking(False)
         self._number += 1
         largest = SUBSCRIPTION_BYTES if kind == "PUB" else REQUEST_MAX + OVERSIZE_GRACE
         link = self._links[self._number.to_bytes(8, "big")] = _Link(self._number, sock, kind, largest, clock.now())
         try:
+            sock.setblocking(False)
             self._selector.register(sock, selectors.EVENT_READ, link)
-        except OSError:  # the system's limit of watched descriptors
+        except OSError as exc:  # the system's limit of watched descriptors
+            note(exc)
             self._counters.add("control.refused")
             del self._links[link.identity]
             sock.close()

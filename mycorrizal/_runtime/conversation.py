@@ -31,6 +31,7 @@ from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .exchanges import ExchangePool
 from .places import Tally
+from .shortage import as_ours
 
 __all__ = ["Conversations", "Heard"]
 
@@ -122,7 +123,8 @@ class Conversations:
     def _connect(self, address: Address, where: str, deadline: Deadline) -> socket.socket:
         host, port = address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        with as_ours(f"cannot dial {where}", node=where, operation="connect"):
+            sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._pool.adopt(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

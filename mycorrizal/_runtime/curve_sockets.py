@@ -23,6 +23,7 @@ from .control_sockets import BATCH, HELLO, HELLO_MAX, OVERSIZE_GRACE, Client
 from .counters import Counters
 from .curve import ControlKeys, zap_answer
 from .endpoints import Endpoint
+from .shortage import exhausted
 
 __all__ = ["CurveSockets"]
 
@@ -50,7 +51,7 @@ class CurveSockets:
         wake: a descriptor that ends ``poll`` when it is readable.
 
     Raises:
-        BindError: libzmq refuses, for want of descriptors for example; the listeners are still the caller's.
+        BindError, ResourcesExhausted: libzmq refuses; the listeners are still the caller's.
     """
 
     def __init__(
@@ -82,9 +83,13 @@ class CurveSockets:
                 one.setsockopt(zmq.USE_FD, listener.fileno())
                 one.bind(str(endpoint))
                 listener.detach()
-        except zmq.ZMQError as error:
+        except BaseException as error:
             self._context.destroy(linger=0)
-            raise BindError(f"control plane: {error.strerror}") from error
+            if not isinstance(error, zmq.ZMQError):
+                raise
+            short = exhausted(error, "no control plane", operation="control")
+            hint = "choose another port, or ipc://"
+            raise short or BindError(f"control plane: {error.strerror}", hint=hint) from error
 
     def _socket(self, kind: int, queued: int = BATCH, largest: int = REQUEST_MAX) -> zmq.Socket[bytes]:
         made: zmq.Socket[bytes] = self._context.socket(kind)

@@ -17,8 +17,9 @@ import stat
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..exceptions import BindError, ConfigError
+from ..exceptions import BindError, ConfigError, MycorrizalError
 from .deadline import Deadline
+from .shortage import exhausted
 from .waits import wait_sliced
 
 __all__ = ["Endpoint", "reachable"]
@@ -87,25 +88,35 @@ class Endpoint:
 
         Raises:
             BindError: it cannot be opened.
+            ResourcesExhausted: no descriptor is left, or no room for the file.
         """
         family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener, mine = None, False
         try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
             if self.path:
                 _clear(self.path)
                 listener.bind(self.path)
+                mine = True
                 os.chmod(self.path, 0o600)  # before it listens: nobody can have connected
             else:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((self.host, self.port))
             listener.listen(BACKLOG)
             listener.setblocking(False)
-        except OSError as error:
-            listener.close()
-            raise BindError(f"control plane at {self}: {error.strerror or error}") from error
-        if self.path:
-            return replace(self, file=_file(self.path)), listener
-        return Endpoint(host=self.host, port=listener.getsockname()[1]), listener
+            if self.path:
+                return replace(self, file=_file(self.path)), listener
+            return Endpoint(host=self.host, port=listener.getsockname()[1]), listener
+        except BaseException as error:
+            if listener is not None:
+                listener.close()
+            if mine:
+                os.unlink(self.path)
+            if isinstance(error, MycorrizalError) or not isinstance(error, OSError):
+                raise
+            short = exhausted(error, f"no control plane at {self}", operation="control")
+            hint = "choose another path or port, or control=False"
+            raise short or BindError(f"control plane at {self}: {error.strerror or error}", hint=hint) from error
 
     def remove(self) -> None:
         """Delete the socket file that ``listen`` made, unless somebody has put another in its place."""

@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 
 from .._endings import Ending, error
 from .._wire.text import logger
-from ..exceptions import MycorrizalError, QueueFull
+from ..exceptions import MycorrizalError, QueueFull, ResourcesExhausted
+from .counters import Counters
 from .deadline import Deadline
+from .shortage import start_thread
 from .threads import own_thread
 from .waits import join_thread
 
@@ -55,13 +57,15 @@ class ExchangePool:
         threads: most threads at a time, at least 2.
         waiting: most jobs of one lane that may wait for a thread.
         node: the node's name, for logs.
+        counters: ``exchanges.starved`` counts threads that were not to be had.
     """
 
-    def __init__(self, threads: int, waiting: int, node: str) -> None:
+    def __init__(self, threads: int, waiting: int, node: str, counters: Counters | None = None) -> None:
         self._threads_max = threads
         self._lane_max = max(1, threads - max(1, threads // 4))
         self._waiting_max = waiting
         self._node = node
+        self._counters = Counters() if counters is None else counters
         self._changed = threading.Condition()
         self._waiting: tuple[deque[_Job], deque[_Job]] = (deque(), deque())
         self._running = [0, 0]
@@ -77,6 +81,7 @@ class ExchangePool:
         Raises:
             QueueFull: too many jobs of this lane are waiting; `done` will not be called.
             NotRunningError: the pool was closed; `done` will not be called.
+            ResourcesExhausted: no thread runs and none is to be had; `done` will not be called.
         """
         with self._changed:
             if self._closed:
@@ -86,7 +91,11 @@ class ExchangePool:
                 raise QueueFull(f"{len(queue)} conversations are waiting for a thread", hint="raise exchange_threads")
             queue.append(_Job(lane, run, done))
             if self._runnable() > self._idle and len(self._threads) < self._threads_max:
-                self._spawn()
+                try:
+                    self._spawn()
+                except BaseException:
+                    queue.pop()  # or it would run all the same, once there is a thread
+                    raise
             else:
                 self._changed.notify()
 
@@ -98,10 +107,10 @@ class ExchangePool:
         self._spawned += 1
         thread = own_thread(f"mycorrizal-exchange-{self._spawned}", self._work)
         try:
-            thread.start()
-        except RuntimeError:
-            # The interpreter is ending, or the system has no thread left: those that run must do.
-            if not self._threads:
+            start_thread(thread)
+        except ResourcesExhausted:
+            self._counters.add("exchanges.starved")
+            if not self._threads:  # those that run must do
                 raise
         else:
             self._threads.add(thread)

@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from .._wire.text import text_of
-from ..exceptions import ConfigError, OperationTimeout, PeerUnreachable
+from ..exceptions import ConfigError, OperationTimeout, PeerUnreachable, ResourcesExhausted
 from . import addresses
 from .deadline import Deadline
 from .rundir import RuntimeDir
+from .shortage import exhausted, start_thread
 from .threads import own_thread
 from .waits import wait_sliced
 
@@ -180,13 +181,13 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
         finally:
             places.release()
 
-    started, why = 0, f"{_HANGING_MAX} earlier lookups hang"
+    started, short = 0, None
     while started < min(_AT_ONCE, len(finders)) and places.acquire(blocking=False):
         try:
-            own_thread(f"mycorrizal-finder-{started}", work).start()
-        except RuntimeError as exc:  # at the end of the interpreter, or of the system's threads
+            start_thread(own_thread(f"mycorrizal-finder-{started}", work))
+        except ResourcesExhausted as exc:
             places.release()
-            why = str(exc)
+            short = exc
             break
         started += 1
 
@@ -200,9 +201,10 @@ def ask_all(finders: Mapping[str, Finder], ask: Ask, deadline: Deadline) -> dict
 
     while started and len(outcomes) < len(finders) and not end.passed:
         wait_sliced(answered, end)
-    text = "has not answered in time" if started else f"is not asked: {why}"
+    text = "has not answered in time" if started else f"is not asked: {_HANGING_MAX} earlier lookups hang"
     for seed in finders:
-        outcomes.setdefault(seed, OperationTimeout(f"{seed} {text}", node=seed, operation="join"))
+        late = OperationTimeout(f"{seed} {text}", node=seed, operation="join")
+        outcomes.setdefault(seed, late if started or short is None else short)
     return outcomes
 
 
@@ -210,7 +212,7 @@ def _outcome(call: Callable[[], T]) -> T | Exception:
     try:
         return call()
     except Exception as exc:
-        return exc
+        return exhausted(exc, "nobody can be looked for", operation="join") or exc
     except BaseException as exc:  # a finder that ends the process ends nothing, and is not waited for
         return PeerUnreachable(f"the finder raised {type(exc).__name__}: {text_of(exc)}", operation="join")
 

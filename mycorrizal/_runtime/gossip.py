@@ -20,7 +20,7 @@ from typing import Any
 from .. import events as public
 from .._swim import events as swim
 from .._swim.machine import Swim
-from .._wire.messages import Message
+from .._wire.messages import Message, PushPull
 from .._wire.text import logger
 from ..config import Config
 from ..types import Address, Node, NodeState
@@ -33,6 +33,7 @@ from .dispatch import Dispatcher
 from .exchanges import ExchangePool, Lane
 from .lobby import Guest, Lobby
 from .mailbox import Mailbox
+from .reach import Reach
 from .service import Service
 from .sockets import BoundSockets, from_sockaddr, to_sockaddr
 from .subscribers import Subscribers
@@ -95,6 +96,7 @@ class Gossip:
         # Published for other threads; each is replaced as a whole.
         self.view: View | None = None
         self.health_score = 0
+        self.reach = Reach()
         self.machine_metrics: dict[str, int] = {}
         self.started: Future[None] = Future()
         self.service = Service("mycorrizal-gossip", config.name, self._run, self._ended)
@@ -244,13 +246,14 @@ class Gossip:
         if not datagrams:
             return 0
         send, family = self._sockets.udp.sendto, self._family
-        size = 0
+        sent = size = 0
         failed: list[Address] = []
         for data, address in datagrams:
             try:
                 if family == socket.AF_INET and ":" in address[0]:
                     raise OSError(errno.EAFNOSUPPORT, "bound to IPv4 only")
                 send(data, to_sockaddr(family, address))
+                sent += 1
                 size += len(data)
             except OSError as exc:
                 if exc.errno in _LOCALLY_FULL:
@@ -258,7 +261,7 @@ class Gossip:
                 else:
                     failed.append(address)
                     self._quiet.warning("send", "cannot send to %s port %d: %s", *address, exc.strerror or exc)
-        self._counters.add("udp.packets_sent", len(datagrams) - len(failed))
+        self._counters.add("udp.packets_sent", sent)
         self._counters.add("udp.sent", size)
         for address in failed:
             self._machine.write_failed(address, clock.now())
@@ -271,6 +274,8 @@ class Gossip:
             return self._conversations.hold(request.address, request.message, request.expects_reply, deadline)
 
         def done(answer: Message | None, error: Exception | None) -> None:
+            if isinstance(request.message, PushPull):
+                self._mailbox.tell(lambda now: self.reach.dialled(request.address, error, now))
             if error is None:
                 self._mailbox.tell(lambda now: self._machine.exchange_answered(request.exchange_id, answer, now))
             else:

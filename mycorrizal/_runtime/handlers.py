@@ -27,8 +27,11 @@ from contextlib import AbstractContextManager, suppress
 from threading import get_ident
 
 from .._wire.text import logger
+from ..exceptions import ResourcesExhausted
+from . import clock
 from .counters import Counters, QuietLog
 from .deadline import Deadline
+from .shortage import start_thread
 from .threads import own_thread
 from .waits import join_thread
 
@@ -39,7 +42,7 @@ log = logger("mycorrizal.handlers")
 PATIENCE = 0.001
 """Seconds a job may wait before more workers are woken."""
 STARVED = 0.1
-"""Seconds until the next attempt when no thread runs, and none can be started."""
+"""Seconds until the next attempt when a thread is needed, and none can be started."""
 IDLE_SECONDS = 10.0
 """How long a thread waits for work before it ends; one stays."""
 
@@ -140,24 +143,29 @@ class HandlerPool:
         if mark is not None and active > 0:
             if now < mark[0] + PATIENCE:
                 return mark[0] + PATIENCE
-            if self._submitted - waiting < mark[1]:  # the first in the queue was there at the mark
-                self._widen(min(active, self._workers - active, waiting))
+            late = self._submitted - waiting < mark[1]  # the first in the queue was there at the mark
+            if late and not self._widen(min(active, self._workers - active, waiting)):
+                self._extra, self._mark = 0, (now + STARVED - PATIENCE, self._submitted)
+                return now + STARVED
         elif active <= 0 and not self._wake():  # no thread could be had when it was submitted, nor can one now
             self._mark = None
             return now + STARVED
         self._mark = now, self._submitted
         return now + PATIENCE
 
-    def _widen(self, more: int) -> None:
-        """Wake `more` workers. Only one thread is started here: that waits for the new thread, which starts others."""
+    def _widen(self, more: int) -> bool:
+        """Wake `more` workers; False if a thread was needed and not to be had.
+
+        Only one is started here: that waits for the new thread, which starts others.
+        """
         while more > 0:
             try:
                 self._idle.pop().release()
             except IndexError:
                 self._extra = more - 1
-                self._start()
-                return
+                return self._start()
             more -= 1
+        return True
 
     # -- any thread ---------------------------------------------------------------------
 
@@ -188,6 +196,16 @@ class HandlerPool:
     def threads(self) -> int:
         """Threads there are."""
         return self._count
+
+    def stuck(self, now: float) -> float:
+        """Return for how many seconds all threads that may run have been busy with one job each; 0 if one is free."""
+        running = [(one.since, one.depth) for one in list(self._waits.values())]
+        begun = [since for since, depth in running if since is not None and not depth]
+        if len(begun) < self._workers:  # some wait inside our calls: they count once nobody can take their place
+            begun = [since for since, _ in running if since is not None]
+            if len(begun) < self._most:
+                return 0.0
+        return max(0.0, now - max(begun))
 
     def stop(self) -> None:
         """Drop what is queued, let each thread finish its job and end. Does not wait."""
@@ -247,8 +265,8 @@ class HandlerPool:
             self._threads[thread] = None
         try:
             # Outside the lock: it waits until the thread runs.
-            thread.start()
-        except RuntimeError as exc:  # the system's limit, or an interpreter that is ending
+            start_thread(thread)
+        except ResourcesExhausted as exc:  # the system's limit, or an interpreter that is ending
             with self._changes:
                 self._count -= 1
                 del self._threads[thread]
@@ -265,12 +283,13 @@ class HandlerPool:
     # -- the workers --------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._waits[get_ident()] = _Depth()
+        one = self._waits[get_ident()] = _Depth()
         gate = threading.Lock()
         gate.acquire()
         counted = True
         try:
-            while self._drain():
+            while self._drain(one):
+                one.since = None
                 if not self._rest(gate):
                     counted = False
                     break
@@ -290,7 +309,7 @@ class HandlerPool:
         if self._jobs and self._active() < self._workers:
             self._wake()
 
-    def _drain(self) -> bool:
+    def _drain(self, one: _Depth) -> bool:
         """Run jobs until there are none, or too many threads for the places; False if the pool is stopped."""
         jobs = self._jobs
         while True:
@@ -303,6 +322,7 @@ class HandlerPool:
                 job = jobs.popleft()
             except IndexError:
                 return not self._stopping
+            one.since = clock.now()
             try:
                 job()
             except BaseException as exc:  # sys.exit() in a handler ends neither us nor the process
@@ -344,12 +364,13 @@ class HandlerPool:
 
 
 class _Depth:
-    """How deep a worker is inside ``waiting``."""
+    """How deep a worker is inside ``waiting``, and since when its job runs, if it has one."""
 
-    __slots__ = ("depth",)
+    __slots__ = ("depth", "since")
 
     def __init__(self) -> None:
         self.depth = 0
+        self.since: float | None = None
 
 
 class _Lend(AbstractContextManager[None]):

@@ -32,6 +32,7 @@ from .deadline import Deadline
 from .exchanges import ExchangePool, Lane
 from .mailbox import Mailbox
 from .places import FIRST_BYTES_SECONDS, LINGER_BYTES, LINGER_SECONDS, Place, Places
+from .shortage import note
 from .sockets import from_sockaddr
 
 __all__ = ["Guest", "Lobby"]
@@ -148,6 +149,7 @@ class Lobby:
             except OSError as exc:
                 if exc.errno == errno.ECONNABORTED:
                     continue
+                note(exc)
                 if exc.errno not in _NO_DESCRIPTOR or not self._displace(self.places.slowest(clock.now())):
                     self._back_off(exc)
                     return
@@ -279,8 +281,9 @@ class Lobby:
         if heard is None:
             self._broken(guest, error)
         elif heard.more:
-            self._watch(guest, selectors.EVENT_READ)
             self._hold(guest, guest.reader.held)
+            if guest in self.places:
+                self._watch(guest, selectors.EVENT_READ)
         elif heard.reply is None:
             self._end(guest)
         else:

@@ -40,8 +40,12 @@ class Mailbox:
         self._lock = threading.RLock()
         self._refusal: Callable[[], Exception] | None = None
         self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+        try:
+            self._reader.setblocking(False)
+            self._writer.setblocking(False)
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._items)

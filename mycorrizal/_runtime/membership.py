@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,8 +26,8 @@ from ..config import Config, weakness
 from ..delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ..events import EventsLost, MemberEvent
 from ..exceptions import NotRunningError, QueueFull, ReentrantCallError
-from ..types import Address, host_of, is_loopback
-from . import addresses, clock, lifecycle, sockets
+from ..types import Address, Node, NodeState, host_of, is_loopback
+from . import addresses, clock, lifecycle, shortage, sockets
 from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters
@@ -37,6 +37,7 @@ from .exchanges import ExchangePool, Lane
 from .gossip import Gossip, View
 from .mailbox import Mailbox
 from .nonces import Nonces
+from .shortage import as_ours
 from .subscribers import EventStream, Subscribers
 from .supply import AliveGate, MergeGate, PingSupply, Supply, Timed
 from .waits import pause, settled
@@ -90,6 +91,7 @@ class Membership:
 
     Raises:
         BindError: the address or port cannot be had.
+        ResourcesExhausted: nor can a descriptor or a thread.
         ConfigError: no address to advertise, or the node's own is refused.
         MetaTooLarge: ``node_meta`` returned more than 512 bytes.
     """
@@ -105,29 +107,33 @@ class Membership:
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None:
             starting(config)
-        bound = sockets.bind(config.bind_addr, config.bind_port)
-        try:
-            self.config = config.replace(bind_port=bound.port)
-            self.advertised = sockets.advertised(config, bound.port)
-            self._assemble(bound, delegates)
-        except BaseException:
-            bound.close()
-            raise
-        self._start()
+        with as_ours(f"{config.name} cannot start", node=config.name):
+            self._open(config, delegates)
+            self._start()
         self._warn_if_open()
         self._warn_of_weak_keys()
+
+    def _open(self, config: Config, delegates: Delegates) -> None:
+        with ExitStack() as opened:
+            bound = sockets.bind(config.bind_addr, config.bind_port)
+            opened.callback(bound.close)
+            self.config = config.replace(bind_port=bound.port)
+            self.advertised = sockets.advertised(config, bound.port)
+            self.mailbox = Mailbox()
+            opened.callback(self.mailbox.close)
+            self._assemble(bound, delegates)
+            opened.pop_all()
 
     def _assemble(self, bound: sockets.BoundSockets, delegates: Delegates) -> None:
         config, node = self.config, self.config.name
         observers = Observers(delegates.delegate, delegates.events, delegates.conflict, delegates.ping)
         self.dispatcher = Dispatcher(observers, config.handoff_queue_depth, node, self.counters) if observers else None
-        self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node)
+        self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node, self.counters)
         self.subscribers: Subscribers[MemberEvent] = Subscribers(self._new_stream)
         self.conversations = Conversations(
             StreamCodec(config, self.keyring, self._nonces), self.pool, self.counters, node, self._answer
         )
         self.machine = self._machine(delegates)
-        self.mailbox = Mailbox()
         self.gossip = Gossip(
             config, self.machine, bound, self.mailbox, self.pool, self.conversations, self.dispatcher, self.subscribers,
             self.counters, delegates.companion,
@@ -326,8 +332,12 @@ class Membership:
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,
             "log.faults": Log.faults,
+            "tcp.failing": self.gossip.reach.failing((node.address for node in self._alive(view)), clock.now()),
         }
-        return merged
+        return merged | shortage.metrics()
+
+    def _alive(self, view: View | None) -> list[Node]:
+        return [] if view is None else [node for node in view.members if node.state == NodeState.ALIVE]
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -390,11 +400,11 @@ def _settle(future: Future[Any], result: Any, error: Exception | None) -> None:
 _ZERO = dict.fromkeys(
     (
         "delegate.faults", "delegate.slow", "dropped.notify_msg", "dropped.merge_remote_state", "events.lost",
-        "events.folded", "stalls", "packets_rejected", "tcp.accept", "tcp.accept_errors", "tcp.address_refused",
-        "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.displaced", "tcp.flooded", "tcp.received",
-        "tcp.rejected", "tcp.sent", "tcp.silent", "tcp.timeouts", "udp.packets_received", "udp.packets_sent",
-        "udp.read_errors", "udp.received", "udp.send_dropped", "udp.sent", "udp.write_errors", "user.misdirected",
-        "user.replayed",
+        "events.folded", "exchanges.starved", "stalls", "packets_rejected", "tcp.accept", "tcp.accept_errors",
+        "tcp.address_refused", "tcp.broken", "tcp.connect", "tcp.crowded", "tcp.dials_dropped", "tcp.displaced",
+        "tcp.flooded", "tcp.received", "tcp.rejected", "tcp.sent", "tcp.silent", "tcp.timeouts", "udp.packets_received",
+        "udp.packets_sent", "udp.read_errors", "udp.received", "udp.send_dropped", "udp.sent", "udp.write_errors",
+        "user.misdirected", "user.replayed",
     ),
     0,
 )  # fmt: skip

@@ -27,12 +27,14 @@ from pathlib import Path
 
 from .._wire.text import logger
 from ..agentconfig import check_cluster
-from ..exceptions import ConfigError, NameInUse, NotRunningError
+from ..exceptions import ConfigError, MycorrizalError, NameInUse, NotRunningError
 from . import lifecycle
 from .agentrecord import RECORD_MAX_BYTES, AgentRecord
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .filepaths import exposed
+from .files import opened
+from .shortage import exhausted, note
 
 __all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "default_path"]
 
@@ -123,9 +125,9 @@ class RuntimeDir:
         try:
             if not path.exists():
                 self._make_key(path)
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
                 found = os.fstat(file.fileno())
-                key = file.read(_KEY_BYTES + 1)
+                key: bytes = file.read(_KEY_BYTES + 1)
         except OSError as exc:
             raise _trouble("use the key in", path, exc) from exc
         if len(key) != _KEY_BYTES or found.st_mode & 0o077 or found.st_uid != os.geteuid():
@@ -204,7 +206,8 @@ class RuntimeDir:
         """Return what a live agent has published; None if it has not yet, or is gone."""
         try:
             lock = _lock(self.path / f"{stem}.lock", create=False)
-        except OSError:
+        except OSError as exc:
+            note(exc)
             return None
         if lock is not None:
             self.counters.add("rundir.stale")
@@ -212,8 +215,7 @@ class RuntimeDir:
             os.close(lock)
             return None
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            with open(os.open(self.path / f"{stem}.agent", flags), "rb") as file:
+            with opened(self.path / f"{stem}.agent", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
                 record = AgentRecord.unpack(file.read(RECORD_MAX_BYTES + 1))
             if _stem(record.cluster, record.name) != stem:
                 raise ValueError("it is another agent's")
@@ -296,8 +298,7 @@ class Claim:
         with self._guard:
             self._check_held()
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                with open(os.open(draft, flags, 0o600), "wb") as file:
+                with opened(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, "wb") as file:
                     file.write(record.pack())
                 os.replace(draft, self._path / f"{self._stem}.agent")
             except OSError as exc:
@@ -409,7 +410,7 @@ def _draft(path: Path, key: bytes) -> Path:
     """Return a new private file beside `path` with `key` in it."""
     draft = path.with_suffix(f".{os.urandom(6).hex()}")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with opened(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "wb") as file:
             file.write(key)
             file.flush()
             os.fsync(file.fileno())
@@ -429,8 +430,9 @@ def _settle(path: Path) -> None:
             os.close(descriptor)
 
 
-def _trouble(what: str, path: Path, error: OSError) -> ConfigError:
-    return ConfigError("runtime_dir", f"cannot {what} {path}: {error.strerror or error}", hint=_HINT)
+def _trouble(what: str, path: Path, error: OSError) -> MycorrizalError:
+    short = exhausted(error, f"cannot {what} {path}")
+    return short or ConfigError("runtime_dir", f"cannot {what} {path}: {error.strerror or error}", hint=_HINT)
 
 
 # -- files and locks -----------------------------------------------------------------------------
@@ -480,7 +482,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 def _holder(path: Path) -> int | None:
     """Return the process that says it has the lock."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
             return max(0, int(file.read(_PID_BYTES))) or None
     except (OSError, ValueError):
         return None

@@ -9,6 +9,7 @@ from .._endings import Ending, error
 from .._wire.text import logger
 from ..exceptions import MycorrizalError
 from .deadline import Deadline
+from .shortage import start_thread
 from .threads import own_thread
 from .waits import join_thread
 
@@ -45,9 +46,9 @@ class Service:
         """Start the thread.
 
         Raises:
-            RuntimeError: the system, or an interpreter that is ending, refuses a new thread.
+            ResourcesExhausted: the system, or an interpreter that is ending, refuses a new thread.
         """
-        self._thread.start()
+        start_thread(self._thread)
 
     def _run(self) -> None:
         try:

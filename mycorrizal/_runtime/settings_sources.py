@@ -26,6 +26,7 @@ from ..config import Config
 from ..dataconfig import DataConfig
 from ..exceptions import ConfigError
 from .filepaths import path_text
+from .shortage import exhausted
 
 __all__ = ["ENVIRONMENT", "FILE_NAME", "load", "read_key"]
 
@@ -287,7 +288,9 @@ def _find_here() -> tuple[str, bytes, str | None] | None:
             os.close(descriptor)
         return None
     if descriptor is None:
-        raise ConfigError("config_file", f"cannot read {path}: {error and error.strerror}") from error
+        assert error is not None
+        short = exhausted(error, f"cannot read {path}")
+        raise short or ConfigError("config_file", f"cannot read {path}: {error.strerror}") from error
     return path, *_content(descriptor, path, _FILE_MAX_BYTES, "config_file")
 
 
@@ -383,13 +386,14 @@ def _read(path: str, given: str, most: int, setting: str) -> tuple[bytes, str | 
     try:
         descriptor = os.open(path, _READING)
     except OSError as exc:
-        reason = exc.strerror
+        reason, short = exc.strerror, exhausted(exc, f"cannot read {shown}")
     except ValueError as exc:
-        reason = str(exc)  # text that no file system has
+        reason, short = str(exc), None  # text that no file system has
     else:
         return _content(descriptor, shown, most, setting)
     # Outside of the handlers: what they caught holds the path, which may be a key.
-    raise ConfigError(setting, f"cannot read {shown}: {reason}", hint=_KEY_ITSELF if may_be_key(given) else None)
+    hint = _KEY_ITSELF if may_be_key(given) else None
+    raise short or ConfigError(setting, f"cannot read {shown}: {reason}", hint=hint)
 
 
 def _content(descriptor: int, shown: str, most: int, setting: str) -> tuple[bytes, str | None]:
@@ -401,7 +405,8 @@ def _content(descriptor: int, shown: str, most: int, setting: str) -> tuple[byte
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(most + 1)
     except OSError as exc:
-        raise ConfigError(setting, f"cannot read {shown}: {exc.strerror}") from exc
+        short = exhausted(exc, f"cannot read {shown}")
+        raise short or ConfigError(setting, f"cannot read {shown}: {exc.strerror}") from exc
     finally:
         os.close(descriptor)
     if len(data) > most:

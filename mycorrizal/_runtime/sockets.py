@@ -17,6 +17,7 @@ from ..config import Config
 from ..exceptions import BindError, ConfigError
 from ..types import Address, pack_host
 from . import addresses
+from .shortage import exhausted
 
 __all__ = ["BoundSockets", "advertised", "bind", "from_sockaddr", "set_receive_buffer", "to_sockaddr"]
 
@@ -48,6 +49,7 @@ def bind(host: str, port: int) -> BoundSockets:
 
     Raises:
         BindError: the address is not this host's, the port is taken, or it may not be used.
+        ResourcesExhausted: no descriptor is left, or no memory.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in range(_PORT_TRIES):
@@ -56,7 +58,9 @@ def bind(host: str, port: int) -> BoundSockets:
         except OSError as exc:
             if port == 0 and exc.errno == errno.EADDRINUSE and attempt + 1 < _PORT_TRIES:
                 continue
-            raise _bind_error(host, port, exc) from exc
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            short = exhausted(exc, f"cannot listen on {where}", node=where, operation="bind")
+            raise short or _bind_error(where, exc) from exc
     raise AssertionError("unreachable")
 
 
@@ -90,14 +94,13 @@ def _bind_socket(sock: socket.socket, host: str, port: int) -> None:
     sock.bind(info[0][4])
 
 
-def _bind_error(host: str, port: int, exc: OSError) -> BindError:
+def _bind_error(where: str, exc: OSError) -> BindError:
     hints = {
         errno.EADDRINUSE: "another process has this port, or a Memberlist here that was not shut down: "
         "choose another bind_port, or 0",
         errno.EADDRNOTAVAIL: "bind_addr is not an address of this host",
         errno.EACCES: "ports below 1024 need privileges: choose another bind_port",
     }
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     error = BindError(
         f"cannot listen on {where} (TCP and UDP): {exc.strerror or exc}",
         node=where,

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from ..exceptions import NotRunningError
 from . import clock
 from .deadline import Deadline
+from .shortage import start_thread
 from .threads import ours, own_thread
 
 __all__ = [
@@ -107,7 +108,11 @@ def pause(seconds: float) -> None:
 
 
 def apart(work: Callable[[], T], name: str) -> T:
-    """Return what `work` returns or raises, on a thread `name` of its own: a Ctrl-C ends the wait, not the work."""
+    """Return what `work` returns or raises, on a thread `name` of its own: a Ctrl-C ends the wait, not the work.
+
+    Raises:
+        ResourcesExhausted: there is no thread to be had.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
@@ -116,7 +121,7 @@ def apart(work: Callable[[], T], name: str) -> T:
         except BaseException as exc:
             future.set_exception(exc)
 
-    own_thread(name, run).start()
+    start_thread(own_thread(name, run))
     settled(future, Deadline(None))
     return future.result()
 

@@ -233,7 +233,11 @@ class CallbackWatch(Generic[S]):
         self._node = node
         self._counters = counters
         self._thread = Thread("mycorrizal-watch", node, self._run, lambda: None)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            stream.close()
+            raise
 
     def close(self) -> None:
         """End it; a callback that runs may finish. Idempotent, any thread."""

@@ -44,6 +44,7 @@ from ..exceptions import (
     NotRunningError,
     OperationTimeout,
     QueueFull,
+    ResourcesExhausted,
 )
 from . import clock, lifecycle, reentry
 from .control_sockets import Client, ControlSockets
@@ -54,6 +55,7 @@ from .futures import Waiter
 from .handlers import HandlerPool
 from .mailbox import Mailbox
 from .service import Service
+from .shortage import as_ours, exhausted
 
 if TYPE_CHECKING:
     from .curve import ControlKeys
@@ -112,6 +114,7 @@ class ControlService:
 
     Raises:
         ConfigError: an endpoint that is refused. BindError: one that cannot be opened.
+        ResourcesExhausted: no descriptor, thread, memory or room for a file is left.
     """
 
     def __init__(
@@ -155,15 +158,33 @@ class ControlService:
             counters=self._counters,
             prefix="mycorrizal-command",
         )
-        self._mailbox = Mailbox(EVENTS_WAITING)
         self._service = Service("mycorrizal-control", self._name, self._run, self._ended)
         self._source: Any = None
         self._follower: Service | None = None
-        self._start(agent, follow)
+        with as_ours(f"the control plane of {self._name} cannot start", operation="control"):
+            self._begin()
+            self._start(agent, follow)
+
+    def _begin(self) -> None:
+        """Start the thread, which owns the listeners from then on."""
+        try:
+            self._mailbox = Mailbox(EVENTS_WAITING)
+            try:
+                self._service.start()
+            except BaseException:
+                self._mailbox.close()
+                raise
+        except BaseException:
+            self._close_listeners()
+            raise
+
+    def _close_listeners(self) -> None:
+        for endpoint, listener in self._listeners:
+            listener.close()
+            endpoint.remove()
 
     def _start(self, agent: Controlled, follow: bool) -> None:
         try:
-            self._service.start()
             if not self._ready.wait(Deadline(START_SECONDS)):
                 raise OperationTimeout("the control plane did not start", operation="control")
             if isinstance(self._ready.outcome, BaseException):
@@ -270,11 +291,10 @@ class ControlService:
             try:
                 sockets = self._sockets = self._open_sockets()
             except Exception as error:
-                for endpoint, listener in self._listeners:
-                    listener.close()
-                    endpoint.remove()
-                known = isinstance(error, MycorrizalError)
-                self._ready.set(error if known else BindError(f"control plane: {error}"))
+                self._close_listeners()
+                short = exhausted(error, "no control plane", operation="control")
+                known = error if isinstance(error, MycorrizalError) else None
+                self._ready.set(short or known or BindError(f"control plane: {error}"))
                 return
             try:
                 self._ready.set(None)
@@ -367,11 +387,15 @@ class ControlService:
 
     def _finish(self, number: int, reply: bytes, after: Callable[[], None] | None, now: float) -> None:
         one = self._forget(number)
-        if one is not None and self._sockets is not None:
-            self._sockets.reply(one.client, reply)
         if after is not None:
             # A thread of its own: the end of the agent waits for this one and for the workers.
-            Service("mycorrizal-control-shutdown", self._name, after, lambda: None).start()
+            try:
+                Service("mycorrizal-control-shutdown", self._name, after, lambda: None).start()
+            except ResourcesExhausted as error:
+                self._counters.add("control.errors")
+                reply = encode_failure(one.id if one is not None else None, code_of(error), error)
+        if one is not None and self._sockets is not None:
+            self._sockets.reply(one.client, reply)
 
     def _publish(self, topic: bytes, data: bytes, now: float) -> None:
         if self._sockets is not None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import NotRunningError, QueueFull
+from mycorrizal import NotRunningError, QueueFull, ResourcesExhausted
 from mycorrizal._runtime import exchanges
+from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool, Lane
 
@@ -149,11 +150,45 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    pool = ExchangePool(2, 2, "alice")
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(RuntimeError, match="can't start"):
-        pool.submit(Lane.DIALLED, lambda: 1, Outcome())
+    counters = Counters()
+    pool = ExchangePool(2, 2, "alice", counters)
+    failed: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for lane in (*Lane, *Lane, *Lane):  # more often than jobs may wait
+            with pytest.raises(ResourcesExhausted, match="can't start"):
+                pool.submit(lane, lambda: failed.append("run"), lambda *outcome: failed.append(outcome))
+    assert counters["exchanges.starved"] == 6
+    assert not any(pool.busy(lane) for lane in Lane)
+    good = Outcome()
+    pool.submit(Lane.DIALLED, lambda: 1, good)  # now there is a thread, and it has nothing else to do
+    assert good.wait().result == 1
     pool.close()
+    assert pool.join(Deadline(10))
+    assert failed == []
+
+
+def test_without_a_second_thread_the_first_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters()
+    pool = ExchangePool(4, 9, "alice", counters)
+    began, release = threading.Event(), threading.Event()
+    first, *more = outcomes = [Outcome() for _ in range(4)]
+
+    def hold() -> None:
+        began.set()
+        release.wait(10)
+
+    pool.submit(Lane.DIALLED, hold, first)
+    assert began.wait(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: exec('raise RuntimeError("can\'t start new thread")'))
+        for outcome in more:
+            pool.submit(Lane.ACCEPTED, lambda: None, outcome)
+    assert counters["exchanges.starved"] == 3
+    release.set()
+    assert [outcome.wait().error for outcome in outcomes] == [None] * 4
+    pool.close()
+    assert pool.join(Deadline(10))
 
 
 def test_forked_child_closes_its_copies(pool: ExchangePool) -> None:

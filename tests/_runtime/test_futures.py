@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import NotRunningError, OperationTimeout, ReentrantCallError, ServiceCrashed
+from mycorrizal import NotRunningError, OperationTimeout, ReentrantCallError, ResourcesExhausted, ServiceCrashed
 from mycorrizal._endings import Ending, error
 from mycorrizal._runtime import reentry
 from mycorrizal._runtime.counters import Counters
@@ -515,7 +515,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, completions: Compl
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         completions.post(future, lambda: 1)
-        assert isinstance(future.exception(0), NotRunningError)
+        assert isinstance(future.exception(0), ResourcesExhausted)
     again: PlaneFuture[int] = PlaneFuture()
     completions.post(again, lambda: 1)
     assert again.result(WAIT) == 1

@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 
-from mycorrizal._runtime import handlers
+from mycorrizal._runtime import clock, handlers
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.futures import Waiter
@@ -462,6 +462,69 @@ def test_no_thread_to_be_had_is_busy(make: Callable[..., HandlerPool], monkeypat
     ended = threading.Event()
     assert pool.submit(ended.set)
     assert ended.wait(WAIT)
+
+
+def test_a_second_thread_that_is_not_to_be_had_is_asked_for_seldom(
+    make: Callable[..., HandlerPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = Counters()
+    pool = make(counters=counters)
+    first = blocked(pool)
+    ran = threading.Event()
+    assert pool.submit(ran.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThread)
+        now, asked = 0.0, 0
+        while now < 1.0:
+            again = pool.tick(now)
+            assert again is not None and again > now
+            now, asked = again, asked + 1
+    assert counters["handler.starved"] <= 1.0 / handlers.STARVED + 1 and asked < 30
+    assert not ran.is_set()
+    pool.tick(now)
+    pool.tick(now + handlers.PATIENCE)
+    assert ran.wait(WAIT)  # there is one again
+    first.go.set()
+
+
+def test_stuck_says_since_when_nobody_is_free(
+    make: Callable[..., HandlerPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [10.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    pool = make(workers=2, spares=1)
+    assert pool.stuck(99.0) == 0.0
+    first = blocked(pool)
+    now[0] = 20.0
+    assert pool.stuck(99.0) == 0.0  # one more may run
+    second = Blocker()
+    assert pool.submit(second)
+    widen(pool, second.began.is_set)
+    assert pool.stuck(25.0) == 5.0
+    first.go.set()
+    while pool.stuck(25.0):
+        threading.Event().wait(0.001)
+    second.go.set()
+    settled(pool)
+    assert pool.stuck(25.0) == 0.0
+
+
+def test_stuck_with_places_lent_counts_once_there_are_no_spares(make: Callable[..., HandlerPool]) -> None:
+    pool = make(workers=1, spares=1)
+    began, go = threading.Semaphore(0), threading.Event()
+
+    def waits() -> None:
+        with pool.waiting():
+            began.release()
+            go.wait(WAIT)
+
+    assert pool.submit(waits)
+    assert began.acquire(timeout=WAIT)
+    assert pool.stuck(clock.now() + 60.0) == 0.0
+    assert pool.submit(waits)
+    widen(pool, lambda: began.acquire(blocking=False))
+    assert pool.stuck(clock.now() + 60.0) >= 59.0
+    go.set()
 
 
 def test_end_of_the_interpreter_waits_for_no_worker() -> None:

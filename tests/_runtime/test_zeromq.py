@@ -24,6 +24,7 @@ from mycorrizal import (
     OperationTimeout,
     PeerUnreachable,
     ReentrantCallError,
+    ResourcesExhausted,
 )
 from mycorrizal._control.messages import encode_request
 from mycorrizal._runtime import control_client, reentry, zeromq
@@ -271,7 +272,7 @@ def test_what_zeromq_refuses_is_the_callers_error_too(
         raise zmq.ZMQError(errno.EMFILE)
 
     monkeypatch.setattr(CurveSockets, "_socket", refuse)
-    with pytest.raises(BindError, match="control plane: Too many open files"):
+    with pytest.raises(ResourcesExhausted, match="Too many open files.*ulimit -n"):
         ControlService(agent, commands="tcp://127.0.0.1:0", events="tcp://127.0.0.1:0", keys=KEYS)
     assert list(tmp_path.iterdir()) == []
 

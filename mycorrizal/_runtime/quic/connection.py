@@ -350,9 +350,9 @@ class Connection:
             self.touch_again()
 
     def _emit(self, data: bytes, sockaddr: Sockaddr) -> None:
-        self.datagrams_sent += 1
-        self.bytes_sent += len(data)
-        self._endpoint.send_datagram(self, data, sockaddr)
+        if self._endpoint.send_datagram(self, data, sockaddr):
+            self.datagrams_sent += 1
+            self.bytes_sent += len(data)
         if self.closed:
             self._endpoint.farewell(self, data)
 

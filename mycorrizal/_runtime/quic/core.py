@@ -78,7 +78,26 @@ class Core:
         self.handlers: dict[str, Handler] = {}
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
+        self._sock = sock
+        self._trust = trust
+        self._quiet = QuietLog(log, name)
+        self._pool_timer = False
+        self._closed = threading.RLock()  # a signal handler may close what is being closed
+        self._roll = reentry.owner("mycorrizal-quic")
+        self._enrolled = False
+        self.stopped = False
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
+        try:
+            self._assemble()
+            self.loop.start()
+        except BaseException:
+            trust.unwatch(self._keys_changed)
+            self.loop.discard()
+            raise
+        lifecycle.remember(self)
+
+    def _assemble(self) -> None:
+        name, config = self.name, self.config
         self.pool = HandlerPool(
             name,
             workers=config.handlers,
@@ -92,25 +111,16 @@ class Core:
         self.streams = Streams(self)
         self.accept_stream: Callable[[str, str], Sink | Close] = self.streams.accept
         self.files = Arrivals(self)
-        self.machine = DataMachine(self, trust, config)
+        self.machine = DataMachine(self, self._trust, config)
         self.loop.busy = self._busy
-        self.endpoint = Endpoint(self.loop, sock, trust, self.machine, config, self.counters)
-        self._sock = sock
-        self._trust = trust
-        self._quiet = QuietLog(log, name)
-        self._pool_timer = False
-        self._closed = threading.RLock()  # a signal handler may close what is being closed
-        self._roll = reentry.owner("mycorrizal-quic")
-        self._enrolled = False
-        self.stopped = False
-        trust.watch(self._keys_changed)
+        self.endpoint = Endpoint(self.loop, self._sock, self._trust, self.machine, config, self.counters)
+        self._trust.watch(self._keys_changed)
         self.loop.submit(self._register)
-        self.loop.start()
-        lifecycle.remember(self)
 
     def _register(self, now: float) -> None:
-        self._roll.__enter__()
-        self._enrolled = True
+        if self.loop.is_current():  # not where the loop's thread could not be had, and the caller's runs what is left
+            self._roll.__enter__()
+            self._enrolled = True
 
     # -- what the machine asks for (loop thread) ---------------------------------------------
 

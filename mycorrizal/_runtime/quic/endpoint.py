@@ -59,7 +59,7 @@ class _Late:
     __slots__ = ("_datagram", "_heard", "_send", "_sockaddr", "cids", "timer")
 
     def __init__(
-        self, cids: list[bytes], sockaddr: Sockaddr, datagram: bytes, send: Callable[[bytes, Sockaddr, float], None]
+        self, cids: list[bytes], sockaddr: Sockaddr, datagram: bytes, send: Callable[[bytes, Sockaddr, float], object]
     ) -> None:
         self.cids = cids
         self.timer: Timer | None = None
@@ -376,8 +376,8 @@ class Endpoint:
         # Shorter than what came, so that two nodes never answer each other for ever (RFC 9000 §10.3.3).
         size = min(41, len(data) - 1) - 17
         noise = os.urandom(size + 1)
-        self.count("quic.resets_sent")
-        self._sendto(bytes([noise[0] & 0x3F | 0x40]) + noise[1:] + token, sockaddr, now)
+        if self._sendto(bytes([noise[0] & 0x3F | 0x40]) + noise[1:] + token, sockaddr, now):
+            self.count("quic.resets_sent")
 
     def _make_cid(self) -> bytes:
         head = os.urandom(CID_LENGTH - _MARK)
@@ -475,27 +475,29 @@ class Endpoint:
         later, self._later = self._later, []
         self.touched.extend(later)
 
-    def send_datagram(self, conn: Connection, data: bytes, sockaddr: Sockaddr) -> None:
-        """Send one datagram of a connection, and deal with what the system says."""
+    def send_datagram(self, conn: Connection, data: bytes, sockaddr: Sockaddr) -> bool:
+        """Send one datagram of a connection, and deal with what the system says; False if it is not on its way."""
         try:
             self._sock.sendto(data, sockaddr)
         except OSError as exc:
-            self._send_failed(conn, data, sockaddr, exc, clock.now())
+            return self._send_failed(conn, data, sockaddr, exc, clock.now())
+        return True
 
-    def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> None:
+    def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> bool:
+        """Try once more, now or later, or give it up; return whether it went out, or waits to."""
         if exc.errno == errno.ENOBUFS:  # dropped by the interface: a loss like any other
             self.count("quic.send_drops")
-            return
+            return False
         if exc.errno == errno.EAGAIN:
             if len(self._blocked) < _BLOCKED_MAX:
                 if not self._blocked:
                     self.loop.call_at(now + 0.001, lambda _: None)  # a turn, which tries again
                 self._blocked.append((data, sockaddr))
-            else:
-                self.count("quic.send_drops")
-            return
+                return True
+            self.count("quic.send_drops")
+            return False
         if exc.errno == errno.EBADF:
-            return
+            return False
         # Any call may bring the error of an earlier datagram, to anyone; this one was not sent then.
         self._errors(now)
         try:
@@ -503,20 +505,22 @@ class Endpoint:
         except OSError as again:
             self.count("quic.send_errors")
             if conn is None or conn.closed:
-                return
+                return False
             if again.errno == errno.EMSGSIZE:
                 info = path.inspect(from_sockaddr(sockaddr), self._config.max_datagram)
                 conn.oversize(info.mtu if info.mtu < len(data) else SMALLEST, now)
             elif again.errno in _NO_WAY:
                 conn.refused(path.strerror(again.errno or 0), now)
+            return False
+        return True
 
-    def _sendto(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
-        """Send what belongs to no connection; lost is lost."""
+    def _sendto(self, data: bytes, sockaddr: Sockaddr, now: float) -> bool:
+        """Send what belongs to no connection; lost is lost, which False tells."""
         try:
             self._sock.sendto(data, sockaddr)
         except OSError as exc:
-            if exc.errno not in (errno.EAGAIN, errno.EBADF):
-                self._send_failed(None, data, sockaddr, exc, now)
+            return exc.errno not in (errno.EAGAIN, errno.EBADF) and self._send_failed(None, data, sockaddr, exc, now)
+        return True
 
     def _retry_blocked(self, now: float) -> None:
         blocked, self._blocked = self._blocked, []

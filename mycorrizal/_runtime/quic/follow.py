@@ -29,9 +29,15 @@ class Follower:
         self._members = members
         self._events = events
         self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
+        before = core.member, core.process
         core.member, core.process = self.member, self.process
         core.submit(self._recheck)  # of those that were here before
-        self.service.start()
+        try:
+            self.service.start()
+        except BaseException:
+            core.member, core.process = before
+            events.close()
+            raise
 
     def resolve(self, name: str) -> Address | None:
         """Return where the member `name` listens for QUIC, None if it is no member or tells no port. Any thread."""

@@ -99,11 +99,12 @@ class _Waker:
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
             self.abandon()
 
     def abandon(self) -> None:
         """Close without a lock, in a forked child."""
+        if self._closed:
+            return  # the number may be somebody else's by now
         self._closed = True
         if self._pair is None:
             os.close(self.fd)
@@ -154,13 +155,18 @@ class Loop:
         """Start the thread.
 
         Raises:
-            RuntimeError: no thread can be started.
+            ResourcesExhausted: no thread can be started.
         """
         try:
             self.service.start()
-        except RuntimeError:
+        except BaseException:
             self._end()
             raise
+
+    def discard(self) -> None:
+        """Close the descriptor of a loop that did not start. Idempotent."""
+        self._ended = True
+        self._waker.close()
 
     def submit(self, fn: Call) -> None:
         """Run `fn(now)` on the loop thread, in the order of submission. Any thread; an append and at most one wake.

@@ -13,6 +13,7 @@ from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
 from ...types import Address, is_loopback, parse_host
 from ..filepaths import path_text
+from ..shortage import as_ours
 from . import aio, path
 from .core import Core
 from .trust import KeyTrust, OpenTrust, Trust
@@ -93,7 +94,8 @@ def open_core(
         directory.checked((bind, port or 1))
     sock = path.open_socket(bind, port)
     try:
-        core = Core(name, sock, trust, config, codecs, directory.resolve, lambda node: None)
+        with as_ours(f"the data plane of {name} cannot start", node=name):
+            core = Core(name, sock, trust, config, codecs, directory.resolve, lambda node: None)
     except BaseException:
         sock.close()
         raise

@@ -18,8 +18,9 @@ import struct
 import sys
 from typing import NamedTuple
 
-from ...exceptions import BindError
+from ...exceptions import BindError, MycorrizalError
 from ...types import Address, is_loopback, parse_host
+from ..shortage import exhausted
 from ..sockets import from_sockaddr
 
 __all__ = ["PathInfo", "SocketError", "Sockaddr", "inspect", "open_socket", "pending_errors", "sockaddr_of"]
@@ -67,11 +68,13 @@ def open_socket(host: str, port: int) -> socket.socket:
 
     Raises:
         BindError: the address is not this host's, the port is taken, or it may not be used.
+        ResourcesExhausted: no descriptor is left, or no memory.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in range(_PORT_TRIES):
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock = None
         try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
             sock.bind(socket.getaddrinfo(host, port, family, sock.type, flags=socket.AI_NUMERICHOST)[0][4])
@@ -80,20 +83,23 @@ def open_socket(host: str, port: int) -> socket.socket:
                 _prepare(sock)
                 return sock
             sock.close()
-        except OSError as exc:
-            sock.close()
-            error = BindError(
-                f"cannot listen on {host} port {port} (UDP): {exc.strerror or exc}",
-                node=f"{host}:{port}",
-                operation="bind",
-                hint="another process has this port" if exc.errno == errno.EADDRINUSE else "check bind and port",
-            )
-            error.errno = exc.errno
-            raise error from exc
-        except BaseException:
-            sock.close()
-            raise
+        except BaseException as exc:
+            if sock is not None:
+                sock.close()
+            if not isinstance(exc, OSError):
+                raise
+            raise _bind_error(host, port, exc) from exc
     raise AssertionError("unreachable")
+
+
+def _bind_error(host: str, port: int, exc: OSError) -> MycorrizalError:
+    what, where = f"cannot listen on {host} port {port} (UDP)", f"{host}:{port}"
+    if (short := exhausted(exc, what, node=where, operation="bind")) is not None:
+        return short
+    hint = "another process has this port" if exc.errno == errno.EADDRINUSE else "check bind and port"
+    error = BindError(f"{what}: {exc.strerror or exc}", node=where, operation="bind", hint=hint)
+    error.errno = exc.errno
+    return error
 
 
 def _prepare(sock: socket.socket) -> None:
