@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from typing import Any
 
 from ..exceptions import (
@@ -14,6 +15,8 @@ from ..exceptions import (
     MycorrizalError,
     NotRunningError,
     OperationTimeout,
+    QueueFull,
+    ResourcesExhausted,
     ServiceCrashed,
 )
 from ..types import Address, JoinResult
@@ -89,12 +92,19 @@ class _Join:
         if addresses.is_literal(entry.host):
             self._targets.append((entry, (entry.host, entry.port)))
         else:
-            self._resolving[self._membership.resolve(entry.host, entry.port)] = entry
+            self._ask(self._resolving, entry, lambda: self._membership.resolve(entry.host, entry.port))
+
+    def _ask(self, asked: dict[Future[Any], JoinEntry], entry: JoinEntry, begin: Callable[[], Future[Any]]) -> None:
+        """Begin something for `entry`; what cannot even begin, for want of room or threads, is that seed's failure."""
+        try:
+            asked[begin()] = entry
+        except (QueueFull, ResourcesExhausted) as exc:
+            self._failures.setdefault(entry.text, exc)
 
     def _fill(self) -> None:
         while self._targets and len(self._joining) < AT_ONCE:
             entry, address = self._targets.popleft()
-            self._joining[self._push_pull(address, entry.name)] = entry
+            self._ask(self._joining, entry, partial(self._push_pull, address, entry.name))
 
     def _push_pull(self, address: Address, name: str) -> Future[Any]:
         machine = self._membership.machine
@@ -103,6 +113,8 @@ class _Join:
     def _step(self) -> bool:
         """Take what has ended; False if the deadline passed instead."""
         pending = (*self._resolving, *self._joining)
+        if not pending:
+            return True
         wait_sliced(lambda s: bool(wait(pending, None if s < 0 else s, FIRST_COMPLETED).done), self._deadline)
         ended = [future for future in pending if future.done()]
         for future in ended:
