@@ -36,6 +36,7 @@ from ._cache.definition import Definition
 from ._runtime import settings_sources
 from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
+from ._runtime.shortage import as_ours
 from ._wire.meta import read_meta
 from ._wire.text import logger
 from ._wire.values import DEFAULT, Codecs, encode_value
@@ -109,6 +110,7 @@ class Agent(Handle, Talking):
     Raises:
         NameInUse: another live agent of the cluster has the name.
         BindError: the address or port cannot be listened on.
+        ResourcesExhausted: no descriptor, thread, memory or room on a disk is left.
         JoinError: no seed could be joined; ``failures`` says why, seed by seed.
         ConfigError: a bad setting, or another address than loopback without a key.
     """
@@ -148,8 +150,9 @@ class Agent(Handle, Talking):
             "join_timeout": join_timeout, "settings_file": settings_file, "control": control,
             "config_file": config_file,
         }  # fmt: skip
-        found = settings_sources.load(given)
-        self._start(Assembly(found, delegate, event_delegate, codecs, _make_way))
+        with as_ours("the agent cannot start", node=name):
+            found = settings_sources.load(given)
+            self._start(Assembly(found, delegate, event_delegate, codecs, _make_way))
 
     def _start(self, parts: Assembly) -> None:
         self._parts = parts

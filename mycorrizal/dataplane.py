@@ -94,6 +94,7 @@ class DataPlane(Handle):
 
     Raises:
         BindError: the address or port cannot be listened on.
+        ResourcesExhausted: no descriptor, thread or memory is left.
         ConfigError: a bad name, key, certificate or setting, or another address than loopback without a key.
     """
 
@@ -174,6 +175,7 @@ class DataPlane(Handle):
         At most 16,384 calls wait for one peer; the next future fails with ``QueueFull``.
 
         Raises:
+            ResourcesExhausted: the thread that finishes futures cannot be started; nothing was sent.
             ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError
         """
         core = self._running("send_async", node)

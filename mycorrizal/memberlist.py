@@ -66,6 +66,7 @@ class Memberlist(Handle):
 
     Raises:
         BindError: the address or port cannot be listened on.
+        ResourcesExhausted: no descriptor, thread or memory is left.
         ConfigError: there is no address to advertise, or ``cidrs_allowed`` or
             the alive delegate refuses the node itself.
         MetaTooLarge: ``node_meta`` returned more than 512 bytes.

@@ -13,6 +13,7 @@ from typing import Any
 from ..exceptions import OperationTimeout
 from . import clock
 from .deadline import Deadline
+from .shortage import as_ours, start_thread
 
 __all__ = ["Children", "Report"]
 
@@ -34,16 +35,19 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start `command` as child `name`. A Ctrl-C at the terminal does not reach it: ending it is our matter."""
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        with as_ours(f"child {name} cannot be started", operation="demo"):
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=dict(environment),
+                start_new_session=True,
+            )
         self._processes[name] = process
-        threading.Thread(target=self._listen, args=(name, process), name=f"child-{name}", daemon=True).start()
+        start_thread(
+            threading.Thread(target=self._listen, args=(name, process), name=f"child-{name}", daemon=True)
+        )
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -27,6 +27,7 @@ from . import clock
 from .deadline import Deadline
 from .filepaths import exposed
 from .service import Service
+from .shortage import exhausted, note
 from .waits import pause
 
 __all__ = ["SettingsFile"]
@@ -61,6 +62,7 @@ class SettingsFile:
 
     Raises:
         ConfigError: it cannot be opened, is no such file, another agent has it, or another user could change it.
+        ResourcesExhausted: the disk is full, or no descriptor is left.
     """
 
     def __init__(self, path: str, node: str, read: Callable[[list[str]], dict[str, Kept]]) -> None:
@@ -80,12 +82,13 @@ class SettingsFile:
         except (OSError, ValueError, sqlite3.Error) as exc:  # ValueError: text that no file system has
             reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else str(exc)
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            short = exhausted(exc, f"settings cannot be kept in {file_name(path)}")
         else:
             self._service = Service("mycorrizal-settings", node, self._run, self._ended)
             return
         # Outside of the handlers: what they caught holds the path, which may be a key.
         hint = _HINTS.get(code, "a file in a directory that you can write")
-        raise ConfigError("settings_file", f"{file_name(path)}: {reason}", hint=hint)
+        raise short or ConfigError("settings_file", f"{file_name(path)}: {reason}", hint=hint)
 
     def load(self) -> list[Kept]:
         """Return what was kept. Before ``start``.
@@ -159,6 +162,7 @@ class SettingsFile:
             self._database.execute("COMMIT")
         except Exception as exc:
             self.failures += 1
+            note(exc)
             log.error("! %s: settings could not be written to %s: %s", self._node, self._path, exc)
             with suppress(sqlite3.Error):
                 if self._database.in_transaction:

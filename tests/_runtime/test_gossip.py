@@ -208,6 +208,7 @@ def test_failed_sends_are_told_to_the_machine_but_a_full_buffer_is_not(rig: Rig)
     rig.do(lambda: rig.machine.outbox.extend([(b"full", ("10.0.0.1", 1)), (b"x", ("10.0.0.2", 1)), (b"6", ("::1", 1))]))
     assert [one[1] for one in rig.machine.wait_for("write_failed", 2)] == [("10.0.0.2", 1), ("::1", 1)]
     assert rig.counters["udp.send_dropped"] == 1
+    assert (rig.counters["udp.packets_sent"], rig.counters["udp.sent"]) == (0, 0)
 
 
 def test_read_error_of_an_earlier_packet_is_counted(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import ConfigError, NameInUse, NotRunningError
+from mycorrizal import ConfigError, NameInUse, NotRunningError, ResourcesExhausted
 from mycorrizal._runtime import rundir
 from mycorrizal._runtime.agentrecord import RECORD_MAX_BYTES, AgentRecord
 from mycorrizal._runtime.rundir import AGENTS_MAX, RuntimeDir, default_path
@@ -460,3 +461,27 @@ def test_socket_paths_fit_or_say_what_to_do(tmp_path: Path) -> None:
         assert len(claim.socket_path("events")) == 103
         with pytest.raises(ConfigError, match="has 104 bytes.*MYCORRIZAL_RUNTIME_DIR"):
             claim.socket_path("control")
+
+
+def test_what_cannot_be_read_or_written_leaves_no_descriptor_and_no_draft(
+    place: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = place.claim("c", "a")
+    stem = next(name for name in files(place) if name.endswith(".lock"))[:-5]
+    (place.path / f"{stem}.agent").mkdir()  # opens, and then is no file
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert place.agents() == []
+    assert set(os.listdir("/proc/self/fd")) == before
+    (place.path / f"{stem}.agent").rmdir()
+    claim.release()
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module, name in ((os, "replace"), (os, "link"), (rundir, "opened")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(ResourcesExhausted, match="free room"):
+                place.keep_key("c", bytes(32)) if name == "replace" else place.shared_key("c")
+        assert files(place) == []

@@ -284,6 +284,24 @@ def test_shutdown_is_answered_before_the_agent_ends(client: ControlClient, agent
     assert agent.calls == [("leave",)]
 
 
+@pytest.mark.usefixtures("plane")
+def test_shutdown_without_a_thread_fails_and_the_plane_goes_on(
+    client: ControlClient, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.call("ping")  # its worker has its thread
+
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ControlError, match="ulimit -u"):
+            client.call("shutdown", timeout=1)
+    assert client.call("ping") and not agent.closed.is_set()
+    client.call("shutdown", timeout=1)
+    assert agent.closed.wait(10)
+
+
 def test_nobody_there_is_said_at_once(tmp_path: Path) -> None:
     with ControlClient(f"ipc://{tmp_path}/c") as client, pytest.raises(PeerUnreachable, match="no agent answers"):
         client.call("ping")

@@ -33,6 +33,7 @@ from .. import clock
 from ..deadline import Deadline
 from ..filepaths import path_text
 from ..futures import Waiter
+from ..shortage import as_ours, exhausted
 from .streams import RESERVED, Stream, open_stream
 from .tickets import Progress
 
@@ -171,7 +172,9 @@ def send_file(
         raise ConfigError("name", f"must be text, not {type(name).__name__}")
     if isinstance(source, (str, os.PathLike)) or not hasattr(source, "read"):
         path = path_text("file", source, " or a file opened for reading bytes")
-        with open(path, "rb") as file:
+        with as_ours("the file cannot be opened", operation="send_file"):
+            opened = open(path, "rb")  # noqa: SIM115 - closed below
+        with opened as file:
             return _send(core, node, file, name or os.path.basename(path), timeout, progress)
     if name is None:
         called = getattr(source, "name", None)
@@ -307,6 +310,9 @@ def _receive(stream: Stream, folder: str, name: str, size: int | None, progress:
     except OSError as error:
         if not isinstance(error, MycorrizalError):  # of this disk: the sender should know
             _answer(stream, 1, f"{type(error).__name__}: {error.strerror or error}")
+            short = exhausted(error, f"a file from {stream.node} cannot be kept", operation="receive_file")
+            if short is not None:
+                raise short from error
         raise
     try:
         _answer(stream, 0, "")

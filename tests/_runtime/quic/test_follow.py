@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mycorrizal import ResourcesExhausted
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.quic.follow import Follower
 from mycorrizal._wire import msgpack
@@ -97,3 +99,13 @@ def test_changed_metadata_and_lost_events_are_looked_at() -> None:
     assert follow([node("b", NEW)], MemberUpdated(node("b", NEW)))[2][2:] == [("b", "changed")]
     told = follow([node("b", NEW)], EventsLost(3, ()))[2][2:]
     assert told == [("c", "is no member any more"), ("b", "changed"), ("c", "changed")]
+
+
+def test_without_a_thread_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    stream = SimpleNamespace(close=lambda: closed.append(True))
+    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=lambda command: None, member="m", process="p")
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('none')"))
+    with pytest.raises(ResourcesExhausted):
+        Follower(core, tuple, stream)  # type: ignore[arg-type]
+    assert closed == [True] and (core.member, core.process) == ("m", "p")
