@@ -479,9 +479,13 @@ def test_what_cannot_be_read_or_written_leaves_no_descriptor_and_no_draft(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def cut(path: Path, *flags: Any) -> None:
+        path.write_bytes(b"")  # there is room for the name and not for the content
+        full()
+
     for module, name in ((os, "replace"), (os, "link"), (rundir, "opened")):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, full)
+            patch.setattr(module, name, cut if module is rundir else full)
             with pytest.raises(ResourcesExhausted, match="free room"):
                 place.keep_key("c", bytes(32)) if name == "replace" else place.shared_key("c")
         assert files(place) == []

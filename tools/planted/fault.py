@@ -15,8 +15,8 @@ _INTEGRATION = {
     "_control": ("cli",),
     "_data": ("data_inbox", "data_hostile"),
     "_replica": ("agents_sharing",),
-    "_runtime": ("threads", "agent", "endings"),
-    "_runtime/quic": ("data_threads", "data_hostile", "endings"),
+    "_runtime": ("halfway", "threads", "agent", "endings"),
+    "_runtime/quic": ("halfway", "data_threads", "data_hostile", "endings"),
     "cli": ("cli",),
 }
 _ELSEWHERE = {
