@@ -21,6 +21,7 @@ from .curve import ControlKeys
 from .deadline import Deadline
 from .endpoints import Endpoint, reachable
 from .shortage import as_ours
+from .zmqroom import first_socket
 
 __all__ = ["ControlChannel", "ControlEvents"]
 
@@ -44,6 +45,7 @@ class _Wire:
         self._context = zmq.Context()
         self._changes = threading.RLock()
         self._count = 0
+        self._started = False
         self.closed = False
 
     def check(self, operation: str) -> None:
@@ -67,13 +69,20 @@ class _Wire:
             raise PeerUnreachable(f"no agent answers at {self.endpoint}", operation="connect")
         with self._changes:
             self.check("connect")
-            made: zmq.Socket[bytes] = self._context.socket(kind)
+            made = self._socket(kind)
             self._count += 1
         try:
             self._connect(made)
         except BaseException:
             self.release(made)
             raise
+        return made
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        if self._started:
+            return self._context.socket(kind)
+        made = first_socket(self._context, kind)
+        self._started = True
         return made
 
     def _connect(self, made: zmq.Socket[bytes]) -> None:

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 import zmq
 
 from .._control.messages import REQUEST_MAX
-from ..exceptions import BindError
+from ..exceptions import BindError, MycorrizalError
 from .control_sockets import BATCH, HELLO, HELLO_MAX, OVERSIZE_GRACE, Client
 from .counters import Counters
 from .curve import ControlKeys, zap_answer
 from .endpoints import Endpoint
 from .shortage import exhausted
+from .zmqroom import first_socket
 
 __all__ = ["CurveSockets"]
 
@@ -69,7 +70,7 @@ class CurveSockets:
         # For a forked child: libzmq keeps these until its sockets are closed.
         self._descriptors = [listener.fileno() for _, listener in listeners]
         try:
-            self._zap = self._socket(zmq.REP)  # before the others: libzmq asks at the first handshake
+            self._zap = self._prepared(first_socket(self._context, zmq.REP))  # first: libzmq asks at a handshake
             self._zap.bind("inproc://zeromq.zap.01")
             self._router = self._socket(zmq.ROUTER, REQUESTS_QUEUED, REQUEST_MAX + OVERSIZE_GRACE)
             self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # so that a reply nobody takes is an error, and counted
@@ -85,14 +86,18 @@ class CurveSockets:
                 listener.detach()
         except BaseException as error:
             self._context.destroy(linger=0)
-            if not isinstance(error, zmq.ZMQError):
+            if isinstance(error, MycorrizalError) or not isinstance(error, (zmq.ZMQError, OSError)):
                 raise
             short = exhausted(error, "no control plane", operation="control")
             hint = "choose another port, or ipc://"
-            raise short or BindError(f"control plane: {error.strerror}", hint=hint) from error
+            raise short or BindError(f"control plane: {error.strerror or error}", hint=hint) from error
 
     def _socket(self, kind: int, queued: int = BATCH, largest: int = REQUEST_MAX) -> zmq.Socket[bytes]:
-        made: zmq.Socket[bytes] = self._context.socket(kind)
+        return self._prepared(self._context.socket(kind), queued, largest)
+
+    def _prepared(
+        self, made: zmq.Socket[bytes], queued: int = BATCH, largest: int = REQUEST_MAX
+    ) -> zmq.Socket[bytes]:
         made.setsockopt(zmq.LINGER, LINGER_MS)
         made.setsockopt(zmq.SNDHWM, queued)
         made.setsockopt(zmq.RCVHWM, queued)
