@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import chaos_resources_exits as exits
@@ -162,6 +163,10 @@ def clock(report: Report) -> None:
             report.expect(not (found := agents.news("fail")), f"reported as failed: {found}")
 
 
+def _all_have(agents: Agents, key: str, value: str) -> bool:
+    return all(child.ask("settings").get(key) == value for child in agents.children.values())
+
+
 def _with_wrong_clock(report: Report, agents: Agents, hours: int) -> None:
     """Judge settings and lifetimes while the victim's clock is `hours` off."""
     victim, bob = agents.victim, agents.children["bob"]
@@ -170,10 +175,7 @@ def _with_wrong_clock(report: Report, agents: Agents, hours: int) -> None:
         key = f"clock {hours} {first.name}"
         for child, value in ((first, "first"), (second, "second")):
             report.calls(child.name, {"setting": child.ask("setting", key=key, value=value)})
-            agree = agents.wait(
-                lambda key=key, value=value: all(c.ask("settings").get(key) == value for c in agents.children.values()),
-                45.0,
-            )
+            agree = agents.wait(partial(_all_have, agents, key, value), 45.0)
             report.expect(agree, f"{hours:+d} h: not all have the setting that {child.name} wrote {value}")
     for writer in (victim, bob):
         key = f"lease {hours} {writer.name}"
@@ -304,7 +306,8 @@ def main() -> int:
         reports.append(run(name, TRIALS[name]))
         print(table(reports[-1:]), flush=True)
     wrong = [report.name for report in reports if report.wrong]
-    print(f"{len(reports)} trials, {sum(report.seconds for report in reports):.0f} s; wrong: {', '.join(wrong) or 'none'}")
+    seconds = sum(report.seconds for report in reports)
+    print(f"{len(reports)} trials, {seconds:.0f} s; wrong: {', '.join(wrong) or 'none'}")
     return 1 if wrong else 0
 
 

@@ -302,9 +302,9 @@ def _more(before: Answer, now: Answer) -> list[str]:
     found = []
     had, has = sum(before["descriptors"].values()), sum(now["descriptors"].values())
     if has > had + SLACK:
-        more = Counter(now["descriptors"]) - Counter(before["descriptors"])
-        found.append(f"{has} descriptors instead of {had}: {dict(more)}")
-    threads = Counter(now["threads"]) - Counter(before["threads"])
+        opened: Counter[str] = Counter(now["descriptors"]) - Counter(before["descriptors"])
+        found.append(f"{has} descriptors instead of {had}: {dict(opened)}")
+    threads: Counter[str] = Counter(now["threads"]) - Counter(before["threads"])
     if more := {name: count for name, count in threads.items() if not name.startswith(PASSING)}:
         found.append(f"more threads: {more}")
     return found
