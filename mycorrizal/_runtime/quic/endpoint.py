@@ -485,15 +485,12 @@ class Endpoint:
 
     def _send_failed(self, conn: Connection | None, data: bytes, sockaddr: Sockaddr, exc: OSError, now: float) -> bool:
         """Try once more, now or later, or give it up; return whether it went out, or waits to."""
-        if exc.errno == errno.ENOBUFS:  # dropped by the interface: a loss like any other
-            self.count("quic.send_drops")
-            return False
-        if exc.errno == errno.EAGAIN:
-            if len(self._blocked) < _BLOCKED_MAX:
-                if not self._blocked:
-                    self.loop.call_at(now + 0.001, lambda _: None)  # a turn, which tries again
-                self._blocked.append((data, sockaddr))
-                return True
+        if exc.errno == errno.EAGAIN and len(self._blocked) < _BLOCKED_MAX:
+            if not self._blocked:
+                self.loop.call_at(now + 0.001, lambda _: None)  # a turn, which tries again
+            self._blocked.append((data, sockaddr))
+            return True
+        if exc.errno in (errno.EAGAIN, errno.ENOBUFS):  # dropped by the interface: a loss like any other
             self.count("quic.send_drops")
             return False
         if exc.errno == errno.EBADF:
