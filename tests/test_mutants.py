@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted.fault import DoesNotApply, Fault, levels, place, symbols
+from planted.fault import DoesNotApply, Fault, levels, place, sources, symbols
 from planted.run import all_faults
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = [fault for _, fault in all_faults()]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.symbol)
-def test_a_planted_fault_still_applies(fault: Fault) -> None:
-    assert fault.old != fault.new
-    assert fault.breaks
-    assert levels(place(fault, ROOT).path, ROOT)
+def test_planted_faults_still_apply() -> None:
+    files, wrong = sources(ROOT), []
+    for fault in FAULTS:
+        try:
+            assert levels(place(fault, files).path, ROOT)
+        except DoesNotApply as error:
+            wrong.append(str(error))
+    assert wrong == []
+    assert all(fault.old != fault.new and fault.breaks for fault in FAULTS)
 
 
 def test_no_fault_is_planted_twice() -> None:
@@ -27,15 +31,15 @@ def test_a_fault_goes_where_its_symbol_is_whatever_the_file(tmp_path: Path) -> N
     package = tmp_path / "mycorrizal" / "_swim"
     package.mkdir(parents=True)
     (package / "a.py").write_text("class A:\n    def f(self):\n        return 1\n\n\ndef f():\n    return 1\n")
-    found = place(Fault("A.f", "return 1", "return 2", "x"), tmp_path)
+    found = place(Fault("A.f", "return 1", "return 2", "x"), sources(tmp_path))
     assert found.path == Path("mycorrizal/_swim/a.py")
     assert found.source == "class A:\n    def f(self):\n        return 2\n\n\ndef f():\n    return 1\n"
     for fault in (Fault("A.g", "return 1", "", "x"), Fault("A.f", "return 3", "", "x"), Fault("A", "e", "g", "x")):
         with pytest.raises(DoesNotApply):
-            place(fault, tmp_path)
+            place(fault, sources(tmp_path))
     (package / "b.py").write_text("def f():\n    return 1\n")
     with pytest.raises(DoesNotApply, match="2 such places"):
-        place(Fault("f", "return 1", "return 2", "x"), tmp_path)
+        place(Fault("f", "return 1", "return 2", "x"), sources(tmp_path))
 
 
 def test_symbols_are_classes_functions_and_constants() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DoesNotApply", "Fault", "Place", "levels", "place", "symbols"]
+__all__ = ["DoesNotApply", "Fault", "Place", "levels", "place", "sources", "symbols"]
 
 _INTEGRATION = {
     "_agent": ("agent", "agents_sharing", "agent_processes"),
@@ -101,22 +102,26 @@ def symbols(source: str) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def place(fault: Fault, tree: Path) -> Place:
-    """Return where `fault` goes in `tree`, the folder that holds ``mycorrizal``.
+def sources(tree: Path) -> dict[Path, str]:
+    """Return the library's files in `tree`, the folder that holds ``mycorrizal``: their texts by their paths in it."""
+    return {path.relative_to(tree): path.read_text("utf-8") for path in sorted((tree / "mycorrizal").rglob("*.py"))}
+
+
+def place(fault: Fault, files: Mapping[Path, str]) -> Place:
+    """Return where `fault` goes in `files`.
 
     Raises:
         DoesNotApply: nowhere, or more than one place would do.
     """
     places = []
-    for path in sorted((tree / "mycorrizal").rglob("*.py")):
-        source = path.read_text("utf-8")
+    for path, source in files.items():
         if fault.old not in source:
             continue
         for first, end in symbols(source).get(fault.symbol, ()):
             part = source[first:end]
             if part.count(fault.old) == 1:
                 changed = source[:first] + part.replace(fault.old, fault.new) + source[end:]
-                places.append(Place(path.relative_to(tree), changed))
+                places.append(Place(path, changed))
             elif fault.old in part:
                 raise DoesNotApply(f"{fault.symbol}: {fault.old!r} stands there {part.count(fault.old)} times")
     if len(places) != 1:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 from planted import faults  # noqa: E402
-from planted.fault import DoesNotApply, Fault, levels, place  # noqa: E402
+from planted.fault import DoesNotApply, Fault, levels, place, sources  # noqa: E402
 
 COPIED = ("mycorrizal", "tests", "tools", "docs", "setup.cfg", "setup.py", "README.md", "CHANGELOG.md", "SECURITY.md")
 LEVELS = ("own tests", "folder", "neighbours")
@@ -67,6 +67,7 @@ class Copy:
                 shutil.copytree(source, self.path / name, ignore=skipped)
             else:
                 shutil.copy2(source, self.path / name)
+        self._files = sources(self.path)
 
     def close(self) -> None:
         """Remove it."""
@@ -110,7 +111,7 @@ class Copy:
 
     def judge(self, fault: Fault) -> Outcome:
         """Plant `fault`, and ask level after level until a test fails."""
-        where = place(fault, self.path)
+        where = place(fault, self._files)
         file = self.path / where.path
         before = file.read_text("utf-8")
         began = time.monotonic()
@@ -192,10 +193,10 @@ def main() -> int:
         if not options.symbols or any(fault.symbol.startswith(start) or name == start for start in options.symbols)
     ]
     if options.check:
-        wrong = []
+        wrong, files = [], sources(ROOT)
         for fault in chosen:
             try:
-                place(fault, ROOT)
+                place(fault, files)
             except DoesNotApply as error:
                 wrong.append(str(error))
         print("\n".join([*wrong, f"{len(chosen) - len(wrong)} of {len(chosen)} faults apply"]))

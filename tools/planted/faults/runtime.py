@@ -101,7 +101,6 @@ FAULTS = [
     ),
     Fault("Mailbox.tell", "self._limit if bounded else None", "None", "what others tell is bounded"),
     Fault("Mailbox._put", "len(self._items) >= limit", "len(self._items) > limit", "so many commands wait"),
-    Fault("ask_all", "places.release()\n            why", "why", "a place is given back when no thread starts"),
     Fault("ask_all", "            places.release()\n\n", "            pass\n\n", "a place is given back"),
     Fault("entries_of", "[:FOUND_MAX]", "", "what a finder finds is bounded"),
     Fault("entries_of", "isinstance(found, str) or ", "", "a text is no list of entries"),
