@@ -24,7 +24,6 @@ FAULTS = [
     Fault("KeyTable.changed", "if not self.latest:", "if False:", "a newcomer's key is not put in use"),
     Fault("KeyTable._bounded", "len(self.keys()) > KEYS_MAX", "False", "keys are bounded"),
     Fault("KeyTable._bounded", "removed[:-_REMOVED_MAX]", "removed[:0]", "memory of removed keys is bounded"),
-    Fault("_draft", "        _unlink(draft)\n", "", "no draft of a key stays"),
     Fault("RuntimeDir.keep_key", "                _unlink(draft)\n", "                pass\n", "no draft stays"),
     Fault("wait_sliced", "SLICE if main else LONG_SLICE", "LONG_SLICE", "a signal is seen soon"),
     Fault("SLICE", "0.05", "0.5", "Ctrl-C is seen within 100 ms"),

@@ -239,12 +239,6 @@ FAULTS = [
     ),
     # -- probe --
     Fault("Prober.abandon", "self.acks.forget(probe.sequence)", "pass", "a probe that was given up waits for nothing"),
-    Fault(
-        "Prober.abandon",
-        "member.fallbacks = member.tcp_only = 0",
-        "pass",
-        "after a stall what went over TCP before says nothing",
-    ),
     Fault("Prober._report_blocked", "member.reported = now", "pass", "UDP that is blocked is told every 30 s at most"),
     Fault(
         "Prober.handle_indirect_ping",
