@@ -93,8 +93,7 @@ class DataPlane(Handle):
         codecs: for values of types that CBOR does not have.
 
     Raises:
-        BindError: the address or port cannot be listened on.
-        ResourcesExhausted: no descriptor, thread or memory is left.
+        BindError, ResourcesExhausted: the address or port cannot be listened on; what that needs is not left.
         ConfigError: a bad name, key, certificate or setting, or another address than loopback without a key.
     """
 
@@ -175,8 +174,7 @@ class DataPlane(Handle):
         At most 16,384 calls wait for one peer; the next future fails with ``QueueFull``.
 
         Raises:
-            ResourcesExhausted: the thread that finishes futures cannot be started; nothing was sent.
-            ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError
+            ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError, ResourcesExhausted
         """
         core = self._running("send_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
@@ -443,8 +441,7 @@ class DataPlane(Handle):
             ConfigError: the membership has another name, or one is followed already.
         """
         core = self._running("follow")
-        name = cluster.local_node.name
-        if name != core.name:
+        if (name := cluster.local_node.name) != core.name:
             raise ConfigError("name", f"the data plane is {core.name!r}, the membership {name!r}")
         if self._follower is not None:
             raise ConfigError("follow", "this plane follows a membership already")
@@ -463,8 +460,7 @@ class DataPlane(Handle):
 
     def metrics(self) -> dict[str, int]:
         """Return counters and gauges. Never blocks, any thread."""
-        core = self._core
-        assert core is not None
+        core = self._started
         gauges = {
             "inbox.messages": len(core.inbox),
             "inbox.bytes": core.inbox.bytes,
