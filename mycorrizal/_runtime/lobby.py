@@ -133,7 +133,12 @@ class Lobby:
     def _listen(self) -> None:
         wanted = self._door is None and self._accept_at is None
         if wanted and not self._listening:
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            try:
+                self._selector.register(self._listener, selectors.EVENT_READ)
+            except OSError as exc:  # as in ``_watch``
+                note(exc)
+                self._back_off(exc)
+                return
         elif self._listening and not wanted:
             self._selector.unregister(self._listener)
         self._listening = wanted
@@ -183,8 +188,14 @@ class Lobby:
         self._listen()
         if entry.enters:
             self._displace(entry.victim)
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as exc:  # no memory, or it is gone already
+                note(exc)
+                self._turned_away("tcp.broken", "connection from %s port %d ended: %s", address, exc)
+                sock.close()
+                return
             until = now + min(FIRST_BYTES_SECONDS, self._timeout)
             guest = Guest(
                 source=source, since=now, until=until, sock=sock, address=address, reader=self._conversations.reader()
@@ -348,12 +359,18 @@ class Lobby:
     def _watch(self, guest: Guest, mask: int) -> None:
         if mask == guest.mask:
             return
-        if not mask:
-            self._selector.unregister(guest.sock)
-        elif not guest.mask:
-            self._selector.register(guest.sock, mask, guest)
-        else:
-            self._selector.modify(guest.sock, mask, guest)
+        try:
+            if not mask:
+                self._selector.unregister(guest.sock)
+            elif not guest.mask:
+                self._selector.register(guest.sock, mask, guest)
+            else:
+                self._selector.modify(guest.sock, mask, guest)
+        except OSError as exc:  # no memory, or the system's limit of watched descriptors
+            note(exc)
+            guest.mask = 0  # the selector has forgotten it
+            self._broken(guest, exc)
+            return
         guest.mask = mask
 
     def _end(self, guest: Guest, counter: str | None = None) -> None:

@@ -213,7 +213,7 @@ def _open_patiently(path: str) -> sqlite3.Connection:
         try:
             return _open(path)
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or patience.passed:
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or patience.passed:
                 raise
         pause(_POLL)
 

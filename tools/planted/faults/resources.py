@@ -35,7 +35,6 @@ FAULTS = [
           "control sockets that fail leave no descriptor"),
     Fault("ControlService._finish", "except ResourcesExhausted as error", "except KeyError as error",
           "a shutdown without a thread does not end the control plane"),
-    Fault("_draft", "        _unlink(draft)\n", "", "a key that cannot be written leaves no draft"),
     Fault("opened", "opener=lambda name, _: os.open(name, flags | os.O_CLOEXEC, 0o600)",
           "opener=lambda name, _: os.dup(os.open(name, flags | os.O_CLOEXEC, 0o600))",
           "a file that is opened takes one descriptor, and gives it back"),
