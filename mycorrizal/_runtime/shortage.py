@@ -92,6 +92,7 @@ def exhausted(
         what: what could not be done.
     """
     if isinstance(error, ResourcesExhausted):
+        error.node, error.operation = error.node or node, error.operation or operation
         return error
     resource = note(error)
     return None if resource is None else _made(resource, error, what, node, operation)

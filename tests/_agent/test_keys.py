@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import ConfigError, NotRunningError
+from mycorrizal import ConfigError, NotRunningError, ResourcesExhausted
 from mycorrizal._agent.keys import Keys, Rings, derivation
 from mycorrizal._agent.keytable import KeyTable
 from mycorrizal._runtime.rundir import RuntimeDir
@@ -76,7 +76,7 @@ def test_a_key_that_cannot_be_kept_changes_nothing_and_leaves_no_draft(
     for _ in range(2):
         with monkeypatch.context() as patch:
             patch.setattr(os, step, full)
-            with pytest.raises(ConfigError, match="No space left"):
+            with pytest.raises(ResourcesExhausted, match="No space left"):
                 ours.change("use", key_of("b"))
         assert (data.keys(), gossip.keys(), ours.table) == before
         assert sorted(place.iterdir()) == files and rundir.shared_key("c") == key
