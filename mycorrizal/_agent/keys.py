@@ -11,7 +11,7 @@ from .._runtime.waits import Exclusive, apart
 from .._wire.security import Keyring
 from .._wire.text import logger
 from ..config import weakness
-from ..exceptions import ConfigError
+from ..exceptions import ConfigError, ResourcesExhausted
 from .keytable import KeyTable
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Keys:
         try:
             # Here first: what was proved with a removed key is closed and dialled anew before we tell the others.
             apart(partial(rings.take, table), "mycorrizal-keys")
-        except ConfigError as error:
+        except (ConfigError, ResourcesExhausted) as error:
             failed = error
         results = self._ask(table.pack(), timeout)
         tables = {name: reply for name, reply in results.items() if name != self._name}
@@ -178,7 +178,7 @@ class Keys:
                 results.errors[name] = overruled(name)
             try:
                 apart(partial(rings.take, told), "mycorrizal-keys")
-            except ConfigError as error:
+            except (ConfigError, ResourcesExhausted) as error:
                 failed = failed or error
         if failed is None and not rings.table.did(operation, key):
             failed = overruled(self._name)

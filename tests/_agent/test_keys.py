@@ -85,9 +85,10 @@ def test_a_key_that_cannot_be_kept_changes_nothing_and_leaves_no_draft(
     assert sorted(place.iterdir()) == files
 
 
-def test_the_failure_of_this_agent_is_in_the_results_and_the_others_are_asked() -> None:
+@pytest.mark.parametrize("error", [ConfigError("runtime_dir", "full"), ResourcesExhausted("full")])
+def test_the_failure_of_this_agent_is_in_the_results_and_the_others_are_asked(error: Exception) -> None:
     def full(_: bytes) -> None:
-        raise ConfigError("runtime_dir", "full")
+        raise error
 
     ours, data, _ = kept_rings(full, "alice")
     other, _, _ = kept_rings(None, "bob")
