@@ -29,6 +29,7 @@ def test_a_check_that_raises_anything_is_unwell_and_is_asked_again() -> None:
     counters = Counters()
     made = Check(check, 0.05, told.put, "alice", counters)
     made.start()
+    made.begin()
     try:
         assert [told.get(timeout=WAIT) for _ in range(6)] == [False, True, False, True, False, True]
     finally:
