@@ -57,6 +57,7 @@ def test_only_what_is_new_is_told() -> None:
     check = made(ask, told)
     assert check.first() is True
     rounds = check._over = Rounds(6)  # type: ignore[assignment]
+    check.begin()
     check._run()
     assert told == [False, True] and not answers
     assert rounds.waited == [1.0] * 7
@@ -68,6 +69,7 @@ def test_who_begins_ill_is_told_when_well() -> None:
     check = made(lambda: answers.pop(0), told)
     assert check.first() is False
     check._over = Rounds(2)  # type: ignore[assignment]
+    check.begin()
     check._run()
     assert told == [True]
 
@@ -76,6 +78,7 @@ def test_nothing_is_told_after_the_end() -> None:
     told: list[bool] = []
     check = made(lambda: check.close(), told)
     check._healthy = False
+    check.begin()
     check._run()
     assert told == []
 
