@@ -14,7 +14,6 @@ MOST_LINES = 550
 LONGER: dict[str, str] = {
     "tests/_replica/test_events.py": "one rule, each event once and in order, against all that can go wrong",
     "tests/_replica/test_machine.py": "the door of the replica, as the module itself",
-    "tests/_runtime/test_handlers.py": "one pool; its tests share their blockers and how they wait",
     "mycorrizal/_replica/machine.py": "the door of the replica: each input in one place, the rules are in its parts",
 }
 MOST_LINES_OF_FUNCTION = 60
