@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mycorrizal._runtime import shortage
 from tests.needs import lacks
 
 MEMBERLIST_GO = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist/memberlist.go")
@@ -48,6 +49,12 @@ def find_peer(name: str) -> str | None:
     if name == "memberlist":
         return shutil.which("go") if MEMBERLIST_GO.exists() else None
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_short() -> None:
+    """Forget what tests before this one made run out: ``health()`` tells of it for a minute, for the whole process."""
+    shortage._last.clear()
 
 
 @pytest.fixture(scope="session")

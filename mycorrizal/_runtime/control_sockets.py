@@ -154,11 +154,11 @@ class ControlSockets:
             self._counters.add("control.disconnects")
             self._drop(link)
             return
-        was_ready = link.zmtp.ready
         try:
             link.arrived += link.zmtp.receive(data)
         except RemoteProtocolError:
-            self._counters.add("control.malformed" if was_ready else "control.handshakes_failed")
+            # Also where the end of the handshake and what is wrong came at once.
+            self._counters.add("control.malformed" if link.zmtp.ready else "control.handshakes_failed")
             self._drop(link)
             return
         if link.zmtp.ready:

@@ -166,3 +166,13 @@ def test_who_has_not_even_shaken_hands_gives_way_before_a_quiet_client(
         assert silent[0].recv(100)[:1] == silent[1].recv(100)[:1] == b"\xff"  # their greeting, and then the end
     for one in silent:
         one.close()
+
+
+def test_what_is_wrong_right_behind_the_handshake_is_malformed_and_no_failed_handshake(place: Place) -> None:
+    with place.connect() as hostile:
+        hostile.sendall(GREETING + ready(b"DEALER") + b"\x02" + (1 << 40).to_bytes(8, "big"))  # a frame of a terabyte
+        for _ in range(100):
+            place.sockets.poll(10)
+            if place.counters["control.malformed"]:
+                break
+    assert (place.counters["control.malformed"], place.counters["control.handshakes_failed"]) == (1, 0)

@@ -45,7 +45,7 @@ def test_a_few_are_joined_at_a_time_and_each_once(monkeypatch: pytest.MonkeyPatc
         nonlocal most
         most = max(most, len(pending))
         pending[0].set_result(None)
-        return {pending[0]}, set()
+        return SimpleNamespace(done={pending[0]})
 
     monkeypatch.setattr(joining, "wait", wait)
     result = join(network, seeds(3 * AT_ONCE), Deadline(None))
@@ -87,7 +87,7 @@ def test_a_seed_that_one_of_its_addresses_reached_is_no_failure(monkeypatch: pyt
             pending[0].set_result(None)
         else:
             pending[0].set_exception(error)
-        return {pending[0]}, set()
+        return SimpleNamespace(done={pending[0]})
 
     monkeypatch.setattr(joining, "wait", wait)
     result = join(network, ["some.name", "10.0.0.9:1"], Deadline(None))
