@@ -169,6 +169,7 @@ def test_who_has_not_even_shaken_hands_gives_way_before_a_quiet_client(
 
 
 def test_what_is_wrong_right_behind_the_handshake_is_malformed_and_no_failed_handshake(place: Place) -> None:
+    Poor.left = 1
     with place.connect() as hostile:
         hostile.sendall(GREETING + ready(b"DEALER") + b"\x02" + (1 << 40).to_bytes(8, "big"))  # a frame of a terabyte
         for _ in range(100):
