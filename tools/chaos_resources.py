@@ -250,7 +250,7 @@ def handlers(report: Report, seconds: float = 30.0) -> None:
         report.expect(14 <= kinds["PeerBusy"] <= 16, f"answers of stuck handlers: {kinds}")
         report.expect(kinds["OperationTimeout"] == 20 - kinds["PeerBusy"], f"answers of stuck handlers: {kinds}")
         for answer in answers:
-            fields = answer.get("node") == "victim" and answer.get("operation") == "request"
+            fields = answer.get("node") == "victim" and answer.get("operation") == "request_async"
             sure = answer.get("indeterminate") is (answer.get("error") == "OperationTimeout")
             report.expect(fields and sure, f"fields of {answer}")
         agents.alive("during")

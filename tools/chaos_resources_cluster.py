@@ -250,7 +250,8 @@ class Agents:
                 time.sleep(0.1)
             bad += [f"{name} lacks {text}" for text in missing]
             health = child.ask("health")
-            bad += [f"{name} says: {problem}" for problem in health["problems"]]
+            # What was short is told for a minute: that is the past.
+            bad += [f"{name} says: {problem}" for problem in health["problems"] if " s ago: " not in problem]
             if sorted(health["members"]) != sorted(NAMES):
                 bad.append(f"{name} sees {health['members']}")
         return bad

@@ -231,7 +231,6 @@ def starting(directory: Path) -> None:
         with Memberlist(Config.local(name="m", bind_addr="127.0.0.1", bind_port=0)) as member:
             measure({
                 "memberlist.join": lambda: member.join([seed]),
-                "memberlist.send_reliable": lambda: member.send_reliable("m", b"x" * 60_000_000),
             })  # fmt: skip
     serf = SerfDelegate()
     measure({"serf.next_event": lambda: serf.next_event(20)})

@@ -13,6 +13,7 @@ import pytest
 
 from mycorrizal import DataConfig, DataPlane, Keyring, MycorrizalError
 from mycorrizal._endings import TABLE, Ending
+from tests.keys import key_of
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import Start, until
@@ -112,7 +113,7 @@ def test_everything_that_is_under_way(planes: Planes, ending: str) -> None:
     elif ending == "DOWN":
         alice.remove_peer("bob")
     else:
-        new = bytes(32)
+        new = key_of("new")
         planes.keyring.add(new)
         planes.keyring.use(new)
         planes.keyring.remove(KEY)

@@ -56,7 +56,7 @@ def test_who_missed_a_change_gets_it_with_the_next_or_when_it_joins(agents: Make
     assert bob.keys.list() == (OLD,)
     assert not alice.keys.use(A).errors, "with what it missed before"
     assert bob.keys.list() == alice.keys.list() == (A, OLD)
-    late = agents("late", key=OLD, bind="127.0.0.1", join=["{}:{}".format(*bob.address)])
+    late = agents("late", key=A, bind="127.0.0.1", join=["{}:{}".format(*bob.address)])
     until(lambda: late.keys.list() == (A, OLD))
     assert not late.keys.remove(OLD).errors
     assert {one.keys.list() for one in (alice, bob, late)} == {(A,)}
