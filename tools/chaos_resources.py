@@ -246,8 +246,8 @@ def handlers(report: Report, seconds: float = 30.0) -> None:
         kinds = Counter(answer.get("error", "well") for answer in answers)
         report.notes.append(f"20 requests to 2 handlers and 4 places: {dict(kinds)}, {rounds} rounds of use")
         report.calls("bob", {f"block {number}": answer for number, answer in enumerate(answers)}, seconds)
-        # Two run and four wait; a request of carol's may have had two of the places.
-        report.expect(14 <= kinds["PeerBusy"] <= 16, f"answers of stuck handlers: {kinds}")
+        # Two run and four wait, of bob's and of what carol asks meanwhile; all others are told.
+        report.expect(14 <= kinds["PeerBusy"] < 20, f"answers of stuck handlers: {kinds}")
         report.expect(kinds["OperationTimeout"] == 20 - kinds["PeerBusy"], f"answers of stuck handlers: {kinds}")
         for answer in answers:
             fields = answer.get("node") == "victim" and answer.get("operation") == "request_async"
