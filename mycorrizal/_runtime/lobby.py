@@ -39,7 +39,7 @@ __all__ = ["Guest", "Lobby"]
 
 log = logger("mycorrizal.gossip")
 
-_CHUNK = 1 << 18  # read or written for one guest in a turn
+_CHUNK = 1 << 16  # read or written for one guest in a turn; larger buffers come and go in the system's memory, and stay
 _ACCEPT_BATCH = 64
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.005, 1.0  # of a failing accept, doubling (memberlist-protocol §10.4)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
