@@ -25,7 +25,7 @@ from .._wire.lent import Lent
 from ..exceptions import CacheError
 from .core import Failure
 from .messages import Answer, Message, Reply, pack_lent, pack_ops, parse_results
-from .operations import AGAIN, READS, Kind, Op, Result, Status
+from .operations import AGAIN, DOUBTS_MAX, READS, Kind, Op, Result, Status
 from .placement import Owner, partition_of
 from .shard import Pending
 from .timers import Timer
@@ -61,7 +61,8 @@ class _Attempt:
     """One operation of a job."""
 
     __slots__ = (
-        "alone", "began", "call", "count", "deadline", "done", "index", "job", "op", "owner", "size", "unsure", "why",
+        "alone", "began", "call", "count", "deadline", "done", "doubts", "index", "job", "op", "owner", "size",
+        "unsure", "why",
     )  # fmt: skip
 
     def __init__(self, job: _Job, index: int, op: Op, now: float, deadline: float) -> None:
@@ -75,6 +76,7 @@ class _Attempt:
         self.size = len(op.value or b"") if job.lent is None else job.lent.size  # of the value
         self.alone = False  # in a message of its own: its answer is large, or it has to wait
         self.unsure = False
+        self.doubts: dict[Owner, None] = {}  # who may have done it, and has not said so
         self.done = False
         self.why = int(Status.MOVED)
         self.owner: Owner | None = None  # who has it now
@@ -178,6 +180,10 @@ class Client:
         op = attempt.op
         if attempt.count:
             op = op._replace(age=max(1, int((now - attempt.began) * 1000)))
+        if attempt.doubts:
+            # Who is gone has told its backups, or nobody; who lives may have what its successor has not heard yet.
+            alive = [owner for owner in attempt.doubts if owner == self._core.me or owner in self._core.alive]
+            op = op._replace(doubts=tuple([owner for owner in alive if owner != attempt.owner]) or None)
         attempt.count += 1
         return op
 
@@ -239,7 +245,8 @@ class Client:
             unsure = (isinstance(outcome, Failure) and outcome.indeterminate) or results is not None
             for attempt in batch:
                 if not attempt.done:
-                    attempt.unsure = attempt.unsure or (unsure and attempt.op.kind not in READS)
+                    if unsure and attempt.op.kind not in READS:
+                        self._doubt(attempt)
                     self._again(attempt, Status.MOVED, answered)
 
         left = max(1, int((deadline - now) * 1000))
@@ -257,7 +264,7 @@ class Client:
         elif status in AGAIN:
             self._again(attempt, status, now)
         elif status == Status.UNSURE:
-            attempt.unsure = True
+            self._doubt(attempt)
             self._again(attempt, status, now)
         elif status == Status.ALONE and not attempt.alone:
             attempt.alone = True
@@ -270,9 +277,18 @@ class Client:
         else:
             self._finish(attempt, result, now)
 
+    def _doubt(self, attempt: _Attempt) -> None:
+        """Who has it may do it, or have done it."""
+        attempt.unsure = True
+        if attempt.owner is not None:
+            attempt.doubts[attempt.owner] = None
+
     def _again(self, attempt: _Attempt, why: int, now: float) -> None:
         """Try later, unless the deadline comes first."""
         attempt.why = why
+        if len(attempt.doubts) > DOUBTS_MAX:
+            self._finish(attempt, _unknown(attempt.owner), now)
+            return
         attempt.owner = None
         at = now + self._core.backoff(attempt.count - 1 if attempt.count else 0)
         if at >= attempt.deadline:

@@ -133,6 +133,8 @@ class Handover:
     def members_changed(self, shard: Shard, now: float) -> None:
         """Others may have come or gone: who went is not waited for, and who comes back unheard is asked."""
         claim, members = shard.claim, self._core.alive
+        if len(shard.heard) > len(members):
+            shard.heard = {member: at for member, at in shard.heard.items() if member in members}
         if claim is not None:
             for table in (claim.asking, claim.pulling):
                 for member in [member for member in table if member not in members]:
@@ -147,9 +149,20 @@ class Handover:
     def drop_claim(self, shard: Shard) -> None:
         """We are primary of `shard` no more. Whoever agreed and was not heard may never know of that."""
         claim, shard.claim = shard.claim, None
+        shard.heard = {}
         if claim is not None:
             for member in (*claim.asking, *claim.pulling):
                 self._missed(shard, member)
+
+    def heard(self, shard: Shard, member: Owner, since: float, now: float) -> bool:
+        """Whether what `member` did before `since` is here; if it may not be, and it can be asked, it is."""
+        claim = shard.claim
+        pulled = claim is None or not (member in claim.asking or member in claim.pulling)
+        if member == self._core.me or (pulled and shard.heard.get(member, since - 1.0) >= since):
+            return True
+        if member in self._core.alive:
+            self.reclaim(shard.partition, now, member)
+        return False
 
     def _missed(self, shard: Shard, member: Owner) -> None:
         """`member` goes before we have what it holds. It may come back and think that we do."""
@@ -236,6 +249,7 @@ class Handover:
                 continue
             agreed += 1
             del claim.asking[member]
+            shard.heard[member] = now
             store = self._space.store
             if (
                 copy.size
@@ -253,6 +267,7 @@ class Handover:
             shard = self._space.shards[place]
             if claim is not None and shard.claim is claim:
                 claim.asking.pop(member, None)
+                shard.heard[member] = now
                 self._advance(shard, now)
         return len(claims)
 

@@ -22,8 +22,8 @@ from .._wire.value_guard import TAG_BUFFER
 from .._wire.values import DEFAULT, Codecs, Encoded, encode_value
 from ..exceptions import RemoteProtocolError
 from .entry import NEVER
-from .operations import Op, Result
-from .placement import BITMAP_BYTES, PARTITIONS, from_bitmap
+from .operations import DOUBTS_MAX, Op, Result
+from .placement import BITMAP_BYTES, PARTITIONS, Owner, from_bitmap
 from .versions import VERSION_MAX
 
 __all__ = ["Answer", "Copy", "Message", "Payload", "Record", "Reply", "Request"]
@@ -182,6 +182,13 @@ def _key(value: object) -> bytes:
     return value
 
 
+def _owners(value: object) -> tuple[Owner, ...]:
+    found = rows(value, 2)
+    if len(found) > DOUBTS_MAX or not all(type(name) is str and len(name) <= KEY_MAX for name, *_ in found):
+        raise RemoteProtocolError("an operation whose earlier tries went to nobody, or to too many")
+    return tuple([Owner(name, _bytes(boot)) for name, boot, *_ in found])
+
+
 def rows(value: object, width: int) -> list[list[Any]]:
     """Return a list of lists of at least `width`."""
     if type(value) is not list or len(value) > RECORDS_MAX:
@@ -268,10 +275,11 @@ def _parse_op(row: list[Any]) -> Op:
         return Op(
             _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data)
         )
-    kind, key, ident, age, data, ttl, number, wait, early, expected = _filled(row, _NO_OP)[:10]
+    kind, key, ident, age, data, ttl, number, wait, early, expected, doubts = _filled(row, _NO_OP)[:11]
     return Op(
         _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
         _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX), _maybe_bytes(expected),
+        None if doubts is None else _owners(doubts),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .._wire.values import decode_packed, encode_value
 from ..exceptions import MycorrizalError
 from .entry import NEVER, Entry
+from .placement import Owner
 
 __all__ = ["AGAIN", "READS", "Change", "Kind", "Op", "Result", "Status", "decide"]
 
@@ -67,6 +68,10 @@ AGAIN = frozenset({Status.MOVED, Status.NOT_READY, Status.BUSY, Status.NO_QUORUM
 """Nothing happened, so the same operation may be tried again."""
 
 
+DOUBTS_MAX = 4
+"""Processes that may have done an operation unknown to its primary; with more, its outcome is unknown."""
+
+
 class Op(NamedTuple):
     """One operation on one key.
 
@@ -79,6 +84,7 @@ class Op(NamedTuple):
         wait: milliseconds that a LOCK or LEASE may wait at the primary.
         early: a LEASE takes an entry with fewer milliseconds to live for one that wants computing.
         expected: value that a CAS compares with instead of the version.
+        doubts: living processes that had an earlier try, and may have done it unknown to the primary.
     """
 
     kind: int
@@ -91,6 +97,7 @@ class Op(NamedTuple):
     wait: int = 0
     early: int = 0
     expected: bytes | None = None
+    doubts: tuple[Owner, ...] | None = None
 
 
 class Result(NamedTuple):

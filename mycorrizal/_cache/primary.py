@@ -133,7 +133,7 @@ class Primary:
             self._space.replication.send(backup, record, flight)
 
     def _remembered(self, shard: Shard, op: Op, now: float) -> Result | None:
-        """Return the outcome of an operation that is tried again, if it was done; None if it surely was not."""
+        """Return the answer to an operation that is tried again; None if it surely was not done, and may be now."""
         outcome = shard.outcomes.get(op.id)
         if outcome is not None:
             self._core.counters["retries_recognised"] += 1
@@ -142,6 +142,8 @@ class Primary:
         if began < max(shard.complete_since, now - self._core.limits.outcomes_age):
             self._core.counters["retries_forgotten"] += 1
             return Result(Status.FORGOTTEN)
+        if not all(self._space.handover.heard(shard, owner, began, now) for owner in op.doubts or ()):
+            return Result(Status.NOT_READY)
         return None
 
     # -- writes under way -----------------------------------------------------------------

@@ -67,10 +67,11 @@ class Shard:
         unheard: processes that we had not heard when they went out of our view, or we ceased to be primary by it. They
             may not know that, and think that we have what they hold.
         wrote: we have done writes since we began to serve.
+        heard: when a member last agreed that we are primary, and did no more writes itself.
     """
 
     __slots__ = (
-        "claim", "complete_since", "epoch", "fills", "flights", "outcomes", "owners", "partition", "repaired",
+        "claim", "complete_since", "epoch", "fills", "flights", "heard", "outcomes", "owners", "partition", "repaired",
         "reported", "seq", "serving", "unheard", "wrote",
     )  # fmt: skip
 
@@ -89,6 +90,7 @@ class Shard:
         self.seq = 0
         self.wrote = False
         self.unheard: dict[Owner, None] = {}
+        self.heard: dict[Owner, float] = {}
 
     @property
     def primary(self) -> Owner | None:

@@ -314,3 +314,25 @@ def test_outcome_of_a_write_that_ours_were_made_without_is_doubtful() -> None:
 
 def kind_of(call: Call) -> int:
     return decode_request(arrived(call.payload)).kind
+
+
+def test_add_that_says_false_after_two_sides_met_has_done_nothing() -> None:
+    """Its first try was under way at the primary of the other side, who was not heard before it was tried again."""
+    caches = Caches(4)
+    key = next(key for key in caches.owned_by(2, count=1000) if caches.owners(key) == [2, 3])
+    for side in ((0, 1), (2, 3)):
+        for index in side:
+            see(caches, index, *side)
+    caches.set(2, key, b"from the other side")
+    here, backup = caches.owners(key, 0)
+    caches.cluster.links.cut(here, backup)
+    found = caches.start(here, Op(Kind.ADD, key, value=b"from here"))
+    caches.cluster.run(0.1)
+    assert not found
+    for index in range(4):
+        see(caches, index, *range(4))
+    caches.cluster.run(4.0)
+    ((outcome,),) = found
+    assert isinstance(outcome, CacheOutcomeUnknown)  # the other side has written the key since
+    assert caches.get(3, key) == b"from here"
+    assert counters(caches, 2)["reclaims"] > 0

@@ -119,6 +119,7 @@ def test_end_of_keys_that_all_write() -> None:
         check_final(shared, [{"shared/1/1": value}], fail)
     with pytest.raises(CheckFailed, match="final"):
         check_final(shared, [{"shared/1/1": "c"}], fail)
+    check_final(shared, [{"shared/1/1": "c"}], fail, without=[(0.0, 9.0)])  # an earlier try, on the other side
     counted = Pen(b"nshared/1/1")("incr", 1, 1)("incr", 1, known=False).events
     check_final(counted, [{"nshared/1/1": 2}], fail)
     check_final(counted, [{}], fail, without=[(0.0, 2.0)])

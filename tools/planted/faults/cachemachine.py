@@ -57,6 +57,7 @@ FAULTS = [
         "something newer is claimed",
     ),
     Fault("Fill.pushed", "entry.version <= start and ", "", "what is newer than the push stays"),
+    Fault("Primary._remembered", "op.doubts or ()", "()", "who had an earlier try is heard before the next"),
     Fault("Handover.claim", "*self._space.former", "", "former members are asked"),
     Fault(
         "Handover._heard",
