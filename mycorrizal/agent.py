@@ -101,7 +101,10 @@ class Agent(Handle, Talking):
         event_delegate: joins, leaves, updates, on the delegate thread.
         insecure: listen beyond loopback without a key; whoever reaches the port can then do anything.
         discover: look for this host's agents when there are no seeds.
-        join_timeout: seconds in which a seed must answer.
+        seed_port: of seeds that name no port; 7946 if None.
+        join_timeout: seconds in which a seed must answer, unless this agent's own address is among them: then it
+            starts alone.
+        join_retry: seconds to go on asking after that, alone, instead of a ``JoinError``; ``math.inf``: for ever.
         settings_file: path of a SQLite file that keeps ``settings`` over a restart of the whole cluster.
         control: answer the command line and other programs of this user on this host.
         config_file: path of a TOML file with settings; False reads none, None the usual one.
@@ -137,7 +140,9 @@ class Agent(Handle, Talking):
         event_delegate: EventDelegate | None = None,
         insecure: bool | None = None,
         discover: bool | None = None,
+        seed_port: int | None = None,
         join_timeout: float | None = None,
+        join_retry: float | None = None,
         settings_file: str | None = None,
         control: bool | None = None,
         config_file: str | Literal[False] | None = None,
@@ -147,8 +152,8 @@ class Agent(Handle, Talking):
             "name": name, "cluster": cluster, "join": join, "key": key, "bind": bind, "port": port,
             "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,
             "config": config, "data_config": data_config, "insecure": insecure, "discover": discover,
-            "join_timeout": join_timeout, "settings_file": settings_file, "control": control,
-            "config_file": config_file,
+            "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry,
+            "settings_file": settings_file, "control": control, "config_file": config_file,
         }  # fmt: skip
         with as_ours("the agent cannot start", node=name):
             found = settings_sources.load(given)

@@ -42,7 +42,9 @@ class AgentSettings:
         insecure: whether to listen beyond loopback without a key.
         discover: whether to look for this user's agents on this host.
         control: whether to open the control sockets.
+        seed_port: of seeds that name none.
         join_timeout: seconds that starting may take to reach a seed; None waits.
+        join_retry: seconds to go on asking the seeds after that, alone, instead of an error; infinity: for ever.
         config: a whole ``Config`` that was given; None: the agent's own, with ``config_fields`` changed.
         config_fields: single settings of membership; empty if ``config`` was given.
         settings_file: path of a SQLite file that keeps the cluster's settings; None: no file.
@@ -67,7 +69,9 @@ class AgentSettings:
     insecure: bool = False
     discover: bool = True
     control: bool = True
+    seed_port: int = 7946
     join_timeout: float | None = 10.0
+    join_retry: float | None = None
     config: Config | None = None
     config_fields: Mapping[str, Any] = field(default_factory=_nothing, repr=False)  # whole fields of a Config, keys too
     data_config: DataConfig | None = None
@@ -92,7 +96,12 @@ class AgentSettings:
         for name in ("insecure", "discover", "control"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, f"must be true or false, not {getattr(self, name)!r}")
+        _check_port("seed_port", self.seed_port)
+        if not self.seed_port:
+            raise ConfigError("seed_port", "nobody listens on port 0")
         _check_seconds("join_timeout", self.join_timeout)
+        if self.join_retry != math.inf:
+            _check_seconds("join_retry", self.join_retry)
         if self.config is not None and self.config_fields:
             raise ConfigError("config", "given as a whole and in single fields")
         for name, kind in (("config", Config), ("data_config", DataConfig)):

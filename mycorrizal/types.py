@@ -192,10 +192,12 @@ class JoinResult:
     Attributes:
         reached: how many addresses completed a push/pull with us.
         failures: the error of each entry that failed, by the text it was given as.
+        itself: one of the addresses reached is this node's own.
     """
 
     reached: int
     failures: Mapping[str, Exception]
+    itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,10 @@ def found(seed: str, **more: Any) -> list[str]:
 
 def test_plain_entries_are_passed_on_in_their_order() -> None:
     with Discovery("c", ["10.0.0.5", "bob/10.0.0.6:1", " seeds.example.org ", "10.0.0.5"]) as discovery:
-        assert discovery.addresses() == ["10.0.0.5", "bob/10.0.0.6:1", "seeds.example.org"]
+        assert discovery.addresses() == ["10.0.0.5:7946", "bob/10.0.0.6:1", "seeds.example.org:7946"]
         assert discovery.failures == {}
-    assert Discovery("c", "10.0.0.5").addresses() == ["10.0.0.5"]
+    assert Discovery("c", "10.0.0.5").addresses() == ["10.0.0.5:7946"]
+    assert Discovery("c", ["::1", "bob/[::1]", "h"], port=9).addresses() == ["[::1]:9", "bob/[::1]:9", "h:9"]
     assert Discovery("c").addresses() == []
 
 
@@ -197,7 +198,7 @@ def test_a_server_that_does_not_answer_costs_the_timeout(server: Server) -> None
     server.silent = True
     seed = f"srv://127.0.0.1:{server.port}/{SRV}"
     discovery = Discovery("c", [seed, "10.0.0.5"])
-    assert discovery.addresses(0.2) == ["10.0.0.5"]
+    assert discovery.addresses(0.2) == ["10.0.0.5:7946"]
     assert isinstance(discovery.failures[seed], PeerUnreachable | OperationTimeout)
 
 
@@ -254,7 +255,7 @@ def test_members_on_the_segment_are_found_by_cluster() -> None:
         b.advertise(record("é" * 127, port=7002, host="::1"))  # too long a name to be told
         other.advertise(record("x", "d", port=7003))
         assert dict(a.failures) == dict(b.failures) == dict(other.failures) == {}
-        expected = {"a/127.0.0.1:7001", "[::1]:7002", "10.0.0.5"}
+        expected = {"a/127.0.0.1:7001", "[::1]:7002", "10.0.0.5:7946"}
         assert set(looking.addresses(5.0)) == expected, dict(looking.failures)
         assert set(a.addresses(5.0)) == expected  # itself too
         a.close()
@@ -333,13 +334,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_function_of_a_package_is_called_with_the_rest(package: Any) -> None:
-    assert found("function://10.0.0.1") == ["10.0.0.1:7001", "bob/10.0.0.2"]
+    assert found("function://10.0.0.1") == ["10.0.0.1:7001", "bob/10.0.0.2:7946"]
     assert package.calls == [("10.0.0.1", "c", True)]
 
 
 def test_a_class_of_a_package_is_asked_told_and_closed(package: Any) -> None:
     with Discovery("host", ["finder://x", "finder://shy"]) as discovery:
-        assert discovery.addresses() == ["host"]
+        assert discovery.addresses() == ["host:7946"]
         discovery.advertise(record("me"))
         assert str(discovery.failures["finder://shy"]) == "not told" and len(discovery.failures) == 1
     assert str(discovery.failures["finder://shy"]) == "not forgotten" and len(discovery.failures) == 1
@@ -358,7 +359,7 @@ def test_a_class_of_a_package_is_asked_told_and_closed(package: Any) -> None:
 )
 def test_what_a_package_does_wrong_is_its_seed_s_failure(package: Any, rest: str, match: str) -> None:
     with Discovery("c", [f"finder://{rest}", "10.0.0.5"]) as discovery:
-        assert discovery.addresses() == ["10.0.0.5"]
+        assert discovery.addresses() == ["10.0.0.5:7946"]
         with pytest.raises((RuntimeError, PeerUnreachable), match=match):
             raise discovery.failures[f"finder://{rest}"]
         assert len(discovery.failures) == 1
@@ -382,7 +383,7 @@ def test_a_package_that_cannot_be_used_is_said_at_once(package: Any) -> None:
 
 def test_one_that_hangs_is_left_behind(package: Any) -> None:
     with Discovery("c", ["finder://hang", "10.0.0.5"]) as discovery:
-        assert discovery.addresses(0.1) == ["10.0.0.5"]
+        assert discovery.addresses(0.1) == ["10.0.0.5:7946"]
         error = discovery.failures["finder://hang"]
         assert isinstance(error, OperationTimeout)
         assert str(error) == "finder://hang has not answered in time"
@@ -399,7 +400,7 @@ def test_those_that_hang_are_bounded(package: Any, monkeypatch: pytest.MonkeyPat
     done = threading.Semaphore.acquire(finders._threads, timeout=10)
     finders._threads.release()
     assert done
-    assert discovery.addresses() == ["c"]
+    assert discovery.addresses() == ["c:7946"]
 
 
 def test_without_threads_nothing_is_asked_and_nothing_raises(monkeypatch: pytest.MonkeyPatch) -> None:

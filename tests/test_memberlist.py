@@ -77,7 +77,7 @@ def test_documented_metrics_of_one_word_exist(alice: Memberlist) -> None:
 
 def test_joining_nothing_and_oneself(alice: Memberlist) -> None:
     assert alice.join([]) == JoinResult(0, {})
-    assert alice.join([f"127.0.0.1:{alice.config.bind_port}"]) == JoinResult(1, {})
+    assert alice.join([f"127.0.0.1:{alice.config.bind_port}"]) == JoinResult(1, {}, itself=True)
     assert alice.num_members() == 1
 
 

@@ -16,6 +16,7 @@ from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline
 from .._runtime.quic.carrier import Carrier
 from .._runtime.rundir import Claim, RuntimeDir
+from .._runtime.seeking import Seeking
 from .._runtime.settingsfile import SettingsFile
 from .._runtime.sharing import Sharing
 from .._runtime.watching import Watching, merged
@@ -52,6 +53,7 @@ SUSPICION_SECONDS = 12.0
 _HISTORY_TRIES, _HISTORY_MAX, _HISTORY_SECONDS = 3, 4096, 3.0
 _TELLERS, _TELL_SECONDS, _TELL_DEPTH = 4, 10.0, 1024  # agents that tell the keys to one that comes
 _USER_OVERHEAD = 5  # bytes of metadata around those of the user's delegate
+_RESOLVER_SECONDS = 0.5  # one may hang, and is left behind
 _NAMES_TRIED = 100  # agents without a name in one process
 
 
@@ -119,6 +121,7 @@ class Assembly:
         self.rings: Rings | None = None
         self.file: SettingsFile | None = None
         self.control: ControlService | None = None
+        self.seeking: Seeking | None = None
         try:
             self._build()
         except BaseException:
@@ -128,7 +131,7 @@ class Assembly:
     def _build(self) -> None:
         settings = self.settings
         self.rundir = RuntimeDir()
-        self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir)
+        self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir, port=settings.seed_port)
         self.claim = self._claim()
         self.name = self.claim.name
         bind, key = self._trust()
@@ -240,13 +243,20 @@ class Assembly:
             ports = [settings.config.bind_port, 0] if settings.config.bind_port == DEFAULT_PORT else [config.bind_port]
         for port in ports:
             try:
-                return Memberlist(
+                found = Memberlist(
                     replace(config, bind_port=port), delegate=self.delegate, events=self.event_delegate,
                     _companion=self.sharing,
                 )  # fmt: skip
             except BindError:
                 if port == ports[-1]:
                     raise
+                continue
+            if port != ports[0] and not is_loopback(config.bind_addr):
+                log.warning(
+                    "! %s: port %d is taken, listening on %d: others need that in join=, and firewalls have to let it"
+                    " through; port= chooses one", self.name, ports[0], found.local_node.port,
+                )  # fmt: skip
+            return found
         raise AssertionError("unreachable")
 
     def serve(self, agent: Agent) -> None:
@@ -377,6 +387,8 @@ class Assembly:
         self.stopped = True
         if self.control is not None:
             self.control.stop()
+        if self.seeking is not None:
+            self.seeking.stop()
         if self.plane is not None:
             self.plane._started.stop()
         if self.memberlist is not None:
@@ -391,6 +403,8 @@ class Assembly:
         self.stopped = True
         if self.control is not None:
             self.control.close(deadline.remaining())
+        if self.seeking is not None:
+            self.seeking.close(Deadline(deadline.capped(_RESOLVER_SECONDS)))
         if self.plane is not None:
             self.plane.close(deadline.remaining())
         if self.file is not None:

@@ -32,6 +32,9 @@ def health(parts: Assembly) -> Health:
         problems.append(f"this node answers late, or is answered late (score {score}): is the machine overloaded?")
     if suspects:
         problems.append(f"no answer lately from {printable(', '.join(suspects), _NAMES_MAX)}")
+    if parts.seeking is not None and parts.seeking.alone:
+        still = "nobody is asked any more" if parts.seeking.gave_up else "they are still asked"
+        problems.append(f"seeds are given, and nobody else is there: {still}")
     if parts.sharing.rivals:
         other = parts.sharing.rivals[0]
         problems.append(f"another node at {other.host}:{other.port} claims this name")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .._runtime.deadline import Deadline
+from .._runtime.seeking import Seeking
 from .._runtime.waits import pause
 from .._wire.text import logger
 from ..discovery import Discovery
@@ -34,7 +36,7 @@ def join(parts: Assembly) -> None:
     settings = parts.settings
     deadline = Deadline(settings.join_timeout)
     if settings.join:
-        _join_seeds(parts, deadline)
+        _seek(parts, deadline)
     elif settings.discover:
         _join_neighbours(parts, deadline)
     _refuse_a_taken_name(parts)
@@ -46,7 +48,8 @@ def join(parts: Assembly) -> None:
 
 def join_through(parts: Assembly, seeds: list[str], deadline: Deadline) -> None:
     """Join through `seeds`, once; see ``Agent.join``."""
-    with Discovery(parts.settings.cluster, seeds, rundir=parts.rundir) as discovery:
+    port = parts.settings.seed_port
+    with Discovery(parts.settings.cluster, seeds, rundir=parts.rundir, port=port) as discovery:
         entries = discovery.addresses(deadline.remaining())
         failures = discovery.failures
     if not entries:
@@ -58,6 +61,23 @@ def join_through(parts: Assembly, seeds: list[str], deadline: Deadline) -> None:
         _sync(parts, deadline)
 
 
+def _seek(parts: Assembly, deadline: Deadline) -> None:
+    """Join through the seeds, or begin alone where that is right, and go on asking."""
+    retry = parts.settings.join_retry
+    try:
+        _join_seeds(parts, deadline)
+    except JoinError as error:
+        if retry is None:
+            raise
+        log.info("= %s: %s", parts.name, error)
+    else:
+        retry = math.inf
+    parts.seeking = Seeking(parts.members._running, parts.seeds.addresses, parts.members.join)
+    if parts.seeking.alone:
+        log.warning("! %s: seeds are given, and nobody else was seen: alone for now, and still asking them", parts.name)
+    parts.seeking.start(None if retry == math.inf else retry)
+
+
 def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
     wait = _RETRY_FIRST
     reasons: dict[str, Exception] = {}
@@ -65,16 +85,18 @@ def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
         entries = parts.seeds.addresses(deadline.remaining())
         failures = dict(parts.seeds.failures)
         error: MycorrizalError | None = None
+        itself = False
         try:
             result = parts.members.join(entries, deadline.capped(parts.members.config.tcp_timeout))
             failures |= result.failures
+            itself = result.itself
         except JoinError as exc:
             failures |= exc.failures
             error = exc
         except OperationTimeout as exc:
             error = exc
-        if error is None and (parts.members.num_members() > 1 or not failures):
-            return  # also where all seeds are this very node
+        if error is None and (parts.members.num_members() > 1 or itself or not failures):
+            return  # who is a seed itself does not wait for the others: all of them may be starting
         for seed, failure in failures.items():
             if isinstance(failure, OperationTimeout):  # the last try has less time than it needs
                 failures[seed] = reasons.get(seed, failure)
@@ -84,7 +106,7 @@ def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
             lines = "; ".join(f"{seed}: {failure}" for seed, failure in failures.items())
             raise JoinError(
                 f"no seed could be joined within {parts.settings.join_timeout} s: {lines}", failures=failures,
-                hint="is an agent of this cluster, with this key, running there?",
+                hint="is an agent of this cluster, with this key, running there? join_retry= goes on asking, alone",
             ) from error  # fmt: skip
         log.info("= %s: no seed answers yet, trying again", parts.name)
         pause(wait)

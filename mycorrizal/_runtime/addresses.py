@@ -32,6 +32,7 @@ __all__ = [
     "resolve",
     "source_of",
     "split_host_port",
+    "with_port",
 ]
 
 _RESOLVED_MAX = 64
@@ -114,6 +115,17 @@ def parse_entry(text: str, default_port: int) -> JoinEntry:
         why = "nobody listens on port 0" if port == 0 else f"{host!r} is neither a name nor an address"
         raise ConfigError("addresses", f"{text!r}: {why}", hint="write 'host', 'host:port' or 'name/host:port'")
     return JoinEntry(text, name, host, port)
+
+
+def with_port(text: str, port: int) -> str:
+    """Return a join entry with `port` in it if it names none.
+
+    Raises:
+        ConfigError: as ``parse_entry``.
+    """
+    entry = parse_entry(text, port)
+    name, slash, rest = text.strip().rpartition("/")
+    return f"{name}{slash}{rest}" if has_port(rest) else f"{name}{slash}{ensure_port(entry.host, port)}"
 
 
 def parse_address(address: str | Address, default_port: int) -> JoinEntry:

@@ -92,8 +92,7 @@ class _Plain:
     """``host``, ``host:port`` or ``name/host:port``: ``join`` itself resolves it."""
 
     def __init__(self, text: str, port: int) -> None:
-        addresses.parse_entry(text, port)
-        self._text = text.strip()
+        self._text = addresses.with_port(text, port)
 
     def find(self, cluster: str, timeout: float) -> list[str]:
         return [self._text]
@@ -228,8 +227,7 @@ def entries_of(seed: str, found: Any, port: int) -> list[str]:
     entries = []
     for text in list(found)[:FOUND_MAX]:
         try:
-            addresses.parse_entry(text, port)
+            entries.append(addresses.with_port(text, port))
         except ConfigError as exc:
             raise PeerUnreachable(f"{seed} gave what is no entry: {exc}", node=seed) from exc
-        entries.append(text.strip())
     return entries

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import (
     ConfigError,
@@ -28,6 +28,8 @@ from .waits import wait_sliced
 
 __all__ = ["join"]
 
+T = TypeVar("T")
+
 AT_ONCE = 8
 """Push/pulls under way at a time; each carries the whole table both ways."""
 
@@ -47,9 +49,10 @@ class _Join:
         self._deadline = deadline
         self._failures: dict[str, Exception] = {}
         self._reached: dict[str, int] = {}
+        self._itself = False
         self._targets: deque[tuple[JoinEntry, Address]] = deque()
         self._resolving: dict[Future[Any], JoinEntry] = {}
-        self._joining: dict[Future[Any], JoinEntry] = {}
+        self._joining: dict[Future[Any], tuple[JoinEntry, Address]] = {}
         self._texts = [texts] if isinstance(texts, str) else list(texts)
 
     def run(self) -> JoinResult:
@@ -77,7 +80,7 @@ class _Join:
         }
         if not reached and self._texts:
             raise self._error(failures)
-        return JoinResult(reached, failures)
+        return JoinResult(reached, failures, self._itself)
 
     def _begin(self, text: str) -> None:
         config = self._membership.config
@@ -92,19 +95,19 @@ class _Join:
         if addresses.is_literal(entry.host):
             self._targets.append((entry, (entry.host, entry.port)))
         else:
-            self._ask(self._resolving, entry, lambda: self._membership.resolve(entry.host, entry.port))
+            self._ask(self._resolving, entry, entry, lambda: self._membership.resolve(entry.host, entry.port))
 
-    def _ask(self, asked: dict[Future[Any], JoinEntry], entry: JoinEntry, begin: Callable[[], Future[Any]]) -> None:
+    def _ask(self, asked: dict[Future[Any], T], what: T, entry: JoinEntry, begin: Callable[[], Future[Any]]) -> None:
         """Begin something for `entry`; what cannot even begin, for want of room or threads, is that seed's failure."""
         try:
-            asked[begin()] = entry
+            asked[begin()] = what
         except (QueueFull, ResourcesExhausted) as exc:
             self._failures.setdefault(entry.text, exc)
 
     def _fill(self) -> None:
         while self._targets and len(self._joining) < AT_ONCE:
-            entry, address = self._targets.popleft()
-            self._ask(self._joining, entry, partial(self._push_pull, address, entry.name))
+            target = entry, address = self._targets.popleft()
+            self._ask(self._joining, target, entry, partial(self._push_pull, address, entry.name))
 
     def _push_pull(self, address: Address, name: str) -> Future[Any]:
         machine = self._membership.machine
@@ -123,8 +126,9 @@ class _Join:
                 if self._succeeded(future, entry):
                     self._targets.extend((entry, address) for address in future.result())
             else:
-                entry = self._joining.pop(future)
+                entry, address = self._joining.pop(future)
                 if self._succeeded(future, entry):
+                    self._itself = self._itself or self._membership.is_own(address)
                     self._reached[entry.text] = self._reached.get(entry.text, 0) + 1
         return bool(ended)
 
@@ -137,7 +141,8 @@ class _Join:
         return error is None
 
     def _out_of_time(self) -> None:
-        left = [*self._resolving.values(), *self._joining.values(), *(entry for entry, _ in self._targets)]
+        asked = [*self._joining.values(), *self._targets]
+        left = [*self._resolving.values(), *(entry for entry, _ in asked)]
         for entry in left:
             error = OperationTimeout("no answer within the timeout of join()", node=entry.text, operation="join")
             self._failures.setdefault(entry.text, error)

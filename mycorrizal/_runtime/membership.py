@@ -6,6 +6,7 @@ or lock of its own.
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import os
 import random
@@ -303,6 +304,17 @@ class Membership:
         """Return how many bytes of data a datagram carries in a message such as this."""
         head = 1 + (len(self.codec.body.encode(message.header)) if message.boot else 0)
         return _DATAGRAM_MAX - head - _CHECKSUM_BYTES - self.codec.overhead(gossip=True)
+
+    def is_own(self, address: Address) -> bool:
+        """Whether whoever dials `address` on this host gets this node."""
+        host, port = address
+        if address == self.view().local_node.address:
+            return True
+        if port != self.config.bind_port:
+            return False
+        if ipaddress.ip_address(self.config.bind_addr).is_unspecified:
+            return ipaddress.ip_address(host).is_loopback or host in addresses.interface_addresses()
+        return host == self.config.bind_addr
 
     def resolve(self, host: str, port: int) -> Future[list[Address]]:
         """Return the addresses of a name, asked for on an exchange thread."""

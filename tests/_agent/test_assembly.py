@@ -177,11 +177,11 @@ def test_an_agent_that_is_dropped_stops_each_part_and_one_that_is_closed_ends_it
         one.close = one.shutdown = lambda timeout: told.append(name)
         return one
 
-    for name in ("control", "plane", "memberlist", "file", "claim"):
+    for name in ("control", "seeking", "plane", "memberlist", "file", "claim"):
         setattr(parts, name, part(name))
     parts.stop()
-    assert told == ["control", "plane", "memberlist", "file", "claim"] and parts.stopped
+    assert told == ["control", "seeking", "plane", "memberlist", "file", "claim"] and parts.stopped
     told.clear()
     parts.sharing = SimpleNamespace(on_end=lambda: told.append("streams"))
     parts.close(Deadline(1.0))
-    assert told == ["control", "plane", "file", "streams", "memberlist", "claim"]
+    assert told == ["control", "seeking", "plane", "file", "streams", "memberlist", "claim"]

@@ -31,6 +31,7 @@ def parts_of(**changes: Any) -> Any:
     data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})
     return SimpleNamespace(**{
         "members": members, "data": data, "sharing": SimpleNamespace(rivals=[]), "rings": object(), "file": None,
+        "seeking": None,
         "name": "me", "settings": SimpleNamespace(insecure=changes.pop("insecure", False), cluster="c"), **changes,
     })  # fmt: skip
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from mycorrizal._runtime import identity
 from mycorrizal._runtime.identity import default_name, gossip_key
 from mycorrizal._runtime.quic.proof import derive
 from mycorrizal._wire.packet import PacketCodec
@@ -16,10 +17,25 @@ from mycorrizal.exceptions import DecryptError
 KEY = bytes(range(32))
 
 
-def test_default_name_is_one_and_says_the_process() -> None:
-    name = default_name()
-    check_name(name)
-    assert name.endswith(f"-{os.getpid()}")
+def test_default_name_is_one_and_says_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_name(default_name())
+    names = []
+    for number in (0xEFFFFFFC, 0xF0000105, 0xF0000106, None):  # the host's processes, two containers', no /proc
+        monkeypatch.setattr(identity, "_process_namespace", lambda number=number: number)
+        names.append(default_name())
+    assert len(set(names)) == 4 and names[3].endswith(f"-{os.getpid()}")
+
+
+def test_processes_that_no_container_holds_are_in_the_first_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter([identity._FIRST_NAMESPACE, 0xF0000105])
+    monkeypatch.setattr(os, "stat", lambda path: os.stat_result((0, next(numbers), *[0] * 8)))
+    assert [identity._process_namespace(), identity._process_namespace()] == [None, 0xF0000105]
+
+    def missing(path: str) -> os.stat_result:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "stat", missing)
+    assert identity._process_namespace() is None
 
 
 @pytest.mark.parametrize("size", [16, 24, 32])

@@ -141,7 +141,7 @@ def test_another_address_of_this_agents_own_is_a_fine_seed(agents: Make) -> None
     alice = agents("alice", key=KEY, bind="0.0.0.0", port=port, advertise="127.0.0.1", join=own, join_timeout=5)
     assert alice.members().names == ["alice"]
     with Memberlist(fast("one", bind_addr="0.0.0.0", advertise_addr="127.0.0.1")) as one:
-        assert one.join([f"127.0.0.9:{one.config.bind_port}"]) == JoinResult(1, {})
+        assert one.join([f"127.0.0.9:{one.config.bind_port}"]) == JoinResult(1, {}, itself=True)
 
 
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])

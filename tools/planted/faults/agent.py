@@ -30,8 +30,11 @@ FAULTS = [
     Fault("Assembly.close", "            self.sharing.on_end()\n", "", "streams end with the agent"),
     Fault("_join_seeds", "failures[seed] = reasons.get(seed, failure)", "pass", "the reason of before is told"),
     Fault(
-        "_join_seeds", "parts.members.num_members() > 1 or not failures", "True", "a seed that is this node does not do"
+        "_join_seeds", "parts.members.num_members() > 1 or itself or", "itself or", "a seed that was joined does"
     ),
+    Fault("_join_seeds", " or itself or not failures", " or not failures", "a seed waits for no others"),
+    Fault("Seeking._known", "address in here or ", "", "members are not asked again"),
+    Fault("Seeking._run", "tries + 1 if alone and was else 0", "tries + 1", "who is alone again asks soon"),
     Fault("Rings.take", "self._keep is not None and keys[0] != before[0]", "False", "the key is kept for later agents"),
     Fault("Rings.take", "for key in keys if key not in before", "for key in ()", "a weak key is warned of"),
     Fault("Residents.remove", "known[0]() in (None, agent)", "True", "another agent of the name stays"),
