@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from mycorrizal import ControlError, NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
-from mycorrizal._control.messages import encode_event, encode_reply
+from mycorrizal._control.messages import encode_event, encode_failure, encode_reply, encode_request
 from mycorrizal._runtime import control_client, endpoints
 from mycorrizal.control import ControlClient, ControlEvents
 
@@ -77,6 +77,34 @@ def test_reply_that_is_none_is_an_error_and_the_next_call_is_fine(odd: Callable[
         assert client.call("ping") == 1
 
 
+def test_error_without_a_number_is_for_who_asks(odd: Callable[[Answer], Odd]) -> None:
+    other = odd(lambda asked: [encode_failure(None, "bad_request", ValueError("unreadable"))])
+    with ControlClient(other.endpoint, timeout=10) as client, pytest.raises(ControlError, match="unreadable"):
+        client.call("ping")
+
+
+def test_sockets_are_used_again_unless_they_were_given_up(
+    odd: Callable[[Answer], Odd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late reply would wait on one for the question after the next."""
+    silent: list[bool] = []
+    other = odd(lambda asked: [] if silent else [encode_reply(asked["id"], 1)])
+    with ControlClient(other.endpoint, timeout=10) as client:
+        channel = client._channel
+        for _ in range(3):
+            client.call("ping")
+            assert len(channel._idle) == 1
+        silent.append(True)
+        with pytest.raises(OperationTimeout):
+            channel.call(9, encode_request(9, "ping", {}), 0.1)
+        assert channel._idle == []
+        silent.clear()
+        client.call("ping")
+        monkeypatch.setattr(control_client, "IDLE_MAX", 0)
+        client.call("ping")
+        assert channel._idle == []
+
+
 def test_question_that_comes_back_is_no_reply(odd: Callable[[Answer], Odd]) -> None:
     other = odd(lambda asked: [cbor2.dumps(asked)])
     with ControlClient(other.endpoint) as client, pytest.raises(RemoteProtocolError):
@@ -114,17 +142,20 @@ def test_events_before_the_beginning_are_kept_and_nonsense_is_passed_over(odd: C
                 publisher.send_multipart([subscribed[1:], encode_event("control.hello", (1, 0), "a", {})])
                 publisher.send_multipart([b"event.x", encode_event("event.x", (9, 5), "a", {})])
                 publisher.send_multipart([b"event.x", encode_event("event.x", (1, 1), "b", {})])
+                # Of an agent that was started again nothing is lost, however far it has come.
+                publisher.send_multipart([b"event.x", encode_event("event.x", (9, 9), "c", {})])
                 return
 
     thread = threading.Thread(target=publish)
     thread.start()
     with ControlClient(other.endpoint) as client, client.events() as events:
         thread.join(10)
-        found = [events.get(10) for _ in range(3)]
+        found = [events.get(10) for _ in range(4)]
     assert [(event.publisher, event.topic_sequence, event.lost) for event in found] == [
         ("a", 1, 0),
         ("a", 5, 3),
         ("b", 1, 0),
+        ("c", 9, 0),
     ]
 
 
