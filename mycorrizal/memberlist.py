@@ -251,6 +251,7 @@ class Memberlist(Handle):
         ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
         ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``,
         ``tcp.held`` (bytes that conversations hold), ``tcp.refusing`` (1 while some are turned away),
+        ``timers.late_ms`` (the most that a timer was late in the last half minute, without stalls),
         ``replays.windows`` (senders of numbered messages that are remembered, twice: packets and streams), and
         ``key.sealed``: packets and streams that this process encrypted with the present primary key; rotate it before
         all members together reach 2**32.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["health", "key_problem"]
 
 _INBOX_FULL = 0.5
+_LATE_MS = 500
 _STUCK_SECONDS = 5
 _NONCES = 1 << 32
 """Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
@@ -30,6 +31,8 @@ def health(parts: Assembly) -> Health:
     problems = []
     if score:
         problems.append(f"this node answers late, or is answered late (score {score}): is the machine overloaded?")
+    if (late := gossip.get("timers.late_ms", 0)) >= _LATE_MS:
+        problems.append(f"the gossip thread was {late / 1000:.1f} s behind lately: is the machine overloaded?")
     if suspects:
         problems.append(f"no answer lately from {printable(', '.join(suspects), _NAMES_MAX)}")
     if parts.seeking is not None and parts.seeking.alone:

@@ -45,6 +45,9 @@ log = logger("mycorrizal.gossip")
 _DATAGRAM_MAX = 65536
 _BATCH = 512  # datagrams between two looks at the timer
 _BATCH_AFTER_STALL = 16384  # all that 2 MiB of receive buffer can hold: see it before acting on stale timers
+_SECONDS = 0.1  # the same in time, for one that is busy; also for commands
+_SECONDS_AFTER_STALL = 0.5
+_LATE_SECONDS = 30.0  # for so long it is told that the timers were late
 _FLUSH_EVERY = 16  # datagrams read before our answers go out: acks are what others wait for
 _OPERATIONS_SWEEP = 1024  # from here on abandoned operations are swept out
 
@@ -93,6 +96,7 @@ class Gossip:
         self._stopping = False
         self._quiet = QuietLog(log, config.name)
         self._version: int | None = None
+        self._late = (0.0, float("-inf"))  # how much a timer was, and when
         # Published for other threads; each is replaced as a whole.
         self.view: View | None = None
         self.health_score = 0
@@ -174,15 +178,19 @@ class Gossip:
                 ready |= key.data
         now = clock.now()
         if ready & _UDP:
-            late = due is not None and now - due > self._stall
-            self._receive(_BATCH_AFTER_STALL if late else _BATCH)
+            if self._machine.stood_still(now) > self._stall:
+                self._receive(_BATCH_AFTER_STALL, now + _SECONDS_AFTER_STALL)
+            else:
+                self._receive(_BATCH, now + _SECONDS)
         if guests or knocks:
             self.lobby.ready(guests, knocks)
         if ready & _MAILBOX or len(self._mailbox):
-            self._mailbox.run()
+            self._mailbox.run(_SECONDS)
         now = clock.now()
         due = self._machine.get_timer()
         if due is not None and due <= now:
+            if now - due >= self.late(now) and self._machine.stood_still(now) <= self._stall:
+                self._late = now - due, now
             self._machine.handle_timer(now)
         if companion is not None and (due := companion.get_timer()) is not None and due <= now:
             companion.handle_timer(now)
@@ -198,8 +206,16 @@ class Gossip:
                 due = other if due is None else min(due, other)
         return None if due is None else max(0.0, due - now)
 
-    def _receive(self, batch: int) -> None:
-        """Take up to `batch` datagrams; what remains makes the next ``select`` return at once."""
+    def late(self, now: float) -> float:
+        """Return by how many seconds a timer was late lately; stalls are not meant. Any thread."""
+        seconds, at = self._late
+        return seconds if now - at <= _LATE_SECONDS else 0.0
+
+    def _receive(self, batch: int, until: float) -> None:
+        """Take up to `batch` datagrams, no longer than `until`; what remains makes the next ``select`` return at once.
+
+        So a thread that cannot keep up still does what is due, and its buffer drops what is too much.
+        """
         machine, buffer = self._machine, self._buffer
         receive = self._sockets.udp.recvfrom_into
         view = memoryview(buffer)
@@ -216,7 +232,9 @@ class Gossip:
             packets += 1
             size += length
             if length:
-                machine.receive_datagram(bytes(view[:length]), from_sockaddr(sockaddr), clock.now())
+                machine.receive_datagram(bytes(view[:length]), from_sockaddr(sockaddr), now := clock.now())
+                if now > until:
+                    break
             if not turn % _FLUSH_EVERY:
                 self._flush()
         self._counters.add("udp.packets_received", packets)

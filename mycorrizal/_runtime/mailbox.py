@@ -11,6 +11,7 @@ that calls ``shutdown``) while the interrupted main thread is inside ``post``.
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from collections import deque
@@ -108,8 +109,10 @@ class Mailbox:
         """Return the descriptor that is readable when there is something to do."""
         return self._reader.fileno()
 
-    def run(self) -> int:
+    def run(self, seconds: float = math.inf) -> int:
         """Run what is queued now, not what arrives meanwhile; return how many commands ran.
+
+        After `seconds` the rest is left for the next call: the owner has more to do.
 
         An exception goes to the command's future. Without a future it is the
         owner's own business and passes through.
@@ -120,7 +123,11 @@ class Mailbox:
             pass
         with self._lock:
             items, self._items = self._items, deque()
+        until = clock.now() + seconds
         for index, (command, future) in enumerate(items):
+            if index and clock.now() > until:
+                self._put_back(list(items)[index:])
+                return index
             if future is None:
                 try:
                     command(clock.now())

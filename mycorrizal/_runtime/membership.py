@@ -344,6 +344,7 @@ class Membership:
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,
             "log.faults": Log.faults,
+            "timers.late_ms": int(1000 * gossip.late(clock.now())),
             "tcp.failing": self.gossip.reach.failing((node.address for node in self._alive(view)), clock.now()),
         }
         return merged | shortage.metrics()

@@ -53,6 +53,7 @@ _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushe
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
+_STALL_SECONDS = 5.0  # between two times that stalls are told
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
 _LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
 _LANE_BUSY = 256
@@ -86,6 +87,8 @@ class Sharing:
         self._up: dict[str, bytes | None] = {}
         self._queue = TransmitLimitedQueue(retransmit_mult, lambda: len(self._up) or 1)
         self._wall_at = clock.now()
+        self._stalled = 0.0  # seconds that were not told yet
+        self._stall_due = 0.0  # when they may be
         self.replica = Replica(
             name, boot, rng=random.Random(int.from_bytes(os.urandom(16))), queue=self._queue,
             wall=clock.wall_offset(), gossip=gossip, now=self._wall_at,
@@ -298,7 +301,14 @@ class Sharing:
                 self.on_stall(seconds, now)
 
     def on_stall(self, seconds: float, now: float) -> None:
-        """Tell the others how long this process stood still."""
+        """Tell the others how long this process stood still, of several stalls in a row the sum."""
+        self._stalled += seconds
+        self._tell_stalls(now)
+
+    def _tell_stalls(self, now: float) -> None:
+        if not self._stalled or now < self._stall_due:
+            return
+        seconds, self._stalled, self._stall_due = self._stalled, 0.0, now + _STALL_SECONDS
         try:
             self.replica.publish(STALLED, encode_value(seconds).pack(), now)
         except MycorrizalError as error:
@@ -310,10 +320,13 @@ class Sharing:
 
     def get_timer(self) -> float | None:
         due = self.replica.get_timer()
+        if self._stalled:
+            due = min(self._stall_due, math.inf if due is None else due)
         return min(self._put_off[0][0], math.inf if due is None else due) if self._put_off else due
 
     def handle_timer(self, now: float) -> None:
         self.replica.handle_timer(now)
+        self._tell_stalls(now)
         while self._put_off and self._put_off[0][0] <= now:
             self._put_off.popleft()[1](now)
 

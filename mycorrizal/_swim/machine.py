@@ -50,6 +50,8 @@ __all__ = ["Swim"]
 
 log = logger("mycorrizal.swim")
 
+_WAKE_SECONDS = 5.0  # between two stalls that make us speak: it is work for everybody, and may be what makes late
+
 
 class Swim:
     """One node's view of the cluster, and what it does about it.
@@ -98,6 +100,7 @@ class Swim:
         self._untold: dict[int, None] = {}  # calls that end when their broadcast is out
         self._own: Member | None = None
         self._stalled = 0.0  # seconds we did not run; the machine's own time stands still meanwhile
+        self._woke = float("-inf")  # when the others were last told of a stall
         self._started = False
 
     # -- inputs -------------------------------------------------------------------------
@@ -241,6 +244,15 @@ class Swim:
         deadline = self._core.timers.next_deadline()
         return None if deadline is None else deadline + self._stalled
 
+    def stood_still(self, now: float) -> float:
+        """Return for how long this machine was not entered although it had something to do.
+
+        One that is merely busy is entered all the time: it is behind, and takes that for no stall.
+        """
+        timers = self._core.timers
+        due = timers.next_deadline()
+        return 0.0 if due is None else now - (max(due, timers.now) + self._stalled)  # the very sum of get_timer()
+
     # -- views --------------------------------------------------------------------------
 
     def members(self) -> tuple[Node, ...]:
@@ -317,13 +329,13 @@ class Swim:
         own = max(now - self._stalled, timers.now)  # a clock that slips back stands still
         due = timers.next_deadline()
         if due is not None:
-            late = now - (due + self._stalled)  # the very sum that get_timer() gave
+            still = self.stood_still(now)
             threshold = self._core.config.stall_threshold
-            if late > threshold > 0:
+            if still > threshold > 0:
                 own = timers.now = max(due, timers.now)
                 self._stalled = now - own
-                self._after_stall(late, own)
-            elif late >= 0:
+                self._after_stall(still, own)
+            elif now >= due + self._stalled:  # the very sum that get_timer() gave
                 own = max(own, due)
         timers.now = own
         return own
@@ -331,9 +343,14 @@ class Swim:
     def _after_stall(self, seconds: float, now: float) -> None:
         core = self._core
         core.count("stalls")
-        log.warning("! %s: this process did not run for %.1f s", core.name, seconds)
+        core.emit(Stalled(seconds))
         self._prober.abandon(now)
         self._transitions.extend_suspicions(now)
+        woken = now + self._stalled
+        if woken - self._woke < _WAKE_SECONDS:
+            return
+        self._woke = woken
+        log.warning("! %s: this process did not run for %.1f s (stall %d)", core.name, seconds, core.counters["stalls"])
         member = core.table.get(core.name)
         if member is not None and not core.has_left:
             core.next_incarnation()
@@ -341,7 +358,6 @@ class Swim:
             self._gossiper.round(now)
             self._gossiper.rearm(now)
         self._sync.hasten(now)
-        core.emit(Stalled(seconds))
 
     def _handle(self, message: Message, addr: Address, now: float) -> None:
         core = self._core

@@ -21,7 +21,8 @@ def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
 
 def parts_of(**changes: Any) -> Any:
     """Return an agent's parts of which nothing is wrong."""
-    gossip = {"events.lost": 0, "tcp.refusing": 0, "key.sealed": 0, "stalls": 0}
+    late = changes.pop("late", 0)
+    gossip = {"events.lost": 0, "tcp.refusing": 0, "key.sealed": 0, "stalls": 0, "timers.late_ms": late}
     members = SimpleNamespace(metrics=lambda: gossip, members=list, health_score=0)
     core = SimpleNamespace(
         machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: [])),
@@ -38,11 +39,12 @@ def parts_of(**changes: Any) -> Any:
 
 def test_a_problem_is_told_when_there_is_one_and_only_then() -> None:
     assert health(parts_of()).problems == ()
-    assert health(parts_of(inbox=50)).problems == ()
+    assert health(parts_of(inbox=50, late=100)).problems == ()
     assert health(parts_of(rings=None, insecure=True)).problems == ()
     assert health(parts_of(file=SimpleNamespace(failing=False))).problems == ()
     for parts, word in (
         (parts_of(inbox=51), "51 messages wait"),
+        (parts_of(late=1250), "1.2 s behind lately"),
         (parts_of(rings=None), "no key"),
         (parts_of(file=SimpleNamespace(failing=True)), "settings file"),
     ):

@@ -95,6 +95,9 @@ class Machine:
     def get_timer(self) -> float | None:
         return self.timer
 
+    def stood_still(self, now: float) -> float:
+        return 0.0 if self.timer is None else now - self.timer
+
 
 class Reader:
     """Stands in for ``StreamReader``: anything is a message."""
@@ -191,6 +194,34 @@ def test_what_arrived_is_seen_before_the_timer(rig: Rig) -> None:
     assert kinds.count("datagram") == kinds.index("command") == 600
 
 
+@pytest.mark.parametrize(("still", "seen"), [(0.0, 6), (3.0, 26)])
+def test_a_thread_that_is_behind_does_what_is_due_between_datagrams(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, still: float, seen: int
+) -> None:
+    """Each datagram takes 20 ms here."""
+    time = [100.0]
+    monkeypatch.setattr(gossip, "clock", SimpleNamespace(now=lambda: time[0]))
+    machine = rig.machine
+    machine.timer = 99.0
+    machine.stood_still = lambda now: still  # type: ignore[method-assign]
+
+    def receive(data: bytes, addr: Address, now: float) -> None:
+        machine.note("datagram")
+        time[0] += 0.02
+
+    machine.receive_datagram = receive  # type: ignore[method-assign]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        for _ in range(100):
+            peer.sendto(b"x", rig.address)
+    rig.go()
+    machine.wait_for("datagram", 100)
+    kinds = [one[0] for one in machine.inputs]
+    assert kinds.index("timer") in (seen, seen + 1)
+    late = 0.0 if still else pytest.approx(1.14, abs=0.03)
+    assert rig.gossip.late(time[0]) == late, "a stall is told otherwise"
+    assert rig.gossip.late(time[0] + 31) == 0.0
+
+
 def test_failed_sends_are_told_to_the_machine_but_a_full_buffer_is_not(rig: Rig) -> None:
     real = rig.sockets.udp
 
@@ -221,7 +252,7 @@ def test_read_error_of_an_earlier_packet_is_counted(rig: Rig) -> None:
             raise answers.popleft() if answers else BlockingIOError
 
     rig.gossip._sockets = SimpleNamespace(udp=Refused())  # type: ignore[assignment]
-    rig.gossip._receive(10)
+    rig.gossip._receive(10, float("inf"))
     assert rig.counters["udp.read_errors"] == 1
     rig.gossip._sockets = rig.sockets
 

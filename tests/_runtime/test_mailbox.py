@@ -6,9 +6,12 @@ import select
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
+from mycorrizal._runtime import mailbox as mailbox_module
 from mycorrizal._runtime.mailbox import Mailbox
 from mycorrizal.exceptions import NotRunningError, QueueFull
 
@@ -100,6 +103,22 @@ def test_wake_after_close_is_harmless() -> None:
     mailbox = Mailbox()
     mailbox.close()
     mailbox.wake()
+
+
+def test_an_owner_with_more_to_do_runs_a_part(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = [100.0]
+    ran: list[int] = []
+    monkeypatch.setattr(mailbox_module, "clock", SimpleNamespace(now=lambda: time[0]))
+
+    def command(now: float, number: int) -> None:
+        ran.append(number)
+        time[0] += 0.03
+
+    for number in range(10):
+        mailbox.tell(partial(command, number=number))
+    assert mailbox.run(0.1) == 4 and len(mailbox) == 6
+    mailbox.tell(partial(command, number=10))
+    assert mailbox.run() == 7 and ran == list(range(11))
 
 
 def test_many_threads_lose_nothing(mailbox: Mailbox) -> None:

@@ -25,6 +25,7 @@ from mycorrizal._runtime.sharing import (
 )
 from mycorrizal._swim import events as swim
 from mycorrizal._wire.meta import AgentMeta, agent_meta
+from mycorrizal._wire.values import decode_packed
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from mycorrizal.types import Node
@@ -231,6 +232,21 @@ def test_a_stall_is_told(rig: Rig) -> None:
     rig.sharing.observe(swim.Stalled(2.5), rig.now)
     rig.sharing.pump(rig.now)
     assert [getattr(event, "topic", None) for event in rig.events] == [STALLED]
+
+
+def test_stalls_in_a_row_are_told_together(rig: Rig) -> None:
+    for _ in range(4):
+        rig.sharing.observe(swim.Stalled(1.5), rig.now)
+        rig.pass_time(0.5)
+        rig.sharing.handle_timer(rig.now)
+    due = rig.sharing.get_timer()
+    assert due is not None and due <= rig.now + 3.0
+    rig.pass_time(3.0)
+    rig.sharing.handle_timer(rig.now)
+    rig.sharing.handle_timer(rig.now + 60.0)
+    rig.sharing.pump(rig.now)
+    told = [decode_packed(cast(Any, event).value) for event in rig.events if getattr(event, "topic", None) == STALLED]
+    assert told == [1.5, 4.5]
 
 
 def test_a_delegate_that_has_a_last_word_is_asked_for_it(rig: Rig) -> None:

@@ -259,12 +259,44 @@ def test_the_time_of_the_machine_never_goes_back_over_a_stall() -> None:
     due = swim.get_timer()
     assert due is not None
     tell(swim, Ping(1, "self"), now=due + 0.9)  # datagrams before timers: no stall yet
-    tell(swim, Ping(2, "self"), now=due + 1.1)
+    tell(swim, Ping(2, "self"), now=due + 2.0)
     assert swim.counters["stalls"] == 1
     assert swim._core.timers.now == due + 0.9
     again = swim.get_timer()
     assert again is not None
-    assert again <= due + 1.1, "what was due is due"
+    assert again <= due + 2.0, "what was due is due"
+
+
+@pytest.mark.parametrize("gap", [0.02, 0.9])
+def test_a_machine_that_is_busy_does_not_stand_still(gap: float) -> None:
+    """Its timers wait, for the datagrams come first; yet it could have answered all the time."""
+    swim = make(probe_interval=1.0, stall_threshold=1.0, **TALKS)
+    tell(swim, *(alive(f"peer{n}", f"10.2.0.{n}") for n in range(1, 9)))
+    run_timers(swim, 20.0)
+    drain(swim)
+    begun = 20.0
+    for n in range(1, 151):
+        tell(swim, Ping(n, "self"), now=begun + n * gap)
+    assert "stalls" not in swim.counters and swim.incarnation == 1
+    assert queued(swim) == [] and not any(isinstance(e, Stalled) for e in events(swim))
+    tell(swim, Ping(151, "self"), now=begun + 150 * gap + 3.0)
+    assert swim.counters["stalls"] == 1 and swim.incarnation == 2
+    assert [e.seconds for e in events(swim) if isinstance(e, Stalled)] == [pytest.approx(3.0)]
+
+
+def test_stalls_in_a_row_are_told_to_the_others_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Else who is slow makes the others slow, and they him."""
+    swim = make(probe_interval=1.0, stall_threshold=1.0, push_pull_interval=30.0, **TALKS)
+    tell(swim, *(alive(f"peer{n}", f"10.2.0.{n}") for n in range(1, 9)))
+    run_timers(swim, 2.0)
+    drain(swim)
+    begun = 2.0
+    for n in range(1, 11):
+        tell(swim, Ping(n, "self"), now=begun + n * 2.2)
+    assert swim.counters["stalls"] == 10
+    assert len([e for e in events(swim) if isinstance(e, Stalled)]) == 10, "whoever looks sees each"
+    assert swim.incarnation == 1 + 4, "one every 5 s is told"
+    assert len([r for r in caplog.records if "did not run" in r.getMessage()]) == 4
 
 
 def test_a_stall_that_a_send_finds_is_gossiped_on() -> None:

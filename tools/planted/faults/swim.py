@@ -212,6 +212,8 @@ FAULTS = [
     ),
     Fault("Swim._after_stall", "self._prober.abandon(now)", "pass", "after a stall the probe under way accuses nobody"),
     Fault("Swim._after_stall", "self._sync.hasten(now)", "pass", "after a stall tables are compared soon"),
+    Fault("Swim._after_stall", "if woken - self._woke < _WAKE_SECONDS:", "if False:", "stalls in a row are told once"),
+    Fault("Swim.stood_still", "max(due, timers.now)", "due", "who is busy does not stand still"),
     Fault(
         "Swim._saw_death",
         "if self._untold and not self._others_alive():",
