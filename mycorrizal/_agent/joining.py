@@ -13,6 +13,7 @@ from ..discovery import Discovery
 from ..exceptions import JoinError, MycorrizalError, NameInUse, OperationTimeout
 
 if TYPE_CHECKING:
+    from .._runtime.agentrecord import AgentRecord
     from .assembly import Assembly
 
 __all__ = ["join", "join_through"]
@@ -24,6 +25,8 @@ _SYNC_TRIES = 3
 _SYNC_SECONDS = 5.0  # then another one is asked too
 _LOOK = 0.01
 _LOCAL_SECONDS = 3.0  # one of this host's agents may be frozen; the others are not worth waiting longer for
+_DIALS = 4  # of this host's agents, unless all of them fail: each knows everything
+_DIAL_SECONDS = 0.5  # until others are dialled too
 
 
 def join(parts: Assembly) -> None:
@@ -115,18 +118,36 @@ def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
 
 def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
     """Join this user's agents of the cluster on this host. None, or none that answers, is no error."""
-    records = [record for record in parts.rundir.agents(parts.settings.cluster) if record.name != parts.name]
-    if not records:
-        return
-    try:
-        result = parts.members.join([record.entry for record in records], deadline.capped(_LOCAL_SECONDS))
-        failures = result.failures
-    except JoinError as exc:
-        failures = exc.failures
-    except OperationTimeout:
-        failures = {}
+    left = _dial_order(parts)
+    failures: dict[str, Exception] = {}
+    reached = dials = 0
+    ends = Deadline(deadline.capped(_LOCAL_SECONDS))
+    while left and not ends.passed and (dials < _DIALS or not reached):
+        count = min(len(left), max(_DIALS - dials, 1) if dials else 1)
+        asked, left = left[:count], left[count:]
+        dials += count
+        try:
+            result = parts.members.join([record.entry for record in asked], ends.capped(_DIAL_SECONDS))
+            reached += result.reached
+            failures |= result.failures
+        except JoinError as exc:
+            failures |= exc.failures
+        if reached:  # in a burst some who have just begun are known to nobody else yet
+            known = {node.name for node in parts.members.members()}
+            left = [record for record in left if record.name not in known]
+    alone = parts.members.num_members() == 1
     for entry, failure in failures.items():
-        log.warning("! %s: %s on this host could not be joined: %s", parts.name, entry, failure)
+        if alone or not getattr(failure, "retriable", False):
+            log.warning("! %s: %s on this host could not be joined: %s", parts.name, entry, failure)
+        else:
+            log.info("= %s: %s on this host did not answer in time: %s", parts.name, entry, failure)
+
+
+def _dial_order(parts: Assembly) -> list[AgentRecord]:
+    """Return this host's other agents: the oldest, since all who begin at once dial it, and the rest in any order."""
+    records = [record for record in parts.rundir.agents(parts.settings.cluster) if record.name != parts.name]
+    own = int.from_bytes(parts.identity.boot)
+    return records[:1] + sorted(records[1:], key=lambda record: int(record.boot or "0", 16) ^ own)
 
 
 def _refuse_a_taken_name(parts: Assembly) -> None:

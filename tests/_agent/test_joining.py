@@ -1,4 +1,4 @@
-"""What an agent that could not join says of each seed."""
+"""Whom an agent dials, and what one that could not join says of each seed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import JoinError, OperationTimeout, RemoteProtocolError
+from mycorrizal import JoinError, OperationTimeout, PeerRefused, RemoteProtocolError
 from mycorrizal._agent import joining
+from mycorrizal._runtime.agentrecord import AgentRecord
+from mycorrizal._runtime.deadline import Deadline
+from mycorrizal.types import JoinResult
 
 SEED = "10.0.0.2:7946"
 
@@ -76,3 +79,84 @@ def test_who_is_a_seed_itself_does_not_wait_for_the_others(
         with pytest.raises(JoinError, match="join_retry= goes on asking"):
             joining._join_seeds(parts, ends)  # type: ignore[arg-type]
     assert len(asked) == tries
+
+
+# -- neighbours on this host ---------------------------------------------------------------------
+
+
+class Host:
+    """Agents of one host: groups of those that know each other, of which some do not answer."""
+
+    def __init__(self, *groups: list[str], failing: dict[str, Exception] | None = None) -> None:
+        self.groups = groups
+        self.failing = failing or {}
+        self.dials: list[list[str]] = []
+        self.known = ["newcomer"]
+        names = [name for group in groups for name in group]
+        records = [
+            AgentRecord(name, "c", 1, "127.0.0.1", 1000 + n, boot=f"{n * 7919 % 256:016x}", started=float(n))
+            for n, name in enumerate(names)
+        ]
+        self.parts: Any = SimpleNamespace(
+            name="newcomer", settings=SimpleNamespace(cluster="c"), members=self,
+            identity=SimpleNamespace(boot=bytes(range(8))), rundir=SimpleNamespace(agents=lambda cluster: records),
+        )  # fmt: skip
+
+    def join(self, entries: list[str], timeout: float) -> JoinResult:
+        names = [entry.partition("/")[0] for entry in entries]
+        self.dials.append(names)
+        reached = [name for name in names if name not in self.failing]
+        for group in self.groups:
+            if set(group) & set(reached):
+                self.known += [name for name in group if name not in self.known]
+        failures = {e: self.failing[n] for e, n in zip(entries, names, strict=True) if n in self.failing}
+        if not reached:
+            raise JoinError("none", failures=failures)
+        return JoinResult(len(reached), failures)
+
+    def members(self) -> list[Any]:
+        return [SimpleNamespace(name=name) for name in self.known]
+
+    def num_members(self) -> int:
+        return len(self.known)
+
+    def come(self) -> list[list[str]]:
+        joining._join_neighbours(self.parts, Deadline(10))
+        return self.dials
+
+
+LATE = OperationTimeout("no answer")
+MANY = [f"a{n}" for n in range(60)]
+
+
+def test_a_newcomer_dials_one_of_many_who_know_each_other() -> None:
+    assert Host().come() == []
+    assert Host(["a0"]).come() == [["a0"]]
+    assert Host(MANY).come() == [["a0"]], "the oldest: all who begin at once meet there"
+
+
+def test_in_a_burst_where_nobody_knows_anybody_it_dials_four() -> None:
+    burst = Host(*([name] for name in MANY))
+    first, more = burst.come()
+    assert first == ["a0"] and len(more) == 3
+    other = Host(*([name] for name in MANY))
+    other.parts.identity.boot = bytes([255] * 8)
+    assert set(other.come()[1]) != set(more), "each newcomer others"
+    assert Host(["a0", *MANY[2:]], ["a1"]).come() == [["a0"], ["a1"]], "nor does it leave out who is not known yet"
+
+
+def test_further_ones_are_dialled_only_if_those_fail(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    frozen = Host(MANY, failing={"a0": LATE})
+    assert [len(dialled) for dialled in frozen.come()] == [1, 3]
+    assert [r.levelname for r in caplog.records] == ["INFO"], "all is well"
+    alone = Host(["a0"], MANY[1:], failing=dict.fromkeys(MANY[:59], LATE))
+    dials = alone.come()
+    assert [name for dialled in dials for name in dialled].count("a59") == 1 and len(alone.known) > 1
+    caplog.clear()
+    nobody = Host(MANY[:9], failing=dict.fromkeys(MANY, LATE))
+    assert sorted(name for dialled in nobody.come() for name in dialled) == MANY[:9]
+    assert [r.levelname for r in caplog.records] == ["WARNING"] * 9
+    caplog.clear()
+    Host(["a0", "a2"], ["a1"], failing={"a1": PeerRefused("no key of ours")}).come()
+    assert [r.levelname for r in caplog.records] == ["WARNING"], "that will not pass"
