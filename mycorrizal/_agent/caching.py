@@ -7,6 +7,7 @@ announces what is told to the machine on the data plane's loop thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .._cache.definition import Definition
@@ -29,6 +30,7 @@ log = logger("mycorrizal.cache")
 ANNOUNCED = RESERVED + "cache/"
 """What the ids of hidden services begin with that announce caches."""
 
+_NOTHING: dict[str, Definition] = {}
 _TOLD_MAX = 256  # conflicts that are not logged again
 _LOOK_SECONDS = 0.05
 
@@ -42,6 +44,8 @@ class Caches:
         self._codecs = codecs
         self._open: dict[str, Cache] = {}
         self._told: set[str] = set()  # conflicts that were logged
+        self._announced: dict[str, dict[str, Definition]] = {}  # by node; each is replaced, never changed
+        self._view: dict[str, tuple[bytes, dict[str, Definition]]] | None = None  # what the machine was told last
         sharing.on_view = self.view_changed
 
     def open(self, definition: Definition, timeout: float | None) -> Cache:
@@ -126,17 +130,29 @@ class Caches:
 
     # -- the gossip thread ------------------------------------------------------------------
 
-    def view_changed(self, up: dict[str, bytes | None]) -> None:
-        """A member, or what one announces, is another than before."""
-        announced: dict[str, tuple[bytes, dict[str, Definition]]] = {
-            name: (boot, {}) for name, boot in up.items() if boot is not None
-        }
-        for (node, service_id), record in self._sharing.replica.services.items():
-            if service_id.startswith(ANNOUNCED) and node in announced:
-                definition = _unpack(service_id.removeprefix(ANNOUNCED), record)
-                if definition is not None:
-                    announced[node][1][definition.name] = definition
-        self._host.members_changed(announced, self._conflict)
+    def view_changed(self, up: dict[str, bytes | None], services: Iterable[tuple[str, str]]) -> None:
+        """Members, or these `services` of theirs, are others than before. Nothing else is looked at."""
+        for node, service_id in services:
+            if service_id.startswith(ANNOUNCED):
+                self._look(node, service_id)
+        view = {name: (boot, self._announced.get(name, _NOTHING)) for name, boot in up.items() if boot is not None}
+        if view != self._view:
+            self._view = view
+            self._host.members_changed(view, self._conflict)
+
+    def _look(self, node: str, service_id: str) -> None:
+        """What `node` announces of one cache is another than before."""
+        name = service_id.removeprefix(ANNOUNCED)
+        record = self._sharing.replica.services.get((node, service_id))
+        definition = None if record is None else _unpack(name, record)
+        caches = {**self._announced.get(node, _NOTHING)}
+        caches.pop(name, None)
+        if definition is not None:
+            caches[name] = definition
+        if caches:
+            self._announced[node] = caches
+        else:
+            self._announced.pop(node, None)
 
     def _conflict(self, machine: CacheMachine) -> None:
         """Tell of members that define one of our caches differently, once each. Loop thread."""

@@ -67,6 +67,7 @@ class Core:
         self.pace = Pace(limits.rebalance_rate)
         self.alive: dict[Owner, None] = {}  # all processes in our view
         self.touched: dict[Space, None] = {}  # caches with something to send at the end of the turn
+        self.stirred: dict[Space, None] = {}  # caches that may have something to take out earlier than before
         self.outgoing: list[Call] = []
         self.cancelled: list[int] = []  # calls with lent values that were ended here
         self.notices: list[tuple[Owner, Encoded]] = []

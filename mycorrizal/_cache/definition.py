@@ -67,6 +67,8 @@ class Definition:
 
     def refuse_conflict(self, other: Definition, node: str) -> None:
         """Raise ``CacheConflict`` if `node` has defined the same cache differently."""
+        if self == other:
+            return
         mine, theirs = asdict(self), asdict(other)
         differing = [field.name for field in fields(self) if mine[field.name] != theirs[field.name]]
         if differing:

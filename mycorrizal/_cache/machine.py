@@ -80,6 +80,16 @@ Job = tuple[str, Sequence[Op], Any, float, Lent | None]
 _NO_RESULT = Result(Status.BUSY)
 
 
+def _changed(before: Announced, after: Announced) -> dict[str, None]:
+    """Return the caches that a member announces otherwise than it did; the members are the same."""
+    found: dict[str, None] = {}
+    for name, (_, caches) in after.items():
+        known = before[name][1] if name in before else {}
+        if known is not caches:
+            found.update({cache: None for cache in (*known, *caches) if known.get(cache) != caches.get(cache)})
+    return found
+
+
 class Later:
     """In place of an answer: it comes out of ``replies_to_send``."""
 
@@ -103,6 +113,7 @@ class CacheMachine:
         self._core = Core(Owner(name, boot), clock, rng, limits)
         self._spaces: dict[str, Space] = {}
         self._announced: Announced = {}
+        self._conflicts: dict[str, list[CacheConflict]] = {}  # by cache: with whom
         self._replies: list[tuple[Later, Encoded]] = []
 
     # -- inputs: what this node does ----------------------------------------------------
@@ -137,38 +148,51 @@ class CacheMachine:
         return space.retired and not (space.members and any(space.holds(shard) for shard in space.shards))
 
     def members_changed(self, members: Announced, now: float) -> None:
-        """The view of the cluster: every member that has a boot id, ourselves included or not."""
+        """The view of the cluster: every member that has a boot id, ourselves included or not.
+
+        Only what differs from the view before is looked at. `members` and what is in it are not changed afterwards.
+        """
+        me, before = self._core.me, self._announced
         self._announced = members
-        me = self._core.me
-        alive = sorted({Owner(name, boot) for name, (boot, _) in members.items() if name != me.name} | {me})
-        self._core.alive = dict.fromkeys(alive)
-        for space in self._spaces.values():
-            self._set_view(space, now)
-        self._core.bury(now)
+        alive = dict.fromkeys(
+            sorted({Owner(name, boot) for name, (boot, _) in members.items() if name != me.name} | {me})
+        )
+        if alive != self._core.alive:
+            self._core.alive = alive
+            for space in self._spaces.values():
+                self._set_view(space, now)
+            self._core.bury(now)
+        else:
+            for cache in _changed(before, members):
+                if cache in self._spaces:
+                    self._set_view(self._spaces[cache], now)
         self._turn(now)
 
     def _set_view(self, space: Space, now: float) -> None:
         me = self._core.me
         owners = [] if space.retired else [me]
+        conflicts = []
         for name, (boot, caches) in self._announced.items():
-            if name != me.name and space.name in caches:
-                if caches[space.name] == space.definition:
-                    owners.append(Owner(name, boot))
-                else:
-                    self._core.counters["conflicts"] += 1
+            theirs = caches.get(space.name) if name != me.name else None
+            if theirs is None:
+                continue
+            if theirs == space.definition:
+                owners.append(Owner(name, boot))
+                continue
+            try:
+                space.definition.refuse_conflict(theirs, name)
+            except CacheConflict as conflict:
+                conflicts.append(conflict)
+                self._core.counters["conflicts"] += 1
+        self._conflicts.pop(space.name, None)
+        if conflicts:
+            self._conflicts[space.name] = conflicts
         space.set_view(sorted(owners), now)
 
     def conflicts(self) -> list[CacheConflict]:
-        """Return an error for each member that defines one of our caches differently; it takes no part."""
-        found = []
-        for name, (_, caches) in sorted(self._announced.items()):
-            for space in self._spaces.values():
-                if space.name in caches and name != self._core.me.name:
-                    try:
-                        space.definition.refuse_conflict(caches[space.name], name)
-                    except CacheConflict as conflict:
-                        found.append(conflict)
-        return found
+        """Return an error for each member that defines one of our caches differently; it takes no part. Any thread."""
+        found = [conflict for conflicts in list(self._conflicts.values()) for conflict in conflicts]
+        return sorted(found, key=lambda conflict: conflict.node or "")
 
     def set_wall(self, wall: float, now: float) -> None:
         """The wall clock shows `wall`."""
@@ -358,8 +382,6 @@ class CacheMachine:
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
         self._core.timers.fire(now)
-        for space in self._spaces.values():
-            space.tick(now)
         self._turn(now)
 
     def _turn(self, now: float) -> None:
@@ -368,6 +390,10 @@ class CacheMachine:
             touched, core.touched = core.touched, {}
             for space in touched:
                 space.flush(now)
+        if core.stirred:
+            stirred, core.stirred = core.stirred, {}
+            for space in stirred:
+                space.arm()
 
     # -- outputs ------------------------------------------------------------------------
 
@@ -398,12 +424,7 @@ class CacheMachine:
 
     def get_timer(self) -> float | None:
         """Return when ``handle_timer`` is to be called."""
-        due = self._core.timers.next()
-        for space in self._spaces.values():
-            at = space.store.next_timer()
-            if at is not None and (due is None or at < due):
-                due = at
-        return due
+        return self._core.timers.next()
 
     # -- views: any thread --------------------------------------------------------------
 

@@ -12,7 +12,7 @@ enough for a local read, SHAKE-128 for the scores of a member.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import shake_128
 from typing import NamedTuple
 from zlib import crc32
@@ -56,24 +56,37 @@ def from_bitmap(raw: bytes) -> list[int]:
 class Placement:
     """The owners of every partition, for views of members that come and go.
 
-    Scores of at most ``2 * members`` names are kept, so a rejoin costs nothing.
+    Scores are kept of at most twice as many names as there ever were members, so a rejoin costs nothing.
     """
 
     def __init__(self) -> None:
         self._scores: dict[str, tuple[int, ...]] = {}
+        self._most = 16
 
-    def owners(self, members: Iterable[Owner], replicas: int) -> list[tuple[Owner, ...]]:
-        """Return, for each partition, its owners: the primary, then up to ``replicas - 1`` backups."""
-        present = sorted(members)
-        columns = [self._score(member.name) for member in present]
+    def owners(
+        self, members: Iterable[Owner], replicas: int, before: Sequence[tuple[Owner, ...]] = (),
+        added: Iterable[Owner] = (), gone: Collection[Owner] = (),
+    ) -> list[tuple[Owner, ...]]:  # fmt: skip
+        """Return, for each partition, its owners: the primary, then up to ``replicas - 1`` backups.
+
+        `before`: what was returned until members were `added` and `gone`; only what that moves is placed anew.
+        """
+        scores = {member: self._score(member.name) for member in members}
+        new = list(added)
+        rise = list(map(max, zip(*[scores[member] for member in new], strict=True))) if new else [-1] * PARTITIONS
         found = []
-        for partition in range(PARTITIONS):
-            ranked = sorted(
-                [(column[partition], place) for place, column in enumerate(columns)], reverse=True
-            )
-            found.append(tuple([present[place] for _, place in ranked[:replicas]]))
-        if len(self._scores) > 2 * len(present) + 16:
-            names = {member.name for member in present}
+        for partition, known in enumerate(before or [()] * PARTITIONS):
+            candidates: Iterable[Owner] = scores
+            if len(known) == replicas and not (gone and any(owner in gone for owner in known)):
+                if rise[partition] < scores[known[-1]][partition]:
+                    found.append(known)
+                    continue
+                candidates = (*known, *new)
+            ranked = sorted([(scores[member][partition], member) for member in candidates], reverse=True)
+            found.append(tuple([member for _, member in ranked[:replicas]]))
+        self._most = max(self._most, 2 * len(scores))
+        if len(self._scores) > self._most:
+            names = {member.name for member in scores}
             self._scores = {name: score for name, score in self._scores.items() if name in names}
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 from .client import Client
 from .core import Core
 from .definition import Definition
-from .entry import CLEAR_PREFIX, ENTRY_BYTES, Entry
+from .entry import CLEAR_PREFIX, ENTRY_BYTES, NEVER, Entry
 from .fill import Fill
 from .handover import Handover
 from .messages import Record, parse_outcomes
@@ -20,6 +20,7 @@ from .replication import Replication, outcome_of
 from .shard import Outcome, Shard
 from .store import Store
 from .survey import Survey
+from .timers import Timer
 
 __all__ = ["Space", "SpaceCounters"]
 
@@ -61,6 +62,8 @@ class Space:
         self.moved = False
         self.retired = False
         self._forgetting = False
+        self._due = NEVER  # when something is to be taken out of the store
+        self._timer: Timer | None = None
         self.view = b""
         self.value_max = core.limits.value_bytes
         if definition.max_bytes is not None:
@@ -81,31 +84,42 @@ class Space:
     # -- the view -----------------------------------------------------------------------
 
     def set_view(self, members: list[Owner], now: float) -> None:
-        """These processes, sorted, announce the cache now."""
+        """These processes, sorted, announce the cache now, or other ones than before live. Nothing else has changed."""
         gone = [member for member in self.members if member not in members]
+        added = [member for member in members if member not in self.members]
         if gone:
             self.store.grieve(now + self.core.limits.graves_age)
         former = [member for member in (*self.former, *gone) if member in self.core.alive and member not in members]
         self.former = dict.fromkeys(former)
-        if members != list(self.members) or not self.view:
-            self.members = dict.fromkeys(members)
-            named = [b"%s\0%s\0" % (name.encode(), boot) for name, boot in members]
-            self.view = blake2b(b"".join(named), digest_size=8).digest()
-            placed = self.core.placement.owners(members, self.definition.replicas)
-            for shard, owners in zip(self.shards, placed, strict=True):
-                if owners != shard.owners:
-                    self._move(shard, owners, now)
-                self._show(shard)
-                if not self.has_quorum:
-                    self.near.drop(shard.partition)
+        if added or gone or not self.view:
+            self._place(members, added, gone, now)
         for shard in self.shards:
-            self.handover.members_changed(shard, now)
+            if shard.claim is not None or shard.unheard:
+                self.handover.members_changed(shard, now)
         self.replication.forget(self.members)
         self.handover.forget(self.core.alive)
         self.fill.forget(self.members)
         self.primary.leases.members_changed(self.core.alive, now)
         self.handover.keep_house(now)
         self.wake()
+
+    def _place(self, members: list[Owner], added: list[Owner], gone: list[Owner], now: float) -> None:
+        """Others are members than before: find the owners of each partition, and move what is to be moved."""
+        had_quorum = self.has_quorum
+        self.members = dict.fromkeys(members)
+        named = [b"%s\0%s\0" % (name.encode(), boot) for name, boot in members]
+        self.view = blake2b(b"".join(named), digest_size=8).digest()
+        before = [shard.owners for shard in self.shards]
+        placed = self.core.placement.owners(members, self.definition.replicas, before, added, gone)
+        for shard, owners in zip(self.shards, placed, strict=True):
+            if owners != shard.owners:
+                self._move(shard, owners, now)
+                self._show(shard)
+        if not (self.has_quorum and had_quorum):
+            for shard in self.shards:
+                self._show(shard)
+                if not self.has_quorum:
+                    self.near.drop(shard.partition)
 
     def _move(self, shard: Shard, owners: tuple[Owner, ...], now: float) -> None:
         """A partition has other owners than before."""
@@ -174,10 +188,20 @@ class Space:
         self.replication.flush(now)
         self.near.flush()
 
-    def tick(self, now: float) -> None:
+    def arm(self) -> None:
+        """The end of a turn: have what expires taken out when it does."""
+        due = self.store.next_timer()
+        if due is not None and due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due, self._timer = due, self.core.timers.call_at(due, self._tick)
+
+    def _tick(self, now: float) -> None:
         """Take out what expired; a lock that did is news for who waits for it."""
+        self._due, self._timer = NEVER, None
         for entry in self.store.tick(now):
             self.primary.leases.expired(entry.key, now)
+        self.core.stirred[self] = None
 
     # -- copies -------------------------------------------------------------------------
 
@@ -190,6 +214,8 @@ class Space:
         if not self.core.clock.observe(record.version, now):
             self.core.counters["versions_refused"] += 1
             return False
+        if record.value is None or record.expires != NEVER:
+            self.core.stirred[self] = None
         if record.value is not None and record.expires > now:
             self.store.put(record.key, record.value, record.version, record.expires)
         elif record.key.startswith(CLEAR_PREFIX):

@@ -70,6 +70,7 @@ class CacheHost:
         )  # fmt: skip
         self._ask, self._tell = field(_ASK), field(_TELL)
         self._begun: deque[Job] = deque()  # one a caller, who waits for it
+        self._views: deque[tuple[Announced, Callable[[CacheMachine], object]]] = deque()
         self._lending: dict[int, _CallTicket] = {}  # of calls under way that send from a caller's memory
         self._waiting: dict[Later, Served] = {}
         self._ended: deque[tuple[int, Received | None, bool]] = deque()  # calls that ended while outputs were pulled
@@ -228,14 +229,12 @@ class CacheHost:
         return self.machine.near(cache)
 
     def members_changed(self, announced: Announced, then: Callable[[CacheMachine], object]) -> None:
-        """Tell the machine who announces what, and call ``then(machine)``; does not wait."""
+        """Tell the machine who announces what, and call ``then(machine)``; does not wait.
 
-        def command(now: float) -> None:
-            self.machine.members_changed(announced, now)
-            then(self.machine)
-            self._pull(now)
-
-        self._core.submit(command)
+        If the loop thread is behind, only the last of several is looked at.
+        """
+        self._views.append((announced, then))
+        self._core.submit(self._show)
 
     # -- the loop thread --------------------------------------------------------------------------
 
@@ -251,6 +250,16 @@ class CacheHost:
         begun = self._begun
         if begun:
             self.machine.operate_all([begun.popleft() for _ in range(len(begun))], now)
+            self._pull(now)
+
+    def _show(self, now: float) -> None:
+        view = None
+        while self._views:
+            view = self._views.popleft()
+        if view is not None:
+            announced, then = view
+            self.machine.members_changed(announced, now)
+            then(self.machine)
             self._pull(now)
 
     def _hide(self) -> None:

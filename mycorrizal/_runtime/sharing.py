@@ -106,10 +106,12 @@ class Sharing:
         self.rivals: list[Any] = []  # nodes that claimed our name
         # Called on the gossip thread; what happens before they are set is told to nobody.
         self.on_event: Callable[[replica.Output], None] = lambda event: None  # for each public thing that happened
-        self.on_view: Callable[[dict[str, bytes | None]], None] = lambda up: None
         self.on_setting: Callable[[str], None] = lambda key: None  # also of settings of before that come with a join
         self.on_end: Callable[[], None] = lambda: None
+        # Of members and of the hidden services that changed; it is told of all of before as soon as it is set.
+        self.on_view: Callable[[dict[str, bytes | None], Iterable[tuple[str, str]]], None] | None = None
         self._view_changed = True
+        self._services_changed: dict[tuple[str, str], None] = {}
 
     # -- before the thread starts ----------------------------------------------------------
 
@@ -352,12 +354,13 @@ class Sharing:
                     if isinstance(event, (replica.SettingChanged, replica.DeletionChanged)):
                         self.on_setting(event.key)
                     elif isinstance(event, replica.ServiceChanged) and event.service_id.startswith(RESERVED):
-                        self._view_changed = True
+                        self._services_changed[event.node, event.service_id] = None
                         continue
                     self.on_event(event)
-        if self._view_changed:
+        if self.on_view is not None and (self._view_changed or self._services_changed):
+            services, self._services_changed = self._services_changed, {}
             self._view_changed = False
-            self.on_view(self._up)
+            self.on_view(self._up, services)
 
     def publish(self, topic: str, value: bytes, now: float) -> int:
         """Tell an event; see ``Replica.publish``. Gossip thread.

@@ -16,7 +16,7 @@ from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.operations import Kind, Status
 from mycorrizal._runtime.deadline import Deadline
-from mycorrizal._wire.values import DEFAULT
+from mycorrizal._wire.values import DEFAULT, decode_packed
 
 
 class Host:
@@ -30,6 +30,7 @@ class Host:
         self.found: list[CacheConflict] = []
         self.members: Any = None
         self.on_view: Any = None
+        self.views = 0
 
     def do(self, command: Any, deadline: Deadline, operation: str) -> Any:
         return command(0.0)
@@ -59,6 +60,7 @@ class Host:
 
     def members_changed(self, announced: Any, conflict: Any) -> None:
         self.members = announced
+        self.views += 1
 
 
 def caches_of(host: Host) -> Caches:
@@ -108,8 +110,39 @@ def test_announcements_count_as_long_as_their_agent_is_a_member() -> None:
         host.services[node, ANNOUNCED + "c"] = _pack(Definition("c", ttl=2.0))
     host.services["bob", "api"] = b"another service"
     host.services["bob", ANNOUNCED + "bad"] = b"rubbish"
-    caches.view_changed({"bob": b"b" * 8, "go": None, "me": b"m" * 8})
+    caches.view_changed({"bob": b"b" * 8, "go": None, "me": b"m" * 8}, host.services)
     assert host.members == {"bob": (b"b" * 8, {"c": Definition("c", ttl=2.0)}), "me": (b"m" * 8, {})}
+    caches.view_changed({"bob": b"b" * 8, "gone": b"back" * 2, "go": b"agent" + bytes(3)}, [])
+    assert {name: len(told) for name, (_, told) in host.members.items()} == {"bob": 1, "gone": 1, "go": 1}
+    host.services["bob", ANNOUNCED + "c"] = _pack(Definition("c", ttl=3.0))
+    del host.services["gone", ANNOUNCED + "c"]
+    caches.view_changed({"bob": b"b" * 8, "gone": b"back" * 2}, [("bob", ANNOUNCED + "c"), ("gone", ANNOUNCED + "c")])
+    assert host.members == {"bob": (b"b" * 8, {"c": Definition("c", ttl=3.0)}), "gone": (b"back" * 2, {})}
+
+
+def test_one_announcement_is_decoded_once_and_what_changed_nothing_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def noted(record: bytes) -> object:
+        decoded.append(record)
+        return decode_packed(record)
+
+    monkeypatch.setattr(caching, "decode_packed", noted)
+    host = Host()
+    caches = caches_of(host)
+    up: dict[str, bytes | None] = {f"n{number}": bytes(8) for number in range(9)}
+    for cache in range(50):
+        for node in up:
+            host.services[node, f"{ANNOUNCED}c{cache}"] = _pack(Definition(f"c{cache}"))
+            caches.view_changed(up, [(node, f"{ANNOUNCED}c{cache}")])
+    assert len(decoded) == host.views == 450
+    assert all(len(told) == 50 for _, told in host.members.values())
+    caches.view_changed(dict(up), [])
+    caches.view_changed(dict(up), [("n1", "$another/hidden")])
+    caches.view_changed(dict(up), [("n1", f"{ANNOUNCED}c1")])  # as it was
+    assert host.views == 450
+    caches.view_changed({**up, "go": None}, [])
+    assert host.views == 450, "who is no agent is no news"
 
 
 def test_a_definition_that_others_would_read_as_another_one_is_refused() -> None:

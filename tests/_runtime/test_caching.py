@@ -43,6 +43,21 @@ def no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
+def test_of_the_views_that_came_meanwhile_only_the_last_is_looked_at() -> None:
+    submitted: list[Any] = []
+    core: Any = SimpleNamespace(name="one", boot=b"boot-one", system={}, at_end=[], submit=submitted.append)
+    caches: Any = CacheHost(core)
+    told: list[Any] = []
+    caches.machine.members_changed = lambda announced, now: told.append(announced)
+    caches._pull = lambda now: None
+    view = {"two": (b"boot-two", {"c": Definition("c")})}
+    for announced in ({}, view):
+        caches.members_changed(announced, told.append)
+    for command in submitted:
+        command(0.0)
+    assert told == [view, caches.machine]
+
+
 # -- the end ----------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from mycorrizal._runtime.sharing import (
 from mycorrizal._swim import events as swim
 from mycorrizal._wire.meta import AgentMeta, agent_meta
 from mycorrizal._wire.values import decode_packed
+from mycorrizal.config import RESERVED
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from mycorrizal.types import Node
@@ -256,3 +257,27 @@ def test_a_delegate_that_has_a_last_word_is_asked_for_it(rig: Rig) -> None:
 
     assert cast(Any, rig.sharing.supply(Leaver())).leaving() == b"bye"
     assert not hasattr(rig.sharing.supply(BaseDelegate()), "leaving")
+
+
+# -- who announces caches ------------------------------------------------------------------------
+
+HIDDEN = RESERVED + "x/1"
+
+
+def test_whoever_asks_late_is_told_of_all_of_before_and_then_of_what_changes(rig: Rig) -> None:
+    sharing, told = rig.sharing, cast("list[tuple[set[str], list[tuple[str, str]]]]", [])
+    rig.join(sharing.replica.name)
+    sharing.replica.register(HIDDEN, b"r", rig.now)
+    sharing.pump(rig.now)
+    sharing.on_view = lambda up, services: told.append(({*up}, [*services]))
+    sharing.pump(rig.now)
+    me = sharing.replica.name
+    assert told == [({me}, [(me, HIDDEN)])]
+    sharing.replica.register("api", b"r", rig.now)
+    sharing.pump(rig.now)
+    sharing.pump(rig.now)
+    assert len(told) == 1, "a user's service is nobody's cache"
+    sharing.replica.deregister(HIDDEN, rig.now)
+    rig.join("bob")
+    sharing.pump(rig.now)
+    assert told[1:] == [({me, "bob"}, [(me, HIDDEN)])]
