@@ -260,16 +260,15 @@ class Cache(Handle, CacheMapping):
     def take(self, key: str, timeout: float | None = _SECONDS) -> Any:
         """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
 
-        As exclusive as ``compare_and_set``. Raises as ``set``.
+        As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: what somebody computes just
+        then is not stored. Raises as ``set``.
         """
         raw, deadline = _raw(key), Deadline(timeout)
         while True:
             found = self._one(Op(Kind.GET, raw), deadline.remaining(), "take")
-            if found.value is None:
-                return ABSENT
             gone = self._one(Op(Kind.CAS, raw, number=found.version), deadline.remaining(), "take")
             if gone.status == Status.OK:
-                return decode_held(found.value, self._codecs)
+                return ABSENT if found.value is None else decode_held(found.value, self._codecs)
 
     def __delitem__(self, key: str) -> None:
         if not self.delete(key):

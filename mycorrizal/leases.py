@@ -101,7 +101,7 @@ class Computation:
         self._negative_ttl = negative_ttl
 
     def run(self, compute: Callable[[], Any], deadline: Deadline) -> Any:
-        """Return what `compute` returns; stored, unless somebody has written meanwhile."""
+        """Return what `compute` returns; stored, unless the key was written or deleted meanwhile."""
         try:
             value = compute()
             encoded = self._cache._encoded(value)
@@ -115,7 +115,9 @@ class Computation:
             ttl = min(float(ttl) + self._stale, SECONDS_MAX)
         op = Op(Kind.SET, self._raw, value=encoded, number=self._token, ttl=self._cache._ms(ttl))
         try:
-            self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
+            stored = self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
+            if stored.status != Status.OK:
+                self._cache._host.note("cache.not_stored", "the entry was written or deleted meanwhile")
         except (CacheError, ValueTooLarge, OperationTimeout) as error:
             self._cache._host.note("cache.not_stored", error)  # the caller has what it wanted
             if isinstance(error, ValueTooLarge):

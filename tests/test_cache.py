@@ -51,7 +51,7 @@ class Host:
     def leads(self, cache: str, key: bytes) -> bool:
         return True
 
-    def note(self, counter: str, error: Exception) -> None:
+    def note(self, counter: str, why: object) -> None:
         self.noted.append(counter)
 
     def background(self, job: Any) -> bool:
@@ -159,6 +159,18 @@ def test_a_refresh_that_finds_no_thread_gives_its_lease_back(host: Host) -> None
     host.answers = [LEASED._replace(value=encode_value("old").pack())]
     assert cache_of(host).get_or_compute(KEY, lambda: "new", ttl=10, refresh=5) == "old"
     assert [(op.kind, op.number) for op in host.asked[1:]] == [(Kind.RETURN, 77)]
+
+
+def test_a_value_that_is_not_stored_is_the_callers_and_counted(host: Host) -> None:
+    host.answers = [LEASED, Result(Status.FAILED)]
+    assert cache_of(host).get_or_compute(KEY, lambda: "value") == "value"
+    assert host.noted == ["cache.not_stored"]
+
+
+def test_pop_of_nothing_is_a_delete_too(host: Host) -> None:
+    host.answers = [Result(Status.MISSING), Result(Status.FAILED), Result(Status.MISSING), Result(Status.OK)]
+    assert cache_of(host).pop(KEY, None) is None
+    assert [(op.kind, op.number) for op in host.asked] == [(Kind.GET, 0), (Kind.CAS, 0)] * 2
 
 
 def test_what_was_computed_is_stored_under_its_lease(host: Host) -> None:

@@ -2,13 +2,19 @@
 
 The first who asks for a key that is not there is given a lease and computes;
 the others wait here until the value is written, the lease runs out, or the
-computing node is seen dead, and then the next one is given a lease. A write or
-delete by somebody else voids the lease, so that what was computed from old data
-is not stored. An entry with less than ``early`` milliseconds to live counts as
-one to compute by one caller, while all others get it as it is.
+computing node is seen dead, and then the next one is given a lease. An entry
+with less than ``early`` milliseconds to live counts as one to compute by one
+caller, while all others get it as it is.
 
-Leases are the primary's alone: when it dies, a value may be computed once more.
-Locks are entries like others and survive; who waits for one waits here too.
+One rule says what may be stored: a SET under a token is done if, and only if,
+nothing was decided for the key since the token was given, be it a write, a
+delete (of nothing, too), a clear, or the result under another token. So a token
+outlives its lease, and whoever is done first is; what was decided and has gone
+again, expired or evicted, counts all the same.
+
+Leases and tokens are the primary's alone: when it is one no more, they are void,
+and a value may be computed once more. Locks are entries like others and
+survive; who waits for one waits here too.
 
 From: Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), leases.
 """
@@ -57,7 +63,8 @@ class Leases:
         self._space = space
         self._core = space.core
         self._primary = primary
-        self._leases: dict[bytes, _Lease] = {}
+        self._tokens: dict[bytes, dict[int, _Lease]] = {}  # of each key, the newest last
+        self._count = 0  # tokens out
         self._queues: dict[bytes, _Queue] = {}
         self._parked = 0
 
@@ -87,46 +94,72 @@ class Leases:
             else:
                 pending.done(Result(Status.FAILED, ttl=max(1, int((lease.until - now) * 1000))), now)
             return
-        if len(self._leases) >= self._core.limits.leases:
+        if self._count >= self._core.limits.leases:
             self._sweep(now)
-        if len(self._leases) >= self._core.limits.leases:
+        if self._count >= self._core.limits.leases:
             self._core.counters["leases_refused"] += 1
             pending.done(Result(Status.BUSY), now)
             return
         token = self._core.clock.tick(now)
-        self._leases[op.key] = _Lease(pending.who, op.id, token, now + op.number / 1000.0)
+        tokens = self._tokens.setdefault(op.key, {})
+        if tokens:
+            self._core.counters["leases_lapsed"] += 1
+        tokens[token] = _Lease(pending.who, op.id, token, now + op.number / 1000.0)
+        self._count += 1
         self._core.counters["leases"] += 1
         value, version = (entry.value, entry.version) if entry is not None else (None, 0)
         pending.done(Result(Status.LEASED, value, version, number=token), now)
 
     def _live(self, key: bytes, now: float) -> _Lease | None:
-        lease = self._leases.get(key)
-        if lease is not None and lease.until <= now:
-            del self._leases[key]
-            self._core.counters["leases_lapsed"] += 1
+        """Return the lease that others wait for: the newest, if it has not run out."""
+        tokens = self._tokens.get(key)
+        if not tokens:
             return None
-        return lease
+        lease = next(reversed(tokens.values()))
+        return lease if lease.until > now else None
 
-    def holds(self, op: Op, entry: Entry | None, now: float) -> bool:
-        """Return whether a SET under the lease ``op.number`` may be done."""
-        lease = self._live(op.key, now)
-        if lease is None:
-            return entry is None  # run out, or the primary is new: whoever is first
-        return lease.token == op.number
+    def holds(self, op: Op) -> bool:
+        """Return whether a SET under the token ``op.number`` may be done."""
+        return op.number in self._tokens.get(op.key, ())
+
+    def decided(self, op: Op) -> None:
+        """A change was decided: whatever is computed under a token of before is not stored."""
+        if op.kind == Kind.CLEAR:
+            partition = partition_of(op.key)
+            for key in [key for key in self._tokens if partition_of(key) == partition]:
+                self._void(key)
+        elif op.key in self._tokens:
+            self._void(op.key)
+
+    def _void(self, key: bytes) -> None:
+        self._count -= len(self._tokens.pop(key))
+
+    def _drop(self, key: bytes, token: int) -> bool:
+        """Forget a token; return whether it was out."""
+        tokens = self._tokens.get(key, {})
+        if tokens.pop(token, None) is None:
+            return False
+        self._count -= 1
+        if not tokens:
+            del self._tokens[key]
+        return True
 
     def give_back(self, op: Op, now: float) -> None:
         """Its holder could not compute the value."""
-        lease = self._leases.get(op.key)
-        if lease is not None and lease.token == op.number:
-            del self._leases[op.key]
+        if self._drop(op.key, op.number):
             self._wake(op.key, now)
 
     def _sweep(self, now: float) -> None:
-        for key in [key for key, lease in self._leases.items() if lease.until <= now]:
-            del self._leases[key]
+        """Make room: whoever has not been done in the time of its lease is not waited for any more."""
+        lapsed = [
+            (key, token) for key, tokens in self._tokens.items() for token, it in tokens.items() if it.until <= now
+        ]
+        for key, token in lapsed:
+            self._drop(key, token)
+        self._core.counters["leases_dropped"] += len(lapsed)
 
     def members_changed(self, members: dict[Owner, None], now: float) -> None:
-        """Leases of the dead are void at once, and none of them waits any more: it would be given the next."""
+        """Leases of the dead run out at once, and none of them waits any more: it would be given the next."""
         for queue in list(self._queues.values()):
             gone = [pending for pending in queue.waiting if pending.who not in members]
             if gone:
@@ -134,10 +167,11 @@ class Leases:
                 self._parked -= len(gone)
                 for pending in gone:
                     pending.done(Result(Status.MOVED), now)  # if we are wrong, it asks again
-        for key in [key for key, lease in self._leases.items() if lease.holder not in members]:
-            del self._leases[key]
-            self._core.counters["leases_lapsed"] += 1
-            self._wake(key, now)
+        for key, tokens in list(self._tokens.items()):
+            lease = next(reversed(tokens.values()))
+            if lease.until > now and lease.holder not in members:
+                lease.until = now  # if we are wrong, what it computes still counts
+                self._wake(key, now)
 
     # -- waiting ------------------------------------------------------------------------
 
@@ -161,7 +195,6 @@ class Leases:
 
     def changed(self, key: bytes, now: float) -> None:
         """The key was written."""
-        self._leases.pop(key, None)
         if key in self._queues:
             self._wake(key, now)
 
@@ -172,8 +205,8 @@ class Leases:
 
     def cleared(self, partition: int, now: float) -> None:
         """Everything in a partition was cleared."""
-        for key in [key for key in (*self._leases, *self._queues) if partition_of(key) == partition]:
-            self.changed(key, now)
+        for key in [key for key in self._queues if partition_of(key) == partition]:
+            self._wake(key, now)
 
     def _wake(self, key: bytes, now: float) -> None:
         """Run everything again that waits for `key`; what still cannot be done parks again."""
@@ -195,8 +228,8 @@ class Leases:
 
     def resign(self, partition: int, now: float) -> None:
         """We are not primary of `partition` any more."""
-        for key in [key for key in self._leases if partition_of(key) == partition]:
-            del self._leases[key]
+        for key in [key for key in self._tokens if partition_of(key) == partition]:
+            self._void(key)
         for key in [key for key in self._queues if partition_of(key) == partition]:
             queue = self._queues.pop(key)
             self._parked -= len(queue.waiting)

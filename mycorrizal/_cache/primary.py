@@ -91,7 +91,8 @@ class Primary:
         if op.value is not None and len(op.value) > space.value_max:
             pending.done(Result(Status.TOO_LARGE), now)
             return
-        if op.kind == _SET and op.number and not self.leases.holds(op, entry, now):
+        if op.kind == _SET and op.number and not self.leases.holds(op):
+            self._core.counters["results_refused"] += 1
             pending.done(Result(Status.FAILED, version=entry.version if entry else 0), now)
             return
         self._write(shard, pending, entry, now)
@@ -118,6 +119,7 @@ class Primary:
             else:
                 pending.done(result, now)
             return
+        self.leases.decided(op)
         record = Record(op.key, change.value, version, change.expires, op.id, result.status, result.number)
         backups = shard.owners[1:]
         if not backups or not self._space.definition.sync_backups:

@@ -188,10 +188,10 @@ class CacheHost:
         """This agent's name."""
         return self._core.name
 
-    def note(self, counter: str, error: Exception) -> None:
+    def note(self, counter: str, why: object) -> None:
         """Count something that went wrong without a caller to tell."""
         self._core.count(counter)
-        log.debug("! %s: %s: %s", self._core.name, counter, error)
+        log.debug("! %s: %s: %s", self._core.name, counter, why)
 
     def background(self, job: Callable[[], object]) -> bool:
         """Run `job` on a thread of its own; a few at a time, further ones are dropped and counted (False)."""

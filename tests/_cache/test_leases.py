@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_callers_of_a_dead_node_are_given_nothing(op: Op, status: Status) -> Non
     assert leased(alive).status == status
 
 
-def test_lease_runs_out_and_what_comes_late_is_not_stored() -> None:
+def test_whoever_is_done_first_is_kept_though_its_lease_ran_out() -> None:
     caches = Caches(3)
     slow = caches.one(0, LEASE._replace(number=500))
     waiting = caches.start(1, LEASE)
@@ -88,18 +89,128 @@ def test_lease_runs_out_and_what_comes_late_is_not_stored() -> None:
     caches.cluster.run(0.3)
     second = leased(waiting)
     assert second.status == Status.LEASED and second.number > slow.number
-    assert caches.set(0, b"k", b"late", number=slow.number).status == Status.FAILED
-    assert caches.set(1, b"k", b"right", number=second.number).status == Status.OK
-    assert caches.get(2, b"k") == b"right"
+    assert caches.set(0, b"k", b"first", number=slow.number).status == Status.OK
+    assert caches.set(1, b"k", b"second", number=second.number).status == Status.FAILED
+    assert caches.get(2, b"k") == b"first"
+    refused = sum(node.machine.counters().get("results_refused", 0) for node in caches.nodes)
+    assert refused == 1
 
 
-def test_write_or_delete_meanwhile_voids_the_lease() -> None:
-    """What was computed from old data must not be stored after an invalidation."""
-    caches = Caches(3)
-    token = caches.one(0, LEASE).number
+def test_computing_that_outlasts_every_lease_is_done_three_times_at_most() -> None:
+    """Of callers that come every 0.1 s, with leases of 0.4 s, each computes for 0.6 s if it is told to."""
+    machine = make_machine()
+    computed = 0
+    due: dict[int, int] = {}  # when somebody is done, in tenths, by token
+    for tenth in range(60):
+        now = tenth / 10.0
+        for token in [token for token, at in due.items() if at == tenth]:
+            ask(machine, Op(Kind.SET, b"k", value=b"v", number=token), now=now)
+        (result,) = ask(machine, LEASE._replace(number=400, wait=0), now=now)
+        if result.status == Status.LEASED:
+            computed += 1
+            due[result.number] = tenth + 6
+    assert computed <= 3 and result.value == b"v"
+
+
+def _deleted(caches: Caches) -> None:
+    caches.one(1, Op(Kind.DELETE, b"k"))
+
+
+def _set_and_deleted(caches: Caches) -> None:
     caches.set(1, b"k", b"fresh")
-    assert caches.set(0, b"k", b"stale", number=token).status == Status.FAILED
-    assert caches.get(0, b"k") == b"fresh"
+    caches.one(1, Op(Kind.DELETE, b"k"))
+
+
+def _cleared(caches: Caches) -> None:
+    caches.one(1, Op(Kind.CLEAR, CLEAR_KEYS[partition_of(b"k")]))
+
+
+def _popped(caches: Caches) -> None:
+    """As ``Cache.take`` does, of what is there or not."""
+    found = caches.one(1, Op(Kind.GET, b"k"))
+    assert caches.one(1, Op(Kind.CAS, b"k", number=found.version)).status == Status.OK
+
+
+def _set_and_expired(caches: Caches) -> None:
+    caches.set(1, b"k", b"short", ttl=50)
+    caches.cluster.run(4.0)
+
+
+def _set_and_evicted(caches: Caches) -> None:
+    caches.set(1, b"k", b"fresh")
+    for node in caches.nodes:
+        caches.space(node.index).store.discard(partition_of(b"k"), b"k")
+
+
+def _touched(caches: Caches) -> None:
+    caches.one(1, Op(Kind.TOUCH, b"k", ttl=60_000))
+
+
+def _primary_died(caches: Caches) -> None:
+    """Who comes after it does not know what was decided before, and by whose clock."""
+    caches.cluster.crash(caches.nodes[caches.owners(b"k")[0]])
+    caches.cluster.run(5.0)
+
+
+@pytest.mark.parametrize("before", [None, b"old"], ids=["missing", "early"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        _deleted, _set_and_deleted, _cleared, _popped, _set_and_expired, _set_and_evicted, _touched, _primary_died,
+    ],
+)  # fmt: skip
+def test_what_was_computed_before_a_change_is_not_stored_after_it(
+    change: Callable[[Caches], None], before: bytes | None
+) -> None:
+    caches = Caches(4)
+    asking = next(index for index in range(4) if index != caches.owners(b"k")[0])
+    if before is not None:
+        caches.set(0, b"k", before, ttl=60_000)
+    elif change is _touched:
+        return  # nothing to touch
+    token = caches.one(asking, LEASE._replace(number=60_000, early=100_000)).number
+    assert token
+    change(caches)
+    held = caches.get(asking, b"k")
+    assert caches.set(asking, b"k", b"stale", number=token).status == Status.FAILED
+    assert caches.get(asking, b"k") == held != b"stale"
+    late = caches.one(asking, LEASE._replace(early=100_000))
+    assert caches.set(asking, b"k", b"right", number=late.number).status == Status.OK
+
+
+def test_clear_on_its_way_to_a_backup_voids_what_comes_before_it_is_there() -> None:
+    """The write would be above the clear, and so outlive it."""
+    caches = Caches(2)
+    primary = caches.owners(b"k")[0]
+    token = caches.one(primary, LEASE).number
+    clearing = caches.start(primary, Op(Kind.CLEAR, CLEAR_KEYS[partition_of(b"k")]))
+    storing = caches.start(primary, Op(Kind.SET, b"k", value=b"stale", number=token))
+    assert not clearing
+    caches.cluster.run(0.5)
+    assert leased(clearing).status == Status.OK and leased(storing).status == Status.FAILED
+    assert caches.get(primary, b"k") is None
+
+
+def test_what_was_given_out_when_a_write_fails_is_still_good() -> None:
+    """A condition that does not hold changes nothing."""
+    machine = make_machine()
+    (lease,) = ask(machine, LEASE)
+    ask(machine, Op(Kind.CAS, b"k", number=12345, value=b"x"), Op(Kind.TOUCH, b"k", ttl=1), Op(Kind.GET, b"k"))
+    assert ask(machine, Op(Kind.SET, b"k", value=b"v", number=lease.number))[0].status == Status.OK
+
+
+def test_holder_wrongly_taken_for_dead_may_store_what_it_computed() -> None:
+    caches = Caches(4)
+    primary = caches.owners(b"k")[0]
+    holding, asking, *_ = [index for index in range(4) if index not in caches.owners(b"k")]
+    token = caches.one(holding, LEASE).number
+    caches.cluster.suspect([caches.nodes[primary]], caches.nodes[holding], 0.3)
+    caches.cluster.run(0.2)
+    second = caches.one(asking, LEASE._replace(wait=0))
+    assert second.status == Status.LEASED, "nobody waits for the dead"
+    caches.cluster.run(2.0)
+    assert caches.set(holding, b"k", b"first", number=token).status == Status.OK
+    assert caches.set(asking, b"k", b"second", number=second.number).status == Status.FAILED
 
 
 def test_value_that_runs_out_soon_is_computed_by_one_while_the_others_take_it() -> None:
@@ -135,6 +246,7 @@ def test_leases_are_bounded() -> None:
     assert ask(machine, LEASE, deadline=0.1) is None
     assert machine.counters()["leases_refused"] == 1
     assert ask(machine, LEASE._replace(key=b"x"), now=1.5)[0].status == Status.LEASED
+    assert machine.counters()["leases_dropped"] == 2, "those whose time was over made room"
 
 
 def test_primary_that_moves_sends_who_waits_to_the_next() -> None:

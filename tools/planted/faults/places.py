@@ -104,9 +104,10 @@ FAULTS = [
     ),
     Fault("Leases.members_changed", "self._parked -= len(gone)", "pass", "and its place is given back"),
     Fault("Leases._wake", "self._parked -= len(queue.waiting)", "pass", "so is that of whoever is woken"),
-    Fault("Leases.give_back", "            del self._leases[op.key]\n", "            pass\n", "a lease is given back"),
+    Fault("Leases.give_back", "if self._drop(op.key, op.number):", "if True:", "a lease is given back"),
     Fault("Leases.give_back", "self._wake(op.key, now)", "pass", "to who waits for it, at once"),
-    Fault("Leases.give_back", "lease.token == op.number", "lease.token", "a lease is not another's to give back"),
+    Fault("Leases._drop", "        self._count -= 1\n", "", "and gives its place back"),
+    Fault("Leases._void", "self._count -= len(self._tokens.pop(key))", "del self._tokens[key]", "so do void ones"),
     Fault(
         "Computation.run",
         "        except BaseException:\n            self.give_back()",
