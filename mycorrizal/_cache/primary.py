@@ -1,5 +1,7 @@
 """Operations at their primary: one write on a key at a time, done when its backups have it.
 
+A clear is a write on all keys of its partition: it waits for those under way, and
+what comes later waits for it.
 Until then readers see what was before. A write that is under way when the
 partition moves on is kept, as if it had been done, and its caller is told to
 ask again: whether the new primary got it from us or from a backup, it knows the
@@ -8,6 +10,7 @@ operation by its id.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from .entry import CLEAR_PREFIX, Entry
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Primary"]
 
 # An enum's member takes 150 ns to look up in Python 3.11.
-_GET, _SET, _LEASE, _LOCK, _RETURN = Kind.GET, Kind.SET, Kind.LEASE, Kind.LOCK, Kind.RETURN
+_GET, _SET, _LEASE, _LOCK, _RETURN, _CLEAR = Kind.GET, Kind.SET, Kind.LEASE, Kind.LOCK, Kind.RETURN, Kind.CLEAR
 _REPAIRS = 1.0  # seconds between two read repairs of a partition: a reader may be wrong, or lie
 
 
@@ -47,18 +50,23 @@ class Primary:
             self._core.counters["no_quorum"] += 1
             pending.done(Result(Status.NO_QUORUM), now)
         else:
-            flight = shard.flights.get(op.key)
-            if flight is None or op.kind == _GET:
+            queue = shard.behind
+            if queue is None and (flight := shard.flights.get(op.key)) is not None:
+                queue = flight.queue
+            if op.kind == _GET or (queue is None and not (op.kind == _CLEAR and shard.flights)):
                 self._run(shard, pending, now)
-            elif len(flight.queue) < self._core.limits.waiting:
-                flight.queue.append(pending)
+            elif queue is None:
+                shard.behind = deque([pending])
+            elif len(queue) < self._core.limits.waiting:
+                queue.append(pending)
             else:
                 self._core.counters["busy"] += 1
                 pending.done(Result(Status.BUSY), now)
 
     def waits(self, op: Op) -> bool:
-        """Whether an operation would wait behind a write on its key."""
-        return op.kind != _GET and op.key in self._space.shards[partition_of(op.key)].flights
+        """Whether an operation would wait behind a write on its key, or a clear."""
+        shard = self._space.shards[partition_of(op.key)]
+        return op.kind != _GET and (op.key in shard.flights or shard.behind is not None)
 
     def _run(self, shard: Shard, pending: Pending, now: float) -> None:
         op = pending.op
@@ -130,6 +138,8 @@ class Primary:
             return
         flight = shard.flights[op.key] = Flight(pending, record, result)
         self.flights += 1
+        if op.kind == _CLEAR:
+            shard.behind = deque()
         for backup in backups:
             flight.waiting[backup] = None
             self._space.replication.send(backup, record, flight)
@@ -167,16 +177,23 @@ class Primary:
         flight.pending.done(flight.result, now)
         queue = flight.queue
         while queue:
-            pending = queue.popleft()
-            if pending.until <= now:
-                pending.done(Result(Status.BUSY), now)
-            else:
-                self.submit(pending, now)
+            self._have_turn(queue.popleft(), now)
             following = shard.flights.get(key)
             if following is not None:
                 queue.extend(following.queue)
                 following.queue = queue
                 return
+        if not shard.flights and shard.behind is not None:
+            behind, shard.behind = shard.behind, None
+            for pending in behind:  # a clear may come first, and then the others are behind it again
+                self._have_turn(pending, now)
+
+    def _have_turn(self, pending: Pending, now: float) -> None:
+        """What has waited runs now, or waits again; unless its caller does not any more."""
+        if pending.until <= now:
+            pending.done(Result(Status.BUSY), now)
+        else:
+            self.submit(pending, now)
 
     def _done(self, shard: Shard, record: Record, now: float) -> None:
         self._space.apply(record, now)
@@ -215,4 +232,7 @@ class Primary:
             flight.pending.done(Result(Status.UNSURE), now)
             for pending in flight.queue:
                 pending.done(Result(Status.MOVED), now)
+        behind, shard.behind = shard.behind, None
+        for pending in behind or ():
+            pending.done(Result(Status.MOVED), now)
         self.leases.resign(shard.partition, now)

@@ -58,6 +58,7 @@ class Shard:
         serving: we are primary and have what there is.
         claim: what we still have to hear from others before, or (after the patience) while, we serve.
         flights: writes under way, by key.
+        behind: what waits for a clear that is under way; or for the writes under way, and then the clear is the first.
         outcomes: of the last writes, by the id of the operation.
         reported: the primary has asked us what we hold, since it became primary by our view.
         repaired: when a reader last knew of a newer version than we did.
@@ -71,8 +72,8 @@ class Shard:
     """
 
     __slots__ = (
-        "claim", "complete_since", "epoch", "fills", "flights", "heard", "outcomes", "owners", "partition", "repaired",
-        "reported", "seq", "serving", "unheard", "wrote",
+        "behind", "claim", "complete_since", "epoch", "fills", "flights", "heard", "outcomes", "owners", "partition",
+        "repaired", "reported", "seq", "serving", "unheard", "wrote",
     )  # fmt: skip
 
     def __init__(self, partition: int, now: float) -> None:
@@ -82,6 +83,7 @@ class Shard:
         self.serving = False
         self.claim: Claim | None = None
         self.flights: dict[bytes, Flight] = {}
+        self.behind: deque[Pending] | None = None
         self.outcomes: dict[int, Outcome] = {}
         self.reported = True
         self.repaired = now

@@ -10,6 +10,7 @@ from mycorrizal._cache.definition import Limits
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import Owner, partition_of
 from mycorrizal._cache.shard import Pending
+from mycorrizal._cache.survey import CLEAR_KEYS
 from mycorrizal._wire.values import encode_value
 from mycorrizal.exceptions import CacheOutcomeUnknown
 from tests._cache.harness import Caches, ask, make_machine, space_in
@@ -282,3 +283,34 @@ def test_places_of_writes_are_given_back_however_they_end() -> None:
     caches.cluster.run(10.0)
     assert counted() == 0 and seen >= 10
     assert all(caches.space(index).client.open == 0 for index in range(4))
+
+
+def test_clear_waits_for_writes_under_way_and_later_ones_wait_for_it() -> None:
+    """Else what was decided by an entry that the clear takes away would outlive it."""
+    caches = Caches(2)
+    primary = caches.owners(b"k")[0]
+    caches.set(primary, b"k", b"old")
+    first = caches.start(primary, Op(Kind.CAS, b"k", expected=b"old", value=b"first"))
+    clearing = caches.start(primary, Op(Kind.CLEAR, CLEAR_KEYS[partition_of(b"k")]))
+    second = caches.start(primary, Op(Kind.CAS, b"k", expected=b"first", value=b"second"))
+    again = caches.start(primary, Op(Kind.CLEAR, CLEAR_KEYS[partition_of(b"k")]))
+    last = caches.start(primary, Op(Kind.ADD, b"k", value=b"last"))
+    assert caches.get(primary, b"k") == b"old" and not any([first, clearing, second, again, last])
+    caches.cluster.run(0.5)
+    found = [outcomes[0][0].status for outcomes in (first, clearing, second, again, last)]
+    assert found == [Status.OK, Status.OK, Status.FAILED, Status.OK, Status.OK]
+    assert caches.get(primary, b"k") == b"last"
+    assert caches.space(primary).shards[partition_of(b"k")].behind is None
+
+
+def test_what_waits_for_a_clear_asks_the_next_primary() -> None:
+    caches = Caches(2)
+    primary = caches.owners(b"k")[0]
+    caches.cluster.links.cut(0, 1)
+    writing = submit(caches, primary, Op(Kind.SET, b"k", id=1, value=b"v"))
+    clearing = submit(caches, primary, Op(Kind.CLEAR, CLEAR_KEYS[partition_of(b"k")], id=2))
+    waiting = submit(caches, primary, Op(Kind.ADD, b"k", id=3, value=b"new"))
+    assert not writing and not clearing and not waiting
+    space, now = caches.space(primary), caches.cluster.now + caches.nodes[primary].offset
+    space.stop_serving(space.shards[partition_of(b"k")], now)
+    assert [found[0].status for found in (writing, clearing, waiting)] == [Status.UNSURE, Status.MOVED, Status.MOVED]
