@@ -12,6 +12,8 @@ The kinds, by what may be claimed:
   any time, nothing deleted or overwritten comes back, and what expired leaves no trace.
 * ``near``: near copies, lost notices and crashes. Nothing is read for longer than is promised, nor after a write of
   the same node what was before it.
+* ``computing``: callers compute under leases while others write, delete, pop and clear, and entries expire; storms, and
+  in every other campaign crashes. What was computed before a change is not stored after it. Histories are linearizable.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .._cache.definition import Definition, Limits
 from .._cache.machine import CacheMachine
 from .cache_checkers import (
     check_bounds,
+    check_computed,
     check_converged,
     check_copies,
     check_linearizable,
@@ -36,13 +39,14 @@ from .cache_checkers import (
     check_own_writes,
 )
 from .cache_cluster import CacheCluster, CacheNode
+from .cache_computing import ComputingClients, lasting
 from .cache_history import ALL_KINDS, Clients
 from .checkers import CheckFailed
 from .faults import Faults
 
 __all__ = ["KINDS", "CacheReport", "run_cache_campaign"]
 
-KINDS = ("stable", "crashes", "partitions", "bounds", "near")
+KINDS = ("stable", "crashes", "partitions", "bounds", "near", "computing")
 
 _WEATHER = Faults(loss=0.02, delay=0.0005, jitter=0.005, exchange_slow=0.02, exchange_slow_by=0.5)
 _STORM = Faults(loss=0.2, delay=0.001, jitter=0.05, exchange_slow=0.2, exchange_slow_by=1.0)
@@ -65,6 +69,7 @@ class CacheReport:
     locks: int = 0
     keys: int = 0
     undecided: int = 0
+    computed: int = 0
     near_reads: int = 0
     near_oldest: float = 0.0
     evicted: int = 0
@@ -81,6 +86,7 @@ class CacheReport:
             f"seed {self.seed!r}: {self.kind}, {self.nodes} nodes, {self.replicas} copies, {self.operations} operations"
             f" ({self.unknown} unknown, {self.refused} refused), {self.locks} locks, synced within {slowest:.1f} s;"
             + (f" {self.near_reads} near reads, {self.near_oldest:.2f} s old at most;" if self.near_reads else "")
+            + (f" {self.computed} computed;" if self.computed else "")
             + (f" {self.evicted} evicted;" if self.evicted else "")
             + f" {done}"
         )
@@ -122,10 +128,12 @@ class _Campaign:
         limits: Limits | None,
     ) -> None:
         self.rng = rng = Random(f"{seed}/campaign")
-        drawn, nodes, replicas = rng.choice(KINDS), rng.choice((3, 4, 5)), rng.choice((2, 2, 3))
+        drawn, nodes, replicas = rng.choice(KINDS[:5]), rng.choice((3, 4, 5)), rng.choice((2, 2, 3))
         skew = rng.choice((0.0, 1.0, 3600.0))
         spread = rng.choice((0.05, 0.5, 1.5))
-        self.kind = kind or drawn
+        dealt = Random(f"{seed}/kind").random()  # beside the others' dice, so that their seeds stay what they were
+        self.kind = kind or ("computing" if dealt < 0.25 else drawn)
+        self.still = dealt * 8 % 2 < 1  # of computing: nobody comes or goes
         definition = definition or _definition(self.kind, replicas, rng)
         limits = limits or (Limits(graves=6, graves_age=3.0) if self.kind == "bounds" else Limits())
         self.cluster = CacheCluster(
@@ -138,6 +146,8 @@ class _Campaign:
             self.clients = Clients(self.cluster, seed, keys=30, think=0.3, kinds=ALL_KINDS)
         elif self.kind == "near":
             self.clients = Clients(self.cluster, seed, think=0.05, kinds=_NEAR_KINDS)
+        elif self.kind == "computing":
+            self.clients = self.computing = ComputingClients(self.cluster, seed, still=self.still)
         else:
             self.clients = Clients(self.cluster, seed, keys=40 if self.kind == "partitions" else 6)
 
@@ -151,6 +161,7 @@ class _Campaign:
             "partitions": self._divide,
             "bounds": self._anything,
             "near": self._storm_or_crash,
+            "computing": self._storm if self.still else self._storm_or_crash,
         }
         while self.cluster.now < self.duration:
             self.cluster.run(self.rng.expovariate(1.0))
@@ -241,7 +252,7 @@ class _Campaign:
         def done(answer: object) -> None:
             answers.append(answer)
             if answer and self.kind != "bounds":  # there, any copy may be evicted
-                check_copies(self.cluster, node, self.clients.events, self.fail)
+                check_copies(self.cluster, node, lasting(self.clients.events), self.fail)
 
         self.cluster.ask(node, lambda machine, ticket, now: machine.synced(name, ticket, now + _SYNC_MAX, now), done)
         self.cluster.run_until(lambda: bool(answers), _SYNC_MAX + 1)
@@ -267,9 +278,12 @@ class _Campaign:
             check_no_trace(self.cluster, fail)
         else:
             check_nothing_old(self.cluster, clients.events, fail)
-            check_newest(self.cluster, clients.events, fail)
+            check_newest(self.cluster, lasting(clients.events), fail)
             check_converged(self.cluster, fail)
-        if kind in ("stable", "crashes"):
+        if kind == "computing":
+            check_computed(self.computing.computed, clients.events, self.still, fail)
+            self.report.computed = len(self.computing.computed)
+        if kind in ("stable", "crashes", "computing"):
             self.report.keys, self.report.undecided = check_linearizable(clients.events, fail)
             check_locks(clients.locks, fail)
         if kind == "near":

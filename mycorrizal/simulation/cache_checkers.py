@@ -9,13 +9,15 @@ from .._cache.near import SILENCE
 from .._cache.placement import Owner, partition_of
 from .._cache.space import Space
 from .cache_cluster import CacheCluster, CacheNode
+from .cache_computing import Computed
 from .cache_history import LockEvent, NearRead
 from .checkers import CheckFailed
 from .linearizable import Event, linearizable
 
 __all__ = [
-    "check_bounds", "check_converged", "check_copies", "check_linearizable", "check_locks", "check_near",
-    "check_newest", "check_no_trace", "check_nothing_old", "check_own_writes", "newest_writes", "space_of",
+    "check_bounds", "check_computed", "check_converged", "check_copies", "check_linearizable", "check_locks",
+    "check_near", "check_newest", "check_no_trace", "check_nothing_old", "check_own_writes", "newest_writes",
+    "space_of",
 ]  # fmt: skip
 
 Fail = Callable[[str, str], CheckFailed]
@@ -138,6 +140,35 @@ def check_nothing_old(cluster: CacheCluster, events: Sequence[Event], fail: Fail
             entry = space_of(node).store.get(event.key, cluster.now + node.offset)
             if entry is not None and entry.version < event.version:
                 raise fail("old", f"{node.name} has {entry.value!r} of version {entry.version} after {event}")
+
+
+def _changes(event: Event) -> bool:
+    """Whether `event` may have changed its key, if only by a record that nothing is there."""
+    if event.kind in ("get", "expire"):
+        return False
+    return not event.known or event.kind in ("delete", "clear") or event.answer is not False
+
+
+def check_computed(computed: Sequence[Computed], events: Sequence[Event], still: bool, fail: Fail) -> None:
+    """What was stored under a token had nothing decided before it since that; `still`: and what was not, had.
+
+    Only a primary that is one no more throws results away without a reason.
+    """
+    by_key: dict[bytes, list[Event]] = {}
+    for event in events:
+        if _changes(event):
+            by_key.setdefault(event.key, []).append(event)
+    for result in computed:
+        meanwhile = [
+            event for event in by_key.get(result.key, ())
+            if event.ended > (result.granted if result.version else result.asked) and event.began < result.ended
+        ]  # fmt: skip
+        if result.version:
+            for event in meanwhile:
+                if event.known and result.token < event.version < result.version:
+                    raise fail("computed", f"{result} was stored after {event}")
+        elif still and not any(event.version > result.token or not event.known for event in meanwhile):
+            raise fail("computed", f"{result} was not stored, and nothing else was written")
 
 
 def check_near(cluster: CacheCluster, reads: Sequence[NearRead], events: Sequence[Event], fail: Fail) -> float:

@@ -95,22 +95,27 @@ class Clients:
         rng = self._rng
         kind = self._kinds[int(rng.random() * len(self._kinds))]
         key = self._keys[int(rng.random() * len(self._keys))]
-        if not node.running:
+        if node.running:
+            self._begin(kind, node, client, key)
+        else:
             self._next(node, client)
-        elif kind == "lock":
+
+    def _begin(self, kind: str, node: CacheNode, client: int, key: bytes) -> None:
+        """Do one operation, then the next."""
+        if kind == "lock":
             self._lock(node, client, b"\x00lock\x00" + key)
         elif kind == "near":
             self._near(node, client, key)
         elif kind == "expiring":
-            self._do(node, client, [("set", key, self._value())], ttl=1 + int(rng.random() * 3000))
+            self._do(node, client, [("set", key, self._value())], ttl=1 + int(self._rng.random() * 3000))
         elif kind == "lease":
             self._lease(node, client, key)
-        elif kind == "clear" and rng.random() < 0.1:  # 256 operations
+        elif kind == "clear" and self._rng.random() < 0.1:  # 256 operations
             self._clear(node, client)
         elif kind == "many":
             self._many(node, client)
         elif kind == "incr":
-            self._do(node, client, [("incr", b"c" + key, int(rng.random() * 3) + 1)])
+            self._do(node, client, [("incr", b"c" + key, int(self._rng.random() * 3) + 1)])
         elif kind == "cas":
             self._cas(node, client, key)
         else:

@@ -26,8 +26,8 @@ class Event:
 
     Attributes:
         client: who called.
-        kind: ``get``, ``set``, ``delete``, ``add``, ``cas``, ``incr``.
-        argument: the value set or added, the amount, or (expected, new).
+        kind: ``get``, ``set``, ``delete``, ``add``, ``cas``, ``incr``, ``clear``, ``expire``.
+        argument: the value set, added or expired, the amount, or (expected, new).
         began, ended: real time; ``FOREVER``: the outcome is unknown.
         answer: the value got, whether something was there, whether it was done, or the new number; None if unknown.
         version: what the cache said of a write.
@@ -62,6 +62,10 @@ def apply(state: Hashable, event: Event) -> tuple[Any, Hashable]:
     if kind == "cas":
         expected, new = argument
         return (True, new) if state == expected else (False, state)
+    if kind == "clear":
+        return True, None
+    if kind == "expire":  # by itself, unless it was overwritten
+        return True, (None if state == argument else state)
     if kind == "incr":
         assert state is None or type(state) is int
         after = (state or 0) + argument

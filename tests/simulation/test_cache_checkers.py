@@ -12,6 +12,7 @@ from mycorrizal._cache.near import SILENCE
 from mycorrizal.simulation import CheckFailed, cache_checkers
 from mycorrizal.simulation.cache_checkers import (
     check_bounds,
+    check_computed,
     check_converged,
     check_copies,
     check_locks,
@@ -21,6 +22,7 @@ from mycorrizal.simulation.cache_checkers import (
     check_nothing_old,
     newest_writes,
 )
+from mycorrizal.simulation.cache_computing import Computed
 from mycorrizal.simulation.cache_history import LockEvent, NearRead
 from mycorrizal.simulation.linearizable import Event
 
@@ -245,3 +247,39 @@ EMPTY = {"entries": 0, "bytes": 0, "digests": [0] * 256, "tables": [{}] * 256}
 def test_what_expired_leaves_no_trace(wrong: dict[str, Any]) -> None:
     check_no_trace(cluster(store(**EMPTY)), fail)
     finds(lambda: check_no_trace(cluster(store(**{**EMPTY, **wrong})), fail), "still has")
+
+
+# -- what was computed --------------------------------------------------------------------
+
+
+def change(kind: str, version: int, *, began: float = 2.0, ended: float = 3.0, answer: object = True) -> Event:
+    return Event(0, K, kind, None, began, ended, answer, version)
+
+
+STORED, REFUSED = Computed(K, 50, 0.0, 1.0, 5.0, 90), Computed(K, 50, 0.0, 1.0, 5.0, 0)
+
+
+@pytest.mark.parametrize(
+    "event", [change("set", 60), change("delete", 60, answer=False), change("clear", 60), change("cas", 60)]
+)
+def test_nothing_is_stored_that_was_computed_before_a_change(event: Event) -> None:
+    finds(lambda: check_computed([STORED], [event], True, fail), "was stored after")
+    check_computed([REFUSED], [event], True, fail)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        change("set", 90, ended=5.0), change("set", 40), change("set", 95), change("cas", 60, answer=False),
+        change("get", 60), change("expire", 0), change("set", 60, ended=0.5), change("set", 60, began=6.0, ended=7.0),
+    ],
+)  # fmt: skip
+def test_what_was_computed_after_every_change_is_stored(event: Event) -> None:
+    check_computed([STORED], [event], True, fail)
+
+
+@pytest.mark.parametrize("event", [change("get", 60), change("set", 40), change("cas", 60, answer=False)])
+def test_no_result_is_thrown_away_without_a_reason(event: Event) -> None:
+    finds(lambda: check_computed([REFUSED], [event], True, fail), "nothing else was written")
+    check_computed([REFUSED], [event], False, fail)  # the primary may have been another
+    check_computed([REFUSED], [event, Event(0, K, "set", None, 2.0, float("inf"))], True, fail)

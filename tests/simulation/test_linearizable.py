@@ -28,6 +28,12 @@ GOOD = {
     "unknown write never": [event("set", A, 0, FOREVER), event("get", None, 5, 6, None)],
     "increments": [event("incr", 1, 0, 5, 2), event("incr", 1, 1, 5, 1), event("incr", 3, 6, 7, 5)],
     "cas": [event("set", A, 0, 1, True), event("cas", (A, B), 2, 9, True), event("cas", (A, A), 3, 8, False)],
+    "clear": [event("set", A, 0, 1, True), event("clear", None, 2, 9, True), event("get", None, 3, 4, A)],
+    "expiry": [event("set", A, 0, 1, True), event("expire", A, 5, 6, True), event("get", None, 7, 8, None)],
+    "expiry of what was overwritten": [
+        event("set", A, 0, 1, True), event("set", B, 2, 3, True), event("expire", A, 5, 6, True),
+        event("get", None, 7, 8, B),
+    ],
     "add": [event("add", A, 0, 9, True), event("add", B, 1, 8, False), event("get", None, 10, 11, A)],
 }
 
@@ -38,6 +44,11 @@ BAD = {
     "deleted key back": [
         event("set", A, 0, 1, True), event("delete", None, 2, 3, True), event("get", None, 4, 5, A),
     ],
+    "cleared key back": [
+        event("set", A, 0, 1, True), event("clear", None, 2, 3, True), event("get", None, 4, 5, A),
+    ],
+    "outlives its time": [event("set", A, 0, 1, True), event("expire", A, 5, 6, True), event("get", None, 7, 8, A)],
+    "expires too soon": [event("set", A, 0, 1, True), event("expire", A, 5, 6, True), event("get", None, 2, 3, None)],
     "there and back": [event("set", A, 0, 9, True), event("get", None, 1, 2, A), event("get", None, 3, 4, None)],
     "doubled increment": [event("incr", 1, 0, 1, 1), event("incr", 1, 2, 3, 3)],
     "lost increment": [event("incr", 1, 0, 1, 1), event("incr", 1, 2, 3, 1)],
