@@ -109,6 +109,7 @@ if _TYPE_CHECKING:
     from .dataplane import DataPlane, Results
     from .leases import Lock
     from .memberlist import Memberlist
+    from .memo import Memoized
     from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
     from .services import Registration, Services
     from .settings import Settings
@@ -162,6 +163,7 @@ __all__ = [
     "MemberStalled",
     "MemberUpdated",
     "Memberlist",
+    "Memoized",
     "Members",
     "MergeDelegate",
     "MergeRefused",
@@ -226,6 +228,7 @@ _LATE = {
     "DataPlane": "dataplane",
     "Lock": "leases",
     "Memberlist": "memberlist",
+    "Memoized": "memo",
     "Registration": "services",
     "Results": "dataplane",
     "SerfDelegate": "serf",

@@ -19,11 +19,10 @@ do not block; everything else takes ``timeout`` in seconds, where None waits.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial, wraps
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from ._cache.definition import Definition, check_seconds
@@ -49,11 +48,11 @@ from .exceptions import (
 )
 from .leases import Computation, Lock, Patience, milliseconds
 from .mapping import ABSENT, CacheMapping
+from .memo import Memoizing
 from .types import printable
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _SECONDS = 10.0
 _KEYS_AT_ONCE = 1024
 _OPS_AT_ONCE = 1 << 14  # of one caller under way: a quarter of what the machine takes of all
@@ -79,7 +78,7 @@ class Versioned(NamedTuple):
     version: int
 
 
-class Cache(Handle, CacheMapping):
+class Cache(Handle, CacheMapping, Memoizing):
     """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries."""
 
     def __init__(self, host: CacheHost, definition: Definition, codecs: Codecs) -> None:
@@ -339,38 +338,6 @@ class Cache(Handle, CacheMapping):
                     f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",
                     hint="allow more time, or a shorter lease",
                 )  # fmt: skip
-
-    def memoize(
-        self, ttl: Ttl = _UNSET, *, name: str | None = None, **options: Any
-    ) -> Callable[[_F], _F]:
-        """Return a decorator: calls with equal arguments are computed once in the cluster (``get_or_compute``).
-
-        Arguments must be values that the data plane carries. ``function.uncached`` is the function itself;
-        ``function.key(*arguments)`` the key of a call, e.g. to delete it.
-
-        Args:
-            name: what keys begin with; the function's module and name if None. Change it when the function changes.
-            options: of ``get_or_compute``.
-        """
-        self._seconds(ttl)
-
-        def decorate(function: _F) -> _F:
-            prefix = name or f"{function.__module__}.{function.__qualname__}"
-
-            def key(*arguments: Any, **named: Any) -> str:
-                parts = encode_value([arguments, sorted(named.items())], self._codecs).pack()
-                return f"{prefix}:{hashlib.blake2b(parts, digest_size=16).hexdigest()}"
-
-            @wraps(function)
-            def wrapper(*arguments: Any, **named: Any) -> Any:
-                return self.get_or_compute(
-                    key(*arguments, **named), lambda: function(*arguments, **named), ttl, **options
-                )
-
-            wrapper.uncached, wrapper.key = function, key  # type: ignore[attr-defined]
-            return wrapper  # type: ignore[return-value]
-
-        return decorate
 
     # -- locks ---------------------------------------------------------------------------------
 

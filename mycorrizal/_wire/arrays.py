@@ -30,7 +30,18 @@ from .value_guard import (
     TYPED,
 )
 
-__all__ = ["Buffers", "Unfit", "decoders", "encode_array", "find_numpy", "is_numpy", "shaped", "single", "typed"]
+__all__ = [
+    "Buffers",
+    "Unfit",
+    "canonical_array",
+    "decoders",
+    "encode_array",
+    "find_numpy",
+    "is_numpy",
+    "shaped",
+    "single",
+    "typed",
+]
 
 
 Buffers = list[tuple[memoryview, int]]
@@ -124,6 +135,14 @@ def _check_dtype(numpy: Any, value: Any) -> None:
         raise Unfit(f"an array of {value.ndim} dimensions cannot be sent", f"{DIMENSIONS_MAX} are the most")
     if dtype.str not in TAG_OF_DTYPE and dtype.kind not in "SU" and not _OTHER.fullmatch(dtype.str):
         raise Unfit(f"an array of {dtype} cannot be sent", "convert it with .astype(), or send .view('uint8')")
+
+
+def canonical_array(value: object) -> list[bytes] | None:
+    """Return dtype, shape and elements of an array, however its memory is laid out; None for anything else."""
+    numpy = find_numpy()
+    if numpy is None or not isinstance(value, numpy.ndarray):
+        return None
+    return [value.dtype.str.encode(), repr(value.shape).encode(), value.tobytes()]
 
 
 # -- decoding: called for each tag, from the inside out -----------------------------------------------------------

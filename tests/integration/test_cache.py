@@ -176,10 +176,10 @@ def test_memoize(team: list[Agent]) -> None:
 
     first, second = a.memoize(ttl=60, name="area")(area), b.memoize(ttl=60, name="area")(area)
     assert first(2, 3) == second(2, 3) == first(2, 3) == 6
-    assert first(2, height=4) == 8
+    assert first(2, height=4) == 8 and second(height=3, width=2) == 6
     assert calls == [(2, 3), (2, 4)]
     assert first.__doc__ == "Its own text."
-    assert a.delete(first.key(2, 3))  # type: ignore[attr-defined]
+    assert a.delete(first.key(2, 3))
     assert second(2, 3) == 6 and len(calls) == 3
 
 

@@ -269,5 +269,7 @@ def test_child_does_not_read_what_its_parent_holds(agents: Make) -> None:  # noq
 def test_memoize_of_what_is_no_function(pair: tuple[Agent, Agent]) -> None:
     here, _ = opened(pair, "memoized")
     assert here.memoize(name="length")(functools.partial(len, [1, 2]))() == 2
+    with pytest.raises(ConfigError, match="version="):
+        here.memoize(len)
     with pytest.raises(ConfigError, match="ttl"):
-        here.memoize(len)  # type: ignore[arg-type]
+        here.memoize(ttl=-1, name="length")(len)

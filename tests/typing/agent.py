@@ -90,7 +90,26 @@ def caching(agent: Agent) -> None:
     def square(x: int) -> int:
         return x * x
 
+    @cache.memoize
+    def cube(x: int, *, unit: str = "m") -> int:
+        return x * x * x
+
+    class Room:
+        @cache.memoize(ignore="self")
+        def area(self, height: int) -> float:
+            return 2.0 * height
+
     assert_type(square(2), int)
+    assert_type(square.key(x=2), str)
+    assert_type(square.name, str)
+    assert_type(square.uncached(2), int)
+    assert_type(cube(2, unit="km"), int)
+    assert_type(Room().area(2), float)
+    assert_type(Room().area.key(height=2), str)
+    assert_type(cache.memoize(name="f")(square.uncached)(2), int)
+    cube("2")  # type: ignore[arg-type]
+    square.key("2")  # type: ignore[arg-type]
+    Room().area(height="2")  # type: ignore[arg-type]
     with cache.lock("job", lease=10) as lock:
         assert_type(lock, Lock)
         assert_type(lock.token, int)
