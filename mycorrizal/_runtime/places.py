@@ -31,7 +31,7 @@ ADDRESS_BUSY_MAX = PLACES_MAX // 2
 """Those that threads are at work for, or will be: a burst of a whole host's processes has said all it has to say."""
 GRACE_SECONDS = 0.25
 """So long nobody has to give way: in a burst, a dialler may wait for a core between connecting and speaking."""
-PATIENCE_SECONDS, PATIENCE_RATE = 1.0, 0.1
+PATIENCE_SECONDS, PATIENCE_RATE = 0.35, 0.1
 """How long newcomers wait at the door, together, for somebody's grace to end, and what comes back of it in a second.
 Meanwhile nobody else is let in; beyond it there is no grace, so who connects very often hurts mostly itself."""
 BUSY_SECONDS, BUSY_PATIENCE_SECONDS = 2.0, 3.0
