@@ -75,6 +75,10 @@ class Limits:
     """Messages waiting to be gossiped beyond which own ones are pushed: gossip carries a few hundred a second."""
     gossip_backlog_bytes: int = 8 << 10
     """The same in bytes: between two nodes gossip carries one packet an interval, each message several times."""
+    direct_peers: int = 64
+    """Up to so many others each is told directly too, of what rides gossip: gossip alone leaves some out for long."""
+    direct: int = 256
+    """Messages waiting to be told directly; further ones ride gossip alone."""
     pushes: int = 1_024
     """Messages waiting to be pushed; the owner takes them after each call."""
     gossip_bytes: int = 900

@@ -5,6 +5,7 @@ and said, until there is nothing::
 
     replica.receive(data, now)
     for push in replica.pushes_to_send(): ...        # one message each, best effort, over QUIC
+    messages, members = replica.direct_to_send()     # beside gossip, to each of these, best effort
     for fetch in replica.fetches_to_start(): ...     # a question; report with fetched() or fetch_failed()
     while (event := replica.next_event()) is not None: ...
     wake_me_at = replica.get_timer()
@@ -331,6 +332,16 @@ class Replica:
         """Take what is to be pushed."""
         taken, self._spread.pushes = self._spread.pushes, []
         return taken
+
+    def direct_to_send(self) -> tuple[list[bytes], list[str]]:
+        """Take messages of our own that ride gossip, and whom to tell them at once: gossip may leave some out."""
+        taken, self._spread.direct = self._spread.direct, []
+        return taken, self._peers() if taken else []
+
+    @property
+    def direct_waiting(self) -> bool:
+        """Whether ``direct_to_send`` has something."""
+        return bool(self._spread.direct)
 
     def fetches_to_start(self) -> list[Fetch]:
         """Take the questions to ask."""

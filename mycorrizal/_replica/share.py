@@ -51,7 +51,7 @@ class Share:
         replica, user = self._replica, self._user
         if not replica.gossip:
             return [] if user is None else list(user.get_broadcasts(overhead, limit))
-        taken = [_OURS + one for one in replica.get_broadcasts(overhead + _OVERHEAD, limit)]
+        taken = [self.ours(one) for one in replica.get_broadcasts(overhead + _OVERHEAD, limit)]
         if user is None:
             return taken
         left = limit - sum(map(len, taken)) - overhead * len(taken)
@@ -61,6 +61,11 @@ class Share:
         for one in user.get_broadcasts(overhead + _OVERHEAD, left):
             taken.append(_USER + one if one.startswith(PREFIX) else one)
         return taken
+
+    @staticmethod
+    def ours(message: bytes) -> bytes:
+        """Return the user message that holds a message of the replica."""
+        return _OURS + message
 
     def local_state(self, join: bool) -> bytes:
         """Return the state for a push/pull."""

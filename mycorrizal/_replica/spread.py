@@ -43,6 +43,7 @@ class Spread:
         self._peers = peers
         self._count = count
         self.pushes: list[Push] = []
+        self.direct: list[bytes] = []  # beside gossip, in one packet to everybody
         self.muted = False  # while what was pushed is taken: its sender tells everybody itself
 
     def check(self, size: int) -> None:
@@ -64,6 +65,8 @@ class Spread:
             return
         if self._queue is not None and self._gossiped(len(raw)):
             self._queue.queue_broadcast(raw, name=name)
+            if len(peers) <= self._limits.direct_peers and len(self.direct) < self._limits.direct:
+                self.direct.append(raw)
         else:
             self._count("spread.pushed")
             self.pushes.append(Push(tuple(peers), raw))

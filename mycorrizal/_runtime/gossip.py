@@ -256,6 +256,7 @@ class Gossip:
             self._announce(event)
         if self._companion is not None:
             self._companion.pump(now := clock.now())
+            self._flush()
             if self._companion.waiting():
                 self._machine.broadcasts_waiting(now)
 

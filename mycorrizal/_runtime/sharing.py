@@ -53,6 +53,7 @@ _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushe
 _ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
+_DIRECT_SECONDS = 0.02  # between two rounds of telling everybody: what is told meanwhile shares packets
 _STALL_SECONDS = 5.0  # between two times that stalls are told
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
 _LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
@@ -87,6 +88,7 @@ class Sharing:
         self._up: dict[str, bytes | None] = {}
         self._queue = TransmitLimitedQueue(retransmit_mult, lambda: len(self._up) or 1)
         self._wall_at = clock.now()
+        self._direct_due = 0.0
         self._stalled = 0.0  # seconds that were not told yet
         self._stall_due = 0.0  # when they may be
         self.replica = Replica(
@@ -324,6 +326,8 @@ class Sharing:
         due = self.replica.get_timer()
         if self._stalled:
             due = min(self._stall_due, math.inf if due is None else due)
+        if self.replica.direct_waiting:
+            due = min(self._direct_due, math.inf if due is None else due)
         return min(self._put_off[0][0], math.inf if due is None else due) if self._put_off else due
 
     def handle_timer(self, now: float) -> None:
@@ -338,6 +342,10 @@ class Sharing:
             self.replica.set_wall(clock.wall_offset())
         if self._lost:
             self._repair(now)
+        if self.replica.direct_waiting and now >= self._direct_due:
+            self._direct_due = now + _DIRECT_SECONDS
+            told, names = self.replica.direct_to_send()
+            self._attached.machine.send_users([self._share.ours(one) for one in told], names, now)
         for push in self.replica.pushes_to_send():
             for target in push.targets:
                 self._push(target, push.payload, now)

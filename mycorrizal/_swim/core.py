@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -339,6 +339,21 @@ class Core:
         if parts:
             self.send(parts, member.address, protocol_max=member.protocol_max, name=member.name)
         return bool(parts)
+
+    def packets(self, messages: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """Divide user messages into packets, each as a list of encoded messages; none is too long for one."""
+        limit = self.config.udp_buffer_size - _COMPOUND_HEADER - self.codec.overhead(gossip=True)
+        parts: list[bytes] = []
+        room = limit
+        for message in messages:
+            cost = _COMPOUND_ENTRY + len(_USER_PREFIX) + len(message)
+            if parts and (cost > room or len(parts) > _PIGGYBACK_MAX):
+                yield parts
+                parts, room = [], limit
+            parts.append(_USER_PREFIX + message)
+            room -= cost
+        if parts:
+            yield parts
 
     # -- exchanges ----------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ Same configuration, same ``rng`` seed, same inputs: the same bytes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, PushPull, Suspect, User
@@ -219,6 +219,17 @@ class Swim:
         protocol_max = member.protocol_max if member else 0
         user = message if isinstance(message, User) else User(message)
         core.send([core.codec.encode(user)], address, protocol_max=protocol_max, name=name)
+
+    def send_users(self, messages: Sequence[bytes], names: Sequence[str], now: float) -> None:
+        """Send unnumbered user messages to members directly, best effort, as many to a packet as fit."""
+        self._enter(now)
+        core = self._core
+        packets = list(core.packets(messages))
+        for name in names:
+            member = core.table.get(name)
+            if member is not None and not member.gone:
+                for parts in packets:
+                    core.send(parts, member.address, protocol_max=member.protocol_max, name=name)
 
     # -- outputs ------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, Protocol
@@ -168,6 +168,11 @@ class Cluster:
     def send_user(self, member: Member, other: Member, data: bytes) -> None:
         """Send a user message in a datagram."""
         self._running(member).machine.send_user(data, other.address, self.clock.now, name=other.name)
+        self._pump(member)
+
+    def send_users(self, member: Member, messages: Sequence[bytes], names: Sequence[str]) -> None:
+        """Send user messages to several members by name, as ``Swim.send_users``."""
+        self._running(member).machine.send_users(messages, names, self.clock.now)
         self._pump(member)
 
     # -- faults inside a member -----------------------------------------------------------

@@ -169,6 +169,9 @@ class Replicas:
     def pump(self, member: Member) -> None:
         """Pull every output of a replica, then file its next timer."""
         replica, now = self.of(member), self.cluster.clock.now
+        if replica.direct_waiting:
+            told, names = replica.direct_to_send()
+            self.cluster.send_users(member, [Share.ours(one) for one in told], names)
         for push in replica.pushes_to_send():
             for target in push.targets:
                 fate = self.cluster.network.converse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -68,3 +69,17 @@ def test_who_has_nobody_to_tell_is_never_full_and_queues_nothing() -> None:
         one.spread.check(51)
         one.spread.out(bytes(51), "x")
     assert (one.spread.pushes, len(one.queue)) == ([], 0)
+
+
+def test_our_own_small_messages_are_told_directly_too_where_the_others_are_few() -> None:
+    one, crowd = Out("b", "c", limits=replace(LIMITS, direct_peers=2, direct=3)), Out("b", "c", "d")
+    crowd.spread._limits = replace(LIMITS, direct_peers=2)
+    for out in (one, crowd):
+        out.spread.out(b"small", "1")
+        out.spread.out(bytes(51), "long")
+        out.spread.again(b"others", "2")
+    assert (one.spread.direct, crowd.spread.direct) == ([b"small"], [])
+    assert len(one.queue) == 2, "gossip repairs what is lost"
+    for number in range(5):
+        one.spread.out(b"more", f"{number}")
+    assert len(one.spread.direct) == 3

@@ -52,9 +52,9 @@ class Alone:
         return self.before
 
 
-def sharing_of(alone: Alone) -> Sharing:
+def sharing_of(alone: Alone, *, gossip: bool = False) -> Sharing:
     """Return the sharing of an agent "me"."""
-    sharing = Sharing("me", b"m" * 8, lambda limit, user: b"", gossip=False, retransmit_mult=4)
+    sharing = Sharing("me", b"m" * 8, lambda limit, user: b"", gossip=gossip, retransmit_mult=4)
     sharing.attached(cast(Any, alone))
     return sharing
 

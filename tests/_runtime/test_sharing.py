@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from mycorrizal._replica.outputs import Output, SyncDone
+from mycorrizal._replica.share import PREFIX
 from mycorrizal._runtime import clock
 from mycorrizal._runtime import sharing as sharing_module
 from mycorrizal._runtime.deadline import Deadline
@@ -216,6 +218,26 @@ def test_nobody_waits_after_the_end(rig: Rig) -> None:
     rig.sharing.on_end = lambda: ended.append(True)
     rig.sharing.ended()
     assert isinstance(waiting.exception(0), NotRunningError) and ended == [True]
+
+
+def test_what_is_told_within_a_moment_shares_packets(rig: Rig) -> None:
+    told: list[tuple[list[bytes], list[str]]] = []
+    rig.membership.machine = SimpleNamespace(send_users=lambda what, names, now: told.append((what, names)))  # type: ignore[attr-defined]
+    rig.sharing = sharing_of(rig.membership, gossip=True)
+    rig.join("bob")
+    rig.join("carol")
+    for number in range(10):
+        rig.sharing.replica.set_setting(f"k{number}", b"v", rig.now)
+        rig.sharing.pump(rig.now)
+    assert [(len(what), names) for what, names in told] == [(1, ["bob", "carol"])], "the first at once"
+    due = rig.sharing.get_timer()
+    assert due is not None and rig.now < due <= rig.now + 0.02
+    rig.now = due
+    rig.sharing.handle_timer(rig.now)
+    rig.sharing.pump(rig.now)
+    rig.sharing.pump(rig.now + 1.0)
+    assert [len(what) for what, _ in told] == [1, 9]
+    assert all(message.startswith(PREFIX) for what, _ in told for message in what)
 
 
 # -- what membership says ------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mycorrizal._wire.messages import AckResp, Dead, Ping, Suspect
+from mycorrizal._wire.messages import AckResp, Dead, Ping, Suspect, User
 from mycorrizal.delegates import BaseDelegate
 from tests._swim.harness import alive, drain, host_for, make, sent, tell
 
@@ -91,3 +91,18 @@ def test_a_ping_with_broadcasts_is_one_compound() -> None:
     swim._core.send_with_piggyback(Ping(1, "peer"), (host_for("peer"), 7946), name="peer")
     [(datagram, _)] = swim.datagrams_to_send()
     assert len(swim._core.codec.open(datagram).messages) == 255
+
+
+def test_members_are_told_directly_in_as_few_packets_as_there_may_be() -> None:
+    swim = make(udp_buffer_size=1400)
+    tell(swim, alive("one"), alive("two"), alive("gone"), Dead(1, "gone", "x"))
+    drain(swim)
+    messages = [b"%03d" % n + bytes(97) for n in range(30)]  # 13 of them fit
+    swim.send_users(messages, ["one", "gone", "unknown", "two"], 0.0)
+    out = swim.datagrams_to_send()
+    assert [to[0] for _, to in out] == [host_for("one")] * 3 + [host_for("two")] * 3
+    assert max(len(data) for data, _ in out) <= 1400
+    opened = [m for data, _ in out[:3] for m in swim._core.codec.open(data).messages]
+    assert opened == [User(message) for message in messages], "in order, and unnumbered as in gossip"
+    swim.send_users([b""] * 300, ["one"], 0.0)
+    assert [len(swim._core.codec.open(data).messages) for data, _ in swim.datagrams_to_send()] == [255, 45]

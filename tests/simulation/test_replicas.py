@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import pytest
 
+from mycorrizal import Config
 from mycorrizal._replica import messages
 from mycorrizal._replica.clock import Stamp
+from mycorrizal._replica.limits import Limits
 from mycorrizal._replica.machine import Replica
 from mycorrizal._replica.outputs import EventReceived, EventsMissed, ServiceChanged, SettingChanged
 from mycorrizal.simulation import CheckFailed, Replicas, run_events, run_joins, run_settings_campaign
@@ -54,6 +56,22 @@ def test_messages_ride_the_gossip_of_the_real_machine() -> None:
     assert replicas.cluster.network.counters.exchanges == before  # so it was gossip
     for member in replicas.alive:
         check_everything_there(replicas, member, {"key": b"value"}, {(one.name, "web"): b"80"})
+
+
+@pytest.mark.parametrize(("most", "missing"), [(64, 0), (28, 20)])
+def test_what_is_small_is_told_to_everybody_at_once(most: int, missing: int) -> None:
+    """With the gossip of one host alone some are left out until the next push/pull."""
+    replicas = joined(30, config=Config.local(name="template"), limits=Limits(direct_peers=most))
+    replicas.cluster.run(30.0)
+    one = replicas.alive[3]
+    counters = replicas.cluster.network.counters
+    before = counters.exchanges
+    for number in range(20):
+        replicas.do(one, lambda replica, now, n=number: replica.set_setting(f"key{n}", b"v", now))
+        replicas.cluster.run(0.05)
+    lacking = sum(20 - len(replicas.of(member).settings) for member in replicas.alive)
+    assert lacking == 0 if not missing else lacking > missing
+    assert counters.exchanges - before < 10, "nor was it the push/pulls that brought them"
 
 
 def test_large_messages_are_pushed_and_holes_are_fetched() -> None:

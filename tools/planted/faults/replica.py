@@ -158,6 +158,8 @@ FAULTS = [
     Fault("Spread.again", 'self._count("spread.not_passed_on")', "pass", "what is not passed on is counted"),
     Fault("Spread.again", " or len(raw) > self._limits.gossip_bytes", "", "what is too long for gossip is not queued"),
     Fault("Spread.out", 'self._count("spread.pushed")', "pass", "pushes are counted"),
+    Fault("Spread.out", "self.direct.append(raw)", "pass", "what is small is told directly"),
+    Fault("Spread.out", " and len(self.direct) < self._limits.direct", "", "what waits to be told directly is bounded"),
     Fault(
         "Spread._gossiped",
         " and queue.backlog < limits.gossip_backlog_bytes",
