@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from .._wire.values import Encoded
-from ..exceptions import RemoteProtocolError
+from ..exceptions import MycorrizalError, RemoteProtocolError
 from .flows import Outflow
 from .ports import Received, Ticket
 
@@ -35,6 +35,19 @@ class OutMessage:
         self.flow: Outflow | None = None  # if it has a stream of its own there
         self.done = False
         self.over = False
+
+
+_NOTHING = Encoded(b"", (), b"", 0)
+
+
+class _Nobody:
+    """The ticket of what nobody waits for."""
+
+    def succeed(self, outcome: object) -> None:
+        pass
+
+    def fail(self, error: MycorrizalError) -> None:
+        pass
 
 
 class Outgoing:
@@ -139,6 +152,19 @@ class Outgoing:
         self.waiting.clear()
         return lost
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The first number that the peer is not known to have, and the next to be given."""
+        return (self._unaccepted[0].sequence if self._unaccepted else self._next), self._next
+
+    def resume(self, first: int, following: int) -> None:
+        """Go on with the `numbers` of before; what had one then is to be skipped."""
+        self._next = following
+        for sequence in range(first, following):
+            message = OutMessage(_NOTHING, _Nobody())
+            message.value, message.sequence, message.done = None, sequence, True
+            self._unaccepted.append(message)
+
     def restart(self) -> list[OutMessage]:
         """The peer is another process now: return what the old one may have had, and count from 1 again."""
         lost = [message for message in self._unaccepted if self._end(message)]
@@ -162,20 +188,25 @@ class Incoming:
 
     Args:
         offer: puts one message into the inbox; False if that is full.
+        accepted: the last number that is in the inbox, or was skipped, from before.
 
     Attributes:
         blocked: the next message waits for room in the inbox.
     """
 
     def __init__(
-        self, window_messages: int, window_bytes: int, offer: Callable[[tuple[str, Received], int], bool]
+        self,
+        window_messages: int,
+        window_bytes: int,
+        offer: Callable[[tuple[str, Received], int], bool],
+        accepted: int = 0,
     ) -> None:
         self._window_messages = window_messages
         self._window_bytes = window_bytes
         self._offer = offer
         self._held: dict[int, tuple[tuple[str, Received], int] | None] = {}
         self._bytes = 0
-        self._next = 1
+        self._next = accepted + 1
         self.blocked = False
 
     @property

@@ -26,6 +26,7 @@ from ..types import Address, PeerInfo
 from .channel import OutMessage
 from .contests import Contests
 from .flows import Budget
+from .gone import Gone
 from .link import Link
 from .local import LocalPeer
 from .peer import NEVER, TICK_BUSY, TICK_SOON, Opening, Peer
@@ -37,7 +38,7 @@ _QUEUE_MAX = 16384
 """Calls and messages that may wait for one peer."""
 
 _PEERS_MAX = 1 << 16
-"""Names that are remembered. Each is one of our own, a member's, or was claimed by a holder of the key."""
+"""Names at a time. Each is one of our own, a member's, or was claimed by a holder of the key."""
 
 _RECHECK_SECONDS = 60.0
 
@@ -68,6 +69,7 @@ class DataMachine:
         self.peers: dict[str, Peer] = {host.name: LocalPeer(self, host.name)}
         self.links: dict[Connection, Link] = {}
         self.contests = Contests()
+        self.gone = Gone(self)
         self._blocked: deque[Peer] = deque()  # in the order of their turn
         self._letting_in = False
         self._recheck = 0.0
@@ -76,10 +78,11 @@ class DataMachine:
     # -- what users want -----------------------------------------------------------------------
 
     def peer(self, name: str) -> Peer:
-        """Return the peer of this name; it is remembered."""
+        """Return the peer of this name; it is remembered as long as anything is known of it or going on with it."""
         peer = self.peers.get(name)
         if peer is None:
-            peer = self.peers[name] = Peer(self, name)
+            peer = self.peers[name] = Peer(self, name, self.gone.back(name))
+            self.gone.may_be(name)
         return peer
 
     def send(self, node: str, message: OutMessage, now: float) -> None:
@@ -364,6 +367,7 @@ class DataMachine:
         peer = self.peers.get(name)
         if peer is not None and name != self.host.name:
             self.now = now
+            peer.removed = True
             peer.down(error(Ending.DOWN, f"{name} {why}", node=name, hint=hint), now)
 
     def peer_changed(self, name: str, now: float) -> None:
@@ -449,6 +453,7 @@ class DataMachine:
         for peer in list(self.peers.values()):
             if peer.pending or peer.links:
                 delay = min(delay, peer.tick(now))
+        self.gone.sweep()
         if delay != NEVER:
             self.arm(delay)
 

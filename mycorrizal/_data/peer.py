@@ -18,6 +18,7 @@ from .._wire.frames import PIPES_MAX, Close
 from ..exceptions import MycorrizalError, QueueFull, ValueTooLarge
 from ..types import PeerInfo
 from .channel import Incoming, Outgoing, OutMessage
+from .gone import Numbers
 from .link import Link
 from .ports import Call, Sink, Ticket
 
@@ -58,9 +59,13 @@ class Opening:
 
 
 class Peer:
-    """A node that we send to or that sends to us. Owned by the machine's thread."""
+    """A node that we send to or that sends to us. Owned by the machine's thread.
 
-    def __init__(self, machine: DataMachine, name: str) -> None:
+    Args:
+        numbers: of before, if it was forgotten.
+    """
+
+    def __init__(self, machine: DataMachine, name: str, numbers: Numbers | None = None) -> None:
         self.machine = machine
         self.name = name
         self.links: list[Link] = []
@@ -76,8 +81,13 @@ class Peer:
         self.delayed = ""  # why what waits goes on waiting; read by any thread
         self.challenged: float | None = None
         self.in_line = False  # for room in the inbox; the machine's
+        self.removed = False  # it was said to be gone, and has not been here since
         self._incoming: Incoming | None = None
         self._incoming_boot = b""
+        if numbers is not None:
+            self.boot = numbers.boot
+            self.outgoing.resume(numbers.first, numbers.following)
+            self.incoming_for(numbers.boot, numbers.accepted)
 
     @property
     def waiting(self) -> bool:
@@ -90,11 +100,24 @@ class Peer:
         calls = len(self.calls) if self.link is None else len(self.calls) + len(self.link.calls)
         return calls + len(self.openings) + len(self.outgoing)
 
-    def incoming_for(self, boot: bytes) -> Incoming:
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is left but numbers."""
+        return not (self.links or self.dialling or self.waiting)
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """What is to be kept of it when it is forgotten; None if no message was ever on its way."""
+        first, following = self.outgoing.numbers
+        known = self._incoming is not None and self._incoming_boot == self.boot
+        accepted = self._incoming.accepted if self._incoming is not None and known else 0
+        return Numbers(self.boot, first, following, accepted) if following > 1 or accepted else None
+
+    def incoming_for(self, boot: bytes, accepted: int = 0) -> Incoming:
         """Return the receiving half for the peer's process `boot`; a new process counts from 1 again."""
         if self._incoming is None or self._incoming_boot != boot:
             limits = self.machine.limits
-            self._incoming = Incoming(limits.messages, limits.bytes, self.machine.offer)
+            self._incoming = Incoming(limits.messages, limits.bytes, self.machine.offer, accepted)
             self._incoming_boot = boot
         return self._incoming
 
@@ -231,8 +254,6 @@ class Peer:
                     hint="give peers={name: (host, port)} or add_peer(), or wait until it has joined",
                 )
             )
-            if not self.boot:  # nor was it ever: a slip of a caller's is not kept for ever
-                machine.peers.pop(self.name, None)
             return
         self.dialling = machine.add(machine.host.dial(address, self.name, now), self.name)
 
@@ -283,6 +304,7 @@ class Peer:
 
     def fail_waiting(self, why: MycorrizalError) -> None:
         """Everything that waits for a connection ends with `why`."""
+        self.machine.gone.may_be(self.name)
         calls, self.calls = self.calls, deque()
         openings, self.openings = self.openings, deque()
         waiting: list[Call | Opening] = [*calls, *openings]
@@ -300,6 +322,7 @@ class Peer:
         if self.dialling is link:
             self.dialling = None
         self.next_dial = 0.0
+        self.removed = False
         restarted = self.boot not in (b"", link.boot)
         # Nobody dials while it has a connection: an earlier one of the same direction is dead for the peer.
         replaced = [other for other in self.links if restarted or other.conn.dialled == link.conn.dialled]
@@ -400,6 +423,7 @@ class Peer:
         self._start(now)
         if self.waiting:
             self.dial(now)
+        self.machine.gone.may_be(self.name)
 
     def _drop(self, link: Link, code: int, why: MycorrizalError, now: float) -> None:
         """End a connection, and what is open on it, with `why`."""
@@ -437,8 +461,10 @@ class Peer:
         self._let_go()
 
     def _let_go(self) -> None:
-        if not self.links and self._incoming is not None:
-            self._incoming.let_go()
+        if not self.links:
+            self.machine.gone.may_be(self.name)
+            if self._incoming is not None:
+                self._incoming.let_go()
 
     def info(self) -> PeerInfo:
         """Return a snapshot for the user."""
@@ -471,6 +497,8 @@ class Peer:
         self._expire(now)
         if not self.pending:
             self.again_since, self.delayed = None, ""
+            if not self.links:
+                self.machine.gone.may_be(self.name)
         if not self.waiting or self.link is not None:
             return TICK_BUSY if self.waiting or any(link.calls for link in self.links) else NEVER
         self.dial(now)
