@@ -8,7 +8,7 @@ after the end changes nothing: it is dropped, and counted.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from .exceptions import (
     CacheError,
@@ -21,8 +21,11 @@ from .exceptions import (
     PeerUnreachable,
     ServiceCrashed,
 )
+from .types import printable
 
-__all__ = ["CACHE", "TABLE", "Ending", "Row", "cache_error", "copied", "error", "for_call"]
+__all__ = ["CACHE", "TABLE", "Ending", "Row", "cache_error", "copied", "error", "for_call", "unreadable"]
+
+_E = TypeVar("_E", bound=MycorrizalError)
 
 
 class Ending(Enum):
@@ -120,6 +123,14 @@ def copied(made: MycorrizalError) -> MycorrizalError:
     mine.__dict__.update(made.__dict__)
     mine.__cause__ = made.__cause__
     return mine
+
+
+def unreadable(made: _E, what: str, *, node: str | None = None, operation: str | None = None) -> _E:
+    """Return the error for its reader: `what` it is that cannot be decoded here, and who sent or wrote it."""
+    mine = copied(made)
+    mine.args = (printable(f"{what}: {made}", 4000),)
+    mine.node, mine.operation = node, operation
+    return cast(_E, mine)
 
 
 def cache_error(sent: bool, text: str, *, node: str | None = None, hint: str | None = None) -> CacheError:

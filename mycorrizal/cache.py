@@ -30,7 +30,9 @@ from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.operations import Kind, Op, Result, Status
 from ._cache.placement import PARTITIONS
 from ._cache.reading import held
+from ._cache.reading import raw_key as _raw
 from ._cache.survey import CLEAR_KEYS, Cursor
+from ._endings import unreadable
 from ._runtime.caching import CacheHost
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
@@ -42,12 +44,13 @@ from .exceptions import (
     CacheError,
     CacheUnavailable,
     ConfigError,
+    MycorrizalError,
     NotACounter,
     OperationTimeout,
     ValueTooLarge,
 )
 from .leases import Computation, Lock, Patience, milliseconds
-from .mapping import ABSENT, CacheMapping
+from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
 from .types import printable
 
@@ -99,7 +102,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
         Raises:
             CacheUnavailable: nobody could be asked before the deadline.
-            RemoteProtocolError: the value was written with a codec that is missing here.
+            ValueDecodeError: the value cannot be read here, since a codec or NumPy is missing or a codec raises.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         raw = key.encode() if type(key) is str and key.isascii() else _raw(key)
@@ -107,16 +110,28 @@ class Cache(Handle, CacheMapping, Memoizing):
         if entry is not None and ((expires := entry.expires) == NEVER or expires > _now()) and raw[0]:
             entry.visited = True
             next(self._hits)
-            return decode_held(entry.value, self._codecs)
-        raw = _raw(key)
-        if self._near is not None:
-            entry = self._here(raw)
-            if entry is not None:
+            try:
                 return decode_held(entry.value, self._codecs)
+            except MycorrizalError:
+                return self._decoded(key, entry.value, "get")  # which says what it is
+        encoded = self._found(key, timeout)
+        return default if encoded is None else self._decoded(key, encoded, "get")
+
+    def _found(self, key: str, timeout: float | None) -> bytes | None:
+        """Return the value of `key` as it is encoded, None if it is not there."""
+        entry = self._here(raw := _raw(key))
+        if entry is not None:
+            return entry.value
         result = self._one(Op(Kind.GET, raw), timeout, "get")
-        if result.status == Status.OK and result.value is not None:
-            return decode_held(result.value, self._codecs)
-        return default
+        return result.value if result.status == Status.OK else None
+
+    def _decoded(self, key: str, encoded: bytes, operation: str) -> Any:
+        try:
+            return decode_held(encoded, self._codecs)
+        except MycorrizalError as error:
+            mine = unreadable(error, f"key {key!r:.80} of cache {self.name!r}", operation=operation)
+            self._host.note("cache.unreadable", mine)
+            raise mine from error.__cause__
 
     def _here(self, raw: bytes) -> Entry | None:
         """Return the entry if it is held here and may be read."""
@@ -132,23 +147,29 @@ class Cache(Handle, CacheMapping, Memoizing):
         return found
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key, ABSENT) is not ABSENT
+        return isinstance(key, str) and self._found(key, _SECONDS) is not None
 
-    def get_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> dict[str, Any]:
-        """Return the values of those keys that are there. Blocks. Raises as ``get``."""
-        found: dict[str, Any] = {}
-        asked: dict[str, bytes] = {}
+    def get_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> Found:
+        """Return the values of those keys that are there. Blocks. Raises as ``get``.
+
+        One that cannot be read here keeps nobody from the others: its error is in ``errors`` of what is returned.
+        """
+        found, values, asked = Found(), dict[str, bytes](), dict[str, bytes]()
         for key in keys:
-            raw = _raw(key)
-            entry = self._here(raw)
-            if entry is not None:
-                found[key] = decode_held(entry.value, self._codecs)
-            else:
+            entry = self._here(raw := _raw(key))
+            if entry is None:
                 asked[key] = raw
+            else:
+                values[key] = entry.value
         results = self._many([Op(Kind.GET, raw) for raw in asked.values()], timeout, "get_many")
         for key, result in zip(asked, results, strict=True):
             if result.status == Status.OK and result.value is not None:
-                found[key] = decode_held(result.value, self._codecs)
+                values[key] = result.value
+        for key, encoded in values.items():
+            try:
+                found[key] = self._decoded(key, encoded, "get_many")
+            except MycorrizalError as error:
+                found.errors[key] = error
         return found
 
     def get_versioned(self, key: str, timeout: float | None = _SECONDS) -> Versioned | None:
@@ -156,7 +177,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         result = self._one(Op(Kind.GET, _raw(key)), timeout, "get_versioned")
         if result.status != Status.OK or result.value is None:
             return None
-        return Versioned(decode_held(result.value, self._codecs), result.version)
+        return Versioned(self._decoded(key, result.value, "get_versioned"), result.version)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -260,14 +281,16 @@ class Cache(Handle, CacheMapping, Memoizing):
         """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
 
         As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: what somebody computes just
-        then is not stored. Raises as ``set``.
+        then is not stored. Raises as ``set`` and ``get``; what cannot be read here is not deleted.
         """
         raw, deadline = _raw(key), Deadline(timeout)
         while True:
             found = self._one(Op(Kind.GET, raw), deadline.remaining(), "take")
+            # Decoded first: what cannot be read stays.
+            value = ABSENT if found.value is None else self._decoded(key, found.value, "take")
             gone = self._one(Op(Kind.CAS, raw, number=found.version), deadline.remaining(), "take")
             if gone.status == Status.OK:
-                return ABSENT if found.value is None else decode_held(found.value, self._codecs)
+                return value
 
     def __delitem__(self, key: str) -> None:
         if not self.delete(key):
@@ -314,7 +337,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         entry = self._here(raw)
         early = float(refresh) + float(stale)
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
-            return decode_held(entry.value, self._codecs)
+            return self._decoded(key, entry.value, "get_or_compute")
         seconds = self._seconds(ttl)
         if negative_ttl is not None:
             check_seconds("negative_ttl", negative_ttl)
@@ -325,14 +348,14 @@ class Cache(Handle, CacheMapping, Memoizing):
             op = Op(Kind.LEASE, raw, number=int(float(lease) * 1000), wait=wait.milliseconds(), early=int(early * 1000))
             result = self._one(op, deadline.remaining(), "get_or_compute")
             if result.status == Status.OK and result.value is not None:
-                return decode_held(result.value, self._codecs)
+                return self._decoded(key, result.value, "get_or_compute")
             if result.status == Status.LEASED:
                 store = Computation(self, raw, result.number, seconds, stale, negative_ttl)
                 if result.value is None:
                     return store.run(compute, deadline)
                 if not self._host.background(partial(store.run, compute, Deadline(lease))):
                     store.give_back()
-                return decode_held(result.value, self._codecs)
+                return self._decoded(key, result.value, "get_or_compute")
             if wait.over:
                 raise OperationTimeout(
                     f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",
@@ -473,18 +496,6 @@ class Cache(Handle, CacheMapping, Memoizing):
             outcomes = self._host.operate(self.name, ops[some : some + _OPS_AT_ONCE], deadline.remaining(), operation)
             results += [_checked(outcome, operation) for outcome in outcomes]
         return results
-
-
-def _raw(key: str) -> bytes:
-    if type(key) is not str:
-        raise ConfigError("key", f"must be text, not {type(key).__name__}", hint="e.g. str(key), or f'{a}/{b}'")
-    try:
-        raw = key.encode()
-    except UnicodeEncodeError:
-        raise ConfigError("key", f"{key!a:.80} cannot be written as UTF-8", hint="use plain text") from None
-    if not raw or raw[0] == 0:
-        raise ConfigError("key", f"{key!r:.80} is empty or begins with a NUL", hint="use plain text")
-    return raw
 
 
 def _checked(outcome: Result | CacheError, operation: str) -> Result:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Union
 
-from .types import Node, Service
+from .types import MaybeUnreadable, Node, Service
 
 __all__ = [
     "AgentEvent",
@@ -126,14 +126,16 @@ class MemberStalled:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class UserEvent:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class UserEvent(MaybeUnreadable):
     """An event that an agent broadcast.
 
     Attributes:
-        topic, value: what was broadcast; the value is the reader's own.
+        topic: what it is about.
+        value: what was broadcast; the reader's own. Raises ``error`` if it cannot be decoded here.
         sender: the agent's name.
         number: counts the events of one process of the sender, from 1.
+        error: the ``ValueDecodeError`` that says why the value cannot be read; None if it can.
     """
 
     kind: ClassVar[str] = "user"
@@ -141,6 +143,7 @@ class UserEvent:
     value: Any
     sender: str
     number: int
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +163,18 @@ class ServiceChange:
     service: Service
 
 
-@dataclass(frozen=True, slots=True)
-class SettingChange:
-    """A setting was set, or deleted (`value` is None then), by the agent `writer`."""
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class SettingChange(MaybeUnreadable):
+    """A setting was set, or deleted (`value` is None then), by the agent `writer`.
+
+    `value` raises `error`, a ``ValueDecodeError``, where it cannot be decoded here; otherwise that is None.
+    """
 
     key: str
     value: Any
     deleted: bool
     writer: str
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

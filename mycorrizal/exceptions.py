@@ -28,6 +28,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
         UnknownHandler (LookupError)      the peer has no handler of this name; nothing ran
       MergeRefused (RuntimeError)         a delegate or the version check refused a merge
       ValueEncodeError (TypeError)        a value that cannot be sent; the text names the place in it
+      ValueDecodeError (ValueError)       a value that came and cannot be read in this process, by nobody's offence
       ValueTooLarge (ValueError)          a value above the limit of either side
       ControlError (RuntimeError)         an agent refused a command of its control plane; .code says why
       OperationCancelled (CancelledError) the call was cancelled, here or by the peer
@@ -88,6 +89,7 @@ __all__ = [
     "ServiceCrashed",
     "UnknownCache",
     "UnknownHandler",
+    "ValueDecodeError",
     "ValueEncodeError",
     "ValueTooLarge",
     "WireMismatch",
@@ -302,6 +304,13 @@ class MergeRefused(MycorrizalError, RuntimeError):
 
 class ValueEncodeError(MycorrizalError, TypeError):
     """A value, or something in it, that cannot be sent."""
+
+
+class ValueDecodeError(MycorrizalError, ValueError):
+    """A value that arrived whole and cannot be read in this process: a codec or NumPy is missing, or a codec raised.
+
+    ``node`` sent or wrote it, where that is known. What no honest peer sends is a ``RemoteProtocolError`` instead.
+    """
 
 
 class ValueTooLarge(MycorrizalError, ValueError):

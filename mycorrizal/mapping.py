@@ -11,7 +11,9 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from itertools import islice
 from typing import Any, Final
 
-__all__ = ["ABSENT", "CacheMapping"]
+from .exceptions import MycorrizalError, ValueDecodeError
+
+__all__ = ["ABSENT", "CacheMapping", "Found", "Items", "Values"]
 
 _PAGE = 128  # values asked for at a time: of up to 64 kB each they fit into one answer
 
@@ -28,12 +30,20 @@ ABSENT: Final = _Absent()
 """As the expected value of ``compare_and_set``: the key must not be there."""
 
 
+class Found(dict[str, Any]):
+    """What ``get_many`` found: values by key, and ``errors`` by the keys of those that cannot be read here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, MycorrizalError] = {}
+
+
 class CacheMapping(MutableMapping[str, Any]):
     """What follows from a cache's own operations. Everything here blocks, and raises as those do."""
 
     @abstractmethod
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of those keys that are there."""
+    def get_many(self, keys: Iterable[str]) -> Found:
+        """Return the values of those keys that are there, and the errors of those that cannot be read."""
 
     @abstractmethod
     def set_many(self, items: Mapping[str, Any]) -> None:
@@ -47,25 +57,31 @@ class CacheMapping(MutableMapping[str, Any]):
     def take(self, key: str) -> Any:
         """Delete `key` and return its value, or ``ABSENT``."""
 
-    def items(self) -> ItemsView[str, Any]:
-        """Return a view of keys and values; what goes while it is iterated over is passed by."""
-        return _Items(self)
+    def items(self) -> Items:
+        """Return a view of keys and values; what goes while it is iterated over is passed by.
 
-    def values(self) -> ValuesView[Any]:
+        So is what cannot be read here: its error is in the view's ``errors``, by key, once the iteration has met it.
+        """
+        return Items(self)
+
+    def values(self) -> Values:
         """Return a view of the values; see ``items``."""
-        return _Values(self)
+        return Values(self)
 
-    def pairs(self) -> Iterator[tuple[str, Any]]:
-        """Iterate over keys and values, some in each question."""
+    def pairs(self, errors: dict[str, MycorrizalError]) -> Iterator[tuple[str, Any]]:
+        """Iterate over keys and values, some in each question; what cannot be read goes to `errors`."""
         keys = iter(self)
         while page := list(islice(keys, _PAGE)):
-            yield from self.get_many(page).items()
+            found = self.get_many(page)
+            errors.update(found.errors)
+            yield from found.items()
 
     def pop(self, key: str, default: Any = ABSENT) -> Any:
         """Delete `key` and return its value; of several who do so at once one gets it, the others `default`.
 
         Raises:
             KeyError: it is not there, and no `default` is given.
+            ValueDecodeError: it cannot be read here; it was not deleted.
         """
         found = self.take(key)
         if found is ABSENT:
@@ -75,10 +91,20 @@ class CacheMapping(MutableMapping[str, Any]):
         return found
 
     def popitem(self) -> tuple[str, Any]:
-        """Delete some key; return it and its value. KeyError if there is none."""
+        """Delete some key whose value can be read here; return both. KeyError if there is none.
+
+        Raises:
+            ValueDecodeError: there is only what cannot be read here; nothing was deleted.
+        """
+        unread: ValueDecodeError | None = None
         for key in self:
-            if (found := self.take(key)) is not ABSENT:
-                return key, found
+            try:
+                if (found := self.take(key)) is not ABSENT:
+                    return key, found
+            except ValueDecodeError as error:
+                unread = unread or error
+        if unread is not None:
+            raise unread
         raise KeyError("popitem: the cache is empty")
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -95,18 +121,30 @@ class CacheMapping(MutableMapping[str, Any]):
         self.set_many(dict(other, **more))
 
 
-class _Items(ItemsView[str, Any]):
+class Items(ItemsView[str, Any]):
+    """``Cache.items()``. ``errors``: see there."""
+
     _mapping: CacheMapping
+
+    def __init__(self, mapping: CacheMapping) -> None:
+        super().__init__(mapping)
+        self.errors: dict[str, MycorrizalError] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return self._mapping.pairs()
+        return self._mapping.pairs(self.errors)
 
 
-class _Values(ValuesView[Any]):
+class Values(ValuesView[Any]):
+    """``Cache.values()``. ``errors``: as of ``Items``."""
+
     _mapping: CacheMapping
 
+    def __init__(self, mapping: CacheMapping) -> None:
+        super().__init__(mapping)
+        self.errors: dict[str, MycorrizalError] = {}
+
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping.pairs())
+        return (value for _, value in self._mapping.pairs(self.errors))
 
     def __contains__(self, value: object) -> bool:
         return any(other is value or other == value for other in self)

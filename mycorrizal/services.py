@@ -86,7 +86,8 @@ class Services(Handle):
             raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
         if host != "":
             check_text("host", host, "10.0.0.5")
-        records = [encode_value([name, port, meta, healthy, host], self._codecs).pack() for healthy in (False, True)]
+        told = encode_value(meta, self._codecs).pack()  # by itself: who cannot read it still finds the service
+        records = [encode_value([name, port, told, healthy, host]).pack() for healthy in (False, True)]
         registration = Registration(self, service_id, name, records)
         if check is not None:
             registration.check = Check(check, interval, registration.tell, self._node, self._sharing.counters)
@@ -189,7 +190,7 @@ class Services(Handle):
 
     def _repr_html_(self) -> str:
         rows = (
-            (s.name, s.node, s.host if s.port is None else f"{s.host}:{s.port}", s.healthy, _shown(s.meta), s.id)
+            (s.name, s.node, s.host if s.port is None else f"{s.host}:{s.port}", s.healthy, _shown(s), s.id)
             for s in self.find(healthy=None)
         )
         return html_table(("service", "node", "address", "healthy", "meta", "id"), rows)
@@ -241,5 +242,7 @@ class Registration(Handle):
         return f"<Registration {printable(self.id)}>"
 
 
-def _shown(meta: Any) -> str:
-    return "" if meta is None else repr(meta)
+def _shown(service: Service) -> str:
+    if service.error is not None:
+        return "(cannot be read)"
+    return "" if service.meta is None else repr(service.meta)

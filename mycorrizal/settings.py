@@ -27,7 +27,7 @@ from ._runtime.watching import CallbackWatch, Watching
 from ._wire.values import Codecs, encode_value
 from .config import check_text
 from .events import ChangesLost, SettingChange
-from .exceptions import RemoteProtocolError
+from .exceptions import MycorrizalError
 from .types import HTML_ROWS_MAX, html_table, printable
 
 __all__ = ["Settings"]
@@ -52,11 +52,35 @@ class Settings(Handle, MutableMapping[str, Any]):
 
         Raises:
             KeyError: it is not set here (yet).
+            ValueDecodeError: it is set, and cannot be read here.
         """
         setting = self._sharing.replica.settings.get(key)
         if setting is None:
             raise KeyError(key)
-        return self._watching.decode(setting.value)
+        return self._watching.decode(setting.value, setting.writer, f"the setting {key!r}")
+
+    @property
+    def errors(self) -> dict[str, MycorrizalError]:
+        """The settings that cannot be read here, by key, each with the error that says why. Never blocks.
+
+        They are no items: ``dict(settings)`` and all that iterates pass them by. ``settings[key]`` raises their error.
+        """
+        return self._split()[1]
+
+    def _split(self) -> tuple[list[str], dict[str, MycorrizalError]]:
+        """Return the keys of what can be read, and the errors of the others."""
+        found: list[str] = []
+        errors: dict[str, MycorrizalError] = {}
+        for key in sorted(self._sharing.replica.settings.copy()):
+            try:
+                self[key]
+            except KeyError:
+                continue  # deleted just now
+            except MycorrizalError as error:
+                errors[key] = error
+            else:
+                found.append(key)
+        return found, errors
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -67,10 +91,15 @@ class Settings(Handle, MutableMapping[str, Any]):
         self.delete(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._sharing.replica.settings.copy()))
+        return iter(self._split()[0])
 
     def __len__(self) -> int:
-        return len(self._sharing.replica.settings)
+        return len(self._split()[0])
+
+    def clear(self) -> None:
+        """Delete every setting, also what cannot be read here. Blocks; raises as ``delete``."""
+        for key in sorted(self._sharing.replica.settings.copy()):
+            self.delete(key)
 
     def __contains__(self, key: object) -> bool:
         return key in self._sharing.replica.settings
@@ -131,11 +160,11 @@ class Settings(Handle, MutableMapping[str, Any]):
 
     def _repr_html_(self) -> str:
         found = sorted(self._sharing.replica.settings.copy().items())
-        rows = [(key, self._shown(setting.value), setting.writer) for key, setting in found[:HTML_ROWS_MAX]]
+        rows = [(key, self._shown(key), setting.writer) for key, setting in found[:HTML_ROWS_MAX]]
         return html_table(("setting", "value", "set by"), rows, len(found))
 
-    def _shown(self, value: bytes) -> str:
+    def _shown(self, key: str) -> str:
         try:
-            return repr(self._watching.decode(value))
-        except RemoteProtocolError:
+            return repr(self.get(key))
+        except MycorrizalError:
             return "(cannot be read)"

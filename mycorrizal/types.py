@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 __all__ = [
     "HTML_ROWS_MAX",
@@ -23,6 +24,7 @@ __all__ = [
     "Node",
     "NodeState",
     "PeerInfo",
+    "MaybeUnreadable",
     "ReceivedFile",
     "Request",
     "Service",
@@ -47,6 +49,67 @@ class NodeState(enum.IntEnum):
     SUSPECT = 1
     DEAD = 2
     LEFT = 3
+
+
+_K = TypeVar("_K", bound="MaybeUnreadable")
+
+
+class MaybeUnreadable:
+    """What brings a value of another node's, which this process may not be able to decode.
+
+    Then ``error``, a field of each class below this one, says why, and to read the value raises it. Everything else
+    goes on: it can be compared, shown, copied and pickled.
+    """
+
+    __slots__ = ()
+
+    carries: ClassVar[str] = "value"
+    """The field with the value: it is not set where there is an ``error``, so that ``__getattr__`` is asked."""
+
+    @classmethod
+    def unreadable(cls: type[_K], error: Exception, **more: Any) -> _K:
+        """Return one without its value; `more` are its other fields."""
+        made = cls(**more, **{cls.carries: None, "error": error})
+        object.__delattr__(made, cls.carries)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self.carries:
+            error: Exception | None = self.error
+            if error is not None:  # one of its own for each reader: it gets a traceback
+                raise copy.copy(error) from error.__cause__
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def _set(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        gone = self.carries if self.error is not None else None
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != gone}  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        found = self._set()
+        if found["error"] is None:
+            del found["error"]
+        shown = ", ".join(["=".join((field, repr(value))) for field, value in found.items()])
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self is other or self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def _compared(self) -> tuple[Any, ...]:
+        found = self._set()
+        return (*(value for name, value in found.items() if name != "error"), self.error and str(self.error))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._set())
+
+
+def _restored(kind: type[MaybeUnreadable], found: dict[str, Any]) -> MaybeUnreadable:
+    return kind(**found) if found["error"] is None else kind.unreadable(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +199,21 @@ class Members(tuple[Member, ...]):
         return html_table(("name", "state", "address", "quic", "tags"), rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Service(MaybeUnreadable):
     """One registered service.
 
     Attributes:
         name: what it is looked for by; several nodes may offer it.
         node, host: who offers it, and where that node is.
         port: where it listens; None if that is not how it is reached.
-        meta: whatever was registered with it.
+        meta: whatever was registered with it; raises ``error`` if that cannot be decoded here.
         healthy: the last outcome of its check; True without one.
         id: unique on its node.
+        error: the ``ValueDecodeError`` that says why `meta` cannot be read; None if it can.
     """
+
+    carries: ClassVar[str] = "meta"
 
     name: str
     node: str
@@ -156,6 +222,7 @@ class Service:
     meta: Any
     healthy: bool
     id: str
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +267,19 @@ class JoinResult:
     itself: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message out of the inbox; ``value`` is the reader's own."""
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Message(MaybeUnreadable):
+    """One message out of the inbox.
+
+    Attributes:
+        sender: name of the node that sent it.
+        value: what it sent; the reader's own. Raises ``error`` if that cannot be decoded here.
+        error: the ``ValueDecodeError`` that says why the value cannot be read; None if it can.
+    """
 
     sender: str
     value: Any
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

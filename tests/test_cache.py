@@ -12,9 +12,9 @@ from mycorrizal._cache.entry import NEVER, Entry
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
-from mycorrizal._wire.values import DEFAULT, encode_value
+from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.cache import ABSENT, Cache
-from mycorrizal.exceptions import CacheUnavailable, ValueTooLarge
+from mycorrizal.exceptions import CacheUnavailable, ValueDecodeError, ValueTooLarge
 from tests._cache.harness import make_machine
 
 KEY = "key"
@@ -112,6 +112,58 @@ def test_entry_that_is_held_here_is_read_until_it_expires(host: Host, expires: f
     assert cache.get(KEY, ABSENT) == ("held" if read else ABSENT)
     assert host.machine.readable("c")[PLACE][RAW].visited is read
     assert len(host.asked) == (not read)
+
+
+# -- what cannot be read here ---------------------------------------------------------------
+
+
+def bad() -> bytes:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: [z.real, z.imag], lambda pair: complex(*pair))
+    return encode_value(1j, codecs).pack()
+
+
+def hold(host: Host, **entries: bytes) -> None:
+    for key, value in entries.items():
+        host.machine.readable("c")[partition_of(key.encode())][key.encode()] = Entry(key.encode(), value, 1, NEVER)
+
+
+def test_one_that_cannot_be_read_keeps_nobody_from_the_others(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, good = cache_of(host), encode_value(1).pack()
+    hold(host, a=good, bad=bad(), c=good)
+    monkeypatch.setattr(Cache, "__iter__", lambda self: iter(["a", "bad", "c"]))
+    monkeypatch.setattr(Cache, "__len__", lambda self: 3)
+    found = cache.get_many(["a", "bad", "c"])
+    assert found == {"a": 1, "c": 1} and list(found.errors) == ["bad"]
+    items, values = cache.items(), cache.values()
+    assert dict(items) == {"a": 1, "c": 1} and list(values) == [1, 1]
+    for errors in (found.errors, items.errors, values.errors):
+        assert isinstance(errors["bad"], ValueDecodeError)
+        assert str(errors["bad"]).startswith("key 'bad' of cache 'c': a value of the codec 'complex'")
+    assert "bad" in cache
+    for read in (cache.get, cache.__getitem__, lambda key: cache.get_or_compute(key, dict), cache.setdefault):
+        with pytest.raises(ValueDecodeError, match="key 'bad' of cache 'c'"):
+            read("bad")
+    assert host.asked == [] and set(host.noted) == {"cache.unreadable"}
+
+
+def test_what_cannot_be_read_is_not_deleted_either(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side effect comes after the step that may fail."""
+    cache = cache_of(host)
+    monkeypatch.setattr(Cache, "__iter__", lambda self: iter(["bad", "good"]))
+    broken, good = Result(Status.OK, bad(), version=5), Result(Status.OK, encode_value(1).pack(), version=6)
+    for take in (cache.take, cache.pop, lambda key: cache.pop(key, None)):
+        host.answers, host.asked = [broken], []
+        with pytest.raises(ValueDecodeError, match="key 'bad'"):
+            take("bad")
+        assert [op.kind for op in host.asked] == [Kind.GET]
+    host.answers, host.asked = [broken, good, Result(Status.OK)], []
+    assert cache.popitem() == ("good", 1)
+    assert [(op.kind, op.key) for op in host.asked] == [(Kind.GET, b"bad"), (Kind.GET, b"good"), (Kind.CAS, b"good")]
+    host.answers, host.asked = [broken, Result(Status.MISSING)], []
+    with pytest.raises(ValueDecodeError):
+        cache.popitem()
+    assert [op.kind for op in host.asked] == [Kind.GET, Kind.GET]
 
 
 # -- leases ---------------------------------------------------------------------------------

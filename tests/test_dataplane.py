@@ -23,9 +23,9 @@ from mycorrizal import (
     PeerBusy,
     PeerUnreachable,
     RemoteError,
-    RemoteProtocolError,
     Request,
     UnknownHandler,
+    ValueDecodeError,
     ValueEncodeError,
     ValueTooLarge,
 )
@@ -317,18 +317,56 @@ def test_codecs_carry_own_types(pair: tuple[DataPlane, DataPlane]) -> None:
         carol.add_peer("dave", dave.address)
         carol.send("dave", [1 + 2j], timeout=PATIENCE)
         assert dave.receive(PATIENCE).value == [1 + 2j]
-        alice, _ = pair
+
+
+def fails(inner: Any) -> complex:
+    raise KeyError("an older version")
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "raises"])
+def test_what_cannot_be_read_here_is_an_error_in_its_place(missing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The codec is missing where it arrives, or its ``decode`` raises. Nothing is lost, and nobody is to blame."""
+    new, old = Codecs(), Codecs()
+    new.register(complex, "complex", lambda z: [z.real, z.imag], lambda parts: complex(*parts))
+    if not missing:
+        old.register(complex, "complex", lambda z: [z.real, z.imag], fails)
+    why = "'complex', which is not registered here" if missing else "'complex' could not read a value: KeyError"
+    with DataPlane("carol", key=KEY, codecs=new) as carol, DataPlane("alice", key=KEY, codecs=old) as alice:
         carol.add_peer("alice", alice.address)
-        carol.send("alice", 1j, timeout=PATIENCE)  # alice does not know it: dropped, counted, and she goes on
+        gate = threading.Event()
+        alice.on_request("slow")(lambda request: gate.wait(PATIENCE))
+        alice.on_request("echo")(lambda request: request.value)
+        carol.on_request("which")(lambda request: 1j)
+        under_way = carol.request_async("alice", "slow")
+        carol.send("alice", 1j, timeout=PATIENCE)
         carol.send("alice", "next", timeout=PATIENCE)
+
+        message = alice.receive(PATIENCE)
+        assert message.sender == "carol" and isinstance(message.error, ValueDecodeError)
+        for _ in range(2):
+            with pytest.raises(ValueDecodeError, match=f"^a message of carol: .*{why}") as caught:
+                message.value  # noqa: B018
+            assert (caught.value.node, caught.value.operation) == ("carol", "receive")
         assert alice.receive(PATIENCE).value == "next"
-        assert alice.metrics()["values.bad"] == 1
-        dave.on_request("which")(lambda request: 1j)
-        alice.add_peer("dave", dave.address)
-        with pytest.raises(RemoteProtocolError, match="codec"):
-            alice.request("dave", "which", timeout=PATIENCE)
-        alice.peers()  # the loop has come to it
-        assert alice.metrics()["values.bad"] == alice.metrics()["offences.value"] == 2
+
+        with pytest.raises(ValueDecodeError, match=f"^the answer to 'which' of carol: .*{why}") as caught:
+            alice.request("carol", "which", timeout=PATIENCE)
+        assert (caught.value.node, caught.value.operation) == ("carol", "request")
+        assert isinstance(alice.request_async("carol", "which").exception(PATIENCE), ValueDecodeError)
+        results = alice.request_all(["carol"], "which", timeout=PATIENCE)
+        assert results == {} and isinstance(results.errors["carol"], ValueDecodeError)
+
+        with pytest.raises(RemoteError, match=f"ValueDecodeError: a request 'echo' of carol: .*{why}") as remote:
+            carol.request("alice", "echo", 2j, timeout=PATIENCE)
+        assert (remote.value.type, remote.value.node) == ("ValueDecodeError", "alice")
+
+        gate.set()
+        assert under_way.result(PATIENCE) is True, "a call that was under way all the time"
+        for plane in (alice, carol):
+            assert not [name for name in plane.metrics() if name.startswith("offences") or name == "values.bad"]
+        assert alice.metrics()["values.unreadable"] == 5 and alice.metrics()["quic.accepted"] == 1
+    told = [record.levelname for record in caplog.records if "not to be read here" in record.getMessage()]
+    assert told == ["WARNING"]
 
 
 # -- peers and the end -----------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Fake:
 
 
 def test_settings() -> None:
-    def decode(value: Any) -> Any:
+    def decode(value: Any, sender: str, what: str) -> Any:
         if value is None:
             raise RemoteProtocolError("none that we accept")
         return value

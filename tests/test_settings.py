@@ -8,8 +8,8 @@ import pytest
 
 from mycorrizal._replica.outputs import Setting
 from mycorrizal._runtime.sharing import _LANE_BUSY, Sharing, _Lane
-from mycorrizal._wire.values import DEFAULT
-from mycorrizal.exceptions import ConfigError, QueueFull
+from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
+from mycorrizal.exceptions import ConfigError, QueueFull, ValueDecodeError
 from mycorrizal.settings import Settings
 from tests._runtime.alone import Alone, sharing_of, watching_of
 
@@ -69,6 +69,25 @@ def test_who_sets_or_deletes_waits_for_those_behind(settings: Settings, sharing:
     with pytest.raises(QueueFull):
         settings.delete("k", timeout=0)
     assert settings["k"] == 1
+
+
+def test_one_that_cannot_be_read_keeps_nobody_from_the_others(settings: Settings, sharing: Sharing) -> None:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: [z.real, z.imag], lambda pair: complex(*pair))
+    settings.update({"a": 1, "c": 3})
+    sharing.replica.settings["bad"] = Setting(encode_value(1j, codecs).pack(), "bob")
+    assert dict(settings) == dict(settings.items()) == {"a": 1, "c": 3}
+    assert list(settings) == ["a", "c"] and len(settings) == 2 and list(settings.values()) == [1, 3]
+    error = settings.errors["bad"]
+    assert list(settings.errors) == ["bad"] and isinstance(error, ValueDecodeError) and error.node == "bob"
+    assert "bad" in settings, "or who sets what is missing would write over it"
+    for read in (settings.__getitem__, settings.get, settings.setdefault, settings.pop):
+        with pytest.raises(ValueDecodeError, match="the setting 'bad' of bob: .*'complex'"):
+            read("bad")
+    assert "bad" in settings and settings.popitem() == ("a", 1)
+    sharing.replica.settings["bad"] = Setting(encode_value(1j, codecs).pack(), "bob")
+    settings.clear()
+    assert "bad" not in settings and settings.errors == {} and len(settings) == 0
 
 
 def test_what_cannot_be_read_is_shown_as_that(settings: Settings, sharing: Sharing) -> None:

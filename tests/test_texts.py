@@ -367,7 +367,7 @@ def offences() -> Iterator[object]:
 
 
 def answers() -> Iterator[object]:
-    core: Any = SimpleNamespace(decode=lambda received, node: [EVIL, EVIL * 1000])
+    core: Any = SimpleNamespace(decode=lambda received, node, what: [EVIL, EVIL * 1000])
     received: Any = None
     for status in [*Status, 99]:
         if status != Status.OK:

@@ -1,11 +1,17 @@
-"""One address is one, however it is spelt: in tables, limits, and lists of who is allowed."""
+"""One address is one, however it is spelt: in tables, limits, and lists of who is allowed. What brings a value."""
 
 from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
 
 import pytest
 
 from mycorrizal.config import Config, allowed
-from mycorrizal.types import host_of, is_loopback, pack_host, parse_host
+from mycorrizal.events import SettingChange, UserEvent
+from mycorrizal.exceptions import ValueDecodeError
+from mycorrizal.types import MaybeUnreadable, Message, Service, host_of, is_loopback, pack_host, parse_host
 
 SPELT = {
     "10.0.0.5": ["::ffff:10.0.0.5", "::FFFF:10.0.0.5", "::ffff:a00:5", "0:0:0:0:0:FFFF:A00:5", "::ffff:10.0.0.5%eth0"],
@@ -45,3 +51,38 @@ def test_a_network_in_mapped_form_is_the_IPv4_one() -> None:
     assert not allowed("11.0.0.1", networks) and not allowed("::a00:1", networks)
     wide = Config(cidrs_allowed=("::/64",)).networks
     assert not allowed("10.1.2.3", wide) and allowed("::5", wide)
+
+
+UNREADABLE = [
+    Message.unreadable(ValueDecodeError("why"), sender="bob"),
+    UserEvent.unreadable(ValueDecodeError("why"), topic="t", sender="bob", number=3),
+    SettingChange.unreadable(ValueDecodeError("why"), key="k", deleted=False, writer="bob"),
+    Service.unreadable(ValueDecodeError("why"), name="api", node="bob", host="h", port=1, healthy=True, id="api"),
+]
+KINDS = {"Message": Message("bob", 1), "UserEvent": UserEvent("t", 1, "bob", 3)}
+KINDS |= {"SettingChange": SettingChange("k", 1, False, "bob")}
+KINDS |= {"Service": Service("api", "bob", "h", 1, 1, True, "api")}
+
+
+@pytest.mark.parametrize("broken", UNREADABLE, ids=lambda broken: type(broken).__name__)
+def test_what_cannot_be_read_can_be_held_shown_copied_and_compared(broken: MaybeUnreadable) -> None:
+    other = KINDS[type(broken).__name__]
+    for one in (broken, copy.copy(broken), copy.deepcopy(broken), pickle.loads(pickle.dumps(broken))):
+        raised = []
+        for _ in range(2):
+            with pytest.raises(ValueDecodeError, match="^why$") as caught:
+                getattr(one, broken.carries)
+            raised.append(caught.value)
+        assert raised[0] is not raised[1], "each reader has its own, with its own traceback"
+        assert one == broken and hash(one) == hash(broken) and one not in (other, 3)
+        assert "error=ValueDecodeError('why')" in repr(one) and f"{broken.carries}=" not in repr(one)
+        with pytest.raises(AttributeError, match="no attribute 'valu'"):
+            one.valu  # noqa: B018
+
+
+@pytest.mark.parametrize("good", KINDS.values(), ids=KINDS)
+def test_what_can_be_read_is_as_it_was(good: MaybeUnreadable) -> None:
+    again = pickle.loads(pickle.dumps(good))
+    assert again == good and hash(again) == hash(good) and getattr(again, good.carries) == 1
+    assert eval(repr(good)) == good and "error" not in repr(good)
+    assert dataclasses.replace(good, **{good.carries: [2]}) != good  # type: ignore[type-var]

@@ -26,6 +26,7 @@ from ..exceptions import (
     RemoteProtocolError,
     ServiceCrashed,
     UnknownCache,
+    ValueDecodeError,
     ValueEncodeError,
     ValueTooLarge,
 )
@@ -70,6 +71,7 @@ _CODES_OF: tuple[tuple[type[BaseException], str], ...] = (
     (RemoteProtocolError, "malformed"),
     (ConfigError, "bad_arguments"),
     (ValueEncodeError, "bad_arguments"),
+    (ValueDecodeError, "unsupported"),
 )
 
 
@@ -188,7 +190,7 @@ class Desk:
             "services.list": self._services,
             "services.register": self._register,
             "services.deregister": self._deregister,
-            "settings.list": lambda: dict(agent.settings.items()),
+            "settings.list": lambda: {**agent.settings, **plain(agent.settings.errors)},
             "settings.get": self._setting,
             "settings.set": lambda key, value, timeout: agent.settings.set(key, value, timeout=timeout),
             "settings.delete": self._delete,

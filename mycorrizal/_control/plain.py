@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._wire.meta import read_meta
-from ..types import Node
+from ..types import MaybeUnreadable, Node
 
 __all__ = ["USER_TOPIC", "event_fields", "plain"]
 
@@ -54,11 +54,17 @@ def event_fields(event: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _fields(value: Any, depth: int) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
+    error = value.error if isinstance(value, MaybeUnreadable) else None
     for field in dataclasses.fields(value):
+        if error is not None and field.name == value.carries:
+            found[field.name] = None  # its error says why
+            continue
         item = getattr(value, field.name)
         if field.name == "boot":
             found["boot"] = item.hex() if isinstance(item, bytes) else None
+        elif field.name == "error" and item is None:
+            continue
         elif field.name == "node" and isinstance(item, Node) and hasattr(value, "host"):
             continue  # a member has all of its node that is of use
         else:

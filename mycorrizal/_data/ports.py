@@ -103,12 +103,8 @@ class Received:
         self._buffers = buffers
         self.size = len(packed) if buffers is None else len(header) + sum(map(len, buffers))
 
-    def decode(self, codecs: Codecs) -> object:
-        """Return the value.
-
-        Raises:
-            RemoteProtocolError: it is not one that we accept.
-        """
+    def decode(self, codecs: Codecs | None) -> object:
+        """Return the value. Arguments and errors as those of ``decode_parts``."""
         if self._buffers is None:
             return decode_packed(self._packed, codecs)
         return decode_parts(self._header, self._buffers, codecs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from .._endings import unreadable
 from .._replica import outputs as replica
 from .._wire.text import logger, text_of
 from .._wire.values import Codecs, decode_packed
@@ -22,9 +23,9 @@ from ..events import (
     UserEvent,
     UserEventsMissed,
 )
-from ..exceptions import MycorrizalError, RemoteProtocolError
+from ..exceptions import MycorrizalError, RemoteProtocolError, ValueDecodeError
 from ..types import Node, Service
-from .counters import Counters
+from .counters import Counters, QuietLog
 from .membership import Membership
 from .service import Service as Thread
 from .sharing import STALLED, Sharing
@@ -48,6 +49,7 @@ class Watching:
         self._membership = membership
         self._sharing = sharing
         self._codecs = codecs
+        self._quiet = QuietLog(log, membership.config.name)
         self._events = membership.subscribers
         self._topics: Subscribers[Any] = Subscribers(lambda: self.subscribe(None, DEPTH))
         self._services: Subscribers[Any] = Subscribers(lambda: self.watch_services(None))
@@ -126,7 +128,10 @@ class Watching:
             if event.value is None:
                 return SettingChange(event.key, None, True, event.writer)
             try:
-                return SettingChange(event.key, self.decode(event.value), False, event.writer)
+                value = self.decode(event.value, event.writer, f"the setting {event.key!r}")
+                return SettingChange(event.key, value, False, event.writer)
+            except ValueDecodeError as error:
+                return SettingChange.unreadable(error, key=event.key, deleted=False, writer=event.writer)
             except RemoteProtocolError:
                 return None
 
@@ -138,31 +143,45 @@ class Watching:
         """Call `callback` with each event of `stream`."""
         return CallbackWatch(stream, callback, self._membership.config.name, self._membership.counters)
 
-    def decode(self, value: bytes) -> Any:
-        """Return a value as it was set; one that cannot be read is counted.
+    def decode(self, value: bytes, sender: str, what: str) -> Any:
+        """Return a value as `sender` told it, `what` of its; one that cannot be read is counted.
 
         Raises:
             RemoteProtocolError: it is none that we accept.
+            ValueDecodeError: it cannot be read here.
         """
         try:
             return decode_packed(value, self._codecs)
+        except ValueDecodeError as error:
+            raise self._unreadable(error, sender, what) from error.__cause__
         except RemoteProtocolError:
             self._sharing.counters.add("share.values_bad")
             raise
         except BaseException as exc:  # a codec that would end the thread of a watcher, or of the control plane
             if not ours():
                 raise
-            self._sharing.counters.add("share.values_bad")
-            raise RemoteProtocolError(f"a codec raised {type(exc).__name__}: {text_of(exc)}") from exc
+            found = ValueDecodeError(f"a codec raised {type(exc).__name__}: {text_of(exc)}")
+            raise self._unreadable(found, sender, what) from exc
+
+    def _unreadable(self, error: ValueDecodeError, sender: str, what: str) -> ValueDecodeError:
+        mine = unreadable(error, f"{what} of {sender}", node=sender)
+        self._sharing.counters.add("share.values_unreadable")
+        self._quiet.warning("unreadable", "not to be read here: %s", mine)
+        return mine
 
     def service(self, node: str, service_id: str, record: bytes) -> Service | None:
         """Return the service that `record` describes; None if it cannot be read, which is counted."""
         try:
-            match self.decode(record):
-                case [str(name), int() | None as port, meta, bool(healthy), str(host)]:
-                    return Service(name, node, host or self._host(node), port, meta, healthy, service_id)
+            match decode_packed(record):
+                case [str(name), int() | None as port, bytes(meta), bool(healthy), str(host)]:
+                    more: dict[str, Any] = {"name": name, "node": node, "host": host or self._host(node), "port": port}
+                    more |= {"healthy": healthy, "id": service_id}
+                    try:
+                        return Service(meta=self.decode(meta, node, f"the meta of service {service_id!r}"), **more)
+                    except ValueDecodeError as error:
+                        return Service.unreadable(error, **more)
         except RemoteProtocolError:
-            return None
+            pass
         self._sharing.counters.add("share.values_bad")
         return None
 
@@ -190,7 +209,9 @@ class Watching:
         match event:
             case replica.EventReceived(topic=topic, value=value, sender=sender, number=number):
                 try:
-                    return UserEvent(topic, self.decode(value), sender, number)
+                    return UserEvent(topic, self.decode(value, sender, f"an event {topic!r}"), sender, number)
+                except ValueDecodeError as error:
+                    return UserEvent.unreadable(error, topic=topic, sender=sender, number=number)
                 except RemoteProtocolError:
                     return None
             case replica.EventsMissed(sender=sender, count=count):
@@ -201,7 +222,7 @@ class Watching:
         match event:
             case replica.EventReceived(topic=topic, value=value, sender=sender) if topic == STALLED:
                 try:
-                    seconds = self.decode(value)
+                    seconds = decode_packed(value)
                 except RemoteProtocolError:
                     return None
                 return MemberStalled(sender, float(seconds)) if isinstance(seconds, float) else None

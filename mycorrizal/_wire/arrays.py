@@ -17,7 +17,7 @@ from typing import Any
 
 import cbor2
 
-from ..exceptions import RemoteProtocolError
+from ..exceptions import RemoteProtocolError, ValueDecodeError
 from .value_guard import (
     BUFFER_MIN,
     BUFFERS_MAX,
@@ -78,7 +78,7 @@ def _import_numpy() -> Any:
     """Return NumPy, or None if it is not installed."""
     try:
         import numpy
-    except ImportError:
+    except Exception:  # or it cannot be loaded: a broken installation says so in many ways
         return None
     return numpy
 
@@ -153,6 +153,7 @@ def typed(text: str, raw: bytes | bytearray | memoryview) -> Any:
 
     Raises:
         RemoteProtocolError: not a dtype that travels, or bytes that do not fit it.
+        ValueDecodeError: NumPy is missing here, and it takes that.
     """
     if text not in TAG_OF_DTYPE and not _OTHER.fullmatch(text):
         raise RemoteProtocolError(f"an array of {text[:32]!r}")
@@ -204,11 +205,14 @@ def single(flat: Any) -> Any:
     return flat[0]
 
 
+_INSTALL = "install numpy where it is to be read"
+
+
 def _plain(text: str, memory: bytearray | memoryview) -> memoryview:
     """Return a one-dimensional view where NumPy is missing."""
     kind = _FORMATS.get(text[1:])
     if kind is None:
-        raise RemoteProtocolError(f"an array of {text} without NumPy", hint="install numpy at the receiver")
+        raise ValueDecodeError(f"an array of {text}, and NumPy is missing here", hint=_INSTALL)
     view = memoryview(memory)
     size = int(text[2:])
     if len(memory) % size:
@@ -225,7 +229,7 @@ def _plain_shaped(shape: list[int] | tuple[int, ...], flat: memoryview, *, fortr
     if len(shape) < 2 or not flat.nbytes:
         return flat
     if fortran:
-        raise RemoteProtocolError("an array in Fortran order without NumPy", hint="install numpy at the receiver")
+        raise ValueDecodeError("an array in Fortran order, and NumPy is missing here", hint=_INSTALL)
     return flat.cast("B").cast(flat.format, shape)  # type: ignore[call-overload, no-any-return]
 
 

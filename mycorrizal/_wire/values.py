@@ -15,7 +15,9 @@ of int, float, str, bytes, list, tuple, dict or set as the plain type (IntEnum
 as int, NamedTuple as list), as ``json`` does it. Subclasses of anything else
 are refused: ``pandas.Timestamp`` would lose its nanoseconds without a word.
 
-Everything a peer sent passes ``value_guard.scan`` before cbor2 sees it.
+Everything a peer sent passes ``value_guard.scan`` before cbor2 sees it. What no
+honest peer sends is a ``RemoteProtocolError``; what only this process cannot
+read, since a codec or NumPy is missing or a codec raised, a ``ValueDecodeError``.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 
-from ..exceptions import RemoteProtocolError, ValueEncodeError, ValueTooLarge
+from ..exceptions import RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
 from . import arrays
 from .arrays import Buffers, Unfit
 from .text import text_of
@@ -167,12 +169,8 @@ def _encode_error(error: Unfit) -> ValueEncodeError:
 # -- decoding -----------------------------------------------------------------------------------------------------
 
 
-def decode_packed(data: bytes | memoryview, codecs: Codecs = DEFAULT) -> object:
-    """Return the value in a whole wire form. Any thread.
-
-    Raises:
-        RemoteProtocolError: whatever is wrong with it.
-    """
+def decode_packed(data: bytes | memoryview, codecs: Codecs | None = None) -> object:
+    """Return the value in a whole wire form. Any thread. Arguments and errors as those of ``decode_parts``."""
     size = len(data)
     if size > 5 and not data[0] and int.from_bytes(data[1:5], "big") == size - 5 <= HEADER_MAX:
         header = bytes(data[5:])
@@ -223,14 +221,11 @@ _DOUBLE = struct.Struct(">d")
 _NUMBERS = _number_starts()
 
 
-def decode_held(data: bytes, codecs: Codecs = DEFAULT) -> object:
+def decode_held(data: bytes, codecs: Codecs | None = None) -> object:
     """Return the value in a whole wire form that stays in memory, as often as it is asked for. Any thread.
 
     As ``decode_packed``, but quicker with numbers and with short texts and byte strings, and large arrays are
     read-only views of `data` instead of copies.
-
-    Raises:
-        RemoteProtocolError: whatever is wrong with it.
     """
     size = len(data)
     if size < 263:
@@ -254,13 +249,19 @@ def decode_held(data: bytes, codecs: Codecs = DEFAULT) -> object:
     return decode_packed(data, codecs)
 
 
-def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray | memoryview], codecs: Codecs = DEFAULT) -> object:
+def decode_parts(
+    header: bytes, buffers: Sequence[bytes | bytearray | memoryview], codecs: Codecs | None = None
+) -> object:
     """Return the value of a header and what arrived beside it, as ``ValueReader.parts`` gives them. Any thread.
 
     Buffers are not copied: they become part of the value.
 
+    Args:
+        codecs: of the user whose value it is. None: it is the library's own message, in which nothing needs one.
+
     Raises:
-        RemoteProtocolError: whatever is wrong with it.
+        RemoteProtocolError: no honest peer sends that.
+        ValueDecodeError: a peer that has more than this process sends it, never without `codecs`.
     """
     ours = scan(header, buffers)
     try:
@@ -272,23 +273,25 @@ def decode_parts(header: bytes, buffers: Sequence[bytes | bytearray | memoryview
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-            if isinstance(cause, RemoteProtocolError):
+            if isinstance(cause, ValueDecodeError) and codecs is None:
+                raise RemoteProtocolError(f"not a message: {cause}") from None
+            if isinstance(cause, (RemoteProtocolError, ValueDecodeError)):
                 raise cause from cause.__cause__
         if isinstance(cause, MemoryError) or not isinstance(cause, Exception):
             raise cause from None  # Ctrl-C stays Ctrl-C
         raise RemoteProtocolError(f"not a value: {type(cause).__name__}") from None
 
 
-def _decode_with(codecs: Codecs, name: str, inner: object) -> object:
-    codec = codecs.by_name.get(name)
+def _decode_with(codecs: Codecs | None, name: str, inner: object) -> object:
+    codec = None if codecs is None else codecs.by_name.get(name)
     if codec is None:
-        hint = "register it here too, in the Codecs given to the data plane"
-        raise RemoteProtocolError(f"a value of the codec {name!r}, which is not registered", hint=hint)
+        hint = "register it here too, in the codecs= of this side"
+        raise ValueDecodeError(f"a value of the codec {name!r}, which is not registered here", hint=hint)
     try:
         return codec.decode(inner)
     except Exception as error:
-        text = f"the codec {name} refused a value: {type(error).__name__}: {text_of(error)}"
-        raise RemoteProtocolError(text) from error
+        text = f"the codec {name!r} could not read a value: {type(error).__name__}: {text_of(error)}"
+        raise ValueDecodeError(text) from error
 
 
 def _decode_text(data: bytes) -> str:

@@ -106,6 +106,10 @@ class FakeServices:
 class FakeSettings(dict[str, Any]):
     """Settings of one agent."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, Exception] = {}
+
     def set(self, key: str, value: Any, timeout: float | None = 10.0) -> None:
         self[key] = value
 

@@ -20,6 +20,7 @@ from mycorrizal import (
     Service,
     ServiceCrashed,
     UnknownHandler,
+    ValueDecodeError,
     ValueEncodeError,
     ValueTooLarge,
 )
@@ -82,6 +83,12 @@ def test_what_waits_gets_its_timeout(ask: Asked) -> None:
     with pytest.raises(ControlError) as caught:
         ask("wait", members=3)
     assert caught.value.code == "timeout" and isinstance(caught.value.__cause__, OperationTimeout)
+
+
+def test_a_setting_that_cannot_be_read_keeps_nobody_from_the_others(ask: Asked) -> None:
+    ask("settings.set", key="a", value=1)
+    ask.agent.settings.errors = {"bad": ValueDecodeError("why")}
+    assert ask("settings.list") == {"a": 1, "bad": {"error": "ValueDecodeError", "text": "why"}}
 
 
 def test_services(ask: Asked) -> None:

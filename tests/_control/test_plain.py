@@ -28,6 +28,15 @@ def test_event_of_a_user_has_the_users_topic() -> None:
     assert fields == {"topic": "deploy", "value": {"v": 1}, "sender": "bob", "number": 7}
 
 
+def test_event_that_cannot_be_read_tells_why_in_place_of_its_value() -> None:
+    broken = mycorrizal.UserEvent.unreadable(mycorrizal.ValueDecodeError("why"), topic="t", sender="bob", number=7)
+    topic, fields = event_fields(broken)
+    assert topic == "event.user.t"
+    told = {"error": "ValueDecodeError", "text": "why"}
+    assert fields == {"topic": "t", "value": None, "sender": "bob", "number": 7, "error": told}
+    assert "error" not in event_fields(mycorrizal.UserEvent("t", 1, "bob", 7))[1]
+
+
 def test_foreign_name_is_readable_text() -> None:
     assert plain(mycorrizal.Node("b\udcffb", b"\x7f\0\0\1", 1))["name"] == "b?b"
 

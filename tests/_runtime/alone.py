@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any, cast
 
 from mycorrizal._replica.outputs import EventReceived
@@ -22,6 +23,7 @@ class Alone:
 
     def __init__(self) -> None:
         self.counters = Counters()
+        self.config = SimpleNamespace(name="me")
         self.mailbox = Mailbox(limit=4)
         self.gossip = self.service = self.replica = self
         self.subscribers: Subscribers[Any] = Subscribers(lambda: cast(Any, None))

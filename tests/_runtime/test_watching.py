@@ -12,9 +12,9 @@ from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.sharing import STALLED
 from mycorrizal._runtime.subscribers import EventStream
 from mycorrizal._runtime.watching import CallbackWatch, Watching, merged
-from mycorrizal._wire.values import DEFAULT, encode_value
+from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.events import MemberStalled, ServiceChange, UserEvent, UserEventsMissed
-from mycorrizal.exceptions import NotRunningError, OperationTimeout, RemoteProtocolError
+from mycorrizal.exceptions import NotRunningError, OperationTimeout, RemoteProtocolError, ValueDecodeError
 
 from .alone import Alone
 
@@ -77,7 +77,7 @@ def test_the_last_of_both_lists_and_what_is_in_both_once() -> None:
 def test_a_watch_of_services_is_of_one_name(watching: Watching) -> None:
     api, all_ = watching.watch_services("api"), watching.watch_services(None)
     for name in ("api", "web"):
-        watching.publish(ServiceChanged("added", "bob", name, packed([name, 80, None, True, "h"])))
+        watching.publish(ServiceChanged("added", "bob", name, packed([name, 80, packed(None), True, "h"])))
     changes = unread(all_)
     assert [change.service.name for change in changes if isinstance(change, ServiceChange)] == ["api", "web"]
     assert unread(api) == changes[:1]
@@ -85,7 +85,7 @@ def test_a_watch_of_services_is_of_one_name(watching: Watching) -> None:
 
 def test_what_cannot_be_read_is_counted_and_skipped(watching: Watching, fake: Alone) -> None:
     with pytest.raises(RemoteProtocolError):
-        watching.decode(b"rubbish")
+        watching.decode(b"rubbish", "bob", "a value")
     assert fake.counters["share.values_bad"] == 1
     services, settings = watching.watch_services(None), watching.watch_settings(None)
     watching.publish(ServiceChanged("added", "bob", "s", b"rubbish"))
@@ -93,6 +93,32 @@ def test_what_cannot_be_read_is_counted_and_skipped(watching: Watching, fake: Al
     watching.publish(SettingChanged("k", b"rubbish", "bob", cast(Any, None)))
     assert unread(services) == [] and unread(settings) == []
     assert fake.counters["share.values_bad"] == 4
+
+
+def test_what_cannot_be_read_here_is_told_all_the_same(watching: Watching, fake: Alone) -> None:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: [z.real, z.imag], lambda pair: complex(*pair))
+    bad = encode_value(1j, codecs).pack()
+    topics, everything = watching.subscribe("t", 8), watching.events(8)
+    services, settings = watching.watch_services("api"), watching.watch_settings("k")
+    watching.begin(topics, "t", 0, [])
+    watching.publish(EventReceived("t", bad, "bob", 1))
+    watching.publish(event("t", 2, number=2))
+    watching.publish(ServiceChanged("added", "bob", "api", packed(["api", 80, bad, True, "h"])))
+    watching.publish(SettingChanged("k", bad, "bob", cast(Any, None)))
+    for stream in (topics, everything):
+        broken, good = unread(stream)
+        assert (broken.topic, broken.sender, broken.number, good) == ("t", "bob", 1, UserEvent("t", 2, "bob", 2))
+        with pytest.raises(ValueDecodeError, match="^an event 't' of bob: .*codec 'complex'"):
+            broken.value  # noqa: B018
+    ((change,), (setting,)) = unread(services), unread(settings)
+    assert (change.service.name, change.service.port, change.service.healthy) == ("api", 80, True)
+    with pytest.raises(ValueDecodeError, match="^the meta of service 'api' of bob: "):
+        change.service.meta  # noqa: B018
+    assert (setting.key, setting.deleted, setting.writer) == ("k", False, "bob")
+    with pytest.raises(ValueDecodeError, match="^the setting 'k' of bob: "):
+        setting.value  # noqa: B018
+    assert fake.counters["share.values_unreadable"] == 4 and fake.counters["share.values_bad"] == 0
 
 
 def test_every_stream_ends(watching: Watching) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from mycorrizal import RemoteProtocolError, ValueEncodeError
+from mycorrizal import RemoteProtocolError, ValueDecodeError, ValueEncodeError
 from mycorrizal._wire import arrays
-from mycorrizal._wire.values import decode_packed, encode_value
+from mycorrizal._wire.values import DEFAULT, decode_packed, encode_value
 
 from .strategies import brief
 from .value_strategies import arrays as any_arrays
@@ -20,7 +20,7 @@ from .value_strategies import same, scalars
 
 
 def arrive(value: object) -> Any:
-    return decode_packed(encode_value(value).pack())
+    return decode_packed(encode_value(value).pack(), DEFAULT)
 
 
 @brief
@@ -154,14 +154,14 @@ def test_without_numpy_scalars_are_plain_and_the_rest_is_refused() -> None:
     assert arrive(np.zeros((0, 3))).nbytes == 0
     strange = [np.zeros(3, "M8[s]"), np.array(["a"]), np.zeros(3, "c8"), np.zeros(3, "f2")]
     for array in (*strange, np.asfortranarray(np.zeros((3, 4)))):
-        with pytest.raises(RemoteProtocolError, match="install numpy"):
+        with pytest.raises(ValueDecodeError, match="install numpy"):
             arrive(array)
 
 
 def test_numpy_is_imported_by_arrays_only() -> None:
     code = (
         "import sys\n"
-        "from mycorrizal._wire.values import decode_packed, encode_value\n"
+        "from mycorrizal._wire.values import DEFAULT, decode_packed, encode_value\n"
         "decode_packed(encode_value({'a': [1, 2.5, b'x' * 9000]}).pack())\n"
         "assert 'numpy' not in sys.modules\n"
         f"got = decode_packed(bytes.fromhex({encode_value(np.arange(3.0)).pack().hex()!r}))\n"

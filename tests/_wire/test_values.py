@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mycorrizal import RemoteProtocolError, ValueEncodeError, ValueTooLarge
+from mycorrizal import RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
 from mycorrizal._wire.value_guard import BUFFERS_MAX, DEPTH_MAX, HEADER_MAX
 from mycorrizal._wire.values import Codecs, decode_held, decode_packed, decode_parts, encode_value
 
@@ -331,8 +331,10 @@ def test_only_the_exact_type_is_meant() -> None:
 
 def test_a_codec_that_is_missing_here_is_named() -> None:
     data = encode_value([Vector()], vectors()).pack()
-    with pytest.raises(RemoteProtocolError, match=r"'test.Vector', which is not registered"):
-        decode_packed(data)
+    with pytest.raises(ValueDecodeError, match=r"'test.Vector', which is not registered here \(register it here too"):
+        decode_packed(data, Codecs())
+    with pytest.raises(RemoteProtocolError, match=r"not a message: .*'test.Vector'"):
+        decode_packed(data)  # in the library's own messages no honest peer has one
 
 
 def test_errors_in_codecs_are_documented_ones() -> None:
@@ -343,8 +345,20 @@ def test_errors_in_codecs_are_documented_ones() -> None:
     assert isinstance(caught.value.__cause__, IndexError)
     with pytest.raises(ValueEncodeError, match=r"^value<v>\[0\]: Odd cannot"):
         encode_value(Vector([Odd()]), codecs)
-    with pytest.raises(RemoteProtocolError, match="the codec v refused a value: TypeError"):
+    with pytest.raises(ValueDecodeError, match="the codec 'v' could not read a value: TypeError") as unread:
         decode_packed(encode_value(Vector(5), codecs).pack(), codecs)
+    assert isinstance(unread.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize("own", [RemoteProtocolError("mine"), ValueDecodeError("mine"), ValueError("mine")])
+def test_what_a_codec_raises_is_never_taken_for_an_offence(own: Exception) -> None:
+    def refuse(inner: object) -> Vector:
+        raise own
+
+    codecs = Codecs()
+    codecs.register(Vector, "v", lambda vector: 1, refuse)
+    with pytest.raises(ValueDecodeError, match="could not read a value: .*mine"):
+        decode_packed(encode_value([[Vector()]], codecs).pack(), codecs)
 
 
 def test_a_codec_that_never_ends_is_cut() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, Codecs, MycorrizalError, RemoteError
+from mycorrizal import Agent, Codecs, MycorrizalError, RemoteError, ValueDecodeError
 
 from .agents import QUICK, meeting_place
 from .conftest import until
@@ -180,7 +180,8 @@ def codecs(world: World, error: type[BaseException]) -> None:
         with raising(world, error):
             world.bob.settings["coded"] = Value()
         world.bob.settings["coded"] = 2
-        until(lambda: [change.value for change in seen][-1:] == [2], WAIT)
+        until(lambda: [change.value for change in seen if change.error is None][-1:] == [2], WAIT)
+    assert [type(change.error) for change in seen] == [ValueDecodeError, type(None)]
 
 
 def logs(world: World, error: type[BaseException]) -> None:

@@ -17,6 +17,7 @@ from mycorrizal import (
     Member,
     Members,
     MemberStalled,
+    MycorrizalError,
     Registration,
     Request,
     Results,
@@ -84,7 +85,8 @@ def caching(agent: Agent) -> None:
     assert_type(cache.compare_and_set("z", ABSENT, 1), bool)
     assert cache.take("z", timeout=1.0) is not ABSENT
     assert_type(cache.incr("n", 2), int)
-    assert_type(cache.get_many(["x", "y"]), dict[str, Any])
+    found: dict[str, Any] = cache.get_many(["x", "y"])
+    assert_type(cache.get_many(found).errors, dict[str, MycorrizalError])
 
     @cache.memoize(ttl=5)
     def square(x: int) -> int:

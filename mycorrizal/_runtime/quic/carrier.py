@@ -12,7 +12,7 @@ from functools import partial
 
 from ..._data.ports import Call, Received, Served
 from ..._wire.frames import Status
-from ..._wire.values import DEFAULT, encode_value
+from ..._wire.values import encode_value
 from ...exceptions import MycorrizalError, PeerBusy, PeerUnreachable, RemoteProtocolError
 from .. import clock
 from .core import RESERVED, Core
@@ -53,7 +53,7 @@ class Carrier:
 
     def _asked(self, request: Served) -> None:
         try:
-            payload = request.value.decode(DEFAULT)
+            payload = request.value.decode(None)
             if not isinstance(payload, bytes) or len(payload) > PAYLOAD_MAX:
                 raise RemoteProtocolError("a payload that is not bytes, or too long")
         except RemoteProtocolError as error:
@@ -75,7 +75,7 @@ class _Ticket:
         match outcome:
             case (Status.OK, Received() as received):
                 try:
-                    payload = received.decode(DEFAULT)
+                    payload = received.decode(None)
                 except RemoteProtocolError as error:
                     self._done(None, error)
                     return

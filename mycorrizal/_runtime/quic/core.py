@@ -19,13 +19,13 @@ from typing import Any
 from ..._data.link import Link
 from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
-from ..._endings import for_call
+from ..._endings import for_call, unreadable
 from ..._wire.frames import Close, Status
 from ..._wire.text import logger
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
-from ...exceptions import MycorrizalError, RemoteProtocolError, ValueTooLarge
+from ...exceptions import MycorrizalError, RemoteProtocolError, ValueDecodeError, ValueTooLarge
 from ...types import Address, Request
 from .. import clock, lifecycle, reentry
 from ..counters import Counters, QuietLog
@@ -201,7 +201,7 @@ class Core:
 
     def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
         try:
-            value = self.decode(request.value, request.sender)
+            value = self.decode(request.value, request.sender, f"a request {request.name!r}")
         except BaseException as error:  # also: no memory for it, or a codec that would end the thread
             return self._raised(error)
         request.value = _NOTHING  # the value is the handler's alone
@@ -287,14 +287,20 @@ class Core:
         left = own.remaining()
         return Deadline.at(outer) if left is None or clock.now() + left > outer else own
 
-    def decode(self, received: Received, sender: str) -> object:
-        """Return a value; one that is none is an offence of its sender.
+    def decode(self, received: Received, sender: str, what: str) -> object:
+        """Return a value, which is `what` of `sender`; what is none is an offence, what cannot be read here is not.
 
         Raises:
             RemoteProtocolError: it is none.
+            ValueDecodeError: it cannot be read here.
         """
         try:
             return received.decode(self.codecs)
+        except ValueDecodeError as error:
+            mine = unreadable(error, f"{what} of {sender}", node=sender)
+            self.count("values.unreadable")
+            self.warn("unreadable", "not to be read here: %s", mine)
+            raise mine from error.__cause__
         except RemoteProtocolError as error:
             self.count("values.bad")
             self.submit(partial(self.machine.bad_value, sender, error))

@@ -16,6 +16,7 @@ from ...exceptions import (
     RemoteError,
     RemoteProtocolError,
     UnknownHandler,
+    ValueDecodeError,
     ValueTooLarge,
 )
 from ...types import Message, printable
@@ -104,7 +105,7 @@ class BlockingTicket(Waiter):
 
 
 def take(core: Core, deadline: Deadline, progress: Progress | None) -> Message:
-    """Wait for a message that can be read and return it; a `progress` that raises, or a Ctrl-C, loses none.
+    """Wait for a message and return it, read or not; a `progress` that raises, or a Ctrl-C, loses none.
 
     Raises:
         OperationTimeout: none came; and what else ``Inbox.get`` raises.
@@ -120,7 +121,10 @@ def take(core: Core, deadline: Deadline, progress: Progress | None) -> Message:
         try:
             if progress is not None and total:
                 progress(total, total)
-            return Message(sender, core.decode(received, sender))
+            return Message(sender, core.decode(received, sender, "a message"))
+        except ValueDecodeError as error:
+            error.operation = "receive"
+            return Message.unreadable(error, sender=sender)
         except RemoteProtocolError:
             pass  # counted, and its sender is disconnected
         except BaseException:
@@ -178,7 +182,11 @@ def own(why: MycorrizalError, operation: str) -> MycorrizalError:
 def answer(core: Core, status: int, received: Received, node: str, name: str, operation: str = "request") -> Any:
     """Return the value of a response, or raise what it says. On the caller's thread."""
     if status == Status.OK:
-        return core.decode(received, node)
+        try:
+            return core.decode(received, node, f"the answer to {name!r}")
+        except (RemoteProtocolError, ValueDecodeError) as unread:
+            unread.node, unread.operation = node, operation
+            raise
     if status == Status.RAISED:
         kind, text = _raised(core, received, node)
         kind = printable(kind)
@@ -207,10 +215,10 @@ def answer(core: Core, status: int, received: Received, node: str, name: str, op
 
 def _raised(core: Core, received: Received, node: str) -> tuple[str, str]:
     try:
-        match core.decode(received, node):
+        match core.decode(received, node, "an error"):
             case [str(kind), str(text)]:
                 return kind, text
-    except RemoteProtocolError:
+    except (RemoteProtocolError, ValueDecodeError):
         pass
     return "Exception", "an error that cannot be read"
 

@@ -40,7 +40,7 @@ FAULTS = [
         "Cache.get", "((expires := entry.expires) == NEVER or expires > _now())", "True", "get reads nothing expired"
     ),
     Fault("Cache.get", "            entry.visited = True\n", "", "what get reads is not evicted"),
-    Fault("Cache.get", "if self._near is not None:", "if False:", "get reads near copies"),
+    Fault("Cache._here", "self._near, raw", "None, raw", "get reads near copies"),
     Fault("Cache._here", "next(self._hits)", "pass", "local hits are counted"),
     Fault(
         "CacheHost._hide", "space.near.until[:] = [-math.inf] * PARTITIONS", "pass", "near copies end with the agent"
