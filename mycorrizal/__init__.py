@@ -111,7 +111,7 @@ if _TYPE_CHECKING:
     from .leases import Lock
     from .memberlist import Memberlist
     from .memo import Memoized
-    from .serf import SerfDelegate, SerfEvent, SerfMember, SerfStatus
+    from .serf import SerfDelegate, SerfEvent, SerfMember, SerfQuery, SerfStatus
     from .services import Registration, Services
     from .settings import Settings
 
@@ -198,6 +198,7 @@ __all__ = [
     "SerfDelegate",
     "SerfEvent",
     "SerfMember",
+    "SerfQuery",
     "SerfStatus",
     "Service",
     "ServiceChange",
@@ -236,6 +237,7 @@ _LATE = {
     "SerfDelegate": "serf",
     "SerfEvent": "serf",
     "SerfMember": "serf",
+    "SerfQuery": "serf",
     "SerfStatus": "serf",
     "Services": "services",
     "Settings": "settings",

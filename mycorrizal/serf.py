@@ -14,12 +14,21 @@ Serf refuses a node that does not announce its delegate versions and speaks
 msgpack only, hence ``config()``. Pass the object as ``events=`` too: by these
 it knows the members that its state and ``members()`` tell about.
 
-Not there: queries (``serf query``, ``serf reachability`` get no answer from
-this node; they are counted) and network coordinates (acknowledgements carry
-no payload, so ``serf rtt`` knows no distance to it).
+Queries are passed on, acknowledged and answered as among agents::
+
+    @serf.on_query("load")
+    def load(query):
+        return b"0.5"
+
+    serf.query("load", tags={"role": "web"})  # answers by node name
+
+Not there: network coordinates (acknowledgements carry no payload, so
+``serf rtt`` knows no distance to this node).
 
 Threads: every method may be called from any thread. One lock guards the
 machine; it is held for single short calls only, never while a callback runs.
+What memberlist brings is taken in on the gossip thread, callbacks of the user
+run on the delegate thread.
 """
 
 from __future__ import annotations
@@ -27,26 +36,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._runtime.deadline import Deadline
+from ._runtime.layer import Ground, Layer
 from ._runtime.lifecycle import Handle
-from ._runtime.monitor import Monitor
-from ._serf import Received, SerfMachine, SerfStatus, decode_state, decode_tags, encode_tags
-from ._swim.broadcasts import TransmitLimitedQueue
+from ._runtime.serfasking import INTERNAL, PING, Asking, Handler, SerfQuery
+from ._runtime.serfcore import News, SerfCore
+from ._runtime.serfdesk import Desk
+from ._serf import Received, SerfStatus, decode_state, decode_tags, encode_tags
+from ._swim import events as swim
 from .config import META_MAX_SIZE, Config
 from .delegates import BaseDelegate, BaseEventDelegate, BasePingDelegate
-from .exceptions import ConfigError, NotRunningError, OperationTimeout, PeerUnreachable, QueueFull, RemoteProtocolError
+from .exceptions import ConfigError, OperationTimeout, PeerUnreachable, QueueFull, RemoteProtocolError
 from .types import Node
 
-__all__ = ["SerfDelegate", "SerfEvent", "SerfMember", "SerfStatus"]
+if TYPE_CHECKING:
+    from .dataplane import Results
+
+__all__ = ["SerfDelegate", "SerfEvent", "SerfMember", "SerfQuery", "SerfStatus"]
 
 PROTOCOL_MIN, PROTOCOL_MAX, PROTOCOL = 2, 5, 5
 """What Serf announces as its delegate versions."""
-MAX_QUEUED = 4096
-"""Messages waiting to be gossiped, intents and user events each (Serf's ``MaxQueueDepth``)."""
-PACKET_RESERVE = 64
-"""Bytes of a packet that a gossiped message leaves for headers and encryption."""
 INTENT_SECONDS = 5.0
 """How long ``leave`` waits at most for its intent to go out (Serf's ``BroadcastTimeout``)."""
 
@@ -79,7 +90,7 @@ class _Members(Protocol):
     def leave(self, timeout: float | None = ...) -> object: ...
 
 
-class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
+class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDelegate):
     """Serf on top of one ``Memberlist``. Methods may be called from any thread.
 
     Args:
@@ -92,6 +103,9 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
         event_size_limit: most bytes of a user event that we send, as encoded.
         event_queue_depth: events that wait for ``next_event``; the oldest are
             dropped first, and counted.
+        query_size_limit: most bytes of a query that we send, and of an answer, as encoded.
+        resolve_conflicts: ask the others when another node claims our name and,
+            as ``serf agent`` does, end this node if most have the other one.
 
     Raises:
         ConfigError: the tags are not text, or ``event_queue_depth`` is not positive.
@@ -106,25 +120,20 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
         replay_events: bool = False,
         event_size_limit: int = 512,
         event_queue_depth: int = 1024,
+        query_size_limit: int = 1024,
+        resolve_conflicts: bool = True,
     ) -> None:
         if event_queue_depth < 1:
             raise ConfigError("event_queue_depth", f"{event_queue_depth} is not positive")
-        self._changed = Monitor()  # guards all that follows
         self._meta = encode_tags(tags or {}, META_MAX_SIZE)
         self._on_event = on_event
-        self._replay = replay_events
         self._event_size_limit = event_size_limit
+        self._resolve = resolve_conflicts
         self._waiting: deque[SerfEvent] = deque(maxlen=event_queue_depth)
-        self._dropped = dict.fromkeys(
-            ("events_unread", "queue_full", "too_large_to_gossip", "bad_states", "farewells_unsent"), 0
-        )
-        self._machine: SerfMachine | None = None
-        self._nodes: dict[str, Node] = {}
-        self._intents = TransmitLimitedQueue(4, self._size)
-        self._events = TransmitLimitedQueue(4, self._size)
-        self._packet = 0
-        self._fanout = 0
-        self._used = False  # by a Memberlist; the next one starts afresh
+        self._core = SerfCore(replay_events, lambda: self.tags)
+        self._changed = self._core.changed
+        self._asking = Asking(self._core, query_size_limit)
+        self._desk = Desk(self._core, self._asking)
 
     # -- settings ---------------------------------------------------------------------
 
@@ -161,16 +170,7 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
             text = "/".join(map(str, versions))
             raise ConfigError("delegate_protocol_version", f"Serf refuses min/current/max {text}", hint=hint)
         with self._changed:
-            if self._machine is None or self._machine.name != config.name or self._used:
-                self._used = False
-                self._machine = SerfMachine(config.name, replay=self._replay)
-                self._nodes.clear()
-                self._intents = TransmitLimitedQueue(config.retransmit_mult, self._size)
-                self._events = TransmitLimitedQueue(config.retransmit_mult, self._size)
-            self._fanout = config.leave_fanout
-            self._packet = (
-                config.udp_buffer_size - PACKET_RESERVE - len(config.label.encode("utf-8", "surrogateescape"))
-            )
+            self._core.start(config)
 
     # -- tags -------------------------------------------------------------------------
 
@@ -210,9 +210,9 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
         if not isinstance(name, str) or not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError(f"a user event is a text and bytes, not {type(name).__name__} and {type(payload).__name__}")
         with self._changed:
-            event = self._running().user_event(name, bytes(payload), coalesce, self._event_size_limit)
-            self._pull()
-        self._deliver([event])
+            event = self._core.machine.user_event(name, bytes(payload), coalesce, self._event_size_limit)
+            self._core.pull()
+        self._tell([event])
 
     def next_event(self, timeout: float | None = None) -> SerfEvent:
         """Wait for the next user event, in order. Not for use together with ``on_event``.
@@ -225,6 +225,70 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
             if not self._changed.wait_for(lambda: bool(self._waiting), deadline):
                 raise OperationTimeout("no user event arrived in time", operation="next_event")
             return self._waiting.popleft()
+
+    # -- queries ------------------------------------------------------------------------
+
+    def query(
+        self,
+        name: str,
+        payload: bytes = b"",
+        *,
+        nodes: Iterable[str] = (),
+        tags: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        relay_factor: int = 0,
+    ) -> Results:
+        """Ask the cluster, this node included, and return the answers by node name. Blocks.
+
+        It returns as soon as every member that the query is for has answered,
+        or when the time is over: who has no handler says nothing. ``errors``
+        names these members, and whether they acknowledged the query.
+        ``_serf_ping`` asks for acknowledgements alone.
+
+        Args:
+            nodes: only these are asked; all if there are none.
+            tags: only nodes whose tags match these expressions, in Go's syntax.
+            timeout: seconds; by default Serf's own, which grows with the cluster.
+            relay_factor: so many other members pass each answer on too, against loss.
+
+        Raises:
+            ConfigError: too large, or an expression is wrong, or the name is one of Serf's own.
+            TypeError: the name is not text, or the payload not bytes.
+            QueueFull: hundreds of queries are under way.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        if not isinstance(name, str) or not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a query is a text and bytes, not {type(name).__name__} and {type(payload).__name__}")
+        if name.startswith(INTERNAL) and name != PING:
+            raise ConfigError("name", f"{name!r:.40} is one of Serf's own", hint=f"choose one without {INTERNAL}")
+        if not 0 <= relay_factor <= 255:
+            raise ConfigError("relay_factor", f"{relay_factor} is not in 0..255")
+        from .dataplane import Results  # not needed by those who ask nothing
+
+        asked = (nodes,) if isinstance(nodes, str) else nodes
+        outcome = self._asking.ask(name, bytes(payload), asked, tags, timeout, relay_factor)
+        results = Results()
+        results.update(dict.fromkeys(outcome.acks, b"") if name == PING else outcome.responses)
+        for node in outcome.missing:
+            has = "has the query, and did not answer" if node in outcome.acks else "did not acknowledge the query"
+            results.errors[node] = OperationTimeout(f"{node} {has} in time", node=node, operation="query")
+        return results
+
+    def on_query(self, name: str) -> Callable[[Handler], Handler]:
+        """Have the decorated function answer queries of that name; what it returns is the answer, None is none.
+
+        It is called with a ``SerfQuery`` on the delegate thread, one at a time;
+        for a query of our own on the thread that called ``query``. The latest
+        function for a name counts. An exception is logged and counted.
+        """
+        if not isinstance(name, str) or name.startswith(INTERNAL):
+            raise ConfigError("name", f"{name!r:.40} is no name for a query", hint=f"a text without {INTERNAL}")
+
+        def keep(handler: Handler) -> Handler:
+            self._asking.handlers[name] = handler
+            return handler
+
+        return keep
 
     # -- leaving --------------------------------------------------------------------------
 
@@ -242,14 +306,14 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
             self._changed.notify()
 
         with self._changed:
-            intent = self._running().leave()
-            if intent is not None and self._size() > 1:
-                self._pull(finished)
+            intent = self._core.machine.leave()
+            if intent is not None and self._core.size() > 1:
+                self._core.pull(finished)
                 self._changed.wait_for(
                     lambda: bool(sent),
                     Deadline(INTENT_SECONDS if timeout is None else min(timeout / 2, INTENT_SECONDS)),
                 )
-            self._pull()
+            self._core.pull()
         if intent is not None:
             self._farewell(memberlist, intent)
         memberlist.leave(timeout=deadline.remaining())
@@ -263,21 +327,21 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
         In a large cluster those told are the next by name, so that not all who
         leave tell the same few.
         """
-        name = self._running().name
+        name = self._core.machine.name
         others = [node for node in memberlist.members() if node.name != name]
-        for node in sorted(others, key=lambda node: (node.name < name, node.name))[: self._fanout]:
+        for node in sorted(others, key=lambda node: (node.name < name, node.name))[: self._core.fanout]:
             try:
                 memberlist.send_best_effort(node, intent)
             except (PeerUnreachable, QueueFull):  # gone meanwhile, or more is to be said than goes out: gossip has it
-                self._dropped["farewells_unsent"] += 1
+                self._core.counters["farewells_unsent"] += 1
 
     def leaving(self) -> bytes | None:
         """``Memberlist.leave()`` calls this first: the intent goes out with its own messages, gossiped and direct."""
         with self._changed:
-            if self._machine is None:
+            if not self._core.started:
                 return None
-            intent = self._machine.leave()
-            self._pull()
+            intent = self._core.machine.leave()
+            self._core.pull()
             return intent
 
     # -- views ----------------------------------------------------------------------------
@@ -285,8 +349,8 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
     def members(self) -> tuple[SerfMember, ...]:
         """Return all members, those that left or failed too, as ``serf members`` does."""
         with self._changed:
-            known = () if self._machine is None else self._machine.members()
-            nodes = dict(self._nodes)
+            known = self._core.machine.members() if self._core.started else ()
+            nodes = dict(self._core.nodes)
         return tuple(
             SerfMember(m.name, m.status, decode_tags(nodes[m.name].meta) if m.name in nodes else {}, nodes.get(m.name))
             for m in known
@@ -295,114 +359,131 @@ class SerfDelegate(Handle, BaseDelegate, BaseEventDelegate, BasePingDelegate):
     def metrics(self) -> dict[str, int]:
         """Return counters, clocks and queue lengths."""
         with self._changed:
-            if self._machine is None:
-                return dict(self._dropped)
-            member, event, query = self._machine.clocks
+            if not self._core.started:
+                return dict(self._core.counters)
+            member, event, query = self._core.machine.clocks
             return {
-                **self._machine.counters,
-                **self._dropped,
+                **self._core.machine.counters,
+                **self._core.counters,
                 "clock_member": member,
                 "clock_event": event,
                 "clock_query": query,
-                "queued_intents": len(self._intents),
-                "queued_events": len(self._events),
+                **self._core.waiting(),
             }
 
     # -- memberlist's delegates: gossip thread ------------------------------------------------
 
     def node_meta(self, limit: int) -> bytes:
-        self._used = True
+        self._core.used = True
         return self._meta
 
     def get_broadcasts(self, overhead: int, limit: int) -> Iterable[bytes]:
         with self._changed:
-            messages = self._intents.get_broadcasts(overhead, limit)
-            used = sum(len(message) + overhead for message in messages)
-            return messages + self._events.get_broadcasts(overhead, limit - used)
+            return self._core.broadcasts(overhead, limit)
 
     def local_state(self, join: bool) -> bytes:
         with self._changed:
-            return b"" if self._machine is None else self._machine.local_state()
+            return self._core.machine.local_state() if self._core.started else b""
 
-    # -- memberlist's delegates: delegate thread ------------------------------------------------
+    # -- memberlist's delegates: inline, on the gossip thread -----------------------------------
+
+    def attached(self, ground: Ground) -> None:
+        """Know the node that it is a delegate of; ``Memberlist`` calls it, and then ``observe``."""
+        self._core.ground = ground
+
+    def observe(self, event: swim.Event, now: float) -> None:
+        """Take what memberlist has to tell."""
+        match event:
+            case swim.UserMessage(data=data):
+                self.notify_msg(data)
+            case swim.RemoteState(data=data, join=join):
+                self.merge_remote_state(data, join)
+            case swim.NodeJoined(node=node):
+                self.notify_join(node)
+            case swim.NodeLeft(node=node):
+                self.notify_leave(node)
+            case swim.NodeUpdated(node=node):
+                self.notify_update(node)
+            case swim.NodeConflict(existing=existing, other=other):
+                self.notify_conflict(existing, other)
 
     def notify_msg(self, data: bytes) -> None:
         with self._changed:
-            self._running().receive_message(data)
-            events = self._pull()
-        self._deliver(events)
+            self._core.machine.receive_message(data, self._core.now())
+            news = self._core.pull()
+            self._changed.notify()
+        self._deliver(news)
 
     def merge_remote_state(self, buf: bytes, join: bool) -> None:
         try:
             state = decode_state(buf)  # may be large: not under the lock
         except RemoteProtocolError:
             with self._changed:
-                self._dropped["bad_states"] += 1
+                self._core.counters["bad_states"] += 1
             return
         with self._changed:
-            self._running().merge_state(state, join)
-            events = self._pull()
-        self._deliver(events)
+            self._core.machine.merge_state(state, join)
+            news = self._core.pull()
+        self._deliver(news)
+
+    def notify_conflict(self, existing: Node, other: Node) -> None:
+        """Another node claims a name; if it is ours, find out whose it is."""
+        if self._resolve and self._core.started and existing.name == self._core.machine.name:
+            self._desk.conflict(existing)
 
     def notify_join(self, node: Node) -> None:
         with self._changed:
-            self._nodes[node.name] = node
-            self._running().node_joined(node.name)
+            self._core.nodes[node.name] = node
+            self._core.machine.node_joined(node.name)
 
     def notify_leave(self, node: Node) -> None:
         with self._changed:
-            self._nodes[node.name] = node
-            machine = self._running()
+            self._core.nodes[node.name] = node
+            machine = self._core.machine
             machine.node_left(node.name)
             known = {member.name for member in machine.members()}
-            self._nodes = {name: kept for name, kept in self._nodes.items() if name in known}
+            self._core.nodes = {name: kept for name, kept in self._core.nodes.items() if name in known}
 
     def notify_update(self, node: Node) -> None:
         with self._changed:
-            self._nodes[node.name] = node
+            self._core.nodes[node.name] = node
 
     # -- private ------------------------------------------------------------------------------
 
-    def _running(self) -> SerfMachine:
-        if self._machine is None:
-            raise NotRunningError("this SerfDelegate does not know its node", hint="use a Config from its config()")
-        return self._machine
+    def _deliver(self, news: News) -> None:
+        """Hand `news` to the user's functions: on the delegate thread, if there is one."""
+        ground = self._core.ground
+        for asked in news.asked:
+            if asked.query.name.startswith(INTERNAL):
+                self._desk.take(asked)
+            elif ground is not None:
+                ground.later("on_query", self._asking.answer, asked, size=len(asked.query.payload))
+        if self._on_event is None:
+            self._keep(news.events)
+        elif ground is None:
+            self._tell(news.events)
+        else:
+            for event in news.events:
+                ground.later("on_event", self._on_event, event, size=len(event.payload))
 
-    def _size(self) -> int:
-        return 1 if self._machine is None else self._machine.size
+    def _tell(self, events: list[SerfEvent]) -> None:
+        """Give events to the user on this thread."""
+        if self._on_event is None:
+            self._keep(events)
+            return
+        errors: list[BaseException] = []
+        for event in events:
+            try:
+                self._on_event(event)
+            except BaseException as error:  # the other events are still to be delivered
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _pull(self, finished: Callable[[], None] | None = None) -> list[SerfEvent]:
-        """Queue what the machine wants gossiped; return its user events. Under the lock."""
-        machine = self._running()
-        for outgoing in machine.messages_to_send():
-            queue = self._events if outgoing.is_event else self._intents
-            if len(outgoing.message) > self._packet:
-                self._dropped["too_large_to_gossip"] += 1  # it would stay queued for ever
-                if finished is not None:
-                    finished()
-                continue
-            queue.queue_broadcast(outgoing.message, unique=True, finished=finished)
-            if len(queue) > MAX_QUEUED:
-                self._dropped["queue_full"] += len(queue) - MAX_QUEUED
-                queue.prune(MAX_QUEUED)
-        events = []
-        while (event := machine.next_event()) is not None:
-            events.append(event)
-        return events
-
-    def _deliver(self, events: list[SerfEvent]) -> None:
-        if self._on_event is not None:
-            errors: list[BaseException] = []
-            for event in events:
-                try:
-                    self._on_event(event)
-                except BaseException as error:  # the other events are still to be delivered
-                    errors.append(error)
-            if errors:
-                raise errors[0]
-        elif events:
+    def _keep(self, events: list[SerfEvent]) -> None:
+        if events:
             with self._changed:
                 room = (self._waiting.maxlen or 0) - len(self._waiting)
-                self._dropped["events_unread"] += max(0, len(events) - room)
+                self._core.counters["events_unread"] += max(0, len(events) - room)
                 self._waiting.extend(events)
                 self._changed.notify()

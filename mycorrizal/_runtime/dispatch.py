@@ -52,12 +52,13 @@ class _Item:
     args: tuple[Any, ...]
     size: int
     name: str | None  # of the node, in membership events
+    function: Callable[..., object] | None = None  # of a user, instead of the delegate's method
 
 
 class Dispatcher:
     """Owns the thread ``mycorrizal-delegates`` and its queue.
 
-    ``put`` is the gossip thread's; ``stop``, ``join`` and the views may be called on any.
+    ``put`` is the gossip thread's; the rest may be called on any.
     """
 
     def __init__(self, observers: Observers, depth: int, node: str, counters: Counters) -> None:
@@ -97,15 +98,22 @@ class Dispatcher:
             case swim.NodeConflict(existing=existing, other=other):
                 self._put_message("notify_conflict", (existing, other), 0)
 
+    def put_call(self, call: str, function: Callable[..., object], args: tuple[Any, ...], size: int) -> None:
+        """Queue a call of a user's `function` among the messages. Any thread."""
+        self._put_bounded(_Item(call, args, size, None, function))
+
     def _put_message(self, call: str, args: tuple[Any, ...], size: int) -> None:
-        if call not in self._calls:
-            return
+        if call in self._calls:
+            self._put_bounded(_Item(call, args, size, None))
+
+    def _put_bounded(self, item: _Item) -> None:
+        call, size = item.call, item.size
         with self._changed:
             full = self._messages >= self._depth or (self._bytes and self._bytes + size > QUEUED_BYTES_MAX)
             if not full and not self._stopping:
                 self._messages += 1
                 self._bytes += size
-                self._append(_Item(call, args, size, None))
+                self._append(item)
                 return
         if full:
             self._counters.add(f"dropped.{call}")
@@ -187,7 +195,7 @@ class Dispatcher:
                 if item is None:
                     return
                 call = item.call
-                self._calls[call](*item.args)
+                (item.function or self._calls[call])(*item.args)
             except BaseException as exc:  # sys.exit() in a callback ends neither us nor the process
                 self._counters.add("delegate.faults")
                 self._counters.add(f"delegate.faults.{call}")

@@ -31,6 +31,7 @@ from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .dispatch import Dispatcher
 from .exchanges import ExchangePool, Lane
+from .layer import Layer
 from .lobby import Guest, Lobby
 from .mailbox import Mailbox
 from .reach import Reach
@@ -88,6 +89,7 @@ class Gossip:
         self._subscribers = subscribers
         self._counters = counters
         self._companion = companion
+        self.layer: Layer | None = None  # set before the thread starts
         self._node = config.name
         self._stall = config.stall_threshold or 1.0
         self._family = sockets.udp.family
@@ -321,8 +323,7 @@ class Gossip:
             return
         if self._companion is not None and not self._shared(self._companion, event):
             return
-        if self._dispatcher is not None:
-            self._dispatcher.put(event)
+        self._tell_delegates(event)
         match event:
             case swim.NodeJoined(node=node):
                 log.info("= %s: %s joined (%s port %d)", self._node, node.name, *node.address)
@@ -346,6 +347,16 @@ class Gossip:
             case swim.DelegateFault(call=call, message=message):
                 self._quiet.warning(f"fault {call}", "delegate method %s: %s", call, message)
 
+    def _tell_delegates(self, event: swim.Event) -> None:
+        if self.layer is not None:
+            try:
+                self.layer.observe(event, clock.now())
+            except Exception as exc:  # a subclass of ours may be a user's
+                self._counters.add("delegate.faults")
+                log.exception("! %s: %s raised %r; ignored", self._node, type(self.layer).__name__, exc)
+        if self._dispatcher is not None:
+            self._dispatcher.put(event)
+
     def _shared(self, companion: Companion, event: swim.Event) -> bool:
         """Give the companion its share; return whether the event is for the user's delegates and readers too."""
         now = clock.now()
@@ -354,13 +365,13 @@ class Gossip:
                 rest = companion.take_message(data, now)
                 if rest is data:
                     return True
-                if rest is not None and self._dispatcher is not None:
-                    self._dispatcher.put(replace(event, data=rest))
+                if rest is not None:
+                    self._tell_delegates(replace(event, data=rest))
                 return False
             case swim.RemoteState(data=data, join=join, answer=answer):
                 rest = companion.take_state(data, join, now, answer)
-                if rest and self._dispatcher is not None:
-                    self._dispatcher.put(replace(event, data=rest))
+                if rest:
+                    self._tell_delegates(replace(event, data=rest))
                 return False
         companion.observe(event, now)
         return True

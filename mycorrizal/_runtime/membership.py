@@ -36,6 +36,7 @@ from .deadline import Deadline
 from .dispatch import Dispatcher, Observers
 from .exchanges import ExchangePool, Lane
 from .gossip import Gossip, View
+from .layer import Ground, Layer
 from .mailbox import Mailbox
 from .nonces import Nonces
 from .shortage import as_ours
@@ -74,6 +75,11 @@ class Delegates:
                 raise TypeError(f"{role} must be an instance: {hook.__name__}(), not the class {hook.__name__}")
             if hook is not None and not any(hasattr(hook, method) for method in methods):
                 raise TypeError(f"{role}: {type(hook).__name__} has none of the methods {', '.join(methods)}")
+
+    @property
+    def layer(self) -> Layer | None:
+        """The delegate, if it is a layer of ours: it observes inline, and all that there is to observe."""
+        return self.delegate if isinstance(self.delegate, Layer) else None
 
 
 _METHODS = {
@@ -127,8 +133,13 @@ class Membership:
 
     def _assemble(self, bound: sockets.BoundSockets, delegates: Delegates) -> None:
         config, node = self.config, self.config.name
-        observers = Observers(delegates.delegate, delegates.events, delegates.conflict, delegates.ping)
-        self.dispatcher = Dispatcher(observers, config.handoff_queue_depth, node, self.counters) if observers else None
+        layer = delegates.layer
+        observers = Observers(  # a layer observes by itself
+            _but(layer, delegates.delegate), _but(layer, delegates.events), _but(layer, delegates.conflict),
+            delegates.ping,
+        )  # fmt: skip
+        wanted = observers or layer is not None
+        self.dispatcher = Dispatcher(observers, config.handoff_queue_depth, node, self.counters) if wanted else None
         self.pool = ExchangePool(config.exchange_threads, _WAITING_MAX, node, self.counters)
         self.subscribers: Subscribers[MemberEvent] = Subscribers(self._new_stream)
         self.conversations = Conversations(
@@ -139,6 +150,9 @@ class Membership:
             config, self.machine, bound, self.mailbox, self.pool, self.conversations, self.dispatcher, self.subscribers,
             self.counters, delegates.companion,
         )  # fmt: skip
+        self.gossip.layer = layer
+        if layer is not None:
+            layer.attached(Ground(self))
         if delegates.companion is not None:
             delegates.companion.attached(self)
 
@@ -393,6 +407,12 @@ class Membership:
         """Close this process's copies of the descriptors, in a forked child."""
         self.gossip.close_descriptors()
         self.pool.abandon_sockets()
+
+
+def _but(layer: Layer | None, hook: T | None) -> T | None:
+    """Return `hook`, unless it is the layer."""
+    same: object = layer
+    return None if hook is same else hook
 
 
 def _ends(future: Future[Any], seconds: float) -> bool:

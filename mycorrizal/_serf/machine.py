@@ -13,19 +13,23 @@ is refused is counted in ``counters``.
 
 The rules are those of Serf's gossip protocol (serf.io/docs/internals), checked
 against Debian's ``serf agent``. Differs from Serf: intents about unknown nodes
-and departed members are bounded by number instead of by age, there are no
-queries, and a Lamport time beyond 2**62 is refused, as no cluster counts so
-far and taking it would end the clock for everyone.
+and departed members are bounded by number instead of by age, and a Lamport time
+beyond 2**62 is refused, as no cluster counts so far and taking it would end
+the clock for everyone. Rules about queries are in ``queries``.
 """
 
 from __future__ import annotations
 
 import enum
+import random
 from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..exceptions import ConfigError, RemoteProtocolError
+from .asking import Query, QueryResponse, Relay, decode_query_message
 from .messages import (
+    Clock,
     EventsAt,
     JoinIntent,
     LeaveIntent,
@@ -34,8 +38,9 @@ from .messages import (
     decode,
     encode,
 )
+from .queries import Queries
 
-__all__ = ["EVENT_BUFFER", "Member", "Outgoing", "Received", "SerfMachine", "SerfStatus"]
+__all__ = ["EVENT_BUFFER", "Kind", "Member", "Outgoing", "Received", "SerfMachine", "SerfStatus"]
 
 EVENT_BUFFER = 512
 """Ticks of the event clock that user events are remembered for (Serf's default)."""
@@ -51,6 +56,11 @@ MAX_DEPARTED = 4096
 """Left and failed members that are remembered; the oldest is forgotten first."""
 MAX_RECEIVED = 65536
 """Events not pulled yet; further ones are dropped. The owner pulls after every input."""
+
+_COUNTERS = (
+    "refused", "unknown_type", "duplicates", "old_events", "events", "refuted_leaves", "overflowed", "queries",
+    "old_queries", "bad_filters", "late_responses", "answers_withheld",
+)  # fmt: skip
 
 
 class SerfStatus(enum.Enum):
@@ -71,12 +81,20 @@ class Member:
     ltime: int
 
 
+class Kind(enum.IntEnum):
+    """What is gossiped, in the order in which it goes out."""
+
+    INTENT = 0
+    QUERY = 1
+    EVENT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to gossip; intents go before user events."""
+    """A message to gossip."""
 
     message: bytes
-    is_event: bool
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,40 +107,38 @@ class Received:
     coalesce: bool
 
 
-class _Clock:
-    """A Lamport clock; ``time`` is the time that the next message gets."""
-
-    __slots__ = ("time",)
-
-    def __init__(self) -> None:
-        self.time = 1  # 0 is "never", the time of a member that no intent was seen of
-
-    def tick(self) -> int:
-        now, self.time = self.time, self.time + 1
-        return now
-
-    def witness(self, seen: int) -> None:
-        if seen >= self.time:
-            self.time = seen + 1
-
-
 class SerfMachine:
     """One node's Serf layer.
 
     Args:
         name: this node's name.
         replay: deliver the events that the cluster remembers from before we joined.
+        rng: for ids of queries, and for who relays.
+        fanout: how many members a new query is said to directly, besides being gossiped.
+        known: returns whether the member of a name is at an address; answers to other addresses are bounded in time.
+        tags: returns this node's tags, for filters of queries.
     """
 
-    def __init__(self, name: str, *, replay: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        replay: bool = False,
+        rng: random.Random | None = None,
+        fanout: int = 0,
+        known: Callable[[str, tuple[bytes, int]], bool] = lambda *_: False,
+        tags: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.name = name
-        self.counters = dict.fromkeys(
-            ("refused", "unknown_type", "duplicates", "old_events", "events", "refuted_leaves", "overflowed"), 0
-        )
+        self.counters = dict.fromkeys(_COUNTERS, 0)
         self._replay = replay
-        self._clock = _Clock()
-        self._event_clock = _Clock()
-        self._query_clock = _Clock()
+        self._clock = Clock()
+        self._event_clock = Clock()
+        self._query_clock = Clock()
+        self.queries = Queries(
+            name, self._query_clock, self.counters, rng or random.Random(0), fanout=fanout, alive=self._alive,
+            known=known, tags=tags,
+        )  # fmt: skip
         self._members: dict[str, Member] = {name: Member(name, SerfStatus.ALIVE, 0)}
         self._departed: OrderedDict[str, None] = OrderedDict()  # names in _members, oldest first
         self._pruned: set[str] = set()  # members to forget as soon as they are gone
@@ -137,18 +153,25 @@ class SerfMachine:
 
     # -- inputs: from the network ---------------------------------------------------
 
-    def receive_message(self, data: bytes) -> None:
+    def receive_message(self, data: bytes, now: float) -> None:
         """Take one user message of memberlist."""
         try:
-            message = decode(data)
+            message = decode_query_message(data) or decode(data)
         except RemoteProtocolError:
             self.counters["refused"] += 1
             return
+        # What is passed on goes as it came: a later version's extra fields survive.
         if message is None:
             self.counters["unknown_type"] += 1
+        elif isinstance(message, Query):
+            if self.queries.receive(message, data, now):
+                self._out.append(Outgoing(data, Kind.QUERY))
+        elif isinstance(message, QueryResponse):
+            self.queries.take_response(message)
+        elif isinstance(message, Relay):
+            self.queries.relay(message, now)
         elif self._handle(message):
-            # As it came: a later version's extra fields survive.
-            self._out.append(Outgoing(data, isinstance(message, UserEvent)))
+            self._out.append(Outgoing(data, Kind.EVENT if isinstance(message, UserEvent) else Kind.INTENT))
 
     def merge_state(self, state: State, join: bool) -> None:
         """Take a peer's part of a push/pull."""
@@ -226,8 +249,12 @@ class SerfMachine:
             )
         self._event_clock.tick()
         self._remember(event)
-        self._out.append(Outgoing(message, True))
+        self._out.append(Outgoing(message, Kind.EVENT))
         return Received(event.ltime, name, payload, coalesce)
+
+    def query(self, message: bytes) -> None:
+        """Gossip a query of ours, which ``queries.ask`` returned."""
+        self._out.append(Outgoing(message, Kind.QUERY))
 
     def leave(self) -> bytes | None:
         """Announce that this node leaves; return the announcement, or None if it was made before."""
@@ -237,7 +264,7 @@ class SerfMachine:
         intent = LeaveIntent(self._clock.tick(), self.name)
         self._members[self.name] = Member(self.name, SerfStatus.LEAVING, intent.ltime)
         message = encode(intent)
-        self._out.append(Outgoing(message, False))
+        self._out.append(Outgoing(message, Kind.INTENT))
         return message
 
     # -- outputs -------------------------------------------------------------------------
@@ -290,6 +317,9 @@ class SerfMachine:
     def clocks(self) -> tuple[int, int, int]:
         """The member, event and query clocks."""
         return (self._clock.time, self._event_clock.time, self._query_clock.time)
+
+    def _alive(self) -> list[str]:
+        return [m.name for m in self._members.values() if m.status is SerfStatus.ALIVE and m.name != self.name]
 
     # -- intents -------------------------------------------------------------------------
 
@@ -359,7 +389,7 @@ class SerfMachine:
     def _announce(self) -> None:
         intent = JoinIntent(self._clock.tick(), self.name)
         self._members[self.name] = Member(self.name, SerfStatus.ALIVE, intent.ltime)
-        self._out.append(Outgoing(encode(intent), False))
+        self._out.append(Outgoing(encode(intent), Kind.INTENT))
 
     def _depart(self, member: Member, status: SerfStatus, ltime: int) -> None:
         self._members[member.name] = Member(member.name, status, ltime)

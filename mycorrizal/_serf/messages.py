@@ -24,6 +24,7 @@ from .._wire import msgpack
 from ..exceptions import ConfigError, MetaTooLarge, RemoteProtocolError
 
 __all__ = [
+    "Clock",
     "EventsAt",
     "JoinIntent",
     "LeaveIntent",
@@ -58,8 +59,27 @@ TAGS = b"\xff"
 """First byte of metadata that is a tag map."""
 
 
+class Clock:
+    """A Lamport clock; ``time`` is the time that the next message gets."""
+
+    __slots__ = ("time",)
+
+    def __init__(self) -> None:
+        self.time = 1  # 0 is "never", the time of a member that no intent was seen of
+
+    def tick(self) -> int:
+        """Return the time, and go on."""
+        now, self.time = self.time, self.time + 1
+        return now
+
+    def witness(self, seen: int) -> None:
+        """Be later than `seen`."""
+        if seen >= self.time:
+            self.time = seen + 1
+
+
 class MessageType(enum.IntEnum):
-    """The first byte of a Serf message. From ``QUERY`` on they are known by number only."""
+    """The first byte of a Serf message. Those from ``QUERY`` on are in ``asking``."""
 
     LEAVE = 0
     JOIN = 1

@@ -139,7 +139,7 @@ class TestMessages:
             seen[:at] + noise,
             seen[:at] + noise[:1] + seen[at + 1 :],
         ):
-            machine.receive_message(sample)
+            machine.receive_message(sample, 0.0)
             decode_tags(sample)
             try:
                 machine.merge_state(decode_state(sample), True)
@@ -152,7 +152,7 @@ class TestIntents:
     def test_a_leave_intent_makes_the_end_a_leave(self) -> None:
         machine = SerfMachine("py")
         machine.node_joined("s2")
-        machine.receive_message(SEEN_LEAVE)
+        machine.receive_message(SEEN_LEAVE, 0.0)
         assert status(machine, "s2") is SerfStatus.LEAVING
         assert outgoing(machine) == [SEEN_LEAVE]
         machine.node_left("s2")
@@ -164,7 +164,7 @@ class TestIntents:
         machine.node_joined("s2")
         machine.node_left("s2")
         assert status(machine, "s2") is SerfStatus.FAILED
-        machine.receive_message(SEEN_LEAVE)  # serf force-leave
+        machine.receive_message(SEEN_LEAVE, 0.0)  # serf force-leave
         assert status(machine, "s2") is SerfStatus.LEFT
         assert outgoing(machine) == [SEEN_LEAVE]
 
@@ -172,20 +172,20 @@ class TestIntents:
         machine = SerfMachine("py")
         machine.node_joined("s2")
         for _ in range(3):
-            machine.receive_message(SEEN_LEAVE)
+            machine.receive_message(SEEN_LEAVE, 0.0)
         assert outgoing(machine) == [SEEN_LEAVE]
         assert machine.counters["duplicates"] == 2
 
     def test_intents_of_nodes_to_come_are_kept_and_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         machine = SerfMachine("py")
-        machine.receive_message(SEEN_LEAVE)
-        machine.receive_message(SEEN_LEAVE)
+        machine.receive_message(SEEN_LEAVE, 0.0)
+        machine.receive_message(SEEN_LEAVE, 0.0)
         assert outgoing(machine) == [SEEN_LEAVE]
         machine.node_joined("s2")
         assert status(machine, "s2") is SerfStatus.LEAVING
         monkeypatch.setattr(rules, "MAX_RECENT_INTENTS", 2)
         for name in ("a", "b", "c"):
-            machine.receive_message(encode(LeaveIntent(9, name)))
+            machine.receive_message(encode(LeaveIntent(9, name)), 0.0)
         for name in ("a", "b", "c"):
             machine.node_joined(name)
         assert [status(machine, name) for name in ("a", "b")] == [
@@ -196,15 +196,15 @@ class TestIntents:
     def test_a_later_join_intent_revokes_the_leave(self) -> None:
         machine = SerfMachine("py")
         machine.node_joined("s2")
-        machine.receive_message(SEEN_LEAVE)
-        machine.receive_message(encode(JoinIntent(2, "s2")))  # not later
+        machine.receive_message(SEEN_LEAVE, 0.0)
+        machine.receive_message(encode(JoinIntent(2, "s2")), 0.0)  # not later
         assert status(machine, "s2") is SerfStatus.LEAVING
-        machine.receive_message(encode(JoinIntent(3, "s2")))
+        machine.receive_message(encode(JoinIntent(3, "s2")), 0.0)
         assert status(machine, "s2") is SerfStatus.ALIVE
 
     def test_a_leave_intent_about_us_is_refuted(self) -> None:
         machine = SerfMachine("py")
-        machine.receive_message(encode(LeaveIntent(41, "py")))
+        machine.receive_message(encode(LeaveIntent(41, "py")), 0.0)
         assert outgoing(machine) == [encode(JoinIntent(42, "py"))]
         assert status(machine, "py") is SerfStatus.ALIVE
         assert machine.counters["refuted_leaves"] == 1
@@ -216,10 +216,10 @@ class TestIntents:
         (message,) = outgoing(machine)
         assert said == message
         assert message == encode(LeaveIntent(1, "py"))
-        machine.receive_message(message)
-        machine.receive_message(encode(JoinIntent(7, "py")))
+        machine.receive_message(message, 0.0)
+        machine.receive_message(encode(JoinIntent(7, "py")), 0.0)
         assert status(machine, "py") is SerfStatus.LEAVING
-        machine.receive_message(encode(LeaveIntent(9, "py")))
+        machine.receive_message(encode(LeaveIntent(9, "py")), 0.0)
         assert machine.counters["refuted_leaves"] == 0
 
     def test_prune_forgets(self) -> None:
@@ -227,10 +227,10 @@ class TestIntents:
         for name in ("a", "b", "c"):
             machine.node_joined(name)
         machine.node_left("b")
-        machine.receive_message(encode(LeaveIntent(1, "c")))
+        machine.receive_message(encode(LeaveIntent(1, "c")), 0.0)
         machine.node_left("c")
         for name in ("a", "b", "c"):
-            machine.receive_message(encode(LeaveIntent(5, name, True)))
+            machine.receive_message(encode(LeaveIntent(5, name, True)), 0.0)
         assert [member.name for member in machine.members()] == ["py", "a"]
         machine.node_left("a")
         assert [member.name for member in machine.members()] == ["py"]
@@ -253,10 +253,10 @@ class TestEvents:
     def test_an_event_is_delivered_and_passed_on_once(self) -> None:
         machine = SerfMachine("py")
         for _ in range(3):
-            machine.receive_message(SEEN_EVENT)
+            machine.receive_message(SEEN_EVENT, 0.0)
         assert received(machine) == [(1, "deploy", b"v1.2")]
         assert outgoing(machine) == [SEEN_EVENT]
-        machine.receive_message(SEEN_EMPTY_EVENT)  # same time, another event
+        machine.receive_message(SEEN_EMPTY_EVENT, 0.0)  # same time, another event
         assert received(machine) == [(1, "nopayload", b"")]
 
     def test_an_event_is_known_by_its_time_its_name_and_its_payload(self) -> None:
@@ -264,7 +264,7 @@ class TestEvents:
         events = [UserEvent(1, "deploy", b"1"), UserEvent(1, "deploy", b"2"), UserEvent(1, "undo", b"1")]
         events += [UserEvent(2, "deploy", b"1"), UserEvent(1, "deploy", b"")]
         for event in events * 2:
-            machine.receive_message(encode(event))
+            machine.receive_message(encode(event), 0.0)
         assert received(machine) == [(event.ltime, event.name, event.payload) for event in events]
         assert outgoing(machine) == [encode(event) for event in events]
         assert machine.counters["duplicates"] == len(events)
@@ -274,21 +274,21 @@ class TestEvents:
         own = machine.user_event("go", b"now", False, 512)
         assert (own.ltime, machine.clocks[1]) == (1, 2)
         (message,) = outgoing(machine)
-        machine.receive_message(message)
+        machine.receive_message(message, 0.0)
         assert received(machine) == []
 
     def test_old_events_are_refused(self) -> None:
         machine = SerfMachine("py")
-        machine.receive_message(encode(UserEvent(600, "new")))
-        machine.receive_message(encode(UserEvent(601 - 512, "just")))
-        machine.receive_message(encode(UserEvent(601 - 513, "old")))
+        machine.receive_message(encode(UserEvent(600, "new")), 0.0)
+        machine.receive_message(encode(UserEvent(601 - 512, "just")), 0.0)
+        machine.receive_message(encode(UserEvent(601 - 513, "old")), 0.0)
         assert received(machine) == [(600, "new", b""), (89, "just", b"")]
         assert machine.counters["old_events"] == 1
 
     def test_the_buffer_forgets_what_is_too_old_to_come_again(self) -> None:
         machine = SerfMachine("py")
         for ltime in range(1, 1200):
-            machine.receive_message(encode(UserEvent(ltime, "tick")))
+            machine.receive_message(encode(UserEvent(ltime, "tick")), 0.0)
         state = decode_state(machine.local_state())
         assert len(state.events) == 512
         assert state.events[0].ltime == 1200 - 512
@@ -299,15 +299,15 @@ class TestEvents:
         monkeypatch.setattr(rules, "MAX_EVENTS_PER_TICK", 2)
         machine = SerfMachine("py")
         for ltime in range(1, 6):
-            machine.receive_message(encode(UserEvent(ltime, "big", bytes(1000))))
+            machine.receive_message(encode(UserEvent(ltime, "big", bytes(1000))), 0.0)
         assert [tick.ltime for tick in decode_state(machine.local_state()).events] == [
             4,
             5,
         ]
-        machine.receive_message(encode(UserEvent(2, "big", bytes(1000))))  # forgotten, but not new
+        machine.receive_message(encode(UserEvent(2, "big", bytes(1000))), 0.0)  # forgotten, but not new
         assert len(received(machine)) == 5
         for name in ("a", "b", "c"):
-            machine.receive_message(encode(UserEvent(6, name)))
+            machine.receive_message(encode(UserEvent(6, name)), 0.0)
         assert [event[1] for event in received(machine)] == ["a", "b"]
         assert machine.counters["overflowed"] == 1
 
@@ -316,7 +316,7 @@ class TestState:
     def test_round_trip(self) -> None:
         ours, theirs = SerfMachine("py"), SerfMachine("s1")
         theirs.node_joined("s2")
-        theirs.receive_message(SEEN_LEAVE)
+        theirs.receive_message(SEEN_LEAVE, 0.0)
         theirs.node_left("s2")
         theirs.user_event("go", b"", False, 512)
         ours.node_joined("s2")
@@ -338,13 +338,13 @@ class TestState:
                 intent = leaver.leave()
                 assert intent is not None
                 between.node_joined("s2")
-                between.receive_message(intent)
+                between.receive_message(intent, 0.0)
                 if knows:
                     ours.node_joined("s2")
                 ours.merge_state(decode_state((between if seen else leaver).local_state()), False)
                 if not knows:
                     ours.node_joined("s2")
-                ours.receive_message(intent)
+                ours.receive_message(intent, 0.0)
                 assert status(ours, "s2") is SerfStatus.LEAVING
                 ours.node_left("s2")
                 assert status(ours, "s2") is SerfStatus.LEFT
@@ -354,12 +354,12 @@ class TestState:
         for machine in (between, ours):
             machine.node_joined("s2")
         leave = encode(LeaveIntent(5, "s2"))  # by somebody's force-leave
-        between.receive_message(leave)
-        forced.receive_message(leave)
+        between.receive_message(leave, 0.0)
+        forced.receive_message(leave, 0.0)
         ours.merge_state(decode_state(between.local_state()), False)
         assert status(ours, "s2") is SerfStatus.LEAVING
         (refutation,) = outgoing(forced)
-        ours.receive_message(refutation)
+        ours.receive_message(refutation, 0.0)
         assert status(ours, "s2") is SerfStatus.ALIVE
 
     def test_a_newcomer_announces_itself_and_skips_history(self) -> None:
@@ -368,9 +368,9 @@ class TestState:
         assert received(machine) == []
         (intent,) = [decode(message) for message in outgoing(machine)]
         assert intent == JoinIntent(4, "py")
-        machine.receive_message(SEEN_EVENT)  # the same history by gossip
+        machine.receive_message(SEEN_EVENT, 0.0)  # the same history by gossip
         assert received(machine) == []
-        machine.receive_message(encode(UserEvent(2, "fresh")))
+        machine.receive_message(encode(UserEvent(2, "fresh")), 0.0)
         assert received(machine) == [(2, "fresh", b"")]
 
     def test_replay(self) -> None:
@@ -407,7 +407,7 @@ class TestWhatIsRemembered:
         machine = SerfMachine("py")
         machine.merge_state(State(ltime=20, event_ltime=30, query_ltime=40), False)
         assert machine.clocks == (20, 30, 40)
-        machine.receive_message(encode(UserEvent(30, "seen")))
+        machine.receive_message(encode(UserEvent(30, "seen")), 0.0)
         assert machine.user_event("next", b"", False, 512).ltime == 31
 
     def test_only_the_first_join_skips_history(self) -> None:
@@ -421,9 +421,9 @@ class TestWhatIsRemembered:
     def test_who_came_back_is_not_pruned_by_what_was_said_before(self, by_intent: bool) -> None:
         machine = SerfMachine("py")
         machine.node_joined("a")
-        machine.receive_message(encode(LeaveIntent(5, "a", True)))
+        machine.receive_message(encode(LeaveIntent(5, "a", True)), 0.0)
         if by_intent:
-            machine.receive_message(encode(JoinIntent(6, "a")))
+            machine.receive_message(encode(JoinIntent(6, "a")), 0.0)
         else:
             machine.node_joined("a")
         machine.node_left("a")
@@ -434,7 +434,7 @@ class TestWhatIsRemembered:
         machine.node_joined("a")
         machine.node_left("a")
         assert machine.size == 1
-        machine.receive_message(encode(LeaveIntent(5, "a", True)))
+        machine.receive_message(encode(LeaveIntent(5, "a", True)), 0.0)
         assert ([member.name for member in machine.members()], machine.size) == (["py"], 1)
         machine.node_joined("b")
         assert machine.size == 2
@@ -443,7 +443,7 @@ class TestWhatIsRemembered:
         monkeypatch.setattr(rules, "MAX_RECENT_INTENTS", 2)
         machine = SerfMachine("py")
         for ltime, name in ((1, "a"), (1, "b"), (2, "a"), (1, "c")):
-            machine.receive_message(encode(LeaveIntent(ltime, name)))
+            machine.receive_message(encode(LeaveIntent(ltime, name)), 0.0)
         for name in "abc":
             machine.node_joined(name)
         leaving = [member.name for member in machine.members() if member.status is SerfStatus.LEAVING]
@@ -455,7 +455,7 @@ class TestWhatIsRemembered:
         for name in "ab":
             machine.node_joined(name)
             machine.node_left(name)
-        machine.receive_message(encode(LeaveIntent(5, "a")))  # it failed, and is said to have left just now
+        machine.receive_message(encode(LeaveIntent(5, "a")), 0.0)  # it failed, and is said to have left just now
         machine.node_joined("c")
         machine.node_left("c")
         assert [member.name for member in machine.members()] == ["py", "a", "c"]
@@ -464,12 +464,12 @@ class TestWhatIsRemembered:
         monkeypatch.setattr(rules, "MAX_RECEIVED", 2)
         machine = SerfMachine("py")
         for ltime in range(1, 5):
-            machine.receive_message(encode(UserEvent(ltime, "e")))
+            machine.receive_message(encode(UserEvent(ltime, "e")), 0.0)
         assert received(machine) == [(1, "e", b""), (2, "e", b"")]
         assert machine.counters["overflowed"] == 2
 
     def test_a_type_that_we_do_not_take_is_counted_and_not_passed_on(self) -> None:
         machine = SerfMachine("py")
-        machine.receive_message(SEEN_QUERY)
+        machine.receive_message(b"\x0aunknown", 0.0)
         assert machine.counters["unknown_type"] == 1
         assert outgoing(machine) == []

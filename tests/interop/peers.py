@@ -124,7 +124,7 @@ class _Closing(ABC):
 
 
 class SerfAgent(_Closing):
-    """One ``serf agent`` on loopback with the local profile."""
+    """One ``serf agent`` on loopback."""
 
     def __init__(
         self,
@@ -134,6 +134,7 @@ class SerfAgent(_Closing):
         key: bytes | None = None,
         tags: dict[str, str] | None = None,
         handler: str | None = None,
+        profile: str = "local",
     ) -> None:
         self._serf = serf
         self.name = name
@@ -141,7 +142,7 @@ class SerfAgent(_Closing):
         self.address = f"127.0.0.1:{self.port}"
         self._rpc = f"127.0.0.1:{free_port()}"
         argv = [serf, "agent", "-node", name, "-bind", self.address, "-rpc-addr", self._rpc]
-        argv += ["-profile", "local", "-log-level", "debug"]
+        argv += ["-profile", profile, "-log-level", "debug"]
         if key is not None:
             argv += ["-encrypt", base64.b64encode(key).decode()]
         for tag, value in (tags or {}).items():
@@ -176,8 +177,18 @@ class SerfAgent(_Closing):
     def join(self, address: str, *, replay: bool = False) -> None:
         self._run("join", *(["-replay"] if replay else []), address)
 
-    def query(self, name: str, *, timeout: str) -> None:
-        self._run("query", f"-timeout={timeout}", name)
+    def query(self, name: str, *args: str, timeout: str = "2s") -> tuple[list[str], dict[str, str]]:
+        """Ask the cluster; return who acknowledged, each time that it did, and the answers by node."""
+        told = json.loads(self._run("query", "-format=json", f"-timeout={timeout}", name, *args).stdout)
+        return sorted(told["Acks"] or []), told["Responses"] or {}
+
+    def reachability(self) -> subprocess.CompletedProcess[str]:
+        """Have it look whether all members answer."""
+        return self._run("reachability", check=False)
+
+    def keys(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Change or list the keys of the cluster."""
+        return self._run("keys", *args, check=False)
 
     def event(self, name: str, payload: str = "", *, coalesce: bool = True) -> None:
         self._run("event", f"-coalesce={str(coalesce).lower()}", name, *([payload] if payload else []))

@@ -275,14 +275,3 @@ def test_an_agent_that_joins_us_gets_what_we_remember(serf_agent: SerfMaker, mem
     agent = serf_agent("s1")
     agent.join(address(node), replay=True)
     wait_until(lambda: agent.logged("Received event: user-event: early") == 1, "replayed")
-
-
-def test_queries_are_left_alone(serf_agent: SerfMaker, member: MemberMaker) -> None:
-    agent = serf_agent("s1")
-    serf = SerfDelegate()
-    node = serf_member(member, "py", serf)
-    node.join([agent.address])
-    wait_until(lambda: agent.statuses().get("py") == "alive", "a member")
-    agent.query("anybody", timeout="200ms")
-    wait_until(lambda: serf.metrics()["unknown_type"] > 0, "counted")
-    assert node.num_members() == 2

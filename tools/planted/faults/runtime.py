@@ -158,12 +158,12 @@ FAULTS = [
     ),
     Fault("Subscribers.add", "            if self._ended:\n                stream.end()\n", "", "a late stream ends"),
     Fault(
-        "Dispatcher._put_message",
+        "Dispatcher._put_bounded",
         "self._bytes and self._bytes + size > QUEUED_BYTES_MAX",
         "False",
         "bytes that wait are bounded",
     ),
-    Fault("Dispatcher._put_message", 'self._counters.add(f"dropped.{call}")', "pass", "dropped messages are counted"),
+    Fault("Dispatcher._put_bounded", 'self._counters.add(f"dropped.{call}")', "pass", "dropped messages are counted"),
     Fault(
         "Dispatcher._fold",
         "                self._items[waiting[-1]].args = (node,)\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
-    Fault("_Clock.witness", "seen >= self.time", "seen > self.time", "a time that was seen is not given out again"),
+    Fault("Clock.witness", "seen >= self.time", "seen > self.time", "a time that was seen is not given out again"),
     Fault(
         "SerfMachine.merge_state",
         "self._query_clock.witness(state.query_ltime - 1)",
@@ -110,4 +110,22 @@ FAULTS = [
         "except RemoteProtocolError:\n        raise",
         "broken tags of others raise nothing",
     ),
+    Fault("Queries.receive", "ids.add(query.id)", "pass", "a query is passed on and answered once"),
+    Fault(
+        "Queries.receive",
+        "query.ltime + QUERY_BUFFER < self._clock.time",
+        "query.ltime + QUERY_BUFFER <= self._clock.time",
+        "queries are remembered for 512 ticks",
+    ),
+    Fault("Queries.receive", "if query.flags & NO_BROADCAST:", "if False:", "who is told so passes a query not on"),
+    Fault("Queries.receive", "if query.flags & ACK:", "if True:", "only who wants acknowledgements gets them"),
+    Fault("Queries.receive", "len(ids) >= MAX_QUERIES_PER_TICK", "False", "queries of one time are bounded"),
+    Fault("Queries.take_response", "if response.sender in answers.responses:", "if False:", "one answer for each node"),
+    Fault("Queries._respond", "0 < query.relays <= len(others)", "0 < query.relays", "too few others relay nothing"),
+    Fault("Queries._tell", "self._strangers > STRANGERS", "False", "answers to strangers are bounded in time"),
+    Fault("Queries._forget", "del self._seen[ltime]", "pass", "old queries are forgotten"),
+    Fault("passes", "name not in [", "False and name not in [", "a query to others is not answered"),
+    Fault("Pattern._add", "len(self._steps) >= MAX_PROGRAM", "False", "expressions are bounded"),
+    Fault("Asking.respond", "now > asked.deadline", "False", "an answer that comes too late is not sent"),
+    Fault("Desk._resolve", "len(votes) // 2 + 1", "0", "who is in the minority ends"),
 ]
