@@ -105,6 +105,8 @@ class Agent(Handle, Talking):
         join_timeout: seconds in which a seed must answer, unless this agent's own address is among them: then it
             starts alone.
         join_retry: seconds to go on asking after that, alone, instead of a ``JoinError``; ``math.inf``: for ever.
+        expect: refuse to write or lock in a cache before so many members have been seen at one time: parts of a
+            cluster that began apart have their own.
         settings_file: path of a SQLite file that keeps ``settings`` over a restart of the whole cluster.
         control: answer the command line and other programs of this user on this host.
         config_file: path of a TOML file with settings; False reads none, None the usual one.
@@ -143,6 +145,7 @@ class Agent(Handle, Talking):
         seed_port: int | None = None,
         join_timeout: float | None = None,
         join_retry: float | None = None,
+        expect: int | None = None,
         settings_file: str | None = None,
         control: bool | None = None,
         config_file: str | Literal[False] | None = None,
@@ -152,7 +155,7 @@ class Agent(Handle, Talking):
             "name": name, "cluster": cluster, "join": join, "key": key, "bind": bind, "port": port,
             "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,
             "config": config, "data_config": data_config, "insecure": insecure, "discover": discover,
-            "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry,
+            "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry, "expect": expect,
             "settings_file": settings_file, "control": control, "config_file": config_file,
         }  # fmt: skip
         with as_ours("the agent cannot start", node=name):

@@ -45,6 +45,7 @@ class AgentSettings:
         seed_port: of seeds that name none.
         join_timeout: seconds that starting may take to reach a seed; None waits.
         join_retry: seconds to go on asking the seeds after that, alone, instead of an error; infinity: for ever.
+        expect: members that must have been seen at one time before a cache is written or locked; 0: none.
         config: a whole ``Config`` that was given; None: the agent's own, with ``config_fields`` changed.
         config_fields: single settings of membership; empty if ``config`` was given.
         settings_file: path of a SQLite file that keeps the cluster's settings; None: no file.
@@ -72,6 +73,7 @@ class AgentSettings:
     seed_port: int = 7946
     join_timeout: float | None = 10.0
     join_retry: float | None = None
+    expect: int = 0
     config: Config | None = None
     config_fields: Mapping[str, Any] = field(default_factory=_nothing, repr=False)  # whole fields of a Config, keys too
     data_config: DataConfig | None = None
@@ -97,6 +99,8 @@ class AgentSettings:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, f"must be true or false, not {getattr(self, name)!r}")
         _check_port("seed_port", self.seed_port)
+        if not isinstance(self.expect, int) or isinstance(self.expect, bool) or self.expect < 0:
+            raise ConfigError("expect", f"{self.expect!r} members", hint="0, or how many the cluster has at the least")
         if not self.seed_port:
             raise ConfigError("seed_port", "nobody listens on port 0")
         _check_seconds("join_timeout", self.join_timeout)

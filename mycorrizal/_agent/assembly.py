@@ -163,7 +163,7 @@ class Assembly:
             self.file.start()
         self.plane.follow(self.memberlist)
         self.sharing.carry(Carrier(core, "share", self.sharing.serve))
-        self.caches = Caches(CacheHost(core), self.sharing, self.codecs)
+        self.caches = Caches(CacheHost(core, settings.expect, self.members.num_members), self.sharing, self.codecs)
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
             keep = None if settings.key is not None else partial(self.rundir.keep_key, settings.cluster)

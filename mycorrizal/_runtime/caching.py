@@ -19,11 +19,11 @@ from .._cache.core import Call as CacheCall
 from .._cache.entry import Entry
 from .._cache.machine import Announced, CacheMachine, Job, Later
 from .._cache.near import Near
-from .._cache.operations import READS, Op, Result
+from .._cache.operations import READS, Kind, Op, Result
 from .._cache.placement import PARTITIONS
 from .._cache.survey import Cursor
 from .._data.ports import Call, Received, Served
-from .._endings import Ending, error, for_call
+from .._endings import Ending, cache_error, error, for_call
 from .._wire.frames import Status
 from .._wire.lent import Lent
 from .._wire.text import logger
@@ -48,6 +48,7 @@ _LOOK_SECONDS = 0.5  # how often who waits looks whether the loop thread is stil
 _FOREVER = 365.0 * 86400
 _JOBS_MAX = 16
 _OK = int(Status.OK)
+_HARMLESS = frozenset({Kind.GET, Kind.RETURN})
 _NOT_READ = frozenset({Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE})
 
 Outcome = Result | CacheError
@@ -58,10 +59,14 @@ class CacheHost:
 
     Args:
         core: of the data plane whose loop thread owns the machine.
+        expect: nothing is written or locked before so many members were seen at one time.
+        members: returns how many there are; any thread.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, expect: int = 0, members: Callable[[], int] = lambda: 0) -> None:
         self._core = core
+        self._expect = expect
+        self._members = members
         now = clock.now()
         self._wall_at = now
         self.machine = CacheMachine(
@@ -106,6 +111,8 @@ class CacheHost:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
         core = self._core
         core.check(operation)
+        if self._expect:
+            self._wait_for_members(ops, operation)
         until = clock.now() + core.deadline(timeout).capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
         self._begun.append((cache, ops, ticket, until, lent))
@@ -116,6 +123,15 @@ class CacheHost:
             sent = any(op.kind not in READS for op in ops)
             raise for_call(exc, sent, operation=operation) from exc.__cause__
         return outcomes
+
+    def _wait_for_members(self, ops: Sequence[Op], operation: str) -> None:
+        """Refuse writes, leases and locks while fewer members were seen than are expected: a half has its own."""
+        seen = self._members()
+        if seen >= self._expect:
+            self._expect = 0
+        elif any(op.kind not in _HARMLESS for op in ops):
+            text = f"{operation}: {seen} of the {self._expect} members that are expected have been seen"
+            raise cache_error(False, text, hint="nothing happened; agent.wait_for(n) waits for them")
 
     def _result(self, ticket: BlockingTicket, until: float, operation: str) -> Any:
         """Wait for what completes `ticket`, for as long as there is a loop thread that may."""

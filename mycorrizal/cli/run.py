@@ -45,6 +45,7 @@ MESSAGES_AT_ONCE = 100
 @click.option("--seed-port", type=click.IntRange(1, 65535), help="Of seeds that name none; 7946.")
 @click.option("--join-timeout", type=click.FloatRange(0), metavar="SECONDS", help="In which a seed must answer.")
 @click.option("--join-retry", type=click.FloatRange(0), metavar="SECONDS", help="To go on asking, alone; or inf.")
+@click.option("--expect", type=click.IntRange(0), metavar="N", help="Write and lock in no cache before N were seen.")
 @click.option("--settings-file", type=FileName(), help="Keeps the cluster's settings over a restart.")
 @click.option("--config-file", type=FileName(exists=True), help="TOML, see docs/agent-settings.md.")
 @click.option("--quiet", is_flag=True, help="Do not print events.")

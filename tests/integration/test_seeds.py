@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, JoinError
+from mycorrizal import Agent, CacheUnavailable, JoinError
 from tests.keys import key_of
 
 KEY = key_of("seeds")
@@ -76,3 +76,23 @@ def test_port_that_was_not_asked_for_is_said(caplog: pytest.LogCaptureFixture) -
             stack.enter_context(agent)
         said = [record.getMessage() for record in caplog.records if "is taken" in record.getMessage()]
         assert any("7946" in text and str(agent.address[1]) in text for text in said)
+
+
+def test_nothing_is_written_before_as_many_as_expected_were_seen() -> None:
+    port = free_port()
+    with start(1, port, expect=2) as first:
+        cache = first.cache("work")
+        assert cache.get("k") is None and "k" not in cache
+        for write in (
+            lambda: cache.set("k", 1), lambda: cache.get_or_compute("k", int), lambda: cache.incr("n"),
+            lambda: cache.delete("k"), lambda: cache.lock("l").__enter__(), lambda: cache.set_many({"k": 1}),
+            cache.clear,
+        ):  # fmt: skip
+            with pytest.raises(CacheUnavailable, match="1 of the 2 members") as caught:
+                write()
+            assert caught.value.retriable and not caught.value.indeterminate
+        with start(2, port):
+            first.wait_for(2, timeout=20)
+            cache.set("k", 1)
+        assert first.wait_for(1) and cache.get("k") == 1
+        cache.set("k", 2)  # once is enough
