@@ -3,7 +3,8 @@
 A type that the RFC has no tag for (bool, complex, datetime64, timedelta64, S,
 U) travels with the text of its dtype. Fortran order travels as it lies in
 memory (tag 1040), other strides are copied once. What arrives is writable and
-shares its memory with nothing.
+shares its memory with nothing. Subclasses of arrays and scalars mean something
+that would be lost, and are refused; ``memmap`` is only about where memory lies.
 
 A receiver without NumPy gets a ``memoryview`` of the same format and shape.
 """
@@ -37,6 +38,7 @@ __all__ = [
     "decoders",
     "encode_array",
     "find_numpy",
+    "is_integer",
     "is_numpy",
     "shaped",
     "single",
@@ -89,6 +91,14 @@ def is_numpy(value: object) -> bool:
     return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
 
 
+def is_integer(value: object) -> bool:
+    """Return whether `value` is an integer of Python or NumPy, and no truth value."""
+    if isinstance(value, int):
+        return type(value) is not bool
+    numpy = find_numpy()
+    return numpy is not None and isinstance(value, numpy.integer)
+
+
 def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
     """Return what stands for an array or NumPy scalar in the header; large memory joins `buffers`, uncopied.
 
@@ -96,10 +106,16 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
         Unfit: a dtype that does not travel.
     """
     numpy = find_numpy()
-    _check_dtype(numpy, value)
+    _check_kind(numpy, value)
+    _check_dtype(value)
     array = numpy.asarray(value)
-    if not array.dtype.itemsize:  # empty strings; NumPy itself mostly gives them one character
+    if not array.dtype.itemsize:  # of an empty text, to which NumPy gives one character in an array
         array = array.astype(array.dtype.char + "1")
+    fault = _odd_elements(numpy, array)
+    if fault == "bool":
+        array = array.view(numpy.uint8) != 0  # NumPy reads any byte as True
+    elif fault:
+        raise Unfit(f"an array of {fault} cannot be sent", "send .view('uint8')")
     text = array.dtype.str
     tag, lies = TAG_ARRAY, array
     flags = array.flags
@@ -122,19 +138,53 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
     return flat if array.ndim == 1 else cbor2.CBORTag(tag, [list(array.shape), flat])
 
 
-def _check_dtype(numpy: Any, value: Any) -> None:
+def _check_kind(numpy: Any, value: Any) -> None:
+    """Refuse what would arrive as less than it is."""
+    kind, dtype = type(value), value.dtype
+    if isinstance(value, numpy.ma.MaskedArray):
+        raise Unfit("a masked array cannot be sent", "send .data and .mask, or .filled()")
+    if dtype.names is not None:
+        hint = "send its fields as a dict of arrays, such as {name: array[name] for name in array.dtype.names}"
+        raise Unfit("a structured array cannot be sent", hint)
+    if isinstance(value, numpy.ndarray):
+        if kind is not numpy.ndarray and kind is not numpy.memmap:
+            hint = "send numpy.asarray() of it, and beside that what else it means"
+            raise Unfit(f"{kind.__qualname__}, a kind of array of its own, cannot be sent", hint)
+        if not dtype.itemsize:
+            raise Unfit(f"an array of {dtype.str} cannot be sent", f"convert it with .astype('{dtype.char}1')")
+    elif kind is not dtype.type:
+        raise Unfit(f"{kind.__qualname__}, a kind of number of its own, cannot be sent", "send .item()")
+    elif dtype.kind in "SU" and value[-1:] in ("\0", b"\0"):
+        text = "str" if dtype.kind == "U" else "bytes"
+        raise Unfit(f"{kind.__qualname__} that ends with NUL cannot be sent: NumPy drops it", f"send {text}() of it")
+
+
+def _check_dtype(value: Any) -> None:
     """Refuse what does not travel."""
     dtype = value.dtype
-    if type(value) is not numpy.ndarray and isinstance(value, numpy.ma.MaskedArray):
-        raise Unfit("a masked array cannot be sent", "send .data and .mask, or .filled()")
+    if dtype.kind == "T":
+        raise Unfit(f"an array of {dtype} cannot be sent", "send .tolist()")
     if dtype.hasobject:
-        raise Unfit("an array of Python objects cannot be sent", "convert it with .astype(float), or send .tolist()")
-    if dtype.names is not None:
-        raise Unfit("a structured array cannot be sent", "send its fields as a dict of arrays")
+        hint = "convert it with .astype() if all are numbers, or send .tolist()"
+        raise Unfit("an array of Python objects cannot be sent", hint)
     if value.ndim > DIMENSIONS_MAX:
-        raise Unfit(f"an array of {value.ndim} dimensions cannot be sent", f"{DIMENSIONS_MAX} are the most")
-    if dtype.str not in TAG_OF_DTYPE and dtype.kind not in "SU" and not _OTHER.fullmatch(dtype.str):
-        raise Unfit(f"an array of {dtype} cannot be sent", "convert it with .astype(), or send .view('uint8')")
+        hint = f"{DIMENSIONS_MAX} are the most; send .ravel() and .shape"
+        raise Unfit(f"an array of {value.ndim} dimensions cannot be sent", hint)
+    if dtype.itemsize and dtype.str not in TAG_OF_DTYPE and not _OTHER.fullmatch(dtype.str):
+        wider = {"f": "convert it with .astype('float64')", "c": "convert it with .astype('complex128')"}
+        raise Unfit(f"an array of {dtype} cannot be sent", wider.get(dtype.kind, "send .tobytes() and its dtype"))
+
+
+def _odd_elements(numpy: Any, array: Any) -> str | None:
+    """Return what is wrong with elements that NumPy itself would never make, and trips over later."""
+    kind = array.dtype.kind
+    if kind == "b" and array.size and array.view(numpy.uint8).max() > 1:
+        return "bool"
+    if kind == "U" and array.size:
+        points = numpy.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder.replace("=", _NATIVE) + "u4")
+        if points.max() > sys.maxunicode:
+            return "text with other characters than Unicode has"
+    return None
 
 
 def canonical_array(value: object) -> list[bytes] | None:
@@ -167,11 +217,9 @@ def typed(text: str, raw: bytes | bytearray | memoryview) -> Any:
     if not memory:
         return numpy.empty(0, dtype)
     array = numpy.frombuffer(memory, dtype)
-    # Elements that NumPy itself would never make, and trips over later.
-    if dtype.kind == "b" and array.view(numpy.uint8).max() > 1:
-        raise RemoteProtocolError("an array of bool with other values")
-    if dtype.kind == "U" and array.view(dtype.byteorder.replace("=", _NATIVE) + "u4").max() > sys.maxunicode:
-        raise RemoteProtocolError("an array of text with other characters than Unicode has")
+    fault = _odd_elements(numpy, array)
+    if fault:
+        raise RemoteProtocolError("an array of bool with other values" if fault == "bool" else f"an array of {fault}")
     return array
 
 

@@ -83,8 +83,8 @@ TAG_DECIMAL = 0x6D65
 """Text of a ``Decimal`` that tag 4 cannot carry: NaN, infinity, negative zero, ``me``."""
 TAG_SCALAR = 0x6D73
 """A typed array of one element that was a NumPy scalar, ``ms``."""
-TAG_NAIVE = 0x6D74
-"""Text of a datetime without a time zone, ``mt``."""
+TAG_TIME = 0x6D74
+"""Text of a datetime that tag 0 cannot carry: without a zone, or with an offset of no whole minutes, ``mt``."""
 TAG_TEXT = 0x6D75
 """UTF-8 text in a buffer, ``mu``."""
 
@@ -355,7 +355,7 @@ _LEAVES: dict[int, _Leaf] = {
     TAG_BUFFER: _buffer,
     TAG_DECIMAL: _short(3, 2, 32, "a decimal"),
     TAG_DTYPE: _other_typed,
-    TAG_NAIVE: _short(3, 16, 40, "a time"),
+    TAG_TIME: _short(3, 16, 42, "a time"),
     TAG_SCALAR: _typed,
     TAG_TEXT: _text,
 }

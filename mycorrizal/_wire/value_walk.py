@@ -7,6 +7,8 @@ write a list of integers), instances of subclasses by the plain value.
 
 from __future__ import annotations
 
+import operator
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,10 +18,10 @@ from uuid import UUID
 import cbor2
 
 from . import value_guard as guard
-from .arrays import Buffers, Unfit, encode_array, is_numpy
+from .arrays import Buffers, Unfit, encode_array, is_integer, is_numpy
 from .text import text_of
 from .value_codecs import Codec, Codecs
-from .value_guard import BUFFERS_MAX, BYTES_FLAG, TAG_BUFFER, TAG_CODEC, TAG_DECIMAL, TAG_NAIVE, TAG_TEXT
+from .value_guard import BUFFERS_MAX, BYTES_FLAG, TAG_BUFFER, TAG_CODEC, TAG_DECIMAL, TAG_TEXT, TAG_TIME
 
 __all__ = ["bad_text", "sendable"]
 
@@ -35,12 +37,16 @@ _SAFE = 1 << 63
 _KEY_LIMIT = 1 << 64
 _DECIMAL_DIGITS = 1233
 """What 4,096 bits hold."""
+_TAG_SET = 258
 _LONG = 32
 """Lists from this length on are first looked at as a whole."""
 
 
 def _place(key: object) -> str:
-    text = repr(key)
+    try:
+        text = repr(key)
+    except Exception:  # a user's class
+        text = f"<{type(key).__qualname__}>"
     return f"[{text}]" if len(text) <= 80 else f"[{text[:80]}...]"
 
 
@@ -97,7 +103,11 @@ def _dict(value: dict[Any, Any], depth: int, buffers: Buffers, codecs: Codecs) -
     except Unfit as error:
         error.path.append(_place(key))
         raise
-    return value if changed is None else changed
+    if changed is None:
+        return value
+    if len(changed) != len(value):  # a class with an equality of its own
+        raise Unfit("two keys that are the same text or number cannot be sent", "send a list of pairs instead")
+    return changed
 
 
 def _key(key: Any) -> Any:
@@ -108,8 +118,10 @@ def _key(key: Any) -> Any:
         raise Unfit("an integer of more than 64 bits cannot be a key", "use its text")
     if isinstance(key, str):
         return str.__str__(key)
-    if isinstance(key, int) and kind is not bool:
-        return _key(int.__int__(key))
+    if is_integer(key):
+        return _key(int(operator.index(key)))
+    if isinstance(key, bytes) and kind is not bytes:
+        return _key(memoryview(key).tobytes())
     hint = "keys are str, int, or bytes of at most 255; send a list of pairs instead"
     raise Unfit(f"{kind.__qualname__} cannot be a key", hint)
 
@@ -186,14 +198,34 @@ def _beside(view: memoryview, buffers: Buffers) -> cbor2.CBORTag:
     return cbor2.CBORTag(TAG_BUFFER, len(buffers) - 1)
 
 
-def _set(value: set[Any] | frozenset[Any], depth: int, buffers: Buffers, codecs: Codecs) -> set[Any] | frozenset[Any]:
-    for item in value:
-        kind = type(item)
-        if kind in (str, bytes) or kind in _ATOMS or (kind is int and -_KEY_LIMIT <= item < _KEY_LIMIT):
-            continue
-        hint = "elements are str, bytes, None, and numbers of 64 bits; send a list instead"
-        raise Unfit(f"{kind.__qualname__} in a set cannot be sent", hint)
-    return value
+def _set(value: set[Any] | frozenset[Any], depth: int, buffers: Buffers, codecs: Codecs) -> cbor2.CBORTag:
+    """Return the set as the list that stands for it, sorted by encoding: equal sets are equal bytes."""
+    plain = [item if _is_element(item) else _element(item) for item in value]
+    if len(set(plain)) != len(value):
+        raise Unfit("two elements that are the same text or number cannot be sent", "send a list instead")
+    try:
+        return cbor2.CBORTag(_TAG_SET, sorted(plain, key=cbor2.dumps))
+    except UnicodeEncodeError:
+        raise _surrogates() from None
+
+
+def _is_element(item: Any) -> bool:
+    kind = type(item)
+    return kind in (str, bytes) or kind in _ATOMS or (kind is int and -_KEY_LIMIT <= item < _KEY_LIMIT)
+
+
+def _element(item: Any) -> Any:
+    """Return the plain value that an element of a set is sent as."""
+    if isinstance(item, str):
+        return str.__str__(item)
+    if isinstance(item, bytes):
+        return memoryview(item).tobytes()
+    if isinstance(item, float):
+        return float.__float__(item)
+    if is_integer(item) and -_KEY_LIMIT <= (number := int(operator.index(item))) < _KEY_LIMIT:
+        return number
+    hint = "elements are str, bytes, None, and numbers of 64 bits; send a list instead"
+    raise Unfit(f"{type(item).__qualname__} in a set cannot be sent", hint)
 
 
 def _decimal(value: Decimal, depth: int, buffers: Buffers, codecs: Codecs) -> Any:
@@ -207,7 +239,16 @@ def _decimal(value: Decimal, depth: int, buffers: Buffers, codecs: Codecs) -> An
 
 
 def _datetime(value: datetime, depth: int, buffers: Buffers, codecs: Codecs) -> cbor2.CBORTag:
-    return cbor2.CBORTag(TAG_NAIVE if value.utcoffset() is None else 0, value.isoformat())
+    offset = value.utcoffset()
+    if offset is None:
+        if value.tzinfo is not None:
+            raise Unfit("a datetime with a tzinfo that has no offset cannot be sent", "send .replace(tzinfo=None)")
+        return cbor2.CBORTag(TAG_TIME, value.isoformat())
+    if not offset.seconds % 60 and not offset.microseconds:
+        return cbor2.CBORTag(0, value.isoformat())
+    if abs(offset.total_seconds()) < 1:
+        raise Unfit("a datetime with an offset of less than a second cannot be sent", "send .astimezone(timezone.utc)")
+    return cbor2.CBORTag(TAG_TIME, value.isoformat())
 
 
 def _as_is(value: Any, depth: int, buffers: Buffers, codecs: Codecs) -> Any:
@@ -260,5 +301,7 @@ _CONVERT: dict[type[Any], _Convert] = {
 _PLAIN: dict[type[Any], Callable[[Any], Any]] = {
     # what an instance of a subclass is sent as; enumerations and the like may say something else to str() and int()
     **{int: int.__int__, float: float.__float__, str: str.__str__, bytes: lambda value: memoryview(value).tobytes()},
-    **{dict: dict, list: list, tuple: list, set: set, frozenset: set, bytearray: bytes},
+    **{dict: lambda value: dict((OrderedDict if isinstance(value, OrderedDict) else dict).items(value))},
+    **{list: list.copy, tuple: lambda value: tuple.__getitem__(value, slice(None)), set: set, frozenset: frozenset},
+    **{bytearray: lambda value: memoryview(value).tobytes()},
 }

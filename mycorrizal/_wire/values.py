@@ -9,11 +9,12 @@ set, datetime, date, Decimal, UUID, NumPy arrays and scalars, and what a
 ``Codecs`` adds. Keys of a dict are str, int (64 bits) or short bytes, elements
 of a set those, float, bool and None.
 
-What arrives as another type: tuple as list, frozenset as set, bytearray and
-memoryview as bytes, a time zone as its offset, and an instance of a subclass
-of int, float, str, bytes, list, tuple, dict or set as the plain type (IntEnum
-as int, NamedTuple as list), as ``json`` does it. Subclasses of anything else
-are refused: ``pandas.Timestamp`` would lose its nanoseconds without a word.
+What arrives equals what was sent, by value and type, or is refused. What
+arrives as another type is in the table of docs/data-plane.md, which
+tests/_wire/value_exceptions.py makes: such as tuple as list, a time zone as its
+offset, a subclass of a builtin type as that type (as ``json`` does it).
+Subclasses of anything else are refused: ``pandas.Timestamp`` would lose its
+nanoseconds without a word.
 
 Everything a peer sent passes ``value_guard.scan`` before cbor2 sees it. What no
 honest peer sends is a ``RemoteProtocolError``; what only this process cannot
@@ -44,8 +45,8 @@ from .value_guard import (
     TAG_BUFFER,
     TAG_CODEC,
     TAG_DECIMAL,
-    TAG_NAIVE,
     TAG_TEXT,
+    TAG_TIME,
     VALUE_BYTES_MAX,
     scan,
 )
@@ -304,13 +305,6 @@ def _decode_decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _decode_naive(text: str) -> datetime:
-    value = datetime.fromisoformat(text)
-    if value.tzinfo is not None:
-        raise RemoteProtocolError("a time with a zone where none should be")
-    return value
-
-
 _ODD_DECIMAL = re.compile(r"-?(?:Infinity|s?NaN[0-9]{0,16})|-0E-?[0-9]{1,4}")
 
 
@@ -319,4 +313,5 @@ def _hook(decode: Callable[[Any], Any]) -> Callable[[Any, bool], Any]:
 
 
 _DECODERS = {tag: _hook(decode) for tag, decode in arrays.decoders().items()}
-_DECODERS |= {TAG_TEXT: _hook(_decode_text), TAG_DECIMAL: _hook(_decode_decimal), TAG_NAIVE: _hook(_decode_naive)}
+_DECODERS |= {TAG_TEXT: _hook(_decode_text), TAG_DECIMAL: _hook(_decode_decimal)}
+_DECODERS |= {TAG_TIME: _hook(datetime.fromisoformat)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mycorrizal._wire import lzw
@@ -12,12 +13,20 @@ from mycorrizal._wire import messages as m
 from mycorrizal._wire.body import BODIES, INTEGER_RANGE
 from mycorrizal._wire.messages import Kind
 
-__all__ = ["BODY_CLASSES", "bodies", "bomb", "brief", "packet_messages", "push_pulls", "rough"]
+__all__ = ["BODY_CLASSES", "bodies", "bomb", "brief", "long", "packet_messages", "push_pulls", "rough"]
 
 BODY_CLASSES: tuple[type[Any], ...] = BODIES
 
 brief = settings(max_examples=150)
 """Enough to find a slip in a change; tools/fuzz is for the long runs."""
+
+_EXAMPLES = int(os.environ.get("MYCORRIZAL_EXAMPLES", "150"))
+long = settings(
+    max_examples=_EXAMPLES,
+    suppress_health_check=list(HealthCheck) if _EXAMPLES > 150 else (),
+    database=None,
+)
+"""As ``brief``, or as many examples as ``MYCORRIZAL_EXAMPLES`` says: rules that are worth a long run once."""
 
 # Any bytes that came from a peer, decoded as text is.
 _texts = st.one_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import Counter, OrderedDict, defaultdict
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -209,6 +209,32 @@ def test_a_long_decimal_keeps_its_digits() -> None:
 def test_times_keep_their_offset_or_the_lack_of_one(time: datetime) -> None:
     got = arrive([time, date(2026, 1, 2)])[0]
     assert (got, got.utcoffset()) == (time, time.utcoffset())
+
+
+def test_offset_of_no_whole_minutes_has_a_tag_of_ours() -> None:
+    """RFC 3339, and so tag 0 for other languages, knows hours and minutes only."""
+    whole, odd = (
+        datetime(2026, 7, 1, tzinfo=timezone(offset)) for offset in (timedelta(minutes=-90), timedelta(seconds=-1))
+    )
+    assert encode_value(whole).header[:1] == b"\xc0" and encode_value(odd).header[:1] != b"\xc0"
+    assert repr(arrive([whole, odd])) == repr([whole, odd])
+    for zone in (timezone(timedelta(microseconds=-1)), Nowhere()):
+        time = datetime(2026, 7, 1, tzinfo=zone)
+        with pytest.raises(ValueEncodeError, match="datetime with"):
+            encode_value(time)
+
+
+class Nowhere(tzinfo):
+    def utcoffset(self, when: datetime | None) -> None:
+        return None
+
+
+def test_equal_sets_are_equal_bytes() -> None:
+    grown = set(range(0, 4000, 8)) | {"a", "b", None, 1.5}
+    shrunk = {*range(5000), "x", 1.5, None, "b", "a"}
+    shrunk -= {"x", *(number for number in range(5000) if number % 8 or number >= 4000)}
+    assert grown == shrunk and list(grown) != list(shrunk)
+    assert encode_value(grown).header == encode_value(shrunk).header == encode_value(frozenset(shrunk)).header
 
 
 # -- what is refused -----------------------------------------------------------------------
