@@ -39,22 +39,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._runtime.deadline import Deadline
+from ._runtime.keyringfile import KeyringFile
 from ._runtime.layer import Ground, Layer
 from ._runtime.lifecycle import Handle
 from ._runtime.serfasking import INTERNAL, PING, Asking, Handler, SerfQuery
 from ._runtime.serfcore import News, SerfCore
 from ._runtime.serfdesk import Desk
+from ._runtime.serfkeys import KeyDesk, Keys, RingKeys
 from ._serf import Received, SerfStatus, decode_state, decode_tags, encode_tags
 from ._swim import events as swim
+from ._wire.text import logger
 from .config import META_MAX_SIZE, Config
 from .delegates import BaseDelegate, BaseEventDelegate, BasePingDelegate
-from .exceptions import ConfigError, OperationTimeout, PeerUnreachable, QueueFull, RemoteProtocolError
+from .exceptions import (
+    ConfigError,
+    MycorrizalError,
+    OperationTimeout,
+    PeerUnreachable,
+    QueueFull,
+    RemoteProtocolError,
+)
 from .types import Node
 
 if TYPE_CHECKING:
     from .dataplane import Results
 
 __all__ = ["SerfDelegate", "SerfEvent", "SerfMember", "SerfQuery", "SerfStatus"]
+
+log = logger("mycorrizal.serf")
 
 PROTOCOL_MIN, PROTOCOL_MAX, PROTOCOL = 2, 5, 5
 """What Serf announces as its delegate versions."""
@@ -106,9 +118,14 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         query_size_limit: most bytes of a query that we send, and of an answer, as encoded.
         resolve_conflicts: ask the others when another node claims our name and,
             as ``serf agent`` does, end this node if most have the other one.
+        change_keys: let ``serf keys`` list and change this node's keys, as it
+            does everybody's; otherwise it is told that this node does not.
+        keyring_file: where the keys are kept, as ``serf agent -keyring-file``
+            does. If it is there, its keys count and not those of the settings.
 
     Raises:
-        ConfigError: the tags are not text, or ``event_queue_depth`` is not positive.
+        ConfigError: the tags are not text, ``event_queue_depth`` is not
+            positive, or ``keyring_file`` cannot be read.
         MetaTooLarge: the tags take more than 512 bytes.
     """
 
@@ -122,6 +139,8 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         event_queue_depth: int = 1024,
         query_size_limit: int = 1024,
         resolve_conflicts: bool = True,
+        change_keys: bool = True,
+        keyring_file: str | None = None,
     ) -> None:
         if event_queue_depth < 1:
             raise ConfigError("event_queue_depth", f"{event_queue_depth} is not positive")
@@ -134,6 +153,10 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         self._changed = self._core.changed
         self._asking = Asking(self._core, query_size_limit)
         self._desk = Desk(self._core, self._asking)
+        self._change_keys = change_keys
+        self._file = None if keyring_file is None else KeyringFile(keyring_file)
+        self._stored = () if self._file is None else self._file.load()
+        self._limit = query_size_limit
 
     # -- settings ---------------------------------------------------------------------
 
@@ -143,15 +166,18 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         Raises:
             ConfigError: a setting is wrong.
         """
-        config = (base or Config.lan()).replace(
-            **{
-                "wire": "msgpack",
-                "delegate_protocol_min": PROTOCOL_MIN,
-                "delegate_protocol_max": PROTOCOL_MAX,
-                "delegate_protocol_version": PROTOCOL,
-                **overrides,
-            }
-        )
+        settings: dict[str, Any] = {
+            "wire": "msgpack",
+            "delegate_protocol_min": PROTOCOL_MIN,
+            "delegate_protocol_max": PROTOCOL_MAX,
+            "delegate_protocol_version": PROTOCOL,
+            **overrides,
+        }
+        if self._stored:
+            if base is not None and base.secret_key and base.secret_key not in self._stored:
+                log.warning("! %s: keyring_file holds other keys than secret_key; the file counts", base.name)
+            settings |= {"secret_key": self._stored[0], "keys": self._stored[1:]}
+        config = (base or Config.lan()).replace(**settings)
         self.starting(config)
         return config
 
@@ -390,6 +416,25 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
     def attached(self, ground: Ground) -> None:
         """Know the node that it is a delegate of; ``Memberlist`` calls it, and then ``observe``."""
         self._core.ground = ground
+        self._manage(RingKeys(ground.keyring))
+        ground.keyring.watch(self._keys_changed)
+
+    def _manage(self, keys: Keys) -> None:
+        """Have ``serf keys`` change these. An agent calls it with those of both of its planes."""
+        name = self._core.machine.name
+        self._desk.keys = KeyDesk(name, keys, self._change_keys, self._file, self._limit)
+        self._desk.keys.save()
+
+    def _keys_changed(self) -> None:
+        if self._core.ground is not None:
+            self._core.ground.aside(self._save_keys)
+
+    def _save_keys(self) -> None:
+        try:
+            if self._desk.keys is not None:
+                self._desk.keys.save()
+        except MycorrizalError as error:
+            log.warning("! %s: the keys are not kept: %s", self._core.machine.name, error)
 
     def observe(self, event: swim.Event, now: float) -> None:
         """Take what memberlist has to tell."""

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any, cast
 
 import pytest
 
 from mycorrizal._runtime import serfcore
-from mycorrizal._serf.asking import (
-    ACK,
-    Query,
-    QueryResponse,
-    decode_query_message,
-    encode_query_message,
-    pack_conflict,
-    read_conflict,
-)
 from mycorrizal._serf.machine import SerfStatus
 from mycorrizal._serf.messages import LeaveIntent, UserEvent, decode_state, encode
-from mycorrizal._wire.security import Keyring
 from mycorrizal.config import Config
 from mycorrizal.exceptions import (
     ConfigError,
@@ -31,13 +19,10 @@ from mycorrizal.exceptions import (
     PeerUnreachable,
     QueueFull,
 )
-from mycorrizal.serf import SerfDelegate, SerfEvent, SerfQuery
+from mycorrizal.serf import SerfDelegate, SerfEvent
 from mycorrizal.types import Node, NodeState
-from tests._serf.seen import SEEN_EVENT, SEEN_META, SEEN_QUERY, SEEN_STATE
-
-
-def a_node(name: str, meta: bytes = b"\xff\x80", state: NodeState = NodeState.ALIVE) -> Node:
-    return Node(name, bytes((127, 0, 0, 1)), 7946, meta, state, 1)
+from tests._serf.ground import a_node
+from tests._serf.seen import SEEN_EVENT, SEEN_META, SEEN_STATE
 
 
 class Members:
@@ -292,178 +277,3 @@ class TestDelegate:
         assert serf.metrics()["bad_states"] == 0
         with pytest.raises(NotRunningError, match="config"):
             serf.user_event("x")
-
-
-class FakeGround:
-    """A node without threads or sockets: what is sent and handed over is written down."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.keyring = Keyring.of(config)
-        self.local_node = a_node("py")
-        self.time = 0.0
-        self.sent: list[tuple[tuple[str, int], bytes, str]] = []
-        self.handed: list[tuple[str, Callable[[], object]]] = []
-        self.jobs: list[Callable[[], object]] = []
-        self.stopped = False
-        self.full = False
-
-    def now(self) -> float:
-        return self.time
-
-    def guard(self, operation: str) -> None:
-        assert not self.stopped
-
-    def send(self, address: tuple[str, int], data: bytes, name: str) -> bool:
-        if self.full:
-            raise QueueFull("thousands wait")
-        self.sent.append((address, data, name))
-        return True
-
-    def later(self, call: str, function: Callable[..., object], *args: Any, size: int) -> None:
-        self.handed.append((call, lambda: function(*args)))
-
-    def aside(self, job: Callable[[], object]) -> bool:
-        self.jobs.append(job)
-        return True
-
-    def stop(self) -> None:
-        self.stopped = True
-
-
-class TestQueries:
-    def start(self, **options: Any) -> tuple[SerfDelegate, FakeGround]:
-        serf = SerfDelegate(**options)
-        ground = FakeGround(serf.config(Config.local(name="py")))
-        serf.attached(cast(Any, ground))
-        serf.notify_join(a_node("py"))
-        return serf, ground
-
-    def sent(self, ground: FakeGround) -> list[object]:
-        taken, ground.sent = ground.sent, []
-        return [decode_query_message(data) for _, data, _ in taken]
-
-    def test_a_query_is_acknowledged_at_once_and_answered_on_the_delegate_thread(self) -> None:
-        serf, ground = self.start()
-        asked: list[SerfQuery] = []
-
-        @serf.on_query("q1")
-        def q1(query: SerfQuery) -> bytes:
-            asked.append(query)
-            return b"yes"
-
-        ground.time = 10.0
-        serf.notify_msg(SEEN_QUERY)
-        ((to, data, name),) = ground.sent
-        assert (to, name) == (("127.0.0.1", 22001), "s1")
-        assert decode_query_message(data) == QueryResponse(1, 0xF4B007E, "py", ACK)
-        ground.sent.clear()
-        ((call, run),) = ground.handed
-        ground.time = 10.25
-        run()
-        assert (call, asked) == ("on_query", [SerfQuery("q1", b"hello", "s1", 0.75)])
-        assert self.sent(ground) == [QueryResponse(1, 0xF4B007E, "py", 0, b"yes")]
-        assert list(serf.get_broadcasts(3, 1400)) == [SEEN_QUERY]
-
-    def test_too_late_is_counted(self) -> None:
-        serf, ground = self.start()
-
-        @serf.on_query("q1")
-        def q1(query: SerfQuery) -> bytes:
-            ground.time += 5
-            return b"late"
-
-        serf.notify_msg(SEEN_QUERY)
-        ground.sent.clear()
-        ground.handed[0][1]()
-        ground.handed[0][1]()
-        assert (self.sent(ground), serf.metrics()["queries_late"]) == ([], 2)
-
-    @pytest.mark.parametrize(("answer", "error"), [("text", TypeError), (bytes(2000), ConfigError)])
-    def test_what_is_no_answer_is_an_error_of_the_handler(self, answer: Any, error: type[Exception]) -> None:
-        serf, ground = self.start()
-        serf.on_query("q1")(lambda query: answer)
-        serf.notify_msg(SEEN_QUERY)
-        with pytest.raises(error):
-            ground.handed[0][1]()
-
-    def test_without_a_handler_or_an_answer_nothing_is_said(self) -> None:
-        serf, ground = self.start()
-        serf.notify_msg(SEEN_QUERY)
-        ground.sent.clear()
-        ground.handed[0][1]()
-        serf.on_query("q1")(lambda query: None)
-        ground.handed[0][1]()
-        assert (ground.sent, serf.metrics()["queries_unhandled"]) == ([], 1)
-
-    def test_what_cannot_be_sent_is_counted(self) -> None:
-        serf, ground = self.start()
-        ground.full = True
-        serf.notify_msg(SEEN_QUERY)
-        assert serf.metrics()["directs_unsent"] == 1
-
-    def test_our_own(self) -> None:
-        serf, _ = self.start()
-        for name in ("s1", "s2"):
-            serf.notify_join(a_node(name))
-        serf.on_query("load")(lambda query: b"mine")
-        results = serf.query("load", nodes="py", timeout=5)
-        assert (results, results.errors) == ({"py": b"mine"}, {})
-        results = serf.query("load", timeout=0.001)
-        assert results == {"py": b"mine"}
-        assert set(results.errors) == {"s1", "s2"}
-        assert {type(error) for error in results.errors.values()} == {OperationTimeout}
-
-    def test_a_ping_takes_acknowledgements_for_answers(self) -> None:
-        serf, _ = self.start()
-        assert serf.query("_serf_ping", timeout=5) == {"py": b""}
-        assert serf.metrics()["queries_unhandled"] == 0
-
-    def test_misuse(self) -> None:
-        serf, _ = self.start()
-        with pytest.raises(ConfigError, match="one of Serf's own"):
-            serf.query("_serf_install-key")
-        with pytest.raises(ConfigError, match="no name for a query"):
-            serf.on_query("_serf_ping")
-        with pytest.raises(ConfigError, match="relay_factor"):
-            serf.query("a", relay_factor=256)
-        with pytest.raises(TypeError, match="text and bytes"):
-            serf.query("a", "text")  # type: ignore[arg-type]
-        with pytest.raises(NotRunningError, match="Memberlist"):
-            SerfDelegate().query("a")
-
-    def ask(self, serf: SerfDelegate, name: str, payload: bytes, number: int = 5) -> None:
-        query = Query(9, number, bytes((127, 0, 0, 1)), 7946, "s1", (), 0, 0, 10**9, name, payload)
-        serf.notify_msg(encode_query_message(query))
-
-    def test_whose_a_name_is(self) -> None:
-        serf, ground = self.start()
-        serf.notify_join(a_node("s1"))
-        for number, name in enumerate((b"s1", b"nobody", b"py")):
-            self.ask(serf, "_serf_conflict", name, number)
-        told = [m.payload for m in self.sent(ground) if isinstance(m, QueryResponse)]
-        assert [read_conflict(payload) for payload in told] == [(bytes((127, 0, 0, 1)), 7946), None]
-
-    @pytest.mark.parametrize(("port", "ends"), [(7946, False), (7947, True)])
-    def test_our_name_is_claimed(self, port: int, ends: bool) -> None:
-        serf, ground = self.start()
-        serf.notify_join(a_node("s1"))
-        for _ in range(2):
-            serf.notify_conflict(a_node("py"), Node("py", bytes((127, 0, 0, 1)), 1))
-        serf.notify_conflict(a_node("other"), Node("other", bytes((127, 0, 0, 1)), 1))
-        (job,) = ground.jobs
-        asker = threading.Thread(target=job)
-        asker.start()
-        while not (asked := [m for m in self.sent(ground) if isinstance(m, Query)]):
-            asker.join(0.001)
-        (query,) = asked
-        answer = pack_conflict(Node("py", bytes((127, 0, 0, 1)), port), 1)
-        for sender, payload in (("s1", answer), ("s2", answer), ("s3", pack_conflict(None, 0)), ("py", b"junk")):
-            serf.notify_msg(encode_query_message(QueryResponse(query.ltime, query.id, sender, 0, payload)))
-        asker.join(5)
-        assert ground.stopped is ends
-
-    def test_not_if_it_is_switched_off(self) -> None:
-        serf, ground = self.start(resolve_conflicts=False)
-        serf.notify_conflict(a_node("py"), Node("py", bytes((127, 0, 0, 1)), 1))
-        assert ground.jobs == []

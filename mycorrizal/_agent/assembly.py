@@ -134,14 +134,15 @@ class Assembly:
         self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir, port=settings.seed_port)
         self.claim = self._claim()
         self.name = self.claim.name
-        bind, key = self._trust()
-        ring = Keyring(primary=key, allow_weak=settings.wire == "msgpack") if key is not None else None
+        serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
+        stored: tuple[bytes, ...] = () if serf is None else serf._stored  # a keyring file, which counts
+        bind, key = self._trust(stored[0] if stored else None)
+        ring = Keyring(stored[1:], key, allow_weak=settings.wire == "msgpack") if key is not None else None
         self.plane = DataPlane(
             self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
             insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
         )  # fmt: skip
         core = self.plane._started
-        serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
         tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
         self.identity.change({**tags, **settings.tags})
@@ -166,11 +167,13 @@ class Assembly:
         self.caches = Caches(CacheHost(core, settings.expect, self.members.num_members), self.sharing, self.codecs)
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
-            keep = None if settings.key is not None else partial(self.rundir.keep_key, settings.cluster)
+            keep = None if stored or settings.key is not None else partial(self.rundir.keep_key, settings.cluster)
             self.rings = Rings(
                 ring, self.memberlist.keyring, derive, keep, name=self.name,
                 now=lambda: clock.now() + clock.wall_offset(), on_change=self._tell_keys,
             )  # fmt: skip
+            if serf is not None:
+                serf._manage(self.rings)
 
     def _claim(self) -> Claim:
         settings, name = self.settings, self.settings.name
@@ -188,13 +191,13 @@ class Assembly:
                     raise
         raise AssertionError("unreachable")
 
-    def _trust(self) -> tuple[str, bytes | None]:
+    def _trust(self, stored: bytes | None = None) -> tuple[str, bytes | None]:
         """Return where to listen, and the key: without one this host's agents share one, and keep to it.
 
         Go nodes could not share it: beside them loopback is open to every user of the host, and so it is by request.
         """
         settings = self.settings
-        key = settings.key
+        key = stored or settings.key
         bind = settings.bind or (settings.config.bind_addr if settings.config is not None else None)
         if bind is None:
             bind = "127.0.0.1" if key is None and not settings.insecure else "0.0.0.0"

@@ -54,7 +54,7 @@ class Rings:
         self._on_change = on_change
         self._gate = Exclusive()
         self._stamped = 0
-        self.table = KeyTable.start(data.keys()[0])
+        self.table = KeyTable.start(*data.keys())
 
     def keys(self) -> tuple[bytes, ...]:
         """Return the user's keys, the one in use first."""

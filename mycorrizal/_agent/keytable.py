@@ -40,9 +40,9 @@ class KeyTable:
     used: _Entry
 
     @classmethod
-    def start(cls, key: bytes) -> KeyTable:
-        """Return what an agent knows that was started with `key`."""
-        return cls({_digest(key): (_START, key)}, (_START, key))
+    def start(cls, key: bytes, *others: bytes) -> KeyTable:
+        """Return what an agent knows that was started with `key`, which is in use, and has `others` beside it."""
+        return cls({_digest(each): (_START, each) for each in (key, *others)}, (_START, key))
 
     @property
     def latest(self) -> int:

@@ -1,4 +1,4 @@
-"""What Serf asks itself, in queries of its own: who is there, and which of two nodes a name belongs to."""
+"""What Serf asks itself, in queries of its own: who is there, whose a name is, and (``serfkeys``) about keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..types import Node, host_of
 from .layer import Ground
 from .serfasking import INTERNAL, Asking
 from .serfcore import SerfCore
+from .serfkeys import KEY_QUERIES, KeyDesk
 
 __all__ = ["Desk"]
 
@@ -25,11 +26,15 @@ class Desk:
         self._core = core
         self._asking = asking
         self._resolving = False
+        self.keys: KeyDesk | None = None
 
     def take(self, asked: Asked) -> None:
         """Answer a query of Serf's own. Gossip thread; does not block."""
+        ground, keys = self._core.ground, self.keys
         if asked.query.name == CONFLICT:
             self._tell_where(asked)
+        elif asked.query.name in KEY_QUERIES and ground is not None and keys is not None:
+            ground.aside(lambda: self._asking.respond(asked, keys.answer(asked)))  # it may write to a disk
         # A ping is acknowledged, as all queries are, and that is all; an unknown one is a later version's.
 
     def _tell_where(self, asked: Asked) -> None:

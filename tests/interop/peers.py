@@ -135,6 +135,7 @@ class SerfAgent(_Closing):
         tags: dict[str, str] | None = None,
         handler: str | None = None,
         profile: str = "local",
+        keyring_file: str | None = None,
     ) -> None:
         self._serf = serf
         self.name = name
@@ -145,6 +146,8 @@ class SerfAgent(_Closing):
         argv += ["-profile", profile, "-log-level", "debug"]
         if key is not None:
             argv += ["-encrypt", base64.b64encode(key).decode()]
+        if keyring_file is not None:
+            argv += ["-keyring-file", keyring_file]
         for tag, value in (tags or {}).items():
             argv += ["-tag", f"{tag}={value}"]
         if handler is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mycorrizal import Memberlist, SerfDelegate, SerfQuery
+from mycorrizal import Agent, Memberlist, SerfDelegate, SerfQuery
+from mycorrizal._runtime.keyringfile import KeyringFile
 
 from .peers import SerfAgent, wait_until
 from .test_serf import MemberMaker, SerfMaker, address, serf_member
@@ -51,6 +55,57 @@ def test_a_query_reaches_everybody(cluster: Make, agents: int, pythons: int, key
     reached = serfs[0].reachability()
     assert reached.returncode == 0, reached.stdout
     assert [serf.metrics()["refused"] + serf.metrics()["unknown_type"] for serf in delegates] == [0] * pythons
+
+
+def test_keys_are_changed_on_python_members_too(cluster: Make) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    one, two = (base64.b64encode(key).decode() for key in (old, new))
+    serfs, _, nodes = cluster(2, 3, old)
+    for args, keys in (
+        (("-install", two), {old, new}), (("-use", two), {old, new}), (("-remove", one), {new}), (("-list",), {new}),
+    ):  # fmt: skip
+        done = serfs[0].keys(*args)
+        assert done.returncode == 0, done.stdout
+        assert [set(node.keyring.keys()) for node in nodes] == [keys] * 3
+    assert two in done.stdout and "[5/5]" in done.stdout, done.stdout
+    assert [node.keyring.primary for node in nodes] == [new] * 3
+    reached = serfs[1].reachability()
+    assert reached.returncode == 0, reached.stdout
+
+
+def test_an_agents_keys_are_changed_on_both_of_its_planes(serf_agent: SerfMaker, tmp_path: Path) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    path = str(tmp_path / "keyring")
+    seed = serf_agent("s0", key=old)
+    options: dict[str, Any] = {"wire": "msgpack", "bind": "127.0.0.1", "port": 0, "control": False}
+    with Agent("p0", join=[seed.address], key=old, delegate=SerfDelegate(keyring_file=path), **options) as agent:
+        for change, key, keys in (("install", new, {old, new}), ("use", new, {old, new}), ("remove", old, {new})):
+            done = seed.keys(f"-{change}", base64.b64encode(key).decode())
+            assert done.returncode == 0, done.stdout
+            assert set(agent.keys.list()) == set(agent._running.members.keyring.keys()) == keys
+        wait_until(lambda: KeyringFile(path).load() == (new,), "kept")
+    with Agent("p1", join=[seed.address], key=old, delegate=SerfDelegate(keyring_file=path), **options) as agent:
+        assert agent.keys.list() == agent._running.members.keyring.keys() == (new,), "the file counts"
+
+
+def test_a_member_that_does_not_let_serf_change_keys_says_so(cluster: Make) -> None:
+    key = os.urandom(32)
+    serfs, _, nodes = cluster(2, 1, key, change_keys=False)
+    done = serfs[0].keys("-install", base64.b64encode(os.urandom(32)).decode())
+    assert done.returncode == 1
+    assert "change_keys=False" in done.stdout, done.stdout
+    assert nodes[0].keyring.keys() == (key,)
+
+
+def test_a_keyring_file_is_the_same_for_both(serf_agent: SerfMaker, member: MemberMaker, tmp_path: Path) -> None:
+    path, key, new = tmp_path / "keyring", os.urandom(32), os.urandom(32)
+    serf = SerfDelegate(keyring_file=str(path))
+    node = serf_member(member, "p0", serf, secret_key=key)
+    agent = serf_agent("s0", keyring_file=str(path))
+    node.join([agent.address])
+    assert agent.keys("-install", base64.b64encode(new).decode()).returncode == 0
+    assert set(KeyringFile(path).load()) == set(node.keyring.keys()) == {key, new}
+    assert SerfDelegate(keyring_file=str(path)).config().secret_key == key
 
 
 def test_filters_and_relays(cluster: Make) -> None:

@@ -27,7 +27,7 @@ _ELSEWHERE = {
     "_replica": ["simulation"],
     "_runtime": ["test_memberlist.py", "test_dataplane.py"],
     "_runtime/quic": ["_data", "test_dataplane.py"],
-    "_serf": ["test_serf.py"],
+    "_serf": ["test_serf.py", "test_serf_queries.py"],
     "_swim": ["scenarios", "simulation"],
     "_wire": ["test_vectors.py", "_swim", "_data"],
     "simulation": ["_cache", "_replica"],

@@ -127,5 +127,9 @@ FAULTS = [
     Fault("passes", "name not in [", "False and name not in [", "a query to others is not answered"),
     Fault("Pattern._add", "len(self._steps) >= MAX_PROGRAM", "False", "expressions are bounded"),
     Fault("Asking.respond", "now > asked.deadline", "False", "an answer that comes too late is not sent"),
+    Fault("KeyDesk.answer", "if not self._allowed:", "if False:", "who opts out keeps his keys from Serf"),
+    Fault("KeyDesk.answer", "                self.save()\n", "", "changed keys are kept"),
+    Fault("RingKeys.change", "len(known) >= MOST_KEYS", "False", "installed keys are bounded"),
+    Fault("KeyringFile.load", "if private is not None:", "if False:", "a file of keys is private"),
     Fault("Desk._resolve", "len(votes) // 2 + 1", "0", "who is in the minority ends"),
 ]
