@@ -395,11 +395,21 @@ def _check_label(label: str) -> None:
 
 def _check_address(field_name: str, value: str) -> None:
     try:
-        ipaddress.ip_address(value.partition("%")[0])
+        found = ipaddress.ip_address(value.partition("%")[0])
     except (ValueError, AttributeError, TypeError):
         raise ConfigError(
             field_name, f"{value!r} is not an IP literal", hint="write an address like 127.0.0.1 or ::1, no brackets"
         ) from None
+    refuse_link_local(field_name, found)
+
+
+def refuse_link_local(field_name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Raise ``ConfigError`` for an IPv6 address of one link: members tell each other addresses without a zone."""
+    if address.version == 6 and address.is_link_local:
+        raise ConfigError(
+            field_name, f"{address} is link-local, and others cannot dial it without knowing the interface",
+            hint="use another address of the interface, such as a unique local one (fd00::/8)",
+        )  # fmt: skip
 
 
 def _check_range(field_name: str, value: int, low: int, high: int) -> None:

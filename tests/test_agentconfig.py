@@ -26,7 +26,9 @@ SECRET = bytes(range(32))
         ("data_config", {}), ("advertise", "host"), ("advertise", 7), ("advertise", "0.0.0.0"), ("advertise", "::"),
         ("advertise", "10.0.0.1:0"), ("advertise", "10.0.0.1:65536"), ("advertise", "10.0.0.1:x"),
         ("advertise", "[::1]"), ("advertise", "[::1]:123456"), ("settings_file", 5), ("settings_file", b"x"),
-        ("settings_file", ""), ("settings_file", "a\0b"),
+        ("settings_file", ""), ("settings_file", "a\0b"), ("bind", "fe80::1%eth0"), ("advertise", "[febf::1]:7946"),
+        ("seed_port", 0), ("seed_port", "1"), ("join_retry", -1), ("join_retry", float("nan")), ("expect", -1),
+        ("expect", True),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name(field: str, value: Any) -> None:

@@ -34,6 +34,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("bind_port", 65536, "0..65535"),
     ("advertise_addr", "my.host", "IP literal"),
     ("advertise_addr", "0.0.0.0", "nobody can dial"),
+    ("advertise_addr", "FE80::1", "link-local"),
+    ("bind_addr", "fe80::1%eth0", "link-local"),
     ("advertise_addr", "::", "nobody can dial"),
     ("advertise_port", -1, "1..65535"),
     ("advertise_port", 80, "without advertise_addr"),
