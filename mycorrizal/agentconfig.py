@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .config import KEY_SIZES, Config, check_key, check_name, check_text, refuse_link_local
+from .config import KEY_SIZES, Config, check_key, check_name, check_reachable, check_text
 from .dataconfig import DataConfig
 from .exceptions import ConfigError
 
@@ -169,7 +169,7 @@ def _check_literal(name: str, value: str | None) -> None:
         found = ipaddress.ip_address(value.partition("%")[0])
     except (ValueError, AttributeError):
         raise ConfigError(name, f"{value!r} is no IP address", hint="write one like 10.0.0.5 or ::1") from None
-    refuse_link_local(name, found)
+    check_reachable(name, found)
 
 
 def _check_port(name: str, value: int | None) -> None:

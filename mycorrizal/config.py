@@ -25,7 +25,7 @@ from .types import parse_host
 
 __all__ = [
     "Config", "KEY_SIZES", "META_MAX_SIZE", "RESERVED", "allowed", "check_key", "check_name", "check_own_text",
-    "check_text", "weakness",
+    "check_reachable", "check_text", "weakness",
 ]  # fmt: skip
 
 META_MAX_SIZE = 512
@@ -400,10 +400,10 @@ def _check_address(field_name: str, value: str) -> None:
         raise ConfigError(
             field_name, f"{value!r} is not an IP literal", hint="write an address like 127.0.0.1 or ::1, no brackets"
         ) from None
-    refuse_link_local(field_name, found)
+    check_reachable(field_name, found)
 
 
-def refuse_link_local(field_name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def check_reachable(field_name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     """Raise ``ConfigError`` for an IPv6 address of one link: members tell each other addresses without a zone."""
     if address.version == 6 and address.is_link_local:
         raise ConfigError(

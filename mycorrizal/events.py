@@ -26,6 +26,7 @@ __all__ = [
     "ServiceChange",
     "SettingChange",
     "Stalled",
+    "TcpBlocked",
     "UdpBlocked",
     "UserEvent",
     "UserEventsMissed",
@@ -99,6 +100,22 @@ class UdpBlocked:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpBlocked:
+    """`node` answers over UDP but cannot be dialled over TCP. Told once, and again if it was reached meanwhile.
+
+    Attributes:
+        node: the peer.
+        port: its TCP port.
+        direction: ``"outbound"``: our dials fail. Whether the peer's do, its own events tell.
+    """
+
+    kind: ClassVar[str] = "tcp_blocked"
+    node: Node
+    port: int
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventsLost:
     """The subscriber was too slow and lost its `count` oldest events.
 
@@ -112,7 +129,7 @@ class EventsLost:
 
 
 MemberEvent = Union[
-    MemberJoined, MemberLeft, MemberFailed, MemberUpdated, NameConflict, Stalled, UdpBlocked, EventsLost
+    MemberJoined, MemberLeft, MemberFailed, MemberUpdated, NameConflict, Stalled, UdpBlocked, TcpBlocked, EventsLost
 ]
 """Everything ``Memberlist.events()`` yields."""
 

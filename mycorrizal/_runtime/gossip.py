@@ -288,6 +288,17 @@ class Gossip:
             self._machine.write_failed(address, clock.now())
         return len(datagrams)
 
+    def _dialled(self, address: Address, error: Exception | None, now: float) -> None:
+        """Note how a push/pull ended; tell of a member that answers datagrams and cannot be dialled, once."""
+        self.reach.dialled(address, error, now)
+        node = next((node for node in self._machine.members() if node.address == address), None)
+        if node is None or not self.reach.news(address, now):
+            return
+        self._counters.add("tcp.blocked")
+        self._subscribers.publish(public.TcpBlocked(node, node.port, "outbound"))
+        text = "%s answers over UDP, and cannot be dialled over TCP at %s port %d: %s"
+        self._quiet.warning("tcp blocked", text, node.name, *address, error)
+
     def _dial(self, request: swim.ExchangeRequested) -> None:
         deadline = Deadline.at(request.deadline)
 
@@ -296,7 +307,7 @@ class Gossip:
 
         def done(answer: Message | None, error: Exception | None) -> None:
             if isinstance(request.message, PushPull):
-                self._mailbox.tell(lambda now: self.reach.dialled(request.address, error, now))
+                self._mailbox.tell(lambda now: self._dialled(request.address, error, now))
             if error is None:
                 self._mailbox.tell(lambda now: self._machine.exchange_answered(request.exchange_id, answer, now))
             else:

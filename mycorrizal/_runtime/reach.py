@@ -27,6 +27,7 @@ class Reach:
 
     def __init__(self) -> None:
         self._failed: OrderedDict[Address, tuple[float, float, int]] = OrderedDict()  # first, last, how often
+        self._told: dict[Address, None] = {}  # of those
 
     def dialled(self, address: Address, error: Exception | None, now: float) -> None:
         """Note how a push/pull with `address` ended. An answer that is refused is one: TCP works."""
@@ -34,7 +35,17 @@ class Reach:
         if isinstance(error, (PeerUnreachable, OperationTimeout)) and not isinstance(error, PeerRefused):
             self._failed[address] = first, now, count + 1
             if len(self._failed) > KEPT_MAX:
-                self._failed.popitem(last=False)
+                self._told.pop(self._failed.popitem(last=False)[0], None)
+        else:
+            self._told.pop(address, None)
+
+    def news(self, address: Address, now: float) -> bool:
+        """Return whether somebody should be told, once, that `address`, which is alive now, cannot be dialled."""
+        first, _, count = self._failed.get(address, (now, now, 0))
+        if count < 2 or now < first + PATIENCE or address in self._told:
+            return False
+        self._told[address] = None
+        return True
 
     def failing(self, alive: Iterable[Address], now: float) -> int:
         """Return how many push/pulls failed with members that are `alive` now; 0 for one alone, which may be chance."""

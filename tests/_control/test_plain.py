@@ -20,6 +20,8 @@ def test_events_have_a_topic_and_plain_fields() -> None:
     assert event_fields(mycorrizal.Stalled(1.5)) == ("event.stalled", {"seconds": 1.5})
     blocked = mycorrizal.UdpBlocked(NODE, 7946, "inbound")
     assert event_fields(blocked) == ("event.udp_blocked", {"node": TOLD, "port": 7946, "direction": "inbound"})
+    refused = mycorrizal.TcpBlocked(NODE, 7946, "outbound")
+    assert event_fields(refused) == ("event.tcp_blocked", {"node": TOLD, "port": 7946, "direction": "outbound"})
 
 
 def test_event_of_a_user_has_the_users_topic() -> None:

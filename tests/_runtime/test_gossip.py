@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Config, Node, NodeState, NotRunningError, ServiceCrashed, events
+from mycorrizal import Config, Node, NodeState, NotRunningError, PeerUnreachable, ServiceCrashed, events
 from mycorrizal._runtime import gossip, places, sockets
 from mycorrizal._runtime.conversation import Heard
 from mycorrizal._runtime.counters import Counters
@@ -21,6 +21,7 @@ from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool, Lane
 from mycorrizal._runtime.gossip import Gossip
 from mycorrizal._runtime.mailbox import Mailbox
+from mycorrizal._runtime.reach import PATIENCE
 from mycorrizal._runtime.subscribers import EventStream, Subscribers
 from mycorrizal._swim import events as swim
 from mycorrizal._wire.messages import AckResp, Message, Ping
@@ -429,3 +430,14 @@ def test_the_end_leaves_nobody_waiting(rig: Rig) -> None:
         rig.gossip.operation(lambda now: 3)
     with pytest.raises(NotRunningError):
         rig.gossip.answer(Ping(), ("127.0.0.1", 1))
+
+
+def test_member_that_cannot_be_dialled_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    stream = rig.subscribers.subscribe()
+    error = PeerUnreachable("no route")
+    for now in (0.0, 1.0, PATIENCE, PATIENCE + 1.0):
+        rig.gossip._dialled(NODE.address, error, now)
+        rig.gossip._dialled(("127.0.0.2", 9), error, now)  # no member: it is down
+    assert stream.get(5) == events.TcpBlocked(NODE, 1, "outbound")
+    assert rig.counters["tcp.blocked"] == 1
+    assert ["cannot be dialled" in record.getMessage() for record in caplog.records] == [True]

@@ -53,3 +53,27 @@ def test_it_is_bounded() -> None:
     for number in range(KEPT_MAX + 10):
         reach.dialled(("10.0.0.1", number), PeerUnreachable("no"), 0.0)
     assert len(reach._failed) == KEPT_MAX and ("10.0.0.1", 0) not in reach._failed
+
+
+def test_it_is_news_once_and_again_after_it_worked() -> None:
+    reach = Reach()
+    reach.dialled(BOB, PeerUnreachable("no"), 0.0)
+    assert not reach.news(BOB, 100.0)  # one may be chance
+    reach.dialled(BOB, PeerUnreachable("no"), 1.0)
+    assert not reach.news(BOB, PATIENCE - 0.1) and not reach.news(CAROL, 100.0)
+    assert reach.news(BOB, PATIENCE)
+    reach.dialled(BOB, PeerUnreachable("no"), 50.0)
+    assert not reach.news(BOB, 50.0)
+    reach.dialled(BOB, None, 60.0)
+    for now in (70.0, 90.0):
+        reach.dialled(BOB, PeerUnreachable("no"), now)
+    assert reach.news(BOB, 90.0)
+
+
+def test_what_was_told_is_forgotten_with_the_failure() -> None:
+    reach = Reach()
+    for number in range(KEPT_MAX + 10):
+        for now in (0.0, PATIENCE):
+            reach.dialled(("10.0.0.1", number), PeerUnreachable("no"), now)
+        assert reach.news(("10.0.0.1", number), PATIENCE)
+    assert len(reach._told) == len(reach._failed) == KEPT_MAX

@@ -159,7 +159,7 @@ def watching(cluster: Memberlist) -> None:
                     assert_type((existing, other), tuple[Node, Node])
                 case mycorrizal.Stalled(seconds):
                     assert_type(seconds, float)
-                case mycorrizal.UdpBlocked(node, port, direction):
+                case mycorrizal.UdpBlocked(node, port, direction) | mycorrizal.TcpBlocked(node, port, direction):
                     print(node.name, port, direction)
                 case mycorrizal.EventsLost(count, members):
                     print(count, members)
