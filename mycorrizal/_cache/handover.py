@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Handover", "copy_of"]
 
 _RELEASE_AFTER = 0.3
-_UNHEARD_MAX = 64
+_UNHEARD_MAX = 256  # processes; 0.3 KB each
 _HOUSEKEEPING = 1.0
 
 
@@ -108,6 +108,9 @@ class Handover:
         self._core = space.core
         self._peers: dict[Owner, _Peer] = {}
         self._housekeeping = False
+        # Processes that we had not heard, of the partitions whose bits are set, when they went out of our view, or we
+        # ceased to be primary by it. They may not know that, and think that we have what they hold.
+        self._unheard: dict[Owner, int] = {}
 
     # -- what the view brings -----------------------------------------------------------
 
@@ -122,7 +125,8 @@ class Handover:
         if who is not None:
             claim.asking[who] = None
         shard.fills = {}
-        shard.unheard = {member: None for member in shard.unheard if member not in claim.asking}
+        for member in claim.asking:
+            self._will_hear(shard, member)
         self._core.counters["claims"] += 1
         if claim.asking:
             patience = now + self._core.limits.takeover_patience
@@ -131,7 +135,7 @@ class Handover:
         self._space.wake()
 
     def members_changed(self, shard: Shard, now: float) -> None:
-        """Others may have come or gone: who went is not waited for, and who comes back unheard is asked."""
+        """Others may have come or gone: who went is not waited for."""
         claim, members = shard.claim, self._core.alive
         if len(shard.heard) > len(members):
             shard.heard = {member: at for member, at in shard.heard.items() if member in members}
@@ -141,10 +145,14 @@ class Handover:
                     del table[member]
                     self._missed(shard, member)
             self._advance(shard, now)
-        if shard.primary == self._core.me:
-            for member in [member for member in shard.unheard if member in members]:
-                shard.unheard.pop(member, None)  # unless the claim asks it anyway
-                self.reclaim(shard.partition, now, member)
+
+    def ask_unheard(self, now: float) -> None:
+        """Others may have come or gone: who is back and was not heard is asked."""
+        for member in [member for member in self._unheard if member in self._core.alive]:
+            for shard in self._space.shards:
+                if shard.primary == self._core.me and self._is_unheard(shard, member):
+                    self._will_hear(shard, member)
+                    self.reclaim(shard.partition, now, member)
 
     def drop_claim(self, shard: Shard) -> None:
         """We are primary of `shard` no more. Whoever agreed and was not heard may never know of that."""
@@ -166,10 +174,19 @@ class Handover:
 
     def _missed(self, shard: Shard, member: Owner) -> None:
         """`member` goes before we have what it holds. It may come back and think that we do."""
-        shard.unheard[member] = None
-        if len(shard.unheard) > _UNHEARD_MAX:
-            del shard.unheard[next(iter(shard.unheard))]
+        self._unheard[member] = self._unheard.get(member, 0) | 1 << shard.partition
+        if len(self._unheard) > _UNHEARD_MAX:
+            del self._unheard[next(iter(self._unheard))]
             self._core.counters["unheard_dropped"] += 1
+
+    def _is_unheard(self, shard: Shard, member: Owner) -> bool:
+        return bool(self._unheard.get(member, 0) >> shard.partition & 1)
+
+    def _will_hear(self, shard: Shard, member: Owner) -> None:
+        if self._is_unheard(shard, member):
+            self._unheard[member] ^= 1 << shard.partition
+            if not self._unheard[member]:
+                del self._unheard[member]
 
     def reclaim(self, place: int, now: float, who: Owner | None = None) -> None:
         """Somebody has what we may not have; `who` may be one that announces the cache no more."""
@@ -421,7 +438,7 @@ class Handover:
                 and shard.claim is None
                 and not shard.fills
                 and sender not in shard.owners
-                and sender not in shard.unheard
+                and not self._is_unheard(shard, sender)
             ):
                 settled.append(place)
         return [bitmap(settled)]

@@ -65,15 +65,13 @@ class Shard:
         fills: backups that are not known to hold a whole copy.
         complete_since: outcomes of operations that began later are all remembered.
         seq: number of the last invalidation sent.
-        unheard: processes that we had not heard when they went out of our view, or we ceased to be primary by it. They
-            may not know that, and think that we have what they hold.
         wrote: we have done writes since we began to serve.
         heard: when a member last agreed that we are primary, and did no more writes itself.
     """
 
     __slots__ = (
         "behind", "claim", "complete_since", "epoch", "fills", "flights", "heard", "outcomes", "owners", "partition",
-        "repaired", "reported", "seq", "serving", "unheard", "wrote",
+        "repaired", "reported", "seq", "serving", "wrote",
     )  # fmt: skip
 
     def __init__(self, partition: int, now: float) -> None:
@@ -91,7 +89,6 @@ class Shard:
         self.complete_since = now
         self.seq = 0
         self.wrote = False
-        self.unheard: dict[Owner, None] = {}
         self.heard: dict[Owner, float] = {}
 
     @property

@@ -94,8 +94,9 @@ class Space:
         if added or gone or not self.view:
             self._place(members, added, gone, now)
         for shard in self.shards:
-            if shard.claim is not None or shard.unheard:
+            if shard.claim is not None:
                 self.handover.members_changed(shard, now)
+        self.handover.ask_unheard(now)
         self.replication.forget(self.members)
         self.handover.forget(self.core.alive)
         self.fill.forget(self.members)

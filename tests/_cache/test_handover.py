@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from mycorrizal._cache import handover
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine
@@ -336,3 +337,18 @@ def test_add_that_says_false_after_two_sides_met_has_done_nothing() -> None:
     assert isinstance(outcome, CacheOutcomeUnknown)  # the other side has written the key since
     assert caches.get(3, key) == b"from here"
     assert counters(caches, 2)["reclaims"] > 0
+
+
+def test_what_is_kept_of_processes_that_went_unheard_is_bounded() -> None:
+    machine = make_machine()
+    most = handover._UNHEARD_MAX
+    for number in range(most + 50):  # each comes, is asked when another goes, and goes before it has answered
+        machine.members_changed({f"n{number}": (b"%08d" % number, {"c": Definition("c")})}, float(number))
+    kept = space_in(machine).handover._unheard
+    assert len(kept) <= most and len(kept) > most // 2
+    assert machine.counters()["unheard_dropped"] > 0
+    machine.calls_to_start()
+    name = next(iter(kept)).name
+    machine.members_changed({name: (next(iter(kept)).boot, {"c": Definition("c")})}, most + 60.0)
+    asked = [call for call in machine.calls_to_start() if call.member.name == name]
+    assert asked and name not in {owner.name for owner in kept}, "who is back is asked"
