@@ -348,7 +348,8 @@ class Sharing:
             self._attached.machine.send_users([self._share.ours(one) for one in told], names, now)
         for push in self.replica.pushes_to_send():
             for target in push.targets:
-                self._push(target, push.payload, now)
+                if target in self._up:  # it may have gone since
+                    self._push(target, push.payload, now)
         for fetch in self.replica.fetches_to_start():
             self._fetch(fetch)
         while (event := self.replica.next_event()) is not None:

@@ -303,3 +303,16 @@ def test_whoever_asks_late_is_told_of_all_of_before_and_then_of_what_changes(rig
     rig.join("bob")
     sharing.pump(rig.now)
     assert told[1:] == [({me, "bob"}, [(me, HIDDEN)])]
+
+
+def test_nothing_is_pushed_to_who_has_gone_and_nothing_is_kept_of_it(rig: Rig) -> None:
+    sharing = rig.sharing
+    rig.join(sharing.replica.name)
+    for number in range(20):
+        rig.join(f"n{number}")
+        sharing.replica.publish("t", bytes(20_000), rig.now)
+        if number % 2:
+            sharing.pump(rig.now)
+        sharing.observe(swim.NodeLeft(node(f"n{number}")), rig.now)
+        sharing.pump(rig.now)
+    assert len(rig.carrier.pushes()) == 10 and sharing._lanes == {}
