@@ -24,6 +24,9 @@ PARTITIONS = 256
 
 BITMAP_BYTES = PARTITIONS // 8
 
+_KNOWN_MAX = 32
+"""Views whose placement is kept, 2 to 16 KB each: caches that are opened together see the same ones."""
+
 _SCORES = struct.Struct(f">{PARTITIONS}Q")
 
 
@@ -62,6 +65,7 @@ class Placement:
     def __init__(self) -> None:
         self._scores: dict[str, tuple[int, ...]] = {}
         self._most = 16
+        self._known: dict[tuple[tuple[Owner, ...], int], list[tuple[Owner, ...]]] = {}
 
     def owners(
         self, members: Iterable[Owner], replicas: int, before: Sequence[tuple[Owner, ...]] = (),
@@ -69,10 +73,23 @@ class Placement:
     ) -> list[tuple[Owner, ...]]:  # fmt: skip
         """Return, for each partition, its owners: the primary, then up to ``replicas - 1`` backups.
 
-        `before`: what was returned until members were `added` and `gone`; only what that moves is placed anew.
+        `before`: what was returned until members were `added` and `gone`; only what that moves is placed anew. What is
+        returned is not to be changed.
         """
+        view = tuple(sorted(members)), replicas
+        placed = self._known.pop(view, None)
+        if placed is None:
+            placed = self._place(view[0], replicas, before, list(added), gone)
+        self._known[view] = placed
+        if len(self._known) > _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        return placed
+
+    def _place(
+        self, members: tuple[Owner, ...], replicas: int, before: Sequence[tuple[Owner, ...]], new: list[Owner],
+        gone: Collection[Owner],
+    ) -> list[tuple[Owner, ...]]:  # fmt: skip
         scores = {member: self._score(member.name) for member in members}
-        new = list(added)
         rise = list(map(max, zip(*[scores[member] for member in new], strict=True))) if new else [-1] * PARTITIONS
         found = []
         for partition, known in enumerate(before or [()] * PARTITIONS):

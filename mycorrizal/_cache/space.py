@@ -113,7 +113,7 @@ class Space:
         before = [shard.owners for shard in self.shards]
         placed = self.core.placement.owners(members, self.definition.replicas, before, added, gone)
         for shard, owners in zip(self.shards, placed, strict=True):
-            if owners != shard.owners:
+            if owners is not shard.owners and owners != shard.owners:
                 self._move(shard, owners, now)
                 self._show(shard)
         if not (self.has_quorum and had_quorum):

@@ -135,3 +135,27 @@ def test_a_turn_looks_at_no_cache_in_which_nothing_is_due(monkeypatch: pytest.Mo
     assert looked == []
     run_due(machine, 3.0)
     assert {*looked} == {space_in(machine).store} and not space_in(machine).store.entries
+
+
+def test_caches_that_see_the_same_members_share_one_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[int] = []
+    place = Placement._place
+
+    def noted(placement: Placement, members: Any, *rest: Any) -> Any:
+        placed.append(len(members))
+        return place(placement, members, *rest)
+
+    monkeypatch.setattr(Placement, "_place", noted)
+    known: dict[str, Any] = view(NODES, [])
+    machine = machine_with(NAMES, known)
+    for name in NAMES:
+        for node in NODES:
+            boot, before = known[node]
+            known = {**known, node: (boot, {**before, name: Definition(name)})}
+            machine.members_changed(known, 1.0)
+    assert placed == [*range(1, 2 + len(NODES))]
+    one, other = list(machine.spaces())[:2]
+    assert all(a.owners is b.owners for a, b in zip(one.shards, other.shards, strict=True))
+    for number in range(100):
+        machine.members_changed(view([f"x{number}"], NAMES), 2.0 + number)
+    assert len(machine._core.placement._known) <= 32
