@@ -33,7 +33,7 @@ from ._cache.reading import held
 from ._cache.reading import raw_key as _raw
 from ._cache.survey import CLEAR_KEYS, Cursor
 from ._endings import unreadable
-from ._runtime.caching import CacheHost
+from ._runtime.caching import CacheHost, new_id
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
@@ -345,8 +345,13 @@ class Cache(Handle, CacheMapping, Memoizing):
         deadline = Deadline(timeout)
         wait = Patience(deadline)
         while True:
-            op = Op(Kind.LEASE, raw, number=int(float(lease) * 1000), wait=wait.milliseconds(), early=int(early * 1000))
-            result = self._one(op, deadline.remaining(), "get_or_compute")
+            number, early_ms = int(float(lease) * 1000), int(early * 1000)
+            op = Op(Kind.LEASE, raw, new_id(), number=number, wait=wait.milliseconds(), early=early_ms)
+            try:
+                result = self._one(op, deadline.remaining(), "get_or_compute")
+            except BaseException:  # the answer may be lost, or this a Ctrl-C: nobody shall wait for us
+                self._host.withdraw(self.name, op)
+                raise
             if result.status == Status.OK and result.value is not None:
                 return self._decoded(key, result.value, "get_or_compute")
             if result.status == Status.LEASED:
@@ -382,10 +387,14 @@ class Cache(Handle, CacheMapping, Memoizing):
         wait = Patience(deadline)
         owner = self._host.name.encode()
         while True:
-            op = Op(Kind.LOCK, raw, value=owner, ttl=milliseconds(lease), wait=wait.milliseconds())
-            result = self._one(op, deadline.remaining(), "lock")
-            if result.status == Status.OK:
-                return Lock(self, name, raw, result.version, lease)
+            op = Op(Kind.LOCK, raw, new_id(), value=owner, ttl=milliseconds(lease), wait=wait.milliseconds())
+            try:
+                result = self._one(op, deadline.remaining(), "lock")
+                if result.status == Status.OK:
+                    return Lock(self, name, raw, result.version, lease)
+            except BaseException:
+                self._host.withdraw(self.name, op)
+                raise
             if wait.over:
                 holder = (result.value or b"?").decode("utf-8", "replace")
                 raise OperationTimeout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.cache import ABSENT, Cache
-from mycorrizal.exceptions import CacheUnavailable, ValueDecodeError, ValueTooLarge
+from mycorrizal.exceptions import (
+    CacheOutcomeUnknown,
+    CacheUnavailable,
+    OperationTimeout,
+    ValueDecodeError,
+    ValueTooLarge,
+)
 from tests._cache.harness import make_machine
 
 KEY = "key"
@@ -31,9 +38,10 @@ class Host:
     def __init__(self, machine: CacheMachine) -> None:
         self.machine = machine
         self.asked: list[Op] = []
-        self.answers: list[Result | Exception] = []
+        self.answers: list[Result | BaseException] = []
         self.threads = True
         self.noted: list[str] = []
+        self.withdrawn: list[Op] = []
 
     def readable(self, cache: str) -> Any:
         return self.machine.readable("c")
@@ -44,12 +52,15 @@ class Host:
     def operate(self, cache: str, ops: Any, timeout: float | None, operation: str) -> list[Any]:
         self.asked += ops
         answer = self.answers.pop(0) if self.answers else Result(Status.MISSING)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return [answer]
 
     def leads(self, cache: str, key: bytes) -> bool:
         return True
+
+    def withdraw(self, cache: str, op: Op) -> None:
+        self.withdrawn.append(op)
 
     def note(self, counter: str, why: object) -> None:
         self.noted.append(counter)
@@ -217,6 +228,19 @@ def test_a_value_that_is_not_stored_is_the_callers_and_counted(host: Host) -> No
     host.answers = [LEASED, Result(Status.FAILED)]
     assert cache_of(host).get_or_compute(KEY, lambda: "value") == "value"
     assert host.noted == ["cache.not_stored"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OperationTimeout("lost"), CacheOutcomeUnknown("lost")])
+def test_what_was_asked_for_and_not_heard_of_is_withdrawn(host: Host, error: BaseException) -> None:
+    cache = cache_of(host)
+    calls: list[Callable[[], object]] = [lambda: cache.lock("job"), lambda: cache.get_or_compute(KEY, int)]
+    for number, ask in enumerate(calls, 1):
+        host.answers = [error]
+        with pytest.raises(type(error)):
+            ask()
+        assert len(host.withdrawn) == number and host.withdrawn[-1] is host.asked[-1]
+        assert host.withdrawn[-1].id
+    assert host.withdrawn[0].id != host.withdrawn[1].id
 
 
 def test_pop_of_nothing_is_a_delete_too(host: Host) -> None:

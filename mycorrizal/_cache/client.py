@@ -10,6 +10,10 @@ not ready yet), and also when nobody knows (the call broke): a primary
 recognises it by its id. If the deadline passes while nobody knows, the error
 says ``indeterminate``.
 
+Whoever asks for a lease or a lock may not be there any more when it comes, or the
+answer may be lost. Then it is given back by the id of the operation (``withdraw``),
+and once more if it is granted after all.
+
 A large value may be lent (``_wire.lent``): each attempt reads it where it is,
 and the attempt under way is called off before the operation ends.
 """
@@ -39,6 +43,8 @@ _SHARED_BYTES = 1 << 14  # a larger value travels alone
 _GET = Kind.GET  # an enum's member takes 150 ns to look up in Python 3.11
 _ANSWERED = int(Answer.OK)
 _NOT_FINAL = AGAIN | {Status.UNSURE, Status.ALONE, Status.FORGOTTEN}
+_GRANTS = frozenset({Kind.LEASE, Kind.LOCK})
+_GIVE_BACK_SECONDS = 10.0
 _HERE_MAX = 256  # operations on what is here, in one turn: what is sent to others must not wait for them
 _Group = tuple[object, ...]
 
@@ -95,6 +101,7 @@ class Client:
         self._core = space.core
         self._ready: list[_Attempt] = []
         self._lending: dict[Lent, _Attempt] = {}
+        self._asking: dict[int, _Attempt] = {}  # for leases and locks, by the operation's id
         self.open = 0
         self.counted: dict[tuple[int, bool, int], int] = {}
 
@@ -110,7 +117,9 @@ class Client:
         bits = self._core.rng.getrandbits
         for index, op in enumerate(ops):
             named = op if op.id or op.kind == _GET else Op(op.kind, op.key, bits(62) | 1, *op[3:])
-            attempts.append(_Attempt(job, index, named, now, deadline))
+            attempts.append(attempt := _Attempt(job, index, named, now, deadline))
+            if op.kind in _GRANTS:
+                self._asking[named.id] = attempt
         self.open += len(ops)
         self._ready += attempts
         if lent is not None:
@@ -123,6 +132,18 @@ class Client:
         attempt = self._lending.get(lent)
         if attempt is not None:
             self._expire([attempt], now)
+
+    def withdraw(self, op: Op, now: float) -> None:
+        """Nobody waits any more for `op`, which asks for a lease or a lock: end it, and give back what it was given."""
+        attempt = self._asking.get(op.id)
+        if attempt is not None:
+            self._expire([attempt], now)
+        self._give_back(op, now)
+
+    def _give_back(self, op: Op, now: float) -> None:
+        if self.open < self._core.limits.operations:
+            self._core.counters["grants_given_back"] += 1
+            self.operate([Op(Kind.RETURN, op.key, number=op.id)], None, now + _GIVE_BACK_SECONDS, now)
 
     def flush(self, now: float) -> None:
         """Send what is ready."""
@@ -200,7 +221,7 @@ class Client:
         number = attempt.count
 
         def done(result: Result, now: float) -> None:
-            if attempt.count == number + 1 and not attempt.done:
+            if attempt.count == number + 1:
                 self._answered(attempt, result, now)
 
         op = self._prepared(attempt, now)
@@ -237,10 +258,9 @@ class Client:
                 results = parse_results(outcome.body)
             if results is not None and len(results) == len(batch):
                 for attempt, result in zip(batch, results, strict=True):
-                    if not attempt.done:
-                        if attempt.op.kind == _GET:
-                            self._space.near.keep(attempt.op.key, result, owner, now)
-                        self._answered(attempt, result, answered)
+                    if attempt.op.kind == _GET and not attempt.done:
+                        self._space.near.keep(attempt.op.key, result, owner, now)
+                    self._answered(attempt, result, answered)
                 return
             unsure = (isinstance(outcome, Failure) and outcome.indeterminate) or results is not None
             for attempt in batch:
@@ -248,6 +268,8 @@ class Client:
                     if unsure and attempt.op.kind not in READS:
                         self._doubt(attempt)
                     self._again(attempt, Status.MOVED, answered)
+                elif attempt.op.kind in _GRANTS:  # it may have come after its withdrawal
+                    self._give_back(attempt.op, answered)
 
         left = max(1, int((deadline - now) * 1000))
         lent = batch[0].job.lent  # which makes it the only one
@@ -259,7 +281,10 @@ class Client:
 
     def _answered(self, attempt: _Attempt, result: Result, now: float) -> None:
         status = result.status
-        if status not in _NOT_FINAL:
+        if attempt.done:
+            if attempt.op.kind in _GRANTS and status in (Status.OK, Status.LEASED):
+                self._give_back(attempt.op, now)
+        elif status not in _NOT_FINAL:
             self._finish(attempt, result, now)
         elif status in AGAIN:
             self._again(attempt, status, now)
@@ -320,6 +345,8 @@ class Client:
     def _finish(self, attempt: _Attempt, outcome: Result | CacheError, now: float) -> None:
         attempt.done = True
         self.open -= 1
+        if attempt.op.kind in _GRANTS:
+            self._asking.pop(attempt.op.id, None)
         if attempt.op.kind not in READS:
             self._space.near.wrote(attempt.op.key, now)
         job = attempt.job
@@ -338,7 +365,8 @@ class Client:
         if not job.left:
             if job.timer is not None:
                 job.timer.cancel()
-            self._core.completions.append((job.ticket, job.outcomes))
+            if job.ticket is not None:
+                self._core.completions.append((job.ticket, job.outcomes))
 
     def _keep(self, attempt: _Attempt) -> None:
         """The value is not lent any more."""

@@ -22,6 +22,7 @@ From: Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), leases.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .entry import NEVER, Entry
@@ -145,8 +146,15 @@ class Leases:
         return True
 
     def give_back(self, op: Op, now: float) -> None:
-        """Its holder could not compute the value."""
-        if self._drop(op.key, op.number):
+        """Whoever has the token ``op.number``, or has asked by that id, does not compute, and waits no more."""
+        asked = [token for token, lease in self._tokens.get(op.key, {}).items() if lease.op == op.number]
+        queue = self._queues.get(op.key)
+        if queue is not None:
+            for pending in [pending for pending in queue.waiting if pending.op.id == op.number]:
+                queue.waiting.remove(pending)
+                self._parked -= 1
+                pending.done(Result(Status.FAILED), now)
+        if self._drop(op.key, asked[0] if asked else op.number):
             self._wake(op.key, now)
 
     def _sweep(self, now: float) -> None:
@@ -172,6 +180,11 @@ class Leases:
             if lease.until > now and lease.holder not in members:
                 lease.until = now  # if we are wrong, what it computes still counts
                 self._wake(key, now)
+
+    def tokens(self) -> Iterator[tuple[bytes, list[float]]]:
+        """Yield each key with a token out, and when their leases end, for tests."""
+        for key, tokens in self._tokens.items():
+            yield key, [lease.until for lease in tokens.values()]
 
     # -- waiting ------------------------------------------------------------------------
 

@@ -228,6 +228,11 @@ class CacheMachine:
         self._space(cache).client.give_up(lent, now)
         self._turn(now)
 
+    def withdraw(self, cache: str, op: Op, now: float) -> None:
+        """Nobody waits any more for `op`, which has an id and asks for a lease or a lock: none is held for it."""
+        self._space(cache).client.withdraw(op, now)
+        self._turn(now)
+
     def _begin(
         self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, lent: Lent | None, now: float
     ) -> None:

@@ -33,7 +33,7 @@ class Kind(enum.IntEnum):
     RENEW = 10
     UNLOCK = 11
     CLEAR = 12  # everything in the partition of the key
-    RETURN = 13  # give a lease back: the next one computes
+    RETURN = 13  # give a lease or a lock back, or wait for it no more: it is the next one's
 
 
 READS = frozenset({Kind.GET, Kind.LEASE, Kind.RETURN})
@@ -80,7 +80,8 @@ class Op(NamedTuple):
         age: milliseconds since its first attempt; 0: this is the first.
         ttl: milliseconds to live; 0: for ever.
         number: version that a GET must at least see (read repair), amount of an INCR, expected version of a CAS (0:
-            absent), token of a RENEW, UNLOCK, or SET under a lease, milliseconds of a LEASE.
+            absent), token of a RENEW, UNLOCK, or SET under a lease, milliseconds of a LEASE; of a RETURN the lease's
+            token, or the id of the LEASE or LOCK that asked.
         wait: milliseconds that a LOCK or LEASE may wait at the primary.
         early: a LEASE takes an entry with fewer milliseconds to live for one that wants computing.
         expected: value that a CAS compares with instead of the version.

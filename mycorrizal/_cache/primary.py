@@ -94,8 +94,12 @@ class Primary:
             return
         if op.kind == _RETURN:
             self.leases.give_back(op, now)
-            pending.done(Result(Status.OK), now)
-            return
+            taken = shard.outcomes.get(op.number) if entry is not None and entry.pinned else None
+            if taken is None:
+                pending.done(Result(Status.OK), now)
+                return
+            op = op._replace(kind=Kind.UNLOCK, number=taken.version)
+            pending = pending._replace(op=op)
         if op.value is not None and len(op.value) > space.value_max:
             pending.done(Result(Status.TOO_LARGE), now)
             return

@@ -36,7 +36,7 @@ from .quic.loop import Timer
 from .quic.tickets import BlockingTicket, field
 from .service import Service
 
-__all__ = ["CacheHost"]
+__all__ = ["CacheHost", "new_id"]
 
 log = logger("mycorrizal.cache")
 
@@ -52,6 +52,11 @@ _HARMLESS = frozenset({Kind.GET, Kind.RETURN})
 _NOT_READ = frozenset({Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE})
 
 Outcome = Result | CacheError
+
+
+def new_id() -> int:
+    """Return an id for an operation that its caller may have to withdraw. Any thread."""
+    return int.from_bytes(os.urandom(8)) >> 2 | 1
 
 
 class CacheHost:
@@ -158,6 +163,16 @@ class CacheHost:
             raise
         lent.over = True  # no call has it any more: the machine has ended them
         return outcome
+
+    def withdraw(self, cache: str, op: Op) -> None:
+        """Nobody waits for `op`, which asks for a lease or a lock, any more: none is held for it. Never blocks."""
+
+        def command(now: float) -> None:
+            self._operate(now)  # it may not have begun
+            self.machine.withdraw(cache, op, now)
+            self._pull(now)
+
+        self._core.submit(command)
 
     def leads(self, cache: str, key: bytes) -> bool:
         """Return whether this agent seems to be primary of `key`."""

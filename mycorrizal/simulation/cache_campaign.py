@@ -37,6 +37,7 @@ from .cache_checkers import (
     check_no_trace,
     check_nothing_old,
     check_own_writes,
+    check_withdrawn,
 )
 from .cache_cluster import CacheCluster, CacheNode
 from .cache_computing import ComputingClients, lasting
@@ -161,7 +162,7 @@ class _Campaign:
             "partitions": self._divide,
             "bounds": self._anything,
             "near": self._storm_or_crash,
-            "computing": self._storm if self.still else self._storm_or_crash,
+            "computing": self._storm if self.still else self._crash,
         }
         while self.cluster.now < self.duration:
             self.cluster.run(self.rng.expovariate(1.0))
@@ -282,6 +283,8 @@ class _Campaign:
             check_converged(self.cluster, fail)
         if kind == "computing":
             check_computed(self.computing.computed, clients.events, self.still, fail)
+            if self.still:
+                check_withdrawn(self.cluster, fail)
             self.report.computed = len(self.computing.computed)
         if kind in ("stable", "crashes", "computing"):
             self.report.keys, self.report.undecided = check_linearizable(clients.events, fail)

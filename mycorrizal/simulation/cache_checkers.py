@@ -9,15 +9,15 @@ from .._cache.near import SILENCE
 from .._cache.placement import Owner, partition_of
 from .._cache.space import Space
 from .cache_cluster import CacheCluster, CacheNode
-from .cache_computing import Computed
+from .cache_computing import GONE, Computed
 from .cache_history import LockEvent, NearRead
 from .checkers import CheckFailed
 from .linearizable import Event, linearizable
 
 __all__ = [
     "check_bounds", "check_computed", "check_converged", "check_copies", "check_linearizable", "check_locks",
-    "check_near", "check_newest", "check_no_trace", "check_nothing_old", "check_own_writes", "newest_writes",
-    "space_of",
+    "check_near", "check_newest", "check_no_trace", "check_nothing_old", "check_own_writes",
+    "check_withdrawn", "newest_writes", "space_of",
 ]  # fmt: skip
 
 Fail = Callable[[str, str], CheckFailed]
@@ -169,6 +169,19 @@ def check_computed(computed: Sequence[Computed], events: Sequence[Event], still:
                     raise fail("computed", f"{result} was stored after {event}")
         elif still and not any(event.version > result.token or not event.known for event in meanwhile):
             raise fail("computed", f"{result} was not stored, and nothing else was written")
+
+
+def check_withdrawn(cluster: CacheCluster, fail: Fail) -> None:
+    """Nobody came or went, so nothing is held for a caller who has withdrawn."""
+    for node in cluster.running:
+        space = space_of(node)
+        for entry in space.store.walk():
+            if entry.pinned and entry.value[8:] == GONE:
+                raise fail("withdrawn", f"{node.name} holds {entry.key!r} for nobody")
+        now = cluster.now + node.offset
+        held = [key for key, leases in space.primary.leases.tokens() if any(until > now for until in leases)]
+        if held:
+            raise fail("withdrawn", f"{node.name} has leases out for {held}")
 
 
 def check_near(cluster: CacheCluster, reads: Sequence[NearRead], events: Sequence[Event], fail: Fail) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from .._cache.machine import CacheMachine
 from .._cache.operations import Kind, Op, Result, Status
 from .._cache.placement import partition_of
 from .._cache.survey import CLEAR_KEYS
@@ -17,14 +18,16 @@ from .cache_cluster import CacheCluster, CacheNode
 from .cache_history import TIMEOUT, Clients
 from .linearizable import FOREVER, Event
 
-__all__ = ["Computed", "ComputingClients", "lasting"]
+__all__ = ["GONE", "Computed", "ComputingClients", "lasting"]
 
 _KINDS = (
-    "get", "get", "set", "expiring", "expiring", "delete", "pop", "clear", "add", "cas", "lock", "many",
+    "get", "get", "set", "expiring", "expiring", "delete", "pop", "clear", "add", "cas", "lock", "many", "gone",
     "compute", "compute", "compute", "compute", "refresh", "refresh",
 )  # fmt: skip
-_LEASE = 300  # milliseconds; every other computation takes longer
+_LEASE = 300  # milliseconds; every other computation takes longer, or more while processes come and go
 _EXPIRING = b"e"
+GONE = b"gone"
+"""Whose locks those are that were withdrawn."""
 _LATE = 4.0
 """Seconds that an entry may live too long once it has moved: each copy counts what is left from when it hears of it."""
 
@@ -57,6 +60,7 @@ class ComputingClients(Clients):
     def __init__(self, cluster: CacheCluster, seed: object, *, still: bool) -> None:
         self.computed: list[Computed] = []
         self._late = 0.0 if still else _LATE
+        self._takes = 2 if still else 6  # leases at most
         super().__init__(cluster, seed, kinds=_KINDS)
         self._keys = [b"k0", b"k1", b"k2", b"e0", b"e1", b"e2"]
 
@@ -65,6 +69,8 @@ class ComputingClients(Clients):
             self._compute(node, client, key, early=500 if kind == "refresh" else 0)
         elif kind == "pop":
             self._pop(node, client, key)
+        elif kind == "gone":
+            self._ask_and_go(node, client, key)
         elif kind == "clear":
             self._clear(node, client)
         elif kind == "expiring":
@@ -113,7 +119,7 @@ class ComputingClients(Clients):
 
     def _compute(self, node: CacheNode, client: int, key: bytes, early: int) -> None:
         """Get, or compute: some are done in time, some are not, some give their lease back, some are never done."""
-        asked, takes, end = self._cluster.now, self._rng.random() * 2 * _LEASE / 1000, self._rng.random()
+        asked, takes, end = self._cluster.now, self._rng.random() * self._takes * _LEASE / 1000, self._rng.random()
         wait = 800 if self._rng.random() < 0.5 else 0
         lives = 200 + int(self._rng.random() * 1500) if key.startswith(_EXPIRING) else 0
 
@@ -144,6 +150,24 @@ class ComputingClients(Clients):
 
         lease = Op(Kind.LEASE, key, number=_LEASE, wait=wait, early=early)
         self._cluster.operate(node, [lease], TIMEOUT, leased)
+
+    def _ask_and_go(self, node: CacheNode, client: int, key: bytes) -> None:
+        """Ask for a lease or a lock, and be interrupted meanwhile."""
+        name, ident, life = self._cluster.definition.name, self._rng.getrandbits(62) | 1, node.lives
+        lease = Op(Kind.LEASE, key, ident, number=30_000, wait=1000)
+        lock = Op(Kind.LOCK, b"\x00lock\x00" + key, ident, value=GONE, ttl=30_000, wait=1000)
+        op = lease if self._rng.random() < 0.5 else lock
+
+        def go() -> None:
+            if node.running and node.lives == life:
+                self._cluster.ask(node, lambda machine, _, now: machine.withdraw(name, op, now), lambda _: None)
+            self._next(node, client)
+
+        def ask(machine: CacheMachine, ticket: Any, now: float) -> None:
+            machine.operate(name, [op], ticket, now + TIMEOUT, now)
+
+        self._cluster.ask(node, ask, lambda _: None)
+        self._cluster.at(self._cluster.now + self._rng.random() * 0.2, go)
 
     def _pop(self, node: CacheNode, client: int, key: bytes) -> None:
         """As ``Cache.take`` does."""

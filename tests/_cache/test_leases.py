@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -400,3 +401,90 @@ def test_places_of_waiters_are_given_back_however_their_wait_ends() -> None:
         caches.cluster.run(14.0)
         assert waiters(caches) == 0
     assert all("busy" not in node.machine.counters() for node in caches.cluster.running)
+
+
+# -- whoever asked is not there any more ----------------------------------------------------
+
+
+def withdraw(caches: Caches, index: int, op: Op) -> None:
+    """As after a Ctrl-C, or when the last answer was lost."""
+    caches.cluster.ask(caches.nodes[index], lambda machine, _, now: machine.withdraw("c", op, now), lambda _: None)
+
+
+ASKS = pytest.mark.parametrize("op", [LEASE._replace(id=7), LOCK._replace(id=7)], ids=["lease", "lock"])
+
+
+def free(caches: Caches, index: int, op: Op) -> bool:
+    result = caches.one(index, op._replace(id=0, wait=0))
+    return result.status in (Status.LEASED, Status.OK)
+
+
+@ASKS
+@pytest.mark.parametrize("here", [True, False])
+def test_what_nobody_waits_for_any_more_is_the_next_ones_at_once(op: Op, here: bool) -> None:
+    caches = Caches(3)
+    index = next(index for index in range(3) if (index == caches.owners(op.key)[0]) is here)
+    caches.start(index, op)
+    withdraw(caches, index, op)  # before the answer is here
+    caches.cluster.run(0.1)
+    assert free(caches, 0, op)
+
+
+@ASKS
+def test_what_was_given_without_anybody_knowing_is_the_next_ones_at_once(op: Op) -> None:
+    caches = Caches(3)
+    caches.one(0, op)
+    waiting = caches.start(1, op._replace(id=0))
+    caches.cluster.run(0.1)
+    assert not waiting
+    withdraw(caches, 0, op)
+    caches.cluster.run(0.1)
+    assert leased(waiting).status in (Status.LEASED, Status.OK)
+    withdraw(caches, 0, op)  # it is somebody else's by now
+    caches.cluster.run(0.1)
+    assert not free(caches, 0, op)
+
+
+@ASKS
+def test_who_waits_no_more_is_not_given_it(op: Op) -> None:
+    caches = Caches(3)
+    first = caches.one(0, op._replace(id=1))
+    gone = caches.start(1, op)
+    caches.cluster.run(0.1)
+    later = caches.start(2, op._replace(id=0))
+    caches.cluster.run(0.1)
+    withdraw(caches, 1, op)
+    caches.cluster.run(0.1)
+    assert gone and waiters(caches) == 1
+    withdraw(caches, 0, op._replace(id=1))
+    caches.cluster.run(0.1)
+    assert first.status in (Status.LEASED, Status.OK) and leased(later).status == first.status
+    assert waiters(caches) == 0
+
+
+@ASKS
+def test_what_is_given_after_it_was_withdrawn_is_given_back(op: Op) -> None:
+    """The request was slower on its way than its withdrawal."""
+    caches = Caches(3)
+    asking = next(index for index in range(3) if index not in caches.owners(op.key))
+    caches.cluster.faults = replace(caches.cluster.faults, delay=0.5)
+    caches.start(asking, op)
+    caches.cluster.faults = replace(caches.cluster.faults, delay=0.001)
+    withdraw(caches, asking, op)
+    caches.cluster.run(0.1)
+    assert free(caches, asking, op._replace(key=op.key + b"2")), "it works at all"
+    caches.cluster.run(1.0)
+    assert free(caches, asking, op)
+    assert caches.nodes[asking].machine.counters()["grants_given_back"] == 2
+
+
+def test_withdrawn_operations_leave_nothing() -> None:
+    caches = Caches(3)
+    for number in range(1, 20):
+        caches.start(number % 3, LOCK._replace(id=number))
+        withdraw(caches, number % 3, LOCK._replace(id=number))
+    caches.cluster.run(1.0)
+    for node in caches.nodes:
+        client = caches.space(node.index).client
+        assert not client.open and not client._asking
+    assert waiters(caches) == 0 and free(caches, 0, LOCK)

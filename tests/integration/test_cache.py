@@ -148,6 +148,30 @@ def test_one_computes_and_all_others_wait(team: list[Agent]) -> None:
     until(lambda: caches[2].get_or_compute("absent", lambda: 2) == 2, 5)
 
 
+@pytest.mark.parametrize("lost", [KeyboardInterrupt, OperationTimeout])
+def test_what_was_given_to_a_caller_that_is_gone_is_free_at_once(
+    team: list[Agent], monkeypatch: pytest.MonkeyPatch, lost: type[BaseException]
+) -> None:
+    """A Ctrl-C, or the last answer lost: the lease of an hour must not keep everybody waiting."""
+    a, b, _ = opened(team, "interrupted")
+
+    def result(*_: object) -> None:
+        time.sleep(0.3)
+        raise lost
+
+    for number in range(4):  # with primaries here and there
+        with monkeypatch.context() as patch:
+            patch.setattr(a._host, "_result", result)
+            with pytest.raises(lost):
+                a.lock(f"job{number}", lease=3600)
+            with pytest.raises(lost):
+                a.get_or_compute(f"key{number}", int, lease=3600)
+        began = time.monotonic()
+        b.lock(f"job{number}", timeout=5).release()
+        assert b.get_or_compute(f"key{number}", lambda: 7, timeout=5) == 7
+        assert time.monotonic() - began < 2
+
+
 def test_stale_values_are_given_out_while_one_computes_anew(team: list[Agent]) -> None:
     a, b, _ = opened(team, "stale")
     assert a.get_or_compute("x", lambda: 1, ttl=0.3, stale=30) == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._cache.client import Client
 from mycorrizal._cache.core import Core
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.fill import Fill
@@ -289,16 +290,18 @@ def voids_what_has_lapsed(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_tokens_of_any_primary(patch: pytest.MonkeyPatch) -> None:
-    """A primary that knows nothing of a token believes it if nothing newer is there."""
+    """A primary that knows nothing of a token that another has given believes it."""
     holds = Leases.holds
 
-    def newer(self: Leases, op: Any) -> bool:
-        place = partition_of(op.key)
-        return holds(self, op) or (
-            op.key not in self._tokens and self._space.store.version_of(place, op.key) < op.number
-        )
+    def foreign(self: Leases, op: Any) -> bool:
+        return holds(self, op) or (op.number ^ self._core.clock._node) & 0xFFF != 0
 
-    patch.setattr(Leases, "holds", newer)
+    patch.setattr(Leases, "holds", foreign)
+
+
+def withdraws_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What an interrupted caller was given is held for its whole time."""
+    patch.setattr(Client, "_give_back", lambda self, op, now: None)
 
 
 def clears_beside_writes(patch: pytest.MonkeyPatch) -> None:
@@ -346,6 +349,7 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
     (voids_what_has_lapsed, "computing"),
     (takes_tokens_of_any_primary, "computing"),
     (clears_beside_writes, "computing"),
+    (withdraws_nothing, "computing"),
 ]
 
 
