@@ -37,6 +37,7 @@ from ._runtime.caching import CacheHost, new_id
 from ._runtime.clock import now as _now
 from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
+from ._wire.canonical import equal
 from ._wire.lent import LEND_MIN, Lent
 from ._wire.value_guard import VALUE_BYTES_MAX
 from ._wire.values import Codecs, decode_held, encode_value
@@ -60,6 +61,7 @@ _SECONDS = 10.0
 _KEYS_AT_ONCE = 1024
 _OPS_AT_ONCE = 1 << 14  # of one caller under way: a quarter of what the machine takes of all
 _EXPECTED_MAX = 1 << 16  # bytes of an expected value that travel to be compared
+_ONE_FORM = frozenset({type(None), bool, int, float, str, bytes})  # their encoding stands for their equality
 _VALUE_MAX = VALUE_BYTES_MAX - (1 << 20)  # with what travels beside it, a value fits into a message
 _MASK = PARTITIONS - 1
 
@@ -225,8 +227,8 @@ class Cache(Handle, CacheMapping, Memoizing):
         Linearizable while membership is stable; under partition both sides may write it, as with ``add``.
 
         Args:
-            expected: the value, compared as it is encoded (two dicts are equal in the same order only); a
-                ``Versioned`` of ``get_versioned``, compared by its version; or ``ABSENT``.
+            expected: the value, equal by type and content: the order of a dict or a set does not count, 1, 1.0 and
+                True are three values; a ``Versioned`` of ``get_versioned``, compared by its version; or ``ABSENT``.
         """
         raw, deadline = _raw(key), Deadline(timeout)
         number, wanted = 0, None
@@ -236,17 +238,18 @@ class Cache(Handle, CacheMapping, Memoizing):
                 raise ConfigError("expected", f"{number!r:.80} is no version", hint="what get_versioned has returned")
         elif expected is not ABSENT:
             wanted = self._encoded(expected)
-        large = wanted is not None and len(wanted) > _EXPECTED_MAX
+        here = wanted is not None and len(wanted) > _EXPECTED_MAX
         while True:
-            if large:  # compared here, and by its version there
+            if here and wanted is not None:  # compared here, and by its version there
                 found = self._one(Op(Kind.GET, raw), deadline.remaining(), "compare_and_set")
-                if found.value != wanted:
+                if found.value is None or not equal(found.value, wanted, self._codecs):
                     return False
                 number = found.version
-            left, sent = deadline.remaining(), None if large else wanted
+            left, sent = deadline.remaining(), None if here else wanted
             result = self._write(Kind.CAS, raw, value, self._ms(ttl), left, "compare_and_set", number, sent)
-            if not large or result.status == Status.OK:
+            if result.status == Status.OK or wanted is None or type(expected) in _ONE_FORM:
                 return result.status == Status.OK
+            here = True  # other bytes may be an equal value
 
     def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> int:
         """Add `by` to the integer under `key`, 0 if it is not there; return the sum. Blocks. Raises as ``set``.

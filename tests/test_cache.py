@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mycorrizal.cache
@@ -14,7 +15,7 @@ from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
-from mycorrizal.cache import ABSENT, Cache
+from mycorrizal.cache import ABSENT, Cache, Versioned
 from mycorrizal.exceptions import (
     CacheOutcomeUnknown,
     CacheUnavailable,
@@ -175,6 +176,55 @@ def test_what_cannot_be_read_is_not_deleted_either(host: Host, monkeypatch: pyte
     with pytest.raises(ValueDecodeError):
         cache.popitem()
     assert [(op.kind, op.key) for op in host.asked] == [(Kind.GET, b"bad"), (Kind.GET, b"good"), (Kind.CAS, b"good")]
+
+
+# -- compare and set -----------------------------------------------------------------------------
+
+
+def held_as(value: object, version: int = 5) -> Result:
+    return Result(Status.OK, encode_value(value).pack(), version)
+
+
+EQUAL: list[tuple[Any, Any]] = [
+    ({"a": 1, "b": {"c": 2, "d": {3, 4}}}, {"b": {"d": {4, 3}, "c": 2}, "a": 1}),
+    (np.ones((2, 3)), np.asfortranarray(np.ones((2, 3)))),
+    ([(1, {"x": 1, "y": 2})], [[1, {"y": 2, "x": 1}]]),
+]
+
+
+@pytest.mark.parametrize(("stored", "expected"), EQUAL, ids=["dict", "array", "inner dict"])
+def test_equal_value_in_other_bytes_is_found_out_here_and_written_by_its_version(
+    host: Host, stored: Any, expected: Any
+) -> None:
+    failed, lost = Result(Status.FAILED), Result(Status.FAILED)
+    host.answers = [failed, held_as(stored), lost, held_as(stored, 6), Result(Status.OK, version=7)]
+    assert cache_of(host).compare_and_set(KEY, expected, 1)
+    assert [op.kind for op in host.asked] == [Kind.CAS, Kind.GET, Kind.CAS, Kind.GET, Kind.CAS]
+    assert [(op.number, op.expected is None) for op in host.asked if op.kind == Kind.CAS] == [
+        *((0, False), (5, True), (6, True)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [({"a": 1}, {"a": 1.0}), ({"a": 1}, {"a": True}), ([1], {1}), (np.ones(2), np.ones(2, "f4")), ({"a": 1}, {"b": 1})],
+)
+def test_value_that_is_not_equal_is_not_written(host: Host, stored: Any, expected: Any) -> None:
+    host.answers = [Result(Status.FAILED), held_as(stored)]
+    assert not cache_of(host).compare_and_set(KEY, expected, 1)
+    assert [op.kind for op in host.asked] == [Kind.CAS, Kind.GET]
+
+
+@pytest.mark.parametrize("expected", [1, 1.5, "x", b"x", None, True, ABSENT, Versioned(1, 4)])
+def test_value_of_one_form_is_compared_once(host: Host, expected: Any) -> None:
+    host.answers = [Result(Status.FAILED)]
+    assert not cache_of(host).compare_and_set(KEY, expected, 1)
+    assert [op.kind for op in host.asked] == [Kind.CAS]
+
+
+def test_value_that_went_meanwhile_is_not_equal(host: Host) -> None:
+    host.answers = [Result(Status.FAILED), Result(Status.MISSING)]
+    assert not cache_of(host).compare_and_set(KEY, {}, 1)
 
 
 # -- leases ---------------------------------------------------------------------------------

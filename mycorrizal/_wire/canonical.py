@@ -16,11 +16,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..exceptions import RemoteProtocolError, ValueEncodeError, ValueTooLarge
 from .arrays import canonical_array
 from .value_codecs import Codecs
-from .values import DEFAULT, encode_value
+from .value_walk import as_element, as_key
+from .values import DEFAULT, decode_held, encode_value
 
-__all__ = ["canonical", "digest"]
+__all__ = ["canonical", "digest", "equal"]
 
 
 def canonical(value: object, codecs: Codecs = DEFAULT) -> bytes:
@@ -38,17 +40,30 @@ def digest(value: object, codecs: Codecs = DEFAULT) -> str:
     return hashlib.blake2b(canonical(value, codecs), digest_size=16).hexdigest()
 
 
+def equal(one: bytes, other: bytes, codecs: Codecs = DEFAULT) -> bool:
+    """Return whether two whole wire forms hold equal values. Any thread.
+
+    What cannot be read here is equal to the same bytes only.
+    """
+    if one == other:
+        return True
+    try:
+        return canonical(decode_held(one, codecs), codecs) == canonical(decode_held(other, codecs), codecs)
+    except (RemoteProtocolError, ValueEncodeError, ValueTooLarge):
+        return False
+
+
 def _walk(value: Any, codecs: Codecs) -> bytes:
     codec = codecs.by_type.get(type(value))
     if codec is not None:
         return _joined(b"c", [codec.name.encode(), _walk(codec.encode(value), codecs)])
     if isinstance(value, dict):
-        pairs = ((_walk(key, codecs), _walk(item, codecs)) for key, item in dict.items(value))
+        pairs = ((_walk(as_key(key), codecs), _walk(item, codecs)) for key, item in dict.items(value))
         return _joined(b"d", [part for pair in sorted(pairs) for part in pair])
     if isinstance(value, list | tuple):
         return _joined(b"l" if isinstance(value, list) else b"t", [_walk(item, codecs) for item in value])
     if isinstance(value, set | frozenset):
-        return _joined(b"s", sorted(_walk(item, codecs) for item in value))
+        return _joined(b"s", sorted(_walk(as_element(item), codecs) for item in value))
     array = canonical_array(value)
     if array is not None:
         return _joined(b"a", array)

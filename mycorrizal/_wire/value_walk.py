@@ -23,7 +23,7 @@ from .text import text_of
 from .value_codecs import Codec, Codecs
 from .value_guard import BUFFERS_MAX, BYTES_FLAG, TAG_BUFFER, TAG_CODEC, TAG_DECIMAL, TAG_TEXT, TAG_TIME
 
-__all__ = ["bad_text", "sendable"]
+__all__ = ["as_element", "as_key", "bad_text", "sendable"]
 
 BYTES_INLINE = 4096
 """Byte strings from this length on travel beside the header."""
@@ -88,7 +88,7 @@ def _dict(value: dict[Any, Any], depth: int, buffers: Buffers, codecs: Codecs) -
     key: Any = None
     try:
         for key, item in value.items():
-            sent_key = key if type(key) is str else _key(key)
+            sent_key = key if type(key) is str else as_key(key)
             kind = type(item)
             if kind in _ATOMS or (kind is str and len(item) < TEXT_INLINE) or (kind is int and -_SAFE < item < _SAFE):
                 sent = item
@@ -110,7 +110,8 @@ def _dict(value: dict[Any, Any], depth: int, buffers: Buffers, codecs: Codecs) -
     return changed
 
 
-def _key(key: Any) -> Any:
+def as_key(key: Any) -> Any:
+    """Return the plain value that a key of a dict is sent as. Raises as ``sendable``."""
     kind = type(key)
     if kind is int or (kind is bytes and len(key) <= guard.KEY_BYTES_MAX):
         if kind is bytes or -_KEY_LIMIT <= key < _KEY_LIMIT:
@@ -119,9 +120,9 @@ def _key(key: Any) -> Any:
     if isinstance(key, str):
         return str.__str__(key)
     if is_integer(key):
-        return _key(int(operator.index(key)))
+        return as_key(int(operator.index(key)))
     if isinstance(key, bytes) and kind is not bytes:
-        return _key(memoryview(key).tobytes())
+        return as_key(memoryview(key).tobytes())
     hint = "keys are str, int, or bytes of at most 255; send a list of pairs instead"
     raise Unfit(f"{kind.__qualname__} cannot be a key", hint)
 
@@ -200,7 +201,7 @@ def _beside(view: memoryview, buffers: Buffers) -> cbor2.CBORTag:
 
 def _set(value: set[Any] | frozenset[Any], depth: int, buffers: Buffers, codecs: Codecs) -> cbor2.CBORTag:
     """Return the set as the list that stands for it, sorted by encoding: equal sets are equal bytes."""
-    plain = [item if _is_element(item) else _element(item) for item in value]
+    plain = [as_element(item) for item in value]
     if len(set(plain)) != len(value):
         raise Unfit("two elements that are the same text or number cannot be sent", "send a list instead")
     try:
@@ -209,13 +210,11 @@ def _set(value: set[Any] | frozenset[Any], depth: int, buffers: Buffers, codecs:
         raise _surrogates() from None
 
 
-def _is_element(item: Any) -> bool:
+def as_element(item: Any) -> Any:
+    """Return the plain value that an element of a set is sent as. Raises as ``sendable``."""
     kind = type(item)
-    return kind in (str, bytes) or kind in _ATOMS or (kind is int and -_KEY_LIMIT <= item < _KEY_LIMIT)
-
-
-def _element(item: Any) -> Any:
-    """Return the plain value that an element of a set is sent as."""
+    if kind in (str, bytes) or kind in _ATOMS or (kind is int and -_KEY_LIMIT <= item < _KEY_LIMIT):
+        return item
     if isinstance(item, str):
         return str.__str__(item)
     if isinstance(item, bytes):
@@ -225,7 +224,7 @@ def _element(item: Any) -> Any:
     if is_integer(item) and -_KEY_LIMIT <= (number := int(operator.index(item))) < _KEY_LIMIT:
         return number
     hint = "elements are str, bytes, None, and numbers of 64 bits; send a list instead"
-    raise Unfit(f"{type(item).__qualname__} in a set cannot be sent", hint)
+    raise Unfit(f"{kind.__qualname__} in a set cannot be sent", hint)
 
 
 def _decimal(value: Decimal, depth: int, buffers: Buffers, codecs: Codecs) -> Any:

@@ -228,6 +228,8 @@ class Nowhere(tzinfo):
     def utcoffset(self, when: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
 
 def test_equal_sets_are_equal_bytes() -> None:
     grown = set(range(0, 4000, 8)) | {"a", "b", None, 1.5}

@@ -71,6 +71,8 @@ def _keyed(value: Any) -> bool:
 
 
 def _key(key: Any) -> Any:
+    if isinstance(key, np.str_ | np.bytes_):
+        return str(key) if isinstance(key, str) else bytes(key)
     return key.item() if isinstance(key, np.generic) else _plain(key) if _subclass(key) else key
 
 

@@ -163,9 +163,9 @@ FAULTS = [
     Fault("_memoryview", " or len(buffers) >= BUFFERS_MAX", "", "views beside the header are bounded"),
     Fault("_bytes", " or len(buffers) >= BUFFERS_MAX", "", "byte strings beside the header are bounded"),
     Fault("_str", " or len(buffers) >= BUFFERS_MAX", "", "texts beside the header are bounded"),
-    Fault("_key", "len(key) <= guard.KEY_BYTES_MAX", "len(key) < guard.KEY_BYTES_MAX", "a key of 255 bytes travels"),
+    Fault("as_key", "len(key) <= guard.KEY_BYTES_MAX", "len(key) < guard.KEY_BYTES_MAX", "a key of 255 bytes travels"),
     Fault(
-        "_key",
+        "as_key",
         "-_KEY_LIMIT <= key < _KEY_LIMIT",
         "-_KEY_LIMIT <= key <= _KEY_LIMIT",
         "an integer key of more than 64 bits is refused at home",
