@@ -294,7 +294,7 @@ class Agent(Handle, Talking):
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         parts = self._running
-        check_own_text("topic", topic, "epoch")
+        topic = check_own_text("topic", topic, "epoch")
         encoded = encode_value(value, parts.codecs).pack()
         publish = parts.sharing.publish
         return parts.sharing.call(lambda now: publish(topic, encoded, now), Deadline(timeout), "broadcast")
@@ -314,7 +314,7 @@ class Agent(Handle, Talking):
         """
         parts, deadline = self._running, Deadline(timeout)
         if topic is not None:
-            check_own_text("topic", topic, "epoch")
+            topic = check_own_text("topic", topic, "epoch")
         if depth < 1 or last < 0:
             raise ConfigError("depth", f"depth={depth}, last={last}", hint="depth is at least 1, last at least 0")
         stream = parts.watching.subscribe(topic, depth)

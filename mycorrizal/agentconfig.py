@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .config import KEY_SIZES, Config, check_key, check_name, check_reachable, check_text
+from .config import KEY_SIZES, Config, builtin_fields, check_key, check_name, check_reachable, check_text
 from .dataconfig import DataConfig
 from .exceptions import ConfigError
+from .types import as_builtin
 
 __all__ = ["AgentSettings", "check_cluster", "parse_key"]
 
@@ -81,11 +82,13 @@ class AgentSettings:
     sources: Mapping[str, str] = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
+        builtin_fields(self)
         if self.name is not None:
             check_name(self.name)
         check_cluster(self.cluster)
         if not isinstance(self.join, tuple) or not all(isinstance(seed, str) for seed in self.join):
             raise ConfigError("join", "must be a tuple of texts", hint="e.g. ('10.0.0.5', 'dns://seeds.example.org')")
+        object.__setattr__(self, "join", tuple(map(as_builtin, self.join)))
         if self.key is not None:
             check_key("key", self.key, allow_weak=self.wire == "msgpack")
         _check_literal("bind", self.bind)

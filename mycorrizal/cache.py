@@ -53,7 +53,7 @@ from .exceptions import (
 from .leases import Computation, Lock, Patience, milliseconds
 from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
-from .types import printable
+from .types import as_builtin, printable
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
@@ -233,7 +233,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         raw, deadline = _raw(key), Deadline(timeout)
         number, wanted = 0, None
         if isinstance(expected, Versioned):
-            number = expected.version
+            number = as_builtin(expected.version)
             if type(number) is not int or not 0 <= number < 1 << 63:
                 raise ConfigError("expected", f"{number!r:.80} is no version", hint="what get_versioned has returned")
         elif expected is not ABSENT:
@@ -260,7 +260,8 @@ class Cache(Handle, CacheMapping, Memoizing):
         Raises:
             NotACounter: the value is no integer, or the sum has more than 64 bits.
         """
-        if not isinstance(by, int) or isinstance(by, bool) or not -(1 << 63) <= by < 1 << 63:
+        by = as_builtin(by)
+        if type(by) is not int or not -(1 << 63) <= by < 1 << 63:
             raise ConfigError("by", f"{by!r:.80} is no integer of 64 bits")
         result = self._one(Op(Kind.INCR, _raw(key), number=by, ttl=self._ms(ttl)), timeout, "incr")
         if result.status == Status.NOT_COUNTER:

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from .exceptions import ConfigError
-from .types import parse_host
+from .types import as_builtin, parse_host
 
 __all__ = [
-    "Config", "KEY_SIZES", "META_MAX_SIZE", "RESERVED", "allowed", "check_key", "check_name", "check_own_text",
-    "check_reachable", "check_text", "weakness",
+    "Config", "KEY_SIZES", "META_MAX_SIZE", "RESERVED", "allowed", "builtin_fields", "check_key", "check_name",
+    "check_own_text", "check_reachable", "check_text", "weakness",
 ]  # fmt: skip
 
 META_MAX_SIZE = 512
@@ -153,6 +153,7 @@ class Config:
     """Most threads that carry TCP conversations at a time."""
 
     def __post_init__(self) -> None:
+        builtin_fields(self)
         check_name(self.name)
         _check_address("bind_addr", self.bind_addr)
         _check_range("bind_port", self.bind_port, 0, 65535)
@@ -343,8 +344,16 @@ def weakness(key: bytes) -> str | None:
     return "is text, as a passphrase is, and can be guessed"
 
 
-def check_name(name: str) -> None:
-    """Raise ``ConfigError`` unless `name` may be a node's."""
+def builtin_fields(settings: Any) -> None:
+    """Make the texts and numbers of a dataclass those of Python, whatever class they are of (``types.as_builtin``)."""
+    for one in fields(settings):
+        object.__setattr__(settings, one.name, as_builtin(getattr(settings, one.name)))
+
+
+def check_name(name: str) -> str:
+    """Return `name` as plain text; raise ``ConfigError`` unless it may be a node's."""
+    if type(name) is not str:
+        name = as_builtin(name)
     if not isinstance(name, str):
         raise ConfigError("name", f"must be text, not {type(name).__name__}")
     if not name:
@@ -360,10 +369,12 @@ def check_name(name: str) -> None:
         raise ConfigError("name", f"{name!a} holds '/', a control character or one unseen", hint=_NAME_HINT)
     if name != name.strip():
         raise ConfigError("name", f"{name!a} begins or ends with a space", hint=_NAME_HINT)
+    return name
 
 
-def check_text(field_name: str, text: str, example: str) -> None:
-    """Raise ``ConfigError`` unless `text` has 1 to 255 bytes of UTF-8, as topics, keys and services' names have."""
+def check_text(field_name: str, text: str, example: str) -> str:
+    """Return `text` as plain text; raise ``ConfigError`` unless it has 1 to 255 bytes of UTF-8, as topics have."""
+    text = as_builtin(text)
     if not isinstance(text, str) or not text:
         raise ConfigError(field_name, f"{text!r:.80} is no text of 1 to 255 bytes", hint=f"e.g. {example!r}")
     try:
@@ -372,14 +383,16 @@ def check_text(field_name: str, text: str, example: str) -> None:
         raise ConfigError(field_name, f"{text!a:.80} cannot be written as UTF-8", hint="use plain text") from None
     if size > 255:
         raise ConfigError(field_name, f"is {size} bytes long", hint="at most 255 bytes of UTF-8")
+    return text
 
 
-def check_own_text(field_name: str, text: str, example: str) -> None:
+def check_own_text(field_name: str, text: str, example: str) -> str:
     """As ``check_text``, and refuse what begins as the library's own names do."""
-    check_text(field_name, text, example)
+    text = check_text(field_name, text, example)
     if text.startswith(RESERVED):
         hint = "such names are the library's own"
         raise ConfigError(field_name, f"{text!r:.80} begins with {RESERVED!r}", hint=hint)
+    return text
 
 
 def _check_label(label: str) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .config import builtin_fields
 from .exceptions import ConfigError
 
 __all__ = ["DataConfig"]
@@ -64,6 +65,7 @@ class DataConfig:
     tracebacks: bool = False
 
     def __post_init__(self) -> None:
+        builtin_fields(self)
         for name in _SECONDS:
             value = getattr(self, name)
             if value is None and name == "spin":

@@ -55,7 +55,7 @@ from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
 from .memberlist import Memberlist
-from .types import Address, Message, PeerInfo, ReceivedFile, printable
+from .types import Address, Message, PeerInfo, ReceivedFile, as_builtin, printable
 
 __all__ = ["DataPlane", "Results"]
 
@@ -140,6 +140,7 @@ class DataPlane(Handle):
             ValueEncodeError, ValueTooLarge: `value` cannot be sent.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
+        node = as_builtin(node)
         core = self._blocking("send", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
@@ -176,6 +177,7 @@ class DataPlane(Handle):
         Raises:
             ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError, ResourcesExhausted
         """
+        node = as_builtin(node)
         core = self._running("send_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
@@ -233,6 +235,7 @@ class DataPlane(Handle):
             RemoteProtocolError: the answer is no value, or needs a codec that is not registered here.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
+        node = as_builtin(node)
         core = self._blocking("request", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline = core.deadline(timeout)
@@ -257,6 +260,7 @@ class DataPlane(Handle):
         self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
         """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer."""
+        node = as_builtin(node)
         core = self._running("request_async", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
@@ -285,7 +289,7 @@ class DataPlane(Handle):
         results = Results()
         open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
         try:
-            for node in dict.fromkeys(nodes):
+            for node in dict.fromkeys(map(as_builtin, nodes)):
                 core.check_running("request_all", node)
                 ticket = BlockingTicket(core.loop)
                 call = Call(node, field(name), encoded, deadline.moment, ticket)
@@ -314,6 +318,7 @@ class DataPlane(Handle):
         answer, what it raises arrives as ``RemoteError``. A second handler of
         one name replaces the first.
         """
+        name = as_builtin(name)
         field(name)
         if name.startswith(RESERVED):
             raise ConfigError("name", f"{name!r} begins with {RESERVED!r}", hint="such names are the library's own")
@@ -337,7 +342,8 @@ class DataPlane(Handle):
         Raises:
             OperationTimeout, PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return open_stream(self._blocking("open_stream", node), node, name, timeout)
+        node = as_builtin(node)
+        return open_stream(self._blocking("open_stream", node), node, as_builtin(name), timeout)
 
     def on_stream(self, name: str) -> Callable[[_S], _S]:
         """Register a handler: ``@plane.on_stream("log")`` above a function of one ``Stream``. Any thread.
@@ -345,6 +351,7 @@ class DataPlane(Handle):
         It runs on a handler thread. When it returns the stream is closed, when it raises it is aborted. At most
         ``DataConfig.handler_spares`` streams are served at a time.
         """
+        name = as_builtin(name)
         stream_field(name)
 
         def register(handler: _S) -> _S:
@@ -375,7 +382,8 @@ class DataPlane(Handle):
             RemoteError: it could not be stored. OSError: `file` cannot be read. ConfigError: it is no file.
             PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return send_file(self._blocking("send_file", node), node, file, name, timeout, progress)
+        node = as_builtin(node)
+        return send_file(self._blocking("send_file", node), node, file, as_builtin(name), timeout, progress)
 
     def receive_file(
         self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
@@ -399,13 +407,14 @@ class DataPlane(Handle):
         Raises:
             ConfigError: not ``(IP literal, port)``, or beyond loopback without a key.
         """
-        core = self._running("add_peer")
+        core, name = self._running("add_peer"), as_builtin(name)
         self._directory.add(name, address)
         core.submit(partial(core.machine.peer_changed, name))
 
     def remove_peer(self, name: str, why: str = "was removed") -> None:
         """Forget a peer's address, close its connections, and end its calls now. Any thread."""
-        core = self._running("remove_peer")
+        name = as_builtin(name)
+        core = self._running("remove_peer", name)
         self._directory.remove(name)
         core.submit(partial(core.machine.peer_down, name, why, hint="add_peer() makes it known again"))
 

@@ -35,7 +35,7 @@ from .config import Config
 from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from .events import MemberEvent
 from .exceptions import ConfigError, LocalProtocolError, MycorrizalError, NotRunningError, PeerUnreachable
-from .types import Address, JoinResult, Node, NodeState
+from .types import Address, JoinResult, Node, NodeState, as_builtin
 
 __all__ = ["Memberlist"]
 
@@ -380,6 +380,7 @@ class Memberlist(Handle):
     def _member(self, node: Node | str, operation: str) -> Node:
         if isinstance(node, Node):
             return node
+        node = as_builtin(node)
         if not isinstance(node, str):
             raise TypeError(f"node must be a Node or a name, not {type(node).__name__}")
         for member in self._running.view().members:

@@ -59,7 +59,7 @@ from .exceptions import (
     QueueFull,
     RemoteProtocolError,
 )
-from .types import Node
+from .types import Node, as_builtin
 
 if TYPE_CHECKING:
     from .dataplane import Results
@@ -233,6 +233,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
             NotRunningError: no ``Memberlist`` was given this delegate yet.
             TypeError: the name is not text, or the payload not bytes.
         """
+        name = as_builtin(name)
         if not isinstance(name, str) or not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError(f"a user event is a text and bytes, not {type(name).__name__} and {type(payload).__name__}")
         with self._changed:

@@ -28,7 +28,7 @@ from ._wire.values import Codecs, encode_value
 from .config import RESERVED, check_own_text, check_text
 from .events import ChangesLost, ServiceChange
 from .exceptions import ConfigError, NotRunningError, QueueFull
-from .types import Service, html_table, printable
+from .types import Service, as_builtin, html_table, printable
 
 __all__ = ["Registration", "Services"]
 
@@ -79,9 +79,9 @@ class Services(Handle):
             ResourcesExhausted: there is no thread for `check`; nothing is announced.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        check_own_text("name", name, "api")
-        service_id = name if service_id is None else service_id
-        check_own_text("service_id", service_id, "api-1")
+        name = check_own_text("name", name, "api")
+        service_id = name if service_id is None else check_own_text("service_id", service_id, "api-1")
+        port, host = as_builtin(port), as_builtin(host)
         if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536):
             raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or leave it out")
         if host != "":
@@ -159,7 +159,7 @@ class Services(Handle):
             Without `callback` a stream to iterate or ``get`` from. With it, something to ``close()``: `callback` is
             called with each change, in order, on a thread of its own.
         """
-        stream = self._watching.watch_services(name)
+        stream = self._watching.watch_services(as_builtin(name))
         return stream if callback is None else self._watching.call(callback, stream)
 
     def close(self) -> None:

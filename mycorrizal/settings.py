@@ -28,7 +28,7 @@ from ._wire.values import Codecs, encode_value
 from .config import check_text
 from .events import ChangesLost, SettingChange
 from .exceptions import MycorrizalError
-from .types import HTML_ROWS_MAX, html_table, printable
+from .types import HTML_ROWS_MAX, as_builtin, html_table, printable
 
 __all__ = ["Settings"]
 
@@ -113,7 +113,7 @@ class Settings(Handle, MutableMapping[str, Any]):
             QueueFull: there are too many settings.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        check_text("key", key, "threshold")
+        key = check_text("key", key, "threshold")
         encoded = encode_value(value, self._codecs).pack()
         replica = self._sharing.replica
         self._sharing.tell(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
@@ -123,7 +123,7 @@ class Settings(Handle, MutableMapping[str, Any]):
 
         Raises: as ``set``.
         """
-        check_text("key", key, "threshold")
+        key = check_text("key", key, "threshold")
         replica = self._sharing.replica
         self._sharing.tell(lambda now: replica.set_setting(key, None, now), Deadline(timeout), "settings.delete")
 
@@ -152,7 +152,7 @@ class Settings(Handle, MutableMapping[str, Any]):
             Without `callback` a stream to iterate or ``get`` from. With it, something to ``close()``: `callback` is
             called with each change, in order, on a thread of its own.
         """
-        stream = self._watching.watch_settings(key)
+        stream = self._watching.watch_settings(as_builtin(key))
         return stream if callback is None else self._watching.call(callback, stream)
 
     def __repr__(self) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import enum
 import ipaddress
+import operator
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from html import escape
@@ -29,6 +31,7 @@ __all__ = [
     "Request",
     "Service",
     "Versions",
+    "as_builtin",
     "host_of",
     "html_table",
     "html_text",
@@ -40,6 +43,26 @@ __all__ = [
 
 Address = tuple[str, int]
 """A socket address as ``(IP literal, port)``."""
+
+
+def as_builtin(value: Any) -> Any:
+    """Return a text or number of another class, such as ``StrEnum`` or NumPy's integers, as the builtin; others as is.
+
+    For what a user gives as a name, key, topic, port or bound. It goes on to our threads, where no class of a user's
+    may have a say: one whose ``__hash__`` or ``__eq__`` raises would end them.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if type(value) is bool:
+        return value
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.integer):
+        return int(operator.index(value))
+    return float(value) if numpy is not None and isinstance(value, numpy.floating) else value
 
 
 class NodeState(enum.IntEnum):

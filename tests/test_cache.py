@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import mycorrizal.cache
 from mycorrizal._cache.definition import Definition
-from mycorrizal._cache.entry import NEVER, Entry
+from mycorrizal._cache.entry import LOCK_PREFIX, NEVER, Entry
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
@@ -19,6 +20,7 @@ from mycorrizal.cache import ABSENT, Cache, Versioned
 from mycorrizal.exceptions import (
     CacheOutcomeUnknown,
     CacheUnavailable,
+    ConfigError,
     OperationTimeout,
     ValueDecodeError,
     ValueTooLarge,
@@ -225,6 +227,43 @@ def test_value_of_one_form_is_compared_once(host: Host, expected: Any) -> None:
 def test_value_that_went_meanwhile_is_not_equal(host: Host) -> None:
     host.answers = [Result(Status.FAILED), Result(Status.MISSING)]
     assert not cache_of(host).compare_and_set(KEY, {}, 1)
+
+
+# -- keys and numbers of other classes -------------------------------------------------------------
+
+
+class Trap(str):
+    """A text that harms whoever looks at it as anything but a text."""
+
+    def _raise(self, *arguments: object) -> Any:
+        raise RuntimeError("of a user's class")
+
+    __eq__ = __hash__ = encode = startswith = __str__ = _raise  # type: ignore[assignment]
+
+
+class Key(StrEnum):
+    KEY = "key"
+
+
+@pytest.mark.parametrize("kind", [Key, np.str_, Trap])
+def test_keys_of_other_classes_are_the_text(host: Host, kind: Any) -> None:
+    cache, key = cache_of(host), kind("key")
+    cache.get(key), cache.delete(key), cache.touch(key), cache.add(key, 1), cache.get_versioned(key)
+    host.answers = [Result(Status.OK, version=3)]
+    cache.lock(key)
+    assert {op.key for op in host.asked} == {RAW, LOCK_PREFIX + RAW}
+
+
+@pytest.mark.parametrize("by", [np.int16(2), np.uint8(2), type("Number", (int,), {})(2)])
+def test_counters_take_integers_of_other_classes(host: Host, by: Any) -> None:
+    cache_of(host).incr(KEY, by)
+    assert type(host.asked[0].number) is int and host.asked[0].number == 2
+
+
+@pytest.mark.parametrize("by", [True, np.bool_(1), 1.0, np.float64(1), "1", None])
+def test_counters_take_nothing_else(host: Host, by: Any) -> None:
+    with pytest.raises(ConfigError):
+        cache_of(host).incr(KEY, by)
 
 
 # -- leases ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import threading
@@ -18,6 +19,7 @@ from mycorrizal import (
     DataConfig,
     DataPlane,
     Keyring,
+    MycorrizalError,
     NotRunningError,
     OperationTimeout,
     PeerBusy,
@@ -477,3 +479,33 @@ def test_forgotten_plane_warns() -> None:
     with pytest.warns(ResourceWarning, match="close"):
         plane.__del__()
     plane.close()
+
+
+# -- names of other classes ---------------------------------------------------------------------------------------
+
+
+class Trap(str):
+    """A text that harms whoever looks at it as anything but a text."""
+
+    def _raise(self, *arguments: object) -> Any:
+        raise RuntimeError("of a user's class")
+
+    __eq__ = __hash__ = encode = startswith = __str__ = _raise  # type: ignore[assignment]
+
+
+def test_names_of_a_class_that_raises_harm_no_thread(pair: tuple[DataPlane, DataPlane]) -> None:
+    alice, bob = pair
+    node, name = Trap("bob"), Trap("echo")
+    bob.on_request(name)(lambda request: request.value)
+    bob.on_stream(name)(lambda stream: None)
+    alice.add_peer(node, bob.address)
+    alice.send(node, 1)
+    alice.send_async(node, 2).result(PATIENCE)
+    assert [bob.receive(PATIENCE).value for _ in range(2)] == [1, 2]
+    assert alice.request(node, name, 3) == alice.request_async(node, name, 3).result(PATIENCE) == 3
+    assert dict(alice.request_all([node, "bob"], name, 4)) == {"bob": 4}
+    alice.open_stream(node, name).close()
+    with pytest.raises(MycorrizalError):
+        alice.send_file(node, io.BytesIO(b"x"), name=Trap("x"), timeout=0.2)
+    alice.remove_peer(Trap("nobody"))
+    assert alice.request("bob", "echo", 5) == 5

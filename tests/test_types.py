@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from enum import IntEnum, StrEnum
+from typing import Any
 
+import numpy as np
 import pytest
 
+from mycorrizal._cache.definition import Definition
+from mycorrizal.agentconfig import AgentSettings
 from mycorrizal.config import Config, allowed
+from mycorrizal.dataconfig import DataConfig
 from mycorrizal.events import SettingChange, UserEvent
-from mycorrizal.exceptions import ValueDecodeError
-from mycorrizal.types import MaybeUnreadable, Message, Service, host_of, is_loopback, pack_host, parse_host
+from mycorrizal.exceptions import ConfigError, ValueDecodeError
+from mycorrizal.types import MaybeUnreadable, Message, Service, as_builtin, host_of, is_loopback, pack_host, parse_host
 
 SPELT = {
     "10.0.0.5": ["::ffff:10.0.0.5", "::FFFF:10.0.0.5", "::ffff:a00:5", "0:0:0:0:0:FFFF:A00:5", "::ffff:10.0.0.5%eth0"],
@@ -86,3 +92,72 @@ def test_what_can_be_read_is_as_it_was(good: MaybeUnreadable) -> None:
     assert again == good and hash(again) == hash(good) and getattr(again, good.carries) == 1
     assert eval(repr(good)) == good and "error" not in repr(good)
     assert dataclasses.replace(good, **{good.carries: [2]}) != good  # type: ignore[type-var]
+
+
+# -- texts and numbers of other classes -------------------------------------------------------------------------------
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 3
+
+
+class Odd(str):
+    def __str__(self) -> str:
+        return "another"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Colour.RED, "red"),
+        (Odd("text"), "text"),
+        (np.str_("text"), "text"),
+        (Level.LOW, 3),
+        (np.int16(3), 3),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (True, True),
+        (None, None),
+        (b"x", b"x"),
+    ],
+)
+def test_texts_and_numbers_of_other_classes_are_made_plain(value: Any, plain: Any) -> None:
+    got = as_builtin(value)
+    assert got == plain and type(got) is type(plain)
+
+
+@pytest.mark.parametrize("value", [np.bool_(1), object(), [1], 1j, np.array(1)])
+def test_what_is_neither_stays_what_it_is(value: Any) -> None:
+    assert as_builtin(value) is value
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (Config, {"name": Colour.RED, "bind_port": np.int64(7946), "label": Colour.RED, "indirect_checks": Level.LOW}),
+        (Config, {"name": "n", "probe_interval": np.float32(0.5), "probe_timeout": np.int8(1)}),
+        (DataConfig, {"handlers": np.int32(4), "idle_timeout": np.float32(30), "max_value": Level.LOW * 100_000}),
+        (AgentSettings, {"name": Colour.RED, "cluster": np.str_("lab"), "port": np.int32(7), "join": (Colour.RED,)}),
+        (Definition, {"name": Colour.RED, "max_entries": np.int64(5), "replicas": Level.LOW, "ttl": np.int8(60)}),
+    ],
+)
+def test_settings_take_them_everywhere(kind: Any, given: dict[str, Any]) -> None:
+    settings = kind(**given)
+    for name, odd in given.items():
+        value = getattr(settings, name)
+        assert type(value) in (str, int, float, tuple) and value == odd
+        assert not isinstance(value, tuple) or {type(item) for item in value} == {str}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(Config, {"bind_port": True}), (DataConfig, {"handlers": np.bool_(1)}), (DataConfig, {"handlers": np.float64(2)})],
+)
+def test_settings_take_no_other_kind_of_number(kind: Any, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        kind(**given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
-from ..config import check_text
+from ..config import builtin_fields, check_text
 from ..exceptions import CacheConflict, ConfigError
 
 __all__ = ["Definition", "Limits", "check_seconds"]
@@ -53,6 +53,7 @@ class Definition:
     quorum: int = 0
 
     def __post_init__(self) -> None:
+        builtin_fields(self)
         check_text("name", self.name, "features")
         if not isinstance(self.replicas, int) or not 1 <= self.replicas <= 16:
             raise ConfigError("replicas", f"{self.replicas!r} copies; from 1 to 16 are possible")

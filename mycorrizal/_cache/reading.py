@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..exceptions import ConfigError
+from ..types import as_builtin
 from .entry import Entry
 from .placement import partition_of
 
@@ -21,6 +22,7 @@ def raw_key(key: str) -> bytes:
     Raises:
         ConfigError: it is no text, empty, or not to be written as UTF-8.
     """
+    key = as_builtin(key)
     if type(key) is not str:
         raise ConfigError("key", f"must be text, not {type(key).__name__}", hint="e.g. str(key), or f'{a}/{b}'")
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from .._keylike import masked
 from ..exceptions import ConfigError, PeerUnreachable
-from ..types import Address, pack_host
+from ..types import Address, as_builtin, pack_host
 
 __all__ = [
     "JoinEntry",
@@ -135,7 +135,7 @@ def parse_address(address: str | Address, default_port: int) -> JoinEntry:
         ConfigError: it is neither, or the host is a name: only a join resolves names.
     """
     if isinstance(address, tuple) and len(address) == 2:
-        host, port = address
+        host, port = map(as_builtin, address)
         if not isinstance(host, str) or not isinstance(port, int) or not 0 < port <= 65535:
             raise ConfigError("address", f"{address!r} is not (host, port)", hint="write ('10.0.0.5', 7946)")
         entry = JoinEntry(f"{host}:{port}", "", host, port)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from ..exceptions import ConfigError
 from .value_guard import NAME_MAX
@@ -11,6 +14,12 @@ from .value_guard import NAME_MAX
 __all__ = ["Codec", "Codecs"]
 
 T = TypeVar("T")
+
+ALWAYS = frozenset(
+    {type(None), bool, int, float, str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset}
+    | {date, datetime, Decimal, UUID}
+)
+"""Types that travel without a codec."""
 
 ENTRY_POINTS = "mycorrizal.codecs"
 """Group of entry points; each names a function that takes a ``Codecs`` and registers types in it."""
@@ -45,12 +54,15 @@ class Codecs:
         """Let objects of exactly the type `kind` travel, as `name` and what `encode` returns.
 
         Raises:
-            ConfigError: the type or the name is registered already, or is none.
+            ConfigError: the type or the name is registered already, or is none, or the type travels by itself.
         """
         if not isinstance(kind, type):
             raise ConfigError("kind", f"{kind!r} is not a type")
         if not isinstance(name, str) or not name.isascii() or not 0 < len(name) <= NAME_MAX:
             raise ConfigError("name", f"{name!r} is not a short ASCII text", hint="such as 'geometry.Point'")
+        if kind in ALWAYS:
+            text = f"{kind.__qualname__} travels as it is, and no codec would be called"
+            raise ConfigError("kind", text, hint="register a class of your own, such as a dataclass around it")
         if name in self.by_name or kind in self.by_type:
             raise ConfigError("name", f"{name} or {kind.__qualname__} is registered already")
         codec = Codec(name, encode, decode)

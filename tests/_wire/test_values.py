@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mycorrizal import RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
+from mycorrizal import ConfigError, RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
+from mycorrizal._wire.value_codecs import ALWAYS
 from mycorrizal._wire.value_guard import BUFFERS_MAX, DEPTH_MAX, HEADER_MAX
+from mycorrizal._wire.value_walk import _ATOMS, _CONVERT
 from mycorrizal._wire.values import Codecs, decode_held, decode_packed, decode_parts, encode_value
 
 from .strategies import brief, rough
@@ -412,6 +414,27 @@ def test_ctrl_c_inside_a_codec_stays_ctrl_c() -> None:
 def test_wrong_registrations_are_refused(kind: Any, name: str) -> None:
     with pytest.raises(ValueError, match="kind|name"):
         vectors().register(kind, name, lambda _: 1, lambda _: None)
+
+
+def test_codec_of_a_type_that_travels_by_itself_is_refused() -> None:
+    assert frozenset(_CONVERT) | _ATOMS == ALWAYS
+    for kind in ALWAYS:
+        with pytest.raises(ConfigError, match="travels as it is") as caught:
+            Codecs().register(kind, "x", lambda value: 1, lambda value: value)
+        assert caught.value.field == "kind" and caught.value.hint
+
+
+def test_codec_of_a_subclass_or_of_an_array_is_called() -> None:
+    codecs = Codecs()
+    codecs.register(Point, "point", list, lambda pair: Point(*pair))
+    codecs.register(Colour, "colour", int, Colour)
+    codecs.register(np.matrix, "matrix", np.asarray, lambda array: array.view(np.matrix))
+    codecs.register(np.float64, "float64", float, np.float64)
+    sent: list[Any] = [Point(1, b"2"), Colour.RED, np.arange(3).view(np.matrix), np.float64(2)]
+    sent.append(OrderedDict(a=Point(1, b"")))
+    got = arrive(sent, codecs)
+    assert [type(item) for item in got] == [Point, Colour, np.matrix, np.float64, dict]
+    assert type(got[4]["a"]) is Point
 
 
 def test_entry_points_are_loaded_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,13 +149,14 @@ def test_seconds_of_all_kinds_of_numbers(pair: tuple[Agent, Agent]) -> None:
 
 
 def test_settings_that_others_could_not_read(pair: tuple[Agent, Agent]) -> None:
-    settings: list[dict[str, Any]] = [{"near": 1}, {"ttl": numpy.int64(60)}, {"ttl": 1j}, {"sync_backups": None}]
+    settings: list[dict[str, Any]] = [{"near": 1}, {"replicas": numpy.float32(2)}, {"ttl": 1j}, {"sync_backups": None}]
     for number, odd in enumerate(settings):
         with pytest.raises(ConfigError):
             pair[0].cache(f"odd{number}", **odd)
     with pytest.raises(ConfigError, match="255 bytes"):
         pair[0].cache("n" * 255)
-    pair[0].cache("n" * 230, ttl=numpy.float64(60))
+    numbers: dict[str, Any] = {"ttl": numpy.int64(60), "max_entries": numpy.int16(1000)}
+    pair[0].cache("n" * 230, **numbers)
     assert pair[1].open_cache("n" * 230).definition.ttl == 60
     with pytest.raises(CacheConflict):
         pair[1].cache("n" * 230)

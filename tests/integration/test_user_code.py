@@ -308,3 +308,33 @@ def test_a_program_ends_with_its_main_thread(how: str) -> None:
             seconds=120,
         )
     assert (code, out, errors) == (0, "main is done\n", "")
+
+
+class Trap(str):
+    """A text that harms whoever looks at it as anything but a text."""
+
+    def _raise(self, *arguments: object) -> Any:
+        raise Own
+
+    __eq__ = __hash__ = encode = startswith = __str__ = _raise  # type: ignore[assignment]
+
+
+def test_names_topics_and_keys_of_a_class_that_raises() -> None:
+    with meeting_place(), Agent("alice", config=QUICK) as alice, Agent("bob", config=QUICK) as bob:
+        alice.wait_for(2, WAIT), bob.wait_for(2, WAIT)
+        heard, changes = bob.subscribe(Trap("topic")), bob.settings.watch(Trap("key"))
+        services = bob.services.watch(Trap("api"))
+        alice.broadcast(Trap("topic"), 1)
+        alice.settings.set(Trap("key"), 2)
+        alice.services.register(Trap("api"), port=80, service_id=Trap("one"))
+        assert heard.get(WAIT).value == 1  # type: ignore[union-attr]
+        assert changes.get(WAIT).value == 2  # type: ignore[union-attr]
+        assert services.get(WAIT).service.name == "api"  # type: ignore[union-attr]
+        cache = alice.cache(Trap("cache"), ttl=60)
+        cache.set(Trap("key"), 3)
+        with cache.lock(Trap("lock")):
+            assert bob.open_cache("cache")["key"] == 3
+        alice.settings.delete(Trap("key"))
+        bob.on_request(Trap("name"))(lambda request: request.value)
+        assert alice.request(Trap("bob"), Trap("name"), 4) == 4
+        assert alice.health().problems == bob.health().problems == ()

@@ -11,7 +11,7 @@ from ..._wire.values import Codecs
 from ...config import check_key, check_name
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
-from ...types import Address, is_loopback, parse_host
+from ...types import Address, as_builtin, is_loopback, parse_host
 from ..filepaths import path_text
 from ..shortage import as_ours
 from . import aio, path
@@ -37,7 +37,7 @@ class Directory:
         Raises:
             ConfigError: it is none, or one that must not be dialled.
         """
-        check_name(name)
+        name = check_name(name)
         self._addresses[name] = self.checked(address)
 
     def remove(self, name: str) -> None:
@@ -56,7 +56,7 @@ class Directory:
     def checked(self, address: Address) -> Address:
         """Return `address`, spelt as connections spell it, if it may be dialled."""
         try:
-            host, port = address
+            host, port = map(as_builtin, address)
             ip = parse_host(host)
         except (ValueError, TypeError, AttributeError):
             raise ConfigError(
@@ -86,7 +86,7 @@ def open_core(
 ) -> Core:
     """Check, bind, and start."""
     aio.check_aioquic()
-    check_name(name)
+    name, port = check_name(name), as_builtin(port)
     if not isinstance(port, int) or not 0 <= port < 65536:  # the system would take 65536 off
         raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or 0 for any that is free")
     trust = _trust(name, key, cluster, certificates)

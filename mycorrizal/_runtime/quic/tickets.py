@@ -19,7 +19,7 @@ from ...exceptions import (
     ValueDecodeError,
     ValueTooLarge,
 )
-from ...types import Message, printable
+from ...types import Message, as_builtin, printable
 from ..deadline import Deadline
 from ..futures import Completions, PlaneFuture, Waiter
 from .loop import Loop
@@ -230,7 +230,7 @@ def field(name: str) -> bytes:
         ConfigError: it is empty, too long, or no text.
     """
     try:
-        return name_field(name)
+        return name_field(as_builtin(name))
     except (ValueError, AttributeError) as exc:
         raise ConfigError("name", str(exc), hint="e.g. 'score'") from None
 
