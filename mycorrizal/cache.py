@@ -53,7 +53,7 @@ from .exceptions import (
 from .leases import Computation, Lock, Patience, milliseconds
 from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
-from .types import as_builtin, printable
+from .types import as_builtin, frameless, printable
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
@@ -131,9 +131,8 @@ class Cache(Handle, CacheMapping, Memoizing):
         try:
             return decode_held(encoded, self._codecs)
         except MycorrizalError as error:
-            mine = unreadable(error, f"key {key!r:.80} of cache {self.name!r}", operation=operation)
-            self._host.note("cache.unreadable", mine)
-            raise mine from error.__cause__
+            self._host.note("cache.unreadable", error)
+            raise unreadable(error, f"key {key!r:.80} of {self!r}", operation=operation) from error.__cause__
 
     def _here(self, raw: bytes) -> Entry | None:
         """Return the entry if it is held here and may be read."""
@@ -171,7 +170,7 @@ class Cache(Handle, CacheMapping, Memoizing):
             try:
                 found[key] = self._decoded(key, encoded, "get_many")
             except MycorrizalError as error:
-                found.errors[key] = error
+                found.errors[key] = frameless(error)
         return found
 
     def get_versioned(self, key: str, timeout: float | None = _SECONDS) -> Versioned | None:
@@ -496,8 +495,9 @@ class Cache(Handle, CacheMapping, Memoizing):
         if encoded.size < LEND_MIN or not encoded.buffers or self._host.leads(self.name, raw):
             op = Op(kind, raw, 0, 0, encoded.pack(), ttl, number, 0, 0, expected)
             return self._one(op, timeout, operation)
-        op = Op(kind, raw, 0, 0, None, ttl, number, 0, 0, expected)
-        return _checked(self._host.lend(self.name, op, Lent(encoded), timeout, operation), operation)
+        op, lent = Op(kind, raw, 0, 0, None, ttl, number, 0, 0, expected), Lent(encoded)
+        del encoded  # an error keeps this frame
+        return _checked(self._host.lend(self.name, op, lent, timeout, operation), operation)
 
     def _one(self, op: Op, timeout: float | None, operation: str) -> Result:
         return _checked(self._host.operate(self.name, (op,), timeout, operation)[0], operation)

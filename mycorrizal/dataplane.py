@@ -55,7 +55,7 @@ from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
 from .memberlist import Memberlist
-from .types import Address, Message, PeerInfo, ReceivedFile, as_builtin, printable
+from .types import Address, Message, PeerInfo, ReceivedFile, as_builtin, frameless, printable
 
 __all__ = ["DataPlane", "Results"]
 
@@ -142,17 +142,16 @@ class DataPlane(Handle):
         """
         node = as_builtin(node)
         core = self._blocking("send", node)
-        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
-        deadline = core.deadline(timeout)
         ticket = BlockingTicket(core.loop)
-        message = OutMessage(encoded, ticket)
+        message = OutMessage(encode_value(value, core.codecs, limit=core.config.max_value), ticket)
+        deadline = core.deadline(timeout)
         try:
             core.begin(partial(core.machine.send, node, message), "send", node)
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
                 else:
-                    done = ticket.wait_watching(deadline, progress, encoded.size)
+                    done = ticket.wait_watching(deadline, progress, message.size)
         except BaseException:
             withdraw(core, node, message)
             raise
@@ -238,16 +237,16 @@ class DataPlane(Handle):
         node = as_builtin(node)
         core = self._blocking("request", node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
-        deadline = core.deadline(timeout)
-        ticket = BlockingTicket(core.loop)
+        deadline, ticket, size = core.deadline(timeout), BlockingTicket(core.loop), encoded.size
         call = Call(node, field(name), encoded, deadline.moment, ticket)
+        del encoded  # the call lets go of it, while an error keeps this frame
         try:
             core.begin(partial(core.machine.request, call), "request", node)
             with core.pool.waiting():
                 if progress is None:
                     done = ticket.wait(deadline)
                 else:
-                    done = ticket.wait_watching(deadline, progress, encoded.size)
+                    done = ticket.wait_watching(deadline, progress, size)
         except BaseException:
             cancel_call(core, call)
             raise
@@ -304,7 +303,7 @@ class DataPlane(Handle):
                     status, received = ticket.result("request_all")
                     results[node] = answer(core, status, received, node, name, "request_all")
                 except MycorrizalError as exc:
-                    results.errors[node] = exc
+                    results.errors[node] = frameless(exc)
         finally:
             for call, ticket in open_calls.values():
                 if not ticket.done:

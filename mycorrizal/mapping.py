@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from .exceptions import MycorrizalError, ValueDecodeError
+from .types import frameless
 
 __all__ = ["ABSENT", "CacheMapping", "Found", "Items", "Values"]
 
@@ -102,9 +103,12 @@ class CacheMapping(MutableMapping[str, Any]):
                 if (found := self.take(key)) is not ABSENT:
                     return key, found
             except ValueDecodeError as error:
-                unread = unread or error
+                unread = unread or frameless(error)
         if unread is not None:
-            raise unread
+            try:
+                raise unread
+            finally:
+                del unread  # its traceback refers to this frame
         raise KeyError("popitem: the cache is empty")
 
     def setdefault(self, key: str, default: Any = None) -> Any:

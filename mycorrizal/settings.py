@@ -28,7 +28,7 @@ from ._wire.values import Codecs, encode_value
 from .config import check_text
 from .events import ChangesLost, SettingChange
 from .exceptions import MycorrizalError
-from .types import HTML_ROWS_MAX, as_builtin, html_table, printable
+from .types import HTML_ROWS_MAX, as_builtin, frameless, html_table, printable
 
 __all__ = ["Settings"]
 
@@ -77,7 +77,7 @@ class Settings(Handle, MutableMapping[str, Any]):
             except KeyError:
                 continue  # deleted just now
             except MycorrizalError as error:
-                errors[key] = error
+                errors[key] = frameless(error)
             else:
                 found.append(key)
         return found, errors

@@ -32,6 +32,7 @@ __all__ = [
     "Service",
     "Versions",
     "as_builtin",
+    "frameless",
     "host_of",
     "html_table",
     "html_text",
@@ -74,7 +75,23 @@ class NodeState(enum.IntEnum):
     LEFT = 3
 
 
+_E = TypeVar("_E", bound=BaseException)
 _K = TypeVar("_K", bound="MaybeUnreadable")
+
+
+def frameless(error: _E) -> _E:
+    """Return `error`, which is to be kept as a value, without the frames that it and its causes came through.
+
+    They know all callers' frames, one of which is about to know the error: such a cycle keeps all that is in them.
+    """
+    seen: list[BaseException] = [error]
+    one = error.__cause__
+    error.__traceback__ = error.__context__ = None
+    while one is not None and one not in seen:
+        one.__traceback__ = one.__context__ = None
+        seen.append(one)
+        one = one.__cause__
+    return error
 
 
 class MaybeUnreadable:
@@ -92,7 +109,7 @@ class MaybeUnreadable:
     @classmethod
     def unreadable(cls: type[_K], error: Exception, **more: Any) -> _K:
         """Return one without its value; `more` are its other fields."""
-        made = cls(**more, **{cls.carries: None, "error": error})
+        made = cls(**more, **{cls.carries: None, "error": frameless(error)})
         object.__delattr__(made, cls.carries)
         return made
 

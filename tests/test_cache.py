@@ -153,10 +153,10 @@ def test_one_that_cannot_be_read_keeps_nobody_from_the_others(host: Host, monkey
     assert dict(items) == {"a": 1, "c": 1} and list(values) == [1, 1]
     for errors in (found.errors, items.errors, values.errors):
         assert isinstance(errors["bad"], ValueDecodeError)
-        assert str(errors["bad"]).startswith("key 'bad' of cache 'c': a value of the codec 'complex'")
+        assert str(errors["bad"]).startswith("key 'bad' of <Cache 'c' on me>: a value of the codec 'complex'")
     assert "bad" in cache
     for read in (cache.get, cache.__getitem__, lambda key: cache.get_or_compute(key, dict), cache.setdefault):
-        with pytest.raises(ValueDecodeError, match="key 'bad' of cache 'c'"):
+        with pytest.raises(ValueDecodeError, match="key 'bad' of <Cache 'c' on me>"):
             read("bad")
     assert host.asked == [] and set(host.noted) == {"cache.unreadable"}
 

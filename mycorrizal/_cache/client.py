@@ -373,6 +373,7 @@ class Client:
         lent, attempt.job.lent = attempt.job.lent, None
         if lent is not None:
             self._lending.pop(lent, None)
+            lent.let_go()
 
 
 def _group(attempt: _Attempt, owners: tuple[Owner, ...]) -> _Group:

@@ -247,7 +247,8 @@ class Bulk:
             if flow is not None:
                 self.link.conn.reset(stream, code)
                 flow.limit = -1
-                refused, flow.refused = flow.refused, None
+                refused = flow.refused
+                flow.drop()
                 if refused is not None:
                     refused(code)
 
@@ -283,8 +284,9 @@ class Bulk:
 
     def abort(self, flow: Outflow) -> None:
         """Nobody wants to send this value any more, or hear of it."""
-        flow.refused = None
-        if flow.finished:
+        over = flow.finished
+        flow.drop()
+        if over:
             return
         if flow.stream < 0:
             self._queue.remove(flow)
@@ -357,6 +359,8 @@ class Bulk:
         """The connection is gone; return whose streams it takes with it."""
         values = list(self.values.values())
         self.values.clear()
+        for flow in (*self.flows.values(), *self._queue, *self._tails.values(), *self._unsettled.values()):
+            flow.drop()
         for value in sorted(values, key=lambda value: value.granted):  # those that wait first: they want no room
             self.link.machine.budget.drop(value)
         sinks = [pipe.end() for pipe in self.pipes.values()]

@@ -27,7 +27,7 @@ class OutMessage:
     __slots__ = ("carrier", "done", "flow", "over", "sequence", "size", "ticket", "value")
 
     def __init__(self, value: Encoded, ticket: Ticket) -> None:
-        self.value: Encoded | None = value  # None: withdrawn, its number is skipped
+        self.value: Encoded | None = value  # None: over, or withdrawn: its number is skipped
         self.size = value.size
         self.ticket = ticket
         self.sequence = 0
@@ -109,9 +109,9 @@ class Outgoing:
         while unaccepted and unaccepted[0].sequence <= sequence:
             message = unaccepted.popleft()
             self._bytes -= message.size
-            if message.flow is not None:
-                message.flow.refused = None
-                message.flow = None
+            flow, message.flow = message.flow, None
+            if flow is not None:
+                flow.refused = None
             if self._end(message):
                 message.ticket.succeed(None)
         return True
@@ -123,7 +123,6 @@ class Outgoing:
         """
         if not self._end(message):
             return False
-        message.value = None
         self._withdrawn = self._withdrawn or not message.sequence
         return message.sequence > 0
 
@@ -179,6 +178,7 @@ class Outgoing:
         if message.done:
             return False
         message.done = True
+        message.value = None
         self.open -= 1
         return True
 

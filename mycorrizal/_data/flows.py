@@ -92,13 +92,21 @@ class Outflow:
             self._parts[0] = part[size:]
         last = self.fin and not self._parts
         conn.send(self.stream, data, fin=last)
-        if last:
-            self.fin = False
-            self.limit = -1
         self.sent += size
         if self._taken is not None:
             self._taken(size)
+        if last:
+            self.limit = -1
+            refused = self.refused
+            self.drop()
+            self.refused = refused
         return size
+
+    def drop(self) -> None:
+        """Nothing more is sent: let go of whose memory it is, and of who was to hear of it."""
+        self._parts.clear()
+        self.fin = False
+        self._taken = self.refused = self.lent = None
 
     @property
     def finished(self) -> bool:

@@ -311,9 +311,9 @@ class Link:
         call = self.calls.pop(number, None)
         if call is None or call.done:
             return None
-        call.done = True
         if call.flow is not None:
             self.bulk.abort(call.flow)
+        call.end()
         return call
 
     def _on_cancel(self, body: bytes, now: float) -> None:
@@ -361,6 +361,7 @@ class Link:
         """Nobody waits for a sent message any more."""
         if message.flow is not None:
             self.bulk.abort(message.flow)
+            message.flow = None
         self.put(frames.frame(Frame.SKIP, frames.message_body(message.sequence)))
 
     def request(self, call: Call, now: float) -> None:

@@ -81,11 +81,11 @@ class LocalPeer(Peer):
 
     def _answer(self, call: Call, status: int, value: Encoded | None) -> None:
         if not call.done:
-            call.done = True
+            call.end()
             call.ticket.succeed((status, Received(b"" if value is None else value.pack())))
 
     def cancel(self, call: Call, now: float) -> None:
-        call.done = True
+        call.end()
         request = self._open.pop(call, None)
         if request is not None:
             request.cancelled = True

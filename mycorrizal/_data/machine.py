@@ -92,7 +92,7 @@ class DataMachine:
             if self._admits(node, message.ticket):
                 self.peers[node].send(message, now)
             else:
-                message.done = True
+                message.done, message.value = True, None
 
     def request(self, call: Call, now: float) -> None:
         """Send a request; its ticket succeeds with ``(status, Received)``."""
@@ -101,7 +101,7 @@ class DataMachine:
             if self._admits(call.node, call.ticket):
                 self.peers[call.node].request(call, now)
             else:
-                call.done = True
+                call.end()
 
     def open(self, node: str, opening: Opening, now: float) -> None:
         """Open a stream; its ticket succeeds with ``(link, stream)``."""

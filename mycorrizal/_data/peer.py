@@ -157,7 +157,7 @@ class Peer:
         elif self._fits(call.ticket, call.value.size, self.link):
             self.link.request(call, now)
         else:
-            call.done = True
+            call.end()
 
     def open(self, opening: Opening, now: float) -> None:
         """Open a stream now, or once the peer has welcomed us: what it refuses before that has not begun."""
@@ -188,11 +188,11 @@ class Peer:
 
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for `call` any more."""
-        call.done = True
         if isinstance(call.link, Link):
             call.link.cancel(call, now)
         else:
             self.machine.arm()  # what waits is forgotten at the next tick
+        call.end()
 
     def _fits(self, ticket: Ticket, size: int, link: Link) -> bool:
         if link.remote is None or size <= link.remote.value:
@@ -307,11 +307,14 @@ class Peer:
         self.machine.gone.may_be(self.name)
         calls, self.calls = self.calls, deque()
         openings, self.openings = self.openings, deque()
-        waiting: list[Call | Opening] = [*calls, *openings]
-        for item in waiting:
-            if not item.done:
-                item.done = True
-                item.ticket.fail(for_call(why, False, node=self.name))
+        for call in calls:
+            if not call.done:
+                call.end()
+                call.ticket.fail(for_call(why, False, node=self.name))
+        for opening in openings:
+            if not opening.done:
+                opening.done = True
+                opening.ticket.fail(for_call(why, False, node=self.name))
         for message in self.outgoing.take_all():
             message.ticket.fail(for_call(why, message.sequence > 0, node=self.name))
 
@@ -517,6 +520,6 @@ class Peer:
 
 def _fail(call: Call, why: MycorrizalError, *, read: bool) -> None:
     """End a call whose connection is gone; `read`: the peer may have read it, if all of it was sent."""
-    call.done = True
     whole = call.flow is None or call.flow.finished
+    call.end()
     call.ticket.fail(for_call(why, read and whole, node=call.node))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._wire import frames
 from .._wire.frames import BULK_INITIAL, STREAM_WINDOW, Close, Frame
-from ..exceptions import RemoteProtocolError
+from ..exceptions import MycorrizalError, RemoteProtocolError
 from .flows import Outflow
 from .ports import Sink
 
@@ -129,6 +129,7 @@ class Pipe:
         if not self.writing:
             return False
         del self._bulk.flows[self.stream]
+        self._flow.drop()
         self._bulk.finishing.discard(self.stream)
         self.link.conn.reset(self.stream, code)
         return True
@@ -137,10 +138,42 @@ class Pipe:
         """The connection is gone; return who is to be told."""
         self._reading = False
         self._over = True
-        return self.sink
+        self._flow.drop()
+        return self._leave()
+
+    def _leave(self) -> Sink:
+        """Forget who is told: it knows us too, and only a collection would free what it keeps."""
+        sink, self.sink = self.sink, _NOBODY
+        return sink
 
     def prune(self) -> None:
         """Leave the link once both halves have ended."""
         if self._over and not self.writing and self._bulk.pipes.get(self.stream) is self:
             del self._bulk.pipes[self.stream]
+            self._leave()
             self.link.used = self.link.machine.now
+
+
+class _Nobody:
+    """In place of the user's end of a stream that is over."""
+
+    def opened(self, pipe: object) -> None:
+        """Nobody is told."""
+
+    def accepted(self) -> None:
+        """Nobody is told."""
+
+    def feed(self, data: bytes, fin: bool) -> None:
+        """Nobody is told."""
+
+    def taken(self, size: int) -> None:
+        """Nobody is told."""
+
+    def stopped(self, error: MycorrizalError) -> None:
+        """Nobody is told."""
+
+    def broken(self, error: MycorrizalError) -> None:
+        """Nobody is told."""
+
+
+_NOBODY = _Nobody()

@@ -139,6 +139,16 @@ class Call:
         self.link: object = None
         self.flow: Outflow | None = None  # if its value has a stream of its own
 
+    def end(self) -> None:
+        """It is over: let go of its value, and of what knows it in turn, which only a collection would free."""
+        self.done = True
+        self.value = _GONE
+        self.flow = None
+
+
+_GONE = Encoded(b"", (), b"", 0)
+"""In place of the value of a call that is over."""
+
 
 class Answering(Protocol):
     """Who takes the answer to a request."""

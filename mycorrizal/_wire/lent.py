@@ -21,6 +21,9 @@ LEND_MIN = 256 << 10
 """Bytes of a value from which a copy costs more than lending it does. Above ``INLINE_MAX``: it has its own stream."""
 
 
+_GONE = Encoded(b"", (), b"", 0)
+
+
 class Lent:
     """A value that stays where it is.
 
@@ -35,6 +38,10 @@ class Lent:
         self._encoded = encoded
         self.size = encoded.size
         self.over = False
+
+    def let_go(self) -> None:
+        """Nobody reads it any more: keep nothing of that memory, which errors and their frames may keep us with."""
+        self._encoded = _GONE
 
     def pack(self) -> bytes | None:
         """Return the wire form in one piece, a copy; None if it is too late for that. Any thread."""

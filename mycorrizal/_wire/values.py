@@ -271,16 +271,25 @@ def decode_parts(
         more = {TAG_BUFFER: lambda index, _: buffers[index], TAG_CODEC: lambda pair, _: _decode_with(codecs, *pair)}
         return cbor2.loads(header, allow_duplicate_keys=False, semantic_decoders=_DECODERS | more)
     except Exception as error:  # whatever the library, NumPy or a codec makes of what passed the guard
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-            if isinstance(cause, ValueDecodeError) and codecs is None:
-                raise RemoteProtocolError(f"not a message: {cause}") from None
-            if isinstance(cause, (RemoteProtocolError, ValueDecodeError)):
-                raise cause from cause.__cause__
-        if isinstance(cause, MemoryError) or not isinstance(cause, Exception):
-            raise cause from None  # Ctrl-C stays Ctrl-C
-        raise RemoteProtocolError(f"not a value: {type(cause).__name__}") from None
+        wrong = _wrong(error, codecs)
+    try:
+        raise wrong  # out here, and without a name: else it and its frames, with the value, know each other
+    finally:
+        del wrong
+
+
+def _wrong(error: Exception, codecs: Codecs | None) -> BaseException:
+    """Return what to raise for `error`, which cbor2 may have wrapped."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+        if isinstance(cause, ValueDecodeError) and codecs is None:
+            return RemoteProtocolError(f"not a message: {cause}")
+        if isinstance(cause, (RemoteProtocolError, ValueDecodeError)):
+            return cause
+    if isinstance(cause, MemoryError) or not isinstance(cause, Exception):
+        return cause  # Ctrl-C stays Ctrl-C
+    return RemoteProtocolError(f"not a value: {type(cause).__name__}")
 
 
 def _decode_with(codecs: Codecs | None, name: str, inner: object) -> object:

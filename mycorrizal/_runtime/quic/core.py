@@ -260,12 +260,13 @@ class Core:
         """Return the error for a call that comes too late, or is `sent` and got no answer."""
         return for_call(self.loop.service.refusal(), sent, node=node or None, operation=operation)
 
-    def submit(self, command: Callable[[float], object]) -> None:
-        """Run `command` on the loop thread; nothing happens if that has ended."""
+    def submit(self, command: Callable[[float], object]) -> bool:
+        """Run `command` on the loop thread; nothing happens, and False, if that has ended."""
         try:
             self.loop.submit(command)
         except MycorrizalError:
-            pass
+            return False
+        return True
 
     def begin(self, command: Callable[[float], object], operation: str, node: str = "") -> None:
         """Run `command` on the loop thread.
@@ -297,14 +298,17 @@ class Core:
         try:
             return received.decode(self.codecs)
         except ValueDecodeError as error:
-            mine = unreadable(error, f"{what} of {sender}", node=sender)
-            self.count("values.unreadable")
-            self.warn("unreadable", "not to be read here: %s", mine)
-            raise mine from error.__cause__
+            raise self._unreadable(error, sender, what) from error.__cause__
         except RemoteProtocolError as error:
             self.count("values.bad")
             self.submit(partial(self.machine.bad_value, sender, error))
             raise
+
+    def _unreadable(self, error: ValueDecodeError, sender: str, what: str) -> ValueDecodeError:
+        mine = unreadable(error, f"{what} of {sender}", node=sender)
+        self.count("values.unreadable")
+        self.warn("unreadable", "not to be read here: %s", mine)
+        return mine
 
     def ask(self, question: Callable[[], Any], operation: str) -> Any:
         """Return `question()`, asked on the loop thread."""

@@ -251,10 +251,12 @@ def cancelled(sent: bool, node: str, operation: str) -> MycorrizalError:
 def withdraw(core: Core, node: str, message: OutMessage) -> None:
     """Nobody waits for a message any more. Any thread."""
     message.over = True  # first of all: see ``Lender``
-    core.submit(lambda now: core.machine.peer(node).withdraw(message, now))
+    if not core.submit(lambda now: core.machine.peer(node).withdraw(message, now)):
+        message.value = None
 
 
 def cancel_call(core: Core, call: Call) -> None:
     """Nobody waits for a request any more. Any thread."""
     call.over = True  # first of all: see ``Lender``
-    core.submit(lambda now: core.machine.peer(call.node).cancel(call, now))
+    if not core.submit(lambda now: core.machine.peer(call.node).cancel(call, now)):
+        call.end()
