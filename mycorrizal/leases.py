@@ -105,6 +105,7 @@ class Computation:
         try:
             value = compute()
             encoded = self._cache._encoded(value)
+            mine = decode_held(encoded, self._cache._codecs)  # what nobody could read is not stored
         except BaseException:
             self.give_back()
             raise
@@ -122,7 +123,7 @@ class Computation:
             self._cache._host.note("cache.not_stored", error)  # the caller has what it wanted
             if isinstance(error, ValueTooLarge):
                 self.give_back()
-        return decode_held(encoded, self._cache._codecs)
+        return mine
 
     def give_back(self) -> None:
         """Let the next one compute at once."""

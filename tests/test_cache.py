@@ -292,6 +292,16 @@ def test_a_value_that_cannot_be_encoded_gives_the_lease_back(host: Host) -> None
     assert [(op.kind, op.number) for op in host.asked[1:]] == [(Kind.RETURN, 77)]
 
 
+def test_a_value_that_cannot_be_read_again_is_not_stored(host: Host) -> None:
+    codecs = Codecs()
+    codecs.register(complex, "complex", lambda z: [z.real, z.imag], lambda pair: complex("no number"))
+    cache = Cache(host, Definition("c"), codecs)  # type: ignore[arg-type]
+    host.answers = [LEASED]
+    with pytest.raises(ValueDecodeError):
+        cache.get_or_compute(KEY, lambda: 1j)
+    assert [(op.kind, op.number) for op in host.asked[1:]] == [(Kind.RETURN, 77)]
+
+
 def test_a_value_that_is_too_large_gives_the_lease_back_and_is_the_callers(host: Host) -> None:
     host.answers = [LEASED, ValueTooLarge("no")]
     assert cache_of(host).get_or_compute(KEY, lambda: "large") == "large"
