@@ -45,7 +45,7 @@ from ._runtime.lifecycle import Handle
 from ._runtime.serfasking import INTERNAL, PING, Asking, Handler, SerfQuery
 from ._runtime.serfcore import News, SerfCore
 from ._runtime.serfdesk import Desk
-from ._runtime.serfkeys import KeyDesk, Keys, RingKeys
+from ._runtime.serfkeys import KeyDesk
 from ._serf import Received, SerfStatus, decode_state, decode_tags, encode_tags
 from ._swim import events as swim
 from ._wire.text import logger
@@ -53,7 +53,6 @@ from .config import META_MAX_SIZE, Config
 from .delegates import BaseDelegate, BaseEventDelegate, BasePingDelegate
 from .exceptions import (
     ConfigError,
-    MycorrizalError,
     OperationTimeout,
     PeerUnreachable,
     QueueFull,
@@ -86,12 +85,14 @@ class SerfMember:
         status: alive, leaving, left (it said so, or was made to) or failed.
         tags: its tags; none are known of a node that left before we came.
         node: its last record, or None if there was none.
+        since: when it came or, if it is gone, went, in seconds since 1970; None without a ``Memberlist``.
     """
 
     name: str
     status: SerfStatus
     tags: Mapping[str, str]
     node: Node | None
+    since: float | None = None
 
 
 class _Members(Protocol):
@@ -152,11 +153,10 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         self._core = SerfCore(replay_events, lambda: self.tags)
         self._changed = self._core.changed
         self._asking = Asking(self._core, query_size_limit)
-        self._desk = Desk(self._core, self._asking)
-        self._change_keys = change_keys
-        self._file = None if keyring_file is None else KeyringFile(keyring_file)
-        self._stored = () if self._file is None else self._file.load()
-        self._limit = query_size_limit
+        file = None if keyring_file is None else KeyringFile(keyring_file)
+        self._stored = () if file is None else file.load()
+        self._keys = KeyDesk(change_keys, file, query_size_limit)
+        self._desk = Desk(self._core, self._asking, self._keys)
 
     # -- settings ---------------------------------------------------------------------
 
@@ -326,24 +326,46 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         see the leave first then report a failure for a moment. Blocks.
         """
         deadline = Deadline(timeout)
+        with self._changed:
+            intent = self._core.machine.leave()
+            if intent is not None:
+                self._say(INTENT_SECONDS if timeout is None else min(timeout / 2, INTENT_SECONDS))
+        if intent is not None:
+            self._farewell(memberlist, intent)
+        memberlist.leave(timeout=deadline.remaining())
+
+    def force_leave(self, name: str, *, prune: bool = False, timeout: float | None = INTENT_SECONDS) -> None:
+        """Have all members show `name`, who failed, as ``left``, as ``serf force-leave`` does. Blocks.
+
+        Returns when that was gossiped out. A member that is alive refutes it.
+        One that is not known here may be to others.
+
+        Args:
+            prune: also forget it, at once or when it is gone.
+
+        Raises:
+            ConfigError: it is this node.
+            OperationTimeout: not gossiped out in time; it counts all the same.
+            NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+        """
+        if self._core.ground is not None:
+            self._core.ground.guard("force_leave")
+        with self._changed:
+            self._core.machine.force_leave(name, prune, self._core.now())
+            if not self._say(timeout):
+                text = f"the removal of {name!a:.80} was not gossiped out in time"
+                raise OperationTimeout(text, operation="force_leave", indeterminate=True)
+
+    def _say(self, timeout: float | None) -> bool:
+        """Gossip what the machine has to say, and wait until it is out; False if it is not in time. Under the lock."""
         sent: list[bool] = []
 
         def finished() -> None:  # called by the queue, hence inside the monitor
             sent.append(True)
             self._changed.notify()
 
-        with self._changed:
-            intent = self._core.machine.leave()
-            if intent is not None and self._core.size() > 1:
-                self._core.pull(finished)
-                self._changed.wait_for(
-                    lambda: bool(sent),
-                    Deadline(INTENT_SECONDS if timeout is None else min(timeout / 2, INTENT_SECONDS)),
-                )
-            self._core.pull()
-        if intent is not None:
-            self._farewell(memberlist, intent)
-        memberlist.leave(timeout=deadline.remaining())
+        self._core.pull(finished)
+        return self._core.size() <= 1 or self._changed.wait_for(lambda: bool(sent), Deadline(timeout))
 
     def _farewell(self, memberlist: _Members, intent: bytes) -> None:
         """Send the intent to members directly, as ``leave_fanout`` does with the leave itself.
@@ -374,13 +396,17 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
     # -- views ----------------------------------------------------------------------------
 
     def members(self) -> tuple[SerfMember, ...]:
-        """Return all members, those that left or failed too, as ``serf members`` does."""
+        """Return all members, those that left or failed within a day too, as ``serf members`` does."""
+        core = self._core
         with self._changed:
-            known = self._core.machine.members() if self._core.started else ()
-            nodes = dict(self._core.nodes)
+            known = core.members()
+            nodes = dict(core.nodes)
+            since = {m.name: core.wall(m.since) for m in known}
         return tuple(
-            SerfMember(m.name, m.status, decode_tags(nodes[m.name].meta) if m.name in nodes else {}, nodes.get(m.name))
+            SerfMember(m.name, m.status, tags, node, since[m.name])
             for m in known
+            for node in (nodes.get(m.name),)
+            for tags in ({} if node is None else decode_tags(node.meta),)
         )
 
     def metrics(self) -> dict[str, int]:
@@ -417,25 +443,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
     def attached(self, ground: Ground) -> None:
         """Know the node that it is a delegate of; ``Memberlist`` calls it, and then ``observe``."""
         self._core.ground = ground
-        self._manage(RingKeys(ground.keyring))
-        ground.keyring.watch(self._keys_changed)
-
-    def _manage(self, keys: Keys) -> None:
-        """Have ``serf keys`` change these. An agent calls it with those of both of its planes."""
-        name = self._core.machine.name
-        self._desk.keys = KeyDesk(name, keys, self._change_keys, self._file, self._limit)
-        self._desk.keys.save()
-
-    def _keys_changed(self) -> None:
-        if self._core.ground is not None:
-            self._core.ground.aside(self._save_keys)
-
-    def _save_keys(self) -> None:
-        try:
-            if self._desk.keys is not None:
-                self._desk.keys.save()
-        except MycorrizalError as error:
-            log.warning("! %s: the keys are not kept: %s", self._core.machine.name, error)
+        self._keys.attached(ground, self._core.machine.name)
 
     def observe(self, event: swim.Event, now: float) -> None:
         """Take what memberlist has to tell."""
@@ -468,7 +476,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
                 self._core.counters["bad_states"] += 1
             return
         with self._changed:
-            self._core.machine.merge_state(state, join)
+            self._core.machine.merge_state(state, join, self._core.now())
             news = self._core.pull()
         self._deliver(news)
 
@@ -480,15 +488,11 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
     def notify_join(self, node: Node) -> None:
         with self._changed:
             self._core.nodes[node.name] = node
-            self._core.machine.node_joined(node.name)
+            self._core.machine.node_joined(node.name, self._core.now())
 
     def notify_leave(self, node: Node) -> None:
         with self._changed:
-            self._core.nodes[node.name] = node
-            machine = self._core.machine
-            machine.node_left(node.name)
-            known = {member.name for member in machine.members()}
-            self._core.nodes = {name: kept for name, kept in self._core.nodes.items() if name in known}
+            self._core.departed(node)
 
     def notify_update(self, node: Node) -> None:
         with self._changed:

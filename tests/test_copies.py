@@ -69,7 +69,7 @@ VALUES: dict[str, Any] = {
     "Results": mycorrizal.Results(),
     "ControlEvent": mycorrizal.ControlEvent("event.user.x", {"v": 1}, 5, 2, "p", 1),
     "SerfEvent": SerfUserEvent(3, "deploy", b"x", True),
-    "SerfMember": mycorrizal.SerfMember("bob", mycorrizal.SerfStatus.ALIVE, {"a": "b"}, NODE),
+    "SerfMember": mycorrizal.SerfMember("bob", mycorrizal.SerfStatus.ALIVE, {"a": "b"}, NODE, 1.5),
     "SerfQuery": mycorrizal.SerfQuery("load", b"x", "bob", 1.5),
     "SerfStatus": mycorrizal.SerfStatus.FAILED,
     "MemberJoined": mycorrizal.MemberJoined(NODE),

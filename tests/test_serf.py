@@ -259,6 +259,33 @@ class TestDelegate:
         assert len(members.left) == 1
         assert serf.metrics()["farewells_unsent"] == 2
 
+    def test_force_leave_waits_until_it_is_out(self) -> None:
+        serf = self.start()
+        for name in ("s1", "s2"):
+            serf.notify_join(a_node(name))
+        serf.notify_leave(a_node("s2", state=NodeState.DEAD))
+        asker = threading.Thread(target=lambda: serf.force_leave("s2"))
+        asker.start()
+        sent: list[bytes] = []
+        while asker.is_alive():
+            sent += serf.get_broadcasts(3, 1400)
+            asker.join(0.001)
+        assert set(sent) == {encode(LeaveIntent(1, "s2"))}
+        assert {m.name: m.status for m in serf.members()}["s2"] is SerfStatus.LEFT
+        with pytest.raises(OperationTimeout, match="not gossiped out"):
+            serf.force_leave("s2", prune=True, timeout=0.001)
+        assert [m.name for m in serf.members()] == ["py", "s1"], "it counts all the same"
+        assert "s2" not in serf._core.nodes
+        with pytest.raises(ConfigError, match="this node itself"):
+            serf.force_leave("py")
+
+    def test_alone_there_is_nobody_to_wait_for(self) -> None:
+        serf = self.start()
+        serf.notify_join(a_node("s1"))
+        serf.notify_leave(a_node("s1", state=NodeState.DEAD))
+        serf.force_leave("s1", prune=True, timeout=0)
+        assert [m.name for m in serf.members()] == ["py"]
+
     def test_farewells_are_bounded(self) -> None:
         serf = SerfDelegate()
         serf.config(Config.local(name="py", leave_fanout=3))

@@ -173,7 +173,7 @@ class Assembly:
                 now=lambda: clock.now() + clock.wall_offset(), on_change=self._tell_keys,
             )  # fmt: skip
             if serf is not None:
-                serf._manage(self.rings)
+                serf._keys.manage(self.rings)
 
     def _claim(self) -> Claim:
         settings, name = self.settings, self.settings.name

@@ -64,6 +64,11 @@ class Ground:
         """Return the time that ``observe`` is told, in seconds."""
         return clock.now()
 
+    @staticmethod
+    def wall(time: float) -> float:
+        """Return a time of ``now`` in seconds since 1970."""
+        return time + clock.wall_offset()
+
     def guard(self, operation: str) -> None:
         """Check that a call may block here, and that the node runs.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .._serf import Asked, Direct, Kind, Query, Received, SerfMachine, SerfStatus, decode_tags, passes
+from .._serf import Asked, Direct, Kind, Member, Query, Received, SerfMachine, SerfStatus, decode_tags, passes
 from .._swim.broadcasts import TransmitLimitedQueue
 from ..config import Config
 from ..exceptions import NotRunningError, QueueFull
@@ -97,6 +97,25 @@ class SerfCore:
         """Return the time in seconds; 0 without a ``Memberlist``."""
         return 0.0 if self.ground is None else self.ground.now()
 
+    def departed(self, node: Node) -> None:
+        """memberlist has `node` left or dead."""
+        self.machine.node_left(node.name, self.now())
+        if self.machine.status(node.name) is not None:
+            self.nodes[node.name] = node
+        self._forget()
+
+    def members(self) -> tuple[Member, ...]:
+        """Return all members, those that are gone and not forgotten too."""
+        if not self.started:
+            return ()
+        self.machine.reap(self.now())
+        self._forget()
+        return self.machine.members()
+
+    def wall(self, since: float) -> float | None:
+        """Return a time of ``now`` in seconds since 1970; None without a ``Memberlist``."""
+        return None if self.ground is None else self.ground.wall(since)
+
     def expected(self, query: Query) -> set[str]:
         """Return the members that `query` is for, as far as is known."""
         alive = [m.name for m in self.machine.members() if m.status is SerfStatus.ALIVE and m.name in self.nodes]
@@ -131,6 +150,7 @@ class SerfCore:
             if len(queue) > MAX_QUEUED:
                 self.counters["queue_full"] += len(queue) - MAX_QUEUED
                 queue.prune(MAX_QUEUED)
+        self._forget()
         for direct in machine.queries.to_send():
             self._send(direct)
         events = []
@@ -152,6 +172,10 @@ class SerfCore:
         except QueueFull:
             pass
         self.counters["directs_unsent"] += 1
+
+    def _forget(self) -> None:
+        for name in self.machine.forgotten():
+            self.nodes.pop(name, None)
 
     # -- private ----------------------------------------------------------------------------------
 

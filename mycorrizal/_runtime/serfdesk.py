@@ -22,26 +22,26 @@ _STATUS = {SerfStatus.ALIVE: 1, SerfStatus.LEAVING: 2, SerfStatus.LEFT: 3, SerfS
 class Desk:
     """Answers Serf's own queries, and asks the one about our name. One for each ``SerfDelegate``."""
 
-    def __init__(self, core: SerfCore, asking: Asking) -> None:
+    def __init__(self, core: SerfCore, asking: Asking, keys: KeyDesk) -> None:
         self._core = core
         self._asking = asking
         self._resolving = False
-        self.keys: KeyDesk | None = None
+        self._keys = keys
 
     def take(self, asked: Asked) -> None:
         """Answer a query of Serf's own. Gossip thread; does not block."""
-        ground, keys = self._core.ground, self.keys
+        ground = self._core.ground
         if asked.query.name == CONFLICT:
             self._tell_where(asked)
-        elif asked.query.name in KEY_QUERIES and ground is not None and keys is not None:
-            ground.aside(lambda: self._asking.respond(asked, keys.answer(asked)))  # it may write to a disk
+        elif asked.query.name in KEY_QUERIES and ground is not None:
+            ground.aside(lambda: self._asking.respond(asked, self._keys.answer(asked)))  # it may write to a disk
         # A ping is acknowledged, as all queries are, and that is all; an unknown one is a later version's.
 
     def _tell_where(self, asked: Asked) -> None:
         name = asked.query.payload.decode("utf-8", "surrogateescape")
         with self._core.changed:
             machine, node = self._core.machine, self._core.nodes.get(name)
-            status = {member.name: member.status for member in machine.members()}.get(name)
+            status = machine.status(name)
         if name != machine.name:  # about our own the others are asked
             found = None if node is None or status is None else pack_conflict(node, _STATUS[status])
             self._asking.respond(asked, found or pack_conflict(None, 0))

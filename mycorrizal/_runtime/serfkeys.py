@@ -11,6 +11,7 @@ from .._wire.text import logger
 from ..config import weakness
 from ..exceptions import ConfigError, MycorrizalError, RemoteProtocolError
 from .keyringfile import KeyringFile
+from .layer import Ground
 from .serfasking import INTERNAL
 from .waits import Exclusive
 
@@ -67,31 +68,55 @@ class RingKeys:
 
 
 class KeyDesk:
-    """Answers queries about keys. Any thread; blocks on the disk.
+    """Answers queries about keys. Any thread; ``answer`` and ``save`` block on the disk.
 
     Args:
-        name: this node's.
-        keys: what is changed.
-        allowed: whether Serf may; who asks is told if not.
+        allowed: whether Serf may list and change them; who asks is told if not.
         file: where the keys are kept, if anywhere.
         limit: most bytes of an answer.
     """
 
-    def __init__(self, name: str, keys: Keys, allowed: bool, file: KeyringFile | None, limit: int) -> None:
-        self._name = name
-        self._keys = keys
+    def __init__(self, allowed: bool, file: KeyringFile | None, limit: int) -> None:
         self._allowed = allowed
         self._file = file
         self._limit = limit
         self._gate = Exclusive()
+        self._ground: Ground | None = None
+        self._name = ""
+        self._keys: Keys | None = None
+
+    def attached(self, ground: Ground, name: str) -> None:
+        """Know the node whose keys these are, by its name.
+
+        Raises:
+            ConfigError, ResourcesExhausted: the file cannot be written.
+        """
+        self._ground, self._name = ground, name
+        self.manage(RingKeys(ground.keyring))
+        ground.keyring.watch(self._changed)
+
+    def manage(self, keys: Keys) -> None:
+        """Change these from now on: an agent has those of both of its planes."""
+        self._keys = keys
+        self.save()
+
+    def _changed(self) -> None:
+        if self._ground is not None and self._file is not None:
+            self._ground.aside(self._save_quietly)
+
+    def _save_quietly(self) -> None:
+        try:
+            self.save()
+        except MycorrizalError as error:
+            log.warning("! %s: the keys are not kept: %s", self._name, error)
 
     def answer(self, asked: Asked) -> bytes:
         """Do what is asked, and return the answer."""
         query = asked.query
-        keys = self._keys.keys()
+        keys = () if self._keys is None else self._keys.keys()
         if not self._allowed:
             return pack_key_answer(False, "this node's keys are not for Serf to list or change (change_keys=False)")
-        if not keys:
+        if not keys or self._keys is None:
             return pack_key_answer(False, "No keyring (encryption not enabled)")
         if query.name == LIST:
             return self._listed(keys)
@@ -112,7 +137,7 @@ class KeyDesk:
         Raises:
             ConfigError, ResourcesExhausted: it cannot be written.
         """
-        if self._file is not None:
+        if self._file is not None and self._keys is not None:
             self._file.save(self._keys.keys())
 
     def _listed(self, keys: tuple[bytes, ...]) -> bytes:

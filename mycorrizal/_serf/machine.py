@@ -13,9 +13,10 @@ is refused is counted in ``counters``.
 
 The rules are those of Serf's gossip protocol (serf.io/docs/internals), checked
 against Debian's ``serf agent``. Differs from Serf: intents about unknown nodes
-and departed members are bounded by number instead of by age, and a Lamport time
-beyond 2**62 is refused, as no cluster counts so far and taking it would end
-the clock for everyone. Rules about queries are in ``queries``.
+and departed members are bounded by number as well as by age, a pruned member is
+forgotten when memberlist has it gone instead of after some seconds, and a
+Lamport time beyond 2**62 is refused, as no cluster counts so far and taking it
+would end the clock for everyone. Rules about queries are in ``queries``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import enum
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..exceptions import ConfigError, RemoteProtocolError
 from .asking import Query, QueryResponse, Relay, decode_query_message
@@ -54,6 +55,10 @@ MAX_RECENT_INTENTS = 1024
 """Intents about nodes we do not know yet; the oldest is forgotten first."""
 MAX_DEPARTED = 4096
 """Left and failed members that are remembered; the oldest is forgotten first."""
+INTENT_SECONDS = 300.0
+"""How long intents about nodes we do not know are kept (Serf's ``RecentIntentTimeout``)."""
+DEPARTED_SECONDS = 86400.0
+"""How long left and failed members are remembered (Serf's ``TombstoneTimeout`` and ``ReconnectTimeout``)."""
 MAX_RECEIVED = 65536
 """Events not pulled yet; further ones are dropped. The owner pulls after every input."""
 
@@ -74,11 +79,12 @@ class SerfStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What intents say about one member, as of Lamport time `ltime`."""
+    """What intents say about one member, as of Lamport time `ltime`; `since`: when memberlist had it here, or gone."""
 
     name: str
     status: SerfStatus
     ltime: int
+    since: float = 0.0
 
 
 class Kind(enum.IntEnum):
@@ -142,7 +148,8 @@ class SerfMachine:
         self._members: dict[str, Member] = {name: Member(name, SerfStatus.ALIVE, 0)}
         self._departed: OrderedDict[str, None] = OrderedDict()  # names in _members, oldest first
         self._pruned: set[str] = set()  # members to forget as soon as they are gone
-        self._intents: OrderedDict[str, JoinIntent | LeaveIntent] = OrderedDict()
+        self._forgotten: list[str] = []
+        self._intents: OrderedDict[str, tuple[JoinIntent | LeaveIntent, float]] = OrderedDict()  # oldest first
         self._events: dict[int, list[UserEvent]] = {}
         self._event_bytes = 0
         self._event_min = 0  # events before this time are not delivered
@@ -155,6 +162,7 @@ class SerfMachine:
 
     def receive_message(self, data: bytes, now: float) -> None:
         """Take one user message of memberlist."""
+        self.reap(now)
         try:
             message = decode_query_message(data) or decode(data)
         except RemoteProtocolError:
@@ -170,17 +178,18 @@ class SerfMachine:
             self.queries.take_response(message)
         elif isinstance(message, Relay):
             self.queries.relay(message, now)
-        elif self._handle(message):
+        elif self._handle(message, now):
             self._out.append(Outgoing(data, Kind.EVENT if isinstance(message, UserEvent) else Kind.INTENT))
 
-    def merge_state(self, state: State, join: bool) -> None:
+    def merge_state(self, state: State, join: bool, now: float) -> None:
         """Take a peer's part of a push/pull."""
+        self.reap(now)
         # The peer has sent no message of its present time yet, hence the 1.
         behind = state.ltime > self._clock.time
         self._clock.witness(state.ltime - 1)
         self._event_clock.witness(state.event_ltime - 1)
         self._query_clock.witness(state.query_ltime - 1)
-        self._merge_intents(state)
+        self._merge_intents(state, now)
         if join and not self._joined and not self._replay:
             # What happened before we came is history. Our first join only: a
             # healed partition must deliver what the other side missed.
@@ -194,42 +203,53 @@ class SerfMachine:
             self._announce()
         self._joined = self._joined or join
 
-    def _merge_intents(self, state: State) -> None:
+    def _merge_intents(self, state: State, now: float) -> None:
         left = frozenset(state.left_members)
         times = dict(state.status_ltimes)
         for name in state.left_members:
-            # The time of the leave itself is not in the state; it was later than the member's status time.
-            self._handle_leave(LeaveIntent(times.get(name, 0) + 1, name))
+            # The time of the leave itself is not in the state; it was later than the member's status time. Where the
+            # leave is known that is no news, and counting on with each push/pull would outrun newer intents.
+            known = self.status(name) in (SerfStatus.LEAVING, SerfStatus.LEFT)
+            self._handle_leave(LeaveIntent(times.get(name, 0) + (not known), name), now)
         for name, ltime in state.status_ltimes:
             if name not in left:
-                self._handle_join(JoinIntent(ltime, name))
+                self._handle_join(JoinIntent(ltime, name), now)
 
     # -- inputs: from memberlist ------------------------------------------------------
 
-    def node_joined(self, name: str) -> None:
+    def node_joined(self, name: str, now: float) -> None:
         """memberlist has `name` alive, for the first time or again."""
+        self.reap(now)
         known = self._members.get(name)
         self._departed.pop(name, None)
         self._pruned.discard(name)
         if known is not None:
-            self._members[name] = Member(name, SerfStatus.ALIVE, known.ltime)
+            self._members[name] = Member(name, SerfStatus.ALIVE, known.ltime, now)
             return
-        intent = self._intents.pop(name, None)
+        intent, _ = self._intents.pop(name, (None, now))
         ltime = 0 if intent is None else intent.ltime
         status = SerfStatus.LEAVING if isinstance(intent, LeaveIntent) else SerfStatus.ALIVE
-        self._members[name] = Member(name, status, ltime)
+        self._members[name] = Member(name, status, ltime, now)
 
-    def node_left(self, name: str) -> None:
+    def node_left(self, name: str, now: float) -> None:
         """memberlist has `name` left or dead."""
+        self.reap(now)
         known = self._members.get(name)
         if known is None or name == self.name:
             return
         if name in self._pruned:
             self._forget(name)
         elif known.status is SerfStatus.LEAVING:
-            self._depart(known, SerfStatus.LEFT, known.ltime)
+            self._depart(replace(known, status=SerfStatus.LEFT, since=now))
         elif known.status is SerfStatus.ALIVE:
-            self._depart(known, SerfStatus.FAILED, known.ltime)
+            self._depart(replace(known, status=SerfStatus.FAILED, since=now))
+
+    def reap(self, now: float) -> None:
+        """Forget what is older than Serf remembers it."""
+        while self._intents and next(iter(self._intents.values()))[1] + INTENT_SECONDS <= now:
+            self._intents.popitem(last=False)
+        while self._departed and self._members[next(iter(self._departed))].since + DEPARTED_SECONDS <= now:
+            self._forget(next(iter(self._departed)))
 
     # -- inputs: from this node --------------------------------------------------------
 
@@ -262,10 +282,22 @@ class SerfMachine:
             return None
         self._leaving = True
         intent = LeaveIntent(self._clock.tick(), self.name)
-        self._members[self.name] = Member(self.name, SerfStatus.LEAVING, intent.ltime)
+        self._set(self.name, SerfStatus.LEAVING, intent.ltime)
         message = encode(intent)
         self._out.append(Outgoing(message, Kind.INTENT))
         return message
+
+    def force_leave(self, name: str, prune: bool, now: float) -> None:
+        """Have everybody take a member that failed for one that left; with `prune`, forget it.
+
+        Raises:
+            ConfigError: it is this node.
+        """
+        if name == self.name:
+            raise ConfigError("name", f"{name!a:.80} is this node itself", hint="it leaves with leave()")
+        intent = LeaveIntent(self._clock.tick(), name, prune)
+        self._handle_leave(intent, now)
+        self._out.append(Outgoing(encode(intent), Kind.INTENT))
 
     # -- outputs -------------------------------------------------------------------------
 
@@ -278,6 +310,11 @@ class SerfMachine:
         """Take the next user event, in the order of arrival."""
         return self._received.popleft() if self._received else None
 
+    def forgotten(self) -> list[str]:
+        """Take the names of members that are remembered no longer."""
+        names, self._forgotten = self._forgotten, []
+        return names
+
     # -- views ---------------------------------------------------------------------------
 
     def local_state(self) -> bytes:
@@ -286,8 +323,9 @@ class SerfMachine:
         Differs from Serf: there only who has left is among ``left_members``. A
         member that is leaving is taken for one that joined at the very time of
         its leave intent, so the intent itself then comes too late, and who left
-        is shown as failed. It is named with the time before, as whoever reads
-        this takes a leave to be one later.
+        is shown as failed. It is named with the time before, as is who left:
+        whoever reads this takes a leave to be one later, and would count on with
+        each push/pull.
         """
         members = self._members.values()
         gone = (SerfStatus.LEAVING, SerfStatus.LEFT)
@@ -295,7 +333,7 @@ class SerfMachine:
             State(
                 ltime=self._clock.time,
                 status_ltimes=tuple(
-                    (m.name, max(0, m.ltime - 1) if m.status is SerfStatus.LEAVING else m.ltime) for m in members
+                    (m.name, max(0, m.ltime - 1) if m.status in gone else m.ltime) for m in members
                 ),
                 left_members=tuple(m.name for m in members if m.status in gone),
                 event_ltime=self._event_clock.time,
@@ -307,6 +345,11 @@ class SerfMachine:
     def members(self) -> tuple[Member, ...]:
         """Return all members, also departed ones that are remembered."""
         return tuple(self._members.values())
+
+    def status(self, name: str) -> SerfStatus | None:
+        """Return how a member is; None if none of that name is remembered."""
+        known = self._members.get(name)
+        return None if known is None else known.status
 
     @property
     def size(self) -> int:
@@ -323,19 +366,19 @@ class SerfMachine:
 
     # -- intents -------------------------------------------------------------------------
 
-    def _handle(self, message: LeaveIntent | JoinIntent | UserEvent) -> bool:
+    def _handle(self, message: LeaveIntent | JoinIntent | UserEvent, now: float) -> bool:
         """Take a message in; tell whether it is to be passed on."""
         if isinstance(message, LeaveIntent):
-            return self._handle_leave(message)
+            return self._handle_leave(message, now)
         if isinstance(message, JoinIntent):
-            return self._handle_join(message)
+            return self._handle_join(message, now)
         return self._handle_event(message)
 
-    def _handle_leave(self, intent: LeaveIntent) -> bool:
+    def _handle_leave(self, intent: LeaveIntent, now: float) -> bool:
         self._clock.witness(intent.ltime)
         known = self._members.get(intent.node)
         if known is None:
-            return self._note_intent(intent)
+            return self._note_intent(intent, now)
         if intent.ltime <= known.ltime:
             self.counters["duplicates"] += 1
             return False
@@ -344,26 +387,21 @@ class SerfMachine:
             self.counters["refuted_leaves"] += 1
             self._announce()
             return False
-        if known.status is SerfStatus.ALIVE:
-            self._members[intent.node] = Member(intent.node, SerfStatus.LEAVING, intent.ltime)
-            if intent.prune:
+        if known.status in (SerfStatus.ALIVE, SerfStatus.LEAVING):
+            self._set(intent.node, SerfStatus.LEAVING, intent.ltime)
+            if intent.prune and intent.node != self.name:
                 self._pruned.add(intent.node)
-            return True
-        if known.status is SerfStatus.FAILED:
-            self._depart(known, SerfStatus.LEFT, intent.ltime)
+        else:
+            self._depart(replace(known, status=SerfStatus.LEFT, ltime=intent.ltime))
             if intent.prune:
                 self._forget(intent.node)
-            return True
-        if intent.prune and known.status is SerfStatus.LEFT:
-            self._forget(intent.node)
-            return True
-        return False
+        return True
 
-    def _handle_join(self, intent: JoinIntent) -> bool:
+    def _handle_join(self, intent: JoinIntent, now: float) -> bool:
         self._clock.witness(intent.ltime)
         known = self._members.get(intent.node)
         if known is None:
-            return self._note_intent(intent)
+            return self._note_intent(intent, now)
         if intent.ltime <= known.ltime:
             self.counters["duplicates"] += 1
             return False
@@ -371,16 +409,16 @@ class SerfMachine:
         status = known.status
         if status is SerfStatus.LEAVING and not (intent.node == self.name and self._leaving):
             status = SerfStatus.ALIVE
-        self._members[intent.node] = Member(intent.node, status, intent.ltime)
+        self._set(intent.node, status, intent.ltime)
         self._pruned.discard(intent.node)
         return True
 
-    def _note_intent(self, intent: JoinIntent | LeaveIntent) -> bool:
-        earlier = self._intents.get(intent.node)
+    def _note_intent(self, intent: JoinIntent | LeaveIntent, now: float) -> bool:
+        earlier, _ = self._intents.get(intent.node, (None, now))
         if earlier is not None and intent.ltime <= earlier.ltime:
             self.counters["duplicates"] += 1
             return False
-        self._intents[intent.node] = intent
+        self._intents[intent.node] = (intent, now)
         self._intents.move_to_end(intent.node)
         if len(self._intents) > MAX_RECENT_INTENTS:
             self._intents.popitem(last=False)
@@ -388,13 +426,15 @@ class SerfMachine:
 
     def _announce(self) -> None:
         intent = JoinIntent(self._clock.tick(), self.name)
-        self._members[self.name] = Member(self.name, SerfStatus.ALIVE, intent.ltime)
+        self._set(self.name, SerfStatus.ALIVE, intent.ltime)
         self._out.append(Outgoing(encode(intent), Kind.INTENT))
 
-    def _depart(self, member: Member, status: SerfStatus, ltime: int) -> None:
-        self._members[member.name] = Member(member.name, status, ltime)
-        self._departed[member.name] = None
-        self._departed.move_to_end(member.name)
+    def _set(self, name: str, status: SerfStatus, ltime: int) -> None:
+        self._members[name] = replace(self._members[name], status=status, ltime=ltime)
+
+    def _depart(self, member: Member) -> None:
+        self._members[member.name] = member
+        self._departed.setdefault(member.name)  # who failed and is then said to have left is gone since it failed
         while len(self._departed) > MAX_DEPARTED:
             self._forget(next(iter(self._departed)))
 
@@ -402,6 +442,7 @@ class SerfMachine:
         self._members.pop(name, None)
         self._departed.pop(name, None)
         self._pruned.discard(name)
+        self._forgotten.append(name)
 
     # -- user events ---------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class TestMessages:
             machine.receive_message(sample, 0.0)
             decode_tags(sample)
             try:
-                machine.merge_state(decode_state(sample), True)
+                machine.merge_state(decode_state(sample), True, 0.0)
             except RemoteProtocolError:
                 pass
         decode_state(machine.local_state())
@@ -151,18 +151,18 @@ class TestMessages:
 class TestIntents:
     def test_a_leave_intent_makes_the_end_a_leave(self) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("s2")
+        machine.node_joined("s2", 0.0)
         machine.receive_message(SEEN_LEAVE, 0.0)
         assert status(machine, "s2") is SerfStatus.LEAVING
         assert outgoing(machine) == [SEEN_LEAVE]
-        machine.node_left("s2")
+        machine.node_left("s2", 0.0)
         assert status(machine, "s2") is SerfStatus.LEFT
         assert machine.size == 1
 
     def test_an_end_without_intent_is_a_failure(self) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("s2")
-        machine.node_left("s2")
+        machine.node_joined("s2", 0.0)
+        machine.node_left("s2", 0.0)
         assert status(machine, "s2") is SerfStatus.FAILED
         machine.receive_message(SEEN_LEAVE, 0.0)  # serf force-leave
         assert status(machine, "s2") is SerfStatus.LEFT
@@ -170,7 +170,7 @@ class TestIntents:
 
     def test_each_intent_is_passed_on_once(self) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("s2")
+        machine.node_joined("s2", 0.0)
         for _ in range(3):
             machine.receive_message(SEEN_LEAVE, 0.0)
         assert outgoing(machine) == [SEEN_LEAVE]
@@ -181,13 +181,13 @@ class TestIntents:
         machine.receive_message(SEEN_LEAVE, 0.0)
         machine.receive_message(SEEN_LEAVE, 0.0)
         assert outgoing(machine) == [SEEN_LEAVE]
-        machine.node_joined("s2")
+        machine.node_joined("s2", 0.0)
         assert status(machine, "s2") is SerfStatus.LEAVING
         monkeypatch.setattr(rules, "MAX_RECENT_INTENTS", 2)
         for name in ("a", "b", "c"):
             machine.receive_message(encode(LeaveIntent(9, name)), 0.0)
         for name in ("a", "b", "c"):
-            machine.node_joined(name)
+            machine.node_joined(name, 0.0)
         assert [status(machine, name) for name in ("a", "b")] == [
             SerfStatus.ALIVE,
             SerfStatus.LEAVING,
@@ -195,7 +195,7 @@ class TestIntents:
 
     def test_a_later_join_intent_revokes_the_leave(self) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("s2")
+        machine.node_joined("s2", 0.0)
         machine.receive_message(SEEN_LEAVE, 0.0)
         machine.receive_message(encode(JoinIntent(2, "s2")), 0.0)  # not later
         assert status(machine, "s2") is SerfStatus.LEAVING
@@ -225,27 +225,27 @@ class TestIntents:
     def test_prune_forgets(self) -> None:
         machine = SerfMachine("py")
         for name in ("a", "b", "c"):
-            machine.node_joined(name)
-        machine.node_left("b")
+            machine.node_joined(name, 0.0)
+        machine.node_left("b", 0.0)
         machine.receive_message(encode(LeaveIntent(1, "c")), 0.0)
-        machine.node_left("c")
+        machine.node_left("c", 0.0)
         for name in ("a", "b", "c"):
             machine.receive_message(encode(LeaveIntent(5, name, True)), 0.0)
         assert [member.name for member in machine.members()] == ["py", "a"]
-        machine.node_left("a")
+        machine.node_left("a", 0.0)
         assert [member.name for member in machine.members()] == ["py"]
 
     def test_departed_members_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rules, "MAX_DEPARTED", 2)
         machine = SerfMachine("py")
         for name in ("a", "b", "c"):
-            machine.node_joined(name)
-            machine.node_left(name)
+            machine.node_joined(name, 0.0)
+            machine.node_left(name, 0.0)
         assert [member.name for member in machine.members()] == ["py", "b", "c"]
-        machine.node_joined("b")
+        machine.node_joined("b", 0.0)
         assert (status(machine, "b"), machine.size) == (SerfStatus.ALIVE, 2)
-        machine.node_left("nobody")
-        machine.node_left("py")
+        machine.node_left("nobody", 0.0)
+        machine.node_left("py", 0.0)
         assert status(machine, "py") is SerfStatus.ALIVE
 
 
@@ -315,20 +315,16 @@ class TestEvents:
 class TestState:
     def test_round_trip(self) -> None:
         ours, theirs = SerfMachine("py"), SerfMachine("s1")
-        theirs.node_joined("s2")
+        theirs.node_joined("s2", 0.0)
         theirs.receive_message(SEEN_LEAVE, 0.0)
-        theirs.node_left("s2")
+        theirs.node_left("s2", 0.0)
         theirs.user_event("go", b"", False, 512)
-        ours.node_joined("s2")
-        ours.merge_state(decode_state(theirs.local_state()), False)
+        ours.node_joined("s2", 0.0)
+        ours.merge_state(decode_state(theirs.local_state()), False, 0.0)
         assert status(ours, "s2") is SerfStatus.LEAVING
         assert received(ours) == [(1, "go", b"")]
         assert outgoing(ours) == []  # a push/pull is passed on by push/pulls
-        assert ours.clocks == (
-            4,
-            2,
-            1,
-        )  # the leave's time is taken as one after the last known
+        assert ours.clocks == (3, 2, 1)  # the leave's own time, 2, has passed
 
     def test_a_push_pull_does_not_take_a_leave_intent_for_a_join(self) -> None:
         """The intent would be of no later time than that join, and who left a failure."""
@@ -337,26 +333,26 @@ class TestState:
                 leaver, between, ours = SerfMachine("s2"), SerfMachine("py2"), SerfMachine("py")
                 intent = leaver.leave()
                 assert intent is not None
-                between.node_joined("s2")
+                between.node_joined("s2", 0.0)
                 between.receive_message(intent, 0.0)
                 if knows:
-                    ours.node_joined("s2")
-                ours.merge_state(decode_state((between if seen else leaver).local_state()), False)
+                    ours.node_joined("s2", 0.0)
+                ours.merge_state(decode_state((between if seen else leaver).local_state()), False, 0.0)
                 if not knows:
-                    ours.node_joined("s2")
+                    ours.node_joined("s2", 0.0)
                 ours.receive_message(intent, 0.0)
                 assert status(ours, "s2") is SerfStatus.LEAVING
-                ours.node_left("s2")
+                ours.node_left("s2", 0.0)
                 assert status(ours, "s2") is SerfStatus.LEFT
 
     def test_a_leave_that_was_refuted_is_not_kept_by_push_pulls(self) -> None:
         forced, between, ours = (SerfMachine(name) for name in ("s2", "py2", "py"))
         for machine in (between, ours):
-            machine.node_joined("s2")
+            machine.node_joined("s2", 0.0)
         leave = encode(LeaveIntent(5, "s2"))  # by somebody's force-leave
         between.receive_message(leave, 0.0)
         forced.receive_message(leave, 0.0)
-        ours.merge_state(decode_state(between.local_state()), False)
+        ours.merge_state(decode_state(between.local_state()), False, 0.0)
         assert status(ours, "s2") is SerfStatus.LEAVING
         (refutation,) = outgoing(forced)
         ours.receive_message(refutation, 0.0)
@@ -364,7 +360,7 @@ class TestState:
 
     def test_a_newcomer_announces_itself_and_skips_history(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(decode_state(SEEN_STATE), True)
+        machine.merge_state(decode_state(SEEN_STATE), True, 0.0)
         assert received(machine) == []
         (intent,) = [decode(message) for message in outgoing(machine)]
         assert intent == JoinIntent(4, "py")
@@ -375,27 +371,27 @@ class TestState:
 
     def test_replay(self) -> None:
         machine = SerfMachine("py", replay=True)
-        machine.merge_state(decode_state(SEEN_STATE), True)
+        machine.merge_state(decode_state(SEEN_STATE), True, 0.0)
         assert received(machine) == [(1, "nopayload", b""), (1, "deploy", b"v1.2")]
 
     def test_later_joins_of_others_cause_no_announcement(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(decode_state(SEEN_STATE), True)
+        machine.merge_state(decode_state(SEEN_STATE), True, 0.0)
         outgoing(machine)
-        machine.merge_state(State(ltime=1, event_ltime=1, query_ltime=1), True)
-        machine.merge_state(State(ltime=0), False)
+        machine.merge_state(State(ltime=1, event_ltime=1, query_ltime=1), True, 0.0)
+        machine.merge_state(State(ltime=0), False, 0.0)
         assert outgoing(machine) == []
 
     def test_who_is_behind_at_a_later_join_announces_again(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(State(ltime=1), True)
+        machine.merge_state(State(ltime=1), True, 0.0)
         outgoing(machine)
-        machine.merge_state(State(ltime=90), True)
+        machine.merge_state(State(ltime=90), True, 0.0)
         assert outgoing(machine) == [encode(JoinIntent(90, "py"))]
 
     def test_we_return_after_a_leave_that_others_remember(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(State(ltime=9, status_ltimes=(("py", 7),), left_members=("py",)), True)
+        machine.merge_state(State(ltime=9, status_ltimes=(("py", 7),), left_members=("py",)), True, 0.0)
         sent = [decode(message) for message in outgoing(machine)]
         assert sent
         assert all(isinstance(intent, JoinIntent) and intent.ltime > 8 for intent in sent)
@@ -405,38 +401,38 @@ class TestState:
 class TestWhatIsRemembered:
     def test_all_three_clocks_go_with_the_cluster(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(State(ltime=20, event_ltime=30, query_ltime=40), False)
+        machine.merge_state(State(ltime=20, event_ltime=30, query_ltime=40), False, 0.0)
         assert machine.clocks == (20, 30, 40)
         machine.receive_message(encode(UserEvent(30, "seen")), 0.0)
         assert machine.user_event("next", b"", False, 512).ltime == 31
 
     def test_only_the_first_join_skips_history(self) -> None:
         machine = SerfMachine("py")
-        machine.merge_state(State(ltime=1, event_ltime=5), True)
+        machine.merge_state(State(ltime=1, event_ltime=5), True, 0.0)
         missed = (EventsAt(8, (UserEvent(8, "missed"),)),)
-        machine.merge_state(State(ltime=1, event_ltime=9, events=missed), True)
+        machine.merge_state(State(ltime=1, event_ltime=9, events=missed), True, 0.0)
         assert received(machine) == [(8, "missed", b"")]
 
     @pytest.mark.parametrize("by_intent", [True, False])
     def test_who_came_back_is_not_pruned_by_what_was_said_before(self, by_intent: bool) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("a")
+        machine.node_joined("a", 0.0)
         machine.receive_message(encode(LeaveIntent(5, "a", True)), 0.0)
         if by_intent:
             machine.receive_message(encode(JoinIntent(6, "a")), 0.0)
         else:
-            machine.node_joined("a")
-        machine.node_left("a")
+            machine.node_joined("a", 0.0)
+        machine.node_left("a", 0.0)
         assert status(machine, "a") is SerfStatus.FAILED
 
     def test_who_is_pruned_is_no_departed_member(self) -> None:
         machine = SerfMachine("py")
-        machine.node_joined("a")
-        machine.node_left("a")
+        machine.node_joined("a", 0.0)
+        machine.node_left("a", 0.0)
         assert machine.size == 1
         machine.receive_message(encode(LeaveIntent(5, "a", True)), 0.0)
         assert ([member.name for member in machine.members()], machine.size) == (["py"], 1)
-        machine.node_joined("b")
+        machine.node_joined("b", 0.0)
         assert machine.size == 2
 
     def test_the_longest_unheard_of_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +441,7 @@ class TestWhatIsRemembered:
         for ltime, name in ((1, "a"), (1, "b"), (2, "a"), (1, "c")):
             machine.receive_message(encode(LeaveIntent(ltime, name)), 0.0)
         for name in "abc":
-            machine.node_joined(name)
+            machine.node_joined(name, 0.0)
         leaving = [member.name for member in machine.members() if member.status is SerfStatus.LEAVING]
         assert leaving == ["a", "c"]
 
@@ -453,12 +449,12 @@ class TestWhatIsRemembered:
         monkeypatch.setattr(rules, "MAX_DEPARTED", 2)
         machine = SerfMachine("py")
         for name in "ab":
-            machine.node_joined(name)
-            machine.node_left(name)
-        machine.receive_message(encode(LeaveIntent(5, "a")), 0.0)  # it failed, and is said to have left just now
-        machine.node_joined("c")
-        machine.node_left("c")
-        assert [member.name for member in machine.members()] == ["py", "a", "c"]
+            machine.node_joined(name, 0.0)
+            machine.node_left(name, 0.0)
+        machine.receive_message(encode(LeaveIntent(5, "a")), 0.0)  # it failed before b, and is said to have left now
+        machine.node_joined("c", 0.0)
+        machine.node_left("c", 0.0)
+        assert [member.name for member in machine.members()] == ["py", "b", "c"]
 
     def test_events_that_nobody_pulls_are_bounded_and_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rules, "MAX_RECEIVED", 2)

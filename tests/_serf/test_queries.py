@@ -45,7 +45,7 @@ def a_query(ltime: int = 1, number: int = 1, **changes: Any) -> Query:
 def a_machine(*others: str, known: bool = True, **options: Any) -> SerfMachine:
     machine = SerfMachine("py", rng=random.Random(1), known=lambda *_: known, tags=lambda: {"role": "web"}, **options)
     for name in others:
-        machine.node_joined(name)
+        machine.node_joined(name, 0.0)
     return machine
 
 

@@ -199,8 +199,8 @@ class SerfAgent(_Closing):
     def set_tag(self, name: str, value: str) -> None:
         self._run("tags", "-set", f"{name}={value}")
 
-    def force_leave(self, name: str) -> None:
-        self._run("force-leave", name)
+    def force_leave(self, name: str, *, prune: bool = False) -> None:
+        self._run("force-leave", *(["-prune"] if prune else []), name)
 
     def leave(self) -> None:
         self._run("leave")

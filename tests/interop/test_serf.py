@@ -226,6 +226,38 @@ def test_a_returning_node_and_a_force_leave(serf_agent: SerfMaker, member: Membe
     wait_until(lambda: all(one.statuses()["py"] == "alive" for one in (agent, other)), "still at both agents")
 
 
+def test_python_forces_who_failed_to_have_left(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    # With the local profile an intent goes out twice, which misses one of five now and then; nothing repairs a prune.
+    agent, other, victim = (serf_agent(name, profile="lan") for name in ("s1", "s2", "s3"))
+    serf, second = SerfDelegate(), SerfDelegate()
+    for number, one in enumerate((serf, second)):
+        serf_member(member, f"py{number}", one).join([agent.address, other.address, victim.address])
+    wait_until(lambda: len(agent.statuses()) == len(other.statuses()) == 5, "five members")
+    victim.kill()
+    everybody = (lambda: agent.statuses().get("s3"), lambda: other.statuses().get("s3"))
+
+    def shown(status: str | None) -> bool:
+        kind = None if status is None else SerfStatus(status)
+        return all(look() == status for look in everybody) and status_of(serf, "s3") == status_of(second, "s3") == kind
+
+    wait_until(lambda: shown("failed"), "failed, to all")
+    serf.force_leave("s3")
+    wait_until(lambda: shown("left"), "left, to all")
+    second.force_leave("s3", prune=True)
+    wait_until(lambda: shown(None), "forgotten by all")
+
+
+def test_an_agent_prunes_who_is_gone(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agent, victim = serf_agent("s1"), serf_agent("s2")
+    serf = SerfDelegate()
+    serf_member(member, "py", serf).join([agent.address, victim.address])
+    wait_until(lambda: "s2" in agent.statuses() and status_of(serf, "s2") is SerfStatus.ALIVE, "alive")
+    victim.kill()
+    wait_until(lambda: agent.statuses()["s2"] == "failed" and status_of(serf, "s2") is SerfStatus.FAILED, "failed")
+    agent.force_leave("s2", prune=True)
+    wait_until(lambda: "s2" not in agent.statuses() and status_of(serf, "s2") is None, "forgotten")
+
+
 def test_user_events_both_ways_once_each(serf_agent: SerfMaker, member: MemberMaker) -> None:
     agent, other = serf_agent("s1"), serf_agent("s2")
     other.join(agent.address)

@@ -40,8 +40,8 @@ FAULTS = [
     ),
     Fault(
         "SerfMachine._depart",
-        "self._departed.move_to_end(member.name)",
-        "pass",
+        "self._departed.setdefault(member.name)",
+        "self._departed.pop(member.name, 0); self._departed.setdefault(member.name)",
         "of the departed the longest gone is forgotten",
     ),
     Fault("SerfMachine._forget", "self._departed.pop(name, None)", "pass", "who is pruned does not count as departed"),
@@ -75,7 +75,7 @@ FAULTS = [
     Fault("SerfMachine.size", " - len(self._departed)", "", "the departed are not gossiped to"),
     Fault(
         "SerfMachine.local_state",
-        "max(0, m.ltime - 1) if m.status is SerfStatus.LEAVING else m.ltime",
+        "max(0, m.ltime - 1) if m.status in gone else m.ltime",
         "m.ltime",
         "who reads our state takes a leave as one",
     ),
@@ -109,6 +109,17 @@ FAULTS = [
         "except RemoteProtocolError:\n        return {}",
         "except RemoteProtocolError:\n        raise",
         "broken tags of others raise nothing",
+    ),
+    Fault("SerfMachine.reap", "self._forget(next(iter(self._departed)))", "break", "the gone have an age"),
+    Fault("SerfMachine.reap", "self._intents.popitem(last=False)", "break", "intents about strangers have an age"),
+    Fault(
+        "SerfMachine._handle_leave",
+        "(SerfStatus.ALIVE, SerfStatus.LEAVING)",
+        "(SerfStatus.ALIVE, SerfStatus.FAILED)",
+        "a newer leave of one who leaves is recorded",
+    ),
+    Fault(
+        "SerfMachine._handle_leave", "and intent.node != self.name", "", "we are never forgotten by ourselves"
     ),
     Fault("Queries.receive", "ids.add(query.id)", "pass", "a query is passed on and answered once"),
     Fault(
