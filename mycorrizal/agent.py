@@ -213,13 +213,22 @@ class Agent(Handle, Talking):
         """What this agent says of itself; ``update_tags`` changes it."""
         return dict(self._running.identity.tags)
 
-    def members(self) -> Members:
+    def members(self, *, all: bool = False) -> Members:  # noqa: A002
         """Return the members, alive and suspect, this agent included, by name. Never blocks.
+
+        Args:
+            all: also those that left or failed (``state``, ``since``) within a day, the last 4,096 of them.
 
         Raises:
             ServiceCrashed: the gossip thread died, so the list would be stale.
         """
-        return Members(_member(node) for node in self._running.members.members())
+        membership = self._running.members._running
+        found = [_member(node) for node in membership.view().members]
+        if all:
+            here = {member.name for member in found}
+            found += [_member(node, since) for node, since in membership.gone() if node.name not in here]
+            found.sort(key=lambda member: member.name)
+        return Members(found)
 
     def join(self, seeds: Iterable[str] | str, timeout: float | None = 10.0) -> None:
         """Join through further seeds, as ``join=`` takes them, and return when what their side shares is here. Blocks.
@@ -484,9 +493,9 @@ class Agent(Handle, Talking):
         return self._parts
 
 
-def _member(node: Node) -> Member:
+def _member(node: Node, since: float | None = None) -> Member:
     meta = read_meta(node.meta)
-    return Member(node.name, node.host, node.port, meta.quic_port, meta.tags, node.state, meta.boot, node)
+    return Member(node.name, node.host, node.port, meta.quic_port, meta.tags, node.state, meta.boot, node, since)
 
 
 def _make_way(cluster: str, name: str, chosen: bool) -> None:

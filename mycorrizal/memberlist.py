@@ -172,13 +172,21 @@ class Memberlist(Handle):
 
     # -- reading ------------------------------------------------------------------------
 
-    def members(self) -> tuple[Node, ...]:
+    def members(self, *, all: bool = False) -> tuple[Node, ...]:  # noqa: A002
         """Return the members, alive and suspect, this node included, by name. Never blocks, any thread.
+
+        Args:
+            all: also those that left or failed (``node.state``) within a day, the last 4,096 of them.
 
         Raises:
             ServiceCrashed: the gossip thread died, so the list would be stale.
         """
-        return self._running.view().members
+        members = self._running.view().members
+        if not all:
+            return members
+        here = {node.name for node in members}
+        gone = [node for node, _ in self._running.gone() if node.name not in here]
+        return tuple(sorted((*members, *gone), key=lambda node: node.name))
 
     def num_members(self) -> int:
         """Return how many ``members()`` there are."""

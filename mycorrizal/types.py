@@ -207,9 +207,10 @@ class Member:
         name, host, port: who, and where it gossips.
         quic_port: where its data plane listens; None if it tells none (a Go or Serf node).
         tags: what it says of itself.
-        state: alive or suspect; dead or left in events.
+        state: alive or suspect; dead or left in events, and of those that are gone.
         boot: the random id of its process; None if it is no agent.
         node: membership's own record.
+        since: when it left or failed, in seconds since 1970; None of one that is here.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Member:
     state: NodeState
     boot: bytes | None
     node: Node = field(repr=False)
+    since: float | None = None
 
 
 class Members(tuple[Member, ...]):

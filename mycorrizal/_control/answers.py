@@ -110,8 +110,8 @@ class Controlled(Protocol):
     def keys(self) -> Any:
         """The keys of the cluster."""
 
-    def members(self) -> Iterable[Any]:
-        """Return the members."""
+    def members(self, *, all: bool = False) -> Iterable[Any]:  # noqa: A002
+        """Return the members, or all that were within a day."""
 
     def events(self) -> Any:
         """Return an iterator over events, with a ``close``."""
@@ -177,7 +177,7 @@ class Desk:
             "ping": self._ping,
             "commands": described,
             "info": self._info,
-            "members": lambda: plain(list(agent.members())),
+            "members": lambda **asked: plain(list(agent.members(**asked))),
             "health": lambda: plain(agent.health()),
             "metrics": lambda: dict(agent.metrics()),
             "peers": lambda: plain(list(agent.peers())),

@@ -154,7 +154,7 @@ _ALL = (
     Command("ping", "the agent's name, cluster, version and the version of this protocol"),
     Command("commands", "this table"),
     Command("info", "who the agent is: name, cluster, boot, addresses, process, endpoints"),
-    Command("members", "every member as the agent sees it now"),
+    Command("members", "every member as the agent sees it now", (Parameter("all", "boolean", False),)),
     Command("health", "how well the agent is doing"),
     Command("metrics", "all counters and gauges, a map from name to number"),
     Command("peers", "connections of the data plane"),

@@ -29,6 +29,7 @@ from .companion import Companion
 from .conversation import Conversations
 from .counters import Counters, QuietLog
 from .deadline import Deadline
+from .departed import Departed
 from .dispatch import Dispatcher
 from .exchanges import ExchangePool, Lane
 from .layer import Layer
@@ -103,6 +104,7 @@ class Gossip:
         self.view: View | None = None
         self.health_score = 0
         self.reach = Reach()
+        self.departed = Departed()
         self.machine_metrics: dict[str, int] = {}
         self.started: Future[None] = Future()
         self.service = Service("mycorrizal-gossip", config.name, self._run, self._ended)
@@ -338,9 +340,11 @@ class Gossip:
         match event:
             case swim.NodeJoined(node=node):
                 log.info("= %s: %s joined (%s port %d)", self._node, node.name, *node.address)
+                self.departed.joined(node.name)
                 self._subscribers.publish(public.MemberJoined(node))
             case swim.NodeLeft(node=node):
                 failed = node.state == NodeState.DEAD
+                self.departed.left(node, clock.now())
                 log.info("= %s: %s %s", self._node, node.name, "failed" if failed else "left")
                 self._subscribers.publish(public.MemberFailed(node) if failed else public.MemberLeft(node))
             case swim.NodeUpdated(node=node):

@@ -259,6 +259,12 @@ class Membership:
             raise NotRunningError("the node is still starting", hint=hint)
         return view
 
+    def gone(self) -> list[tuple[Node, float]]:
+        """Return members that left or failed within a day, each with the time, in seconds since 1970; by name."""
+        self.view()
+        found = self.gossip.departed.view(clock.now())
+        return sorted(((node, since + clock.wall_offset()) for node, since in found), key=lambda one: one[0].name)
+
     # -- waiting --------------------------------------------------------------------------------
 
     def wait(self, future: Future[T], deadline: Deadline, operation: str) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -35,11 +36,20 @@ _node = click.argument("node", shell_complete=complete_nodes)
 @choosing
 @as_json
 @click.option("--wait", "count", type=click.IntRange(1), metavar="N", help="Until there are that many.")
+@click.option("--all", "gone", is_flag=True, help="Those that left or failed within a day too.")
 @timed(30.0)
-def members(client: ControlClient, as_json: bool, count: int | None, timeout: float) -> None:
+def members(client: ControlClient, as_json: bool, count: int | None, gone: bool, timeout: float) -> None:
     """List the members of the cluster, as the agent sees them now."""
-    found = client.call("members") if count is None else client.call("wait", members=count, timeout=timeout)
-    table(found, _MEMBERS, "no members", as_json)
+    found = [] if count is None else client.call("wait", members=count, timeout=timeout)
+    if count is None or gone:
+        found = client.call("members", all=gone)
+    if gone and not as_json:
+        found = [{**row, "gone_since": _moment(row.get("since"))} for row in found]
+    table(found, (*_MEMBERS, "gone_since") if gone else _MEMBERS, "no members", as_json)
+
+
+def _moment(since: float | None) -> str | None:
+    return None if since is None else f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 @click.command()

@@ -35,6 +35,7 @@ class FakeMember:
     state: NodeState = NodeState.ALIVE
     boot: bytes | None = b"\x01" * 8
     node: Node = _NODE
+    since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,10 @@ class FakeAgent:
         self.closed = threading.Event()
         self.problems: tuple[str, ...] = ()
         self.everyone = [FakeMember("alice", tags={"role": "web"}), FakeMember("bob", boot=None)]
+        self.gone: list[FakeMember] = []
 
-    def members(self) -> list[FakeMember]:
-        return self.everyone
+    def members(self, *, all: bool = False) -> list[FakeMember]:  # noqa: A002
+        return [*self.everyone, *self.gone] if all else self.everyone
 
     def events(self) -> FakeEvents:
         return self.stream

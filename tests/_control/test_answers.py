@@ -59,11 +59,11 @@ def test_who_is_there(ask: Asked) -> None:
     assert ask("members") == [
         {
             **{"name": "alice", "host": "127.0.0.1", "port": 7946, "quic_port": 9000, "tags": {"role": "web"}},
-            **{"state": "alive", "boot": "01" * 8},
+            **{"state": "alive", "boot": "01" * 8, "since": None},
         },
         {
             **{"name": "bob", "host": "127.0.0.1", "port": 7946, "quic_port": 9000, "tags": {}},
-            **{"state": "alive", "boot": None},
+            **{"state": "alive", "boot": None, "since": None},
         },
     ]
     assert ask("health") == {"score": 0, "members": 2, "problems": []}

@@ -36,6 +36,18 @@ def test_one_agent_needs_no_option(run: Run, start: Start) -> None:
     assert run("members").exit_code == 0
 
 
+def test_members_that_are_gone(run: Run, start: Start) -> None:
+    agent = start("alice")
+    agent.gone = [FakeMember("carol", state=NodeState.DEAD, since=1.5e9)]
+    done = run("members", "--all")
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("carol")]
+    assert "dead" in row and row.endswith("2017-07-14 02:40:00Z")
+    assert "GONE SINCE" in done.stdout
+    assert "carol" not in run("members").stdout
+    told = json.loads(run("members", "--all", "--json").stdout)
+    assert [(one["name"], one["since"]) for one in told] == [("alice", None), ("bob", None), ("carol", 1.5e9)]
+
+
 def test_several_agents_are_listed_as_what_to_type(run: Run, start: Start) -> None:
     start("alice", "one")
     start("alice", "two")

@@ -59,6 +59,7 @@ def test_two_nodes_join_talk_and_leave(start: Start, settings: dict[str, Any]) -
     assert 0 < a.ping("b") < 1
     b.leave()
     until(lambda: names(a) == {"a"})
+    assert [(node.name, node.state) for node in a.members(all=True)] == [("a", NodeState.ALIVE), ("b", NodeState.LEFT)]
     assert b.local_node.state == NodeState.LEFT
 
 

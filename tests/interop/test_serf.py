@@ -234,11 +234,11 @@ def test_python_forces_who_failed_to_have_left(serf_agent: SerfMaker, member: Me
         serf_member(member, f"py{number}", one).join([agent.address, other.address, victim.address])
     wait_until(lambda: len(agent.statuses()) == len(other.statuses()) == 5, "five members")
     victim.kill()
-    everybody = (lambda: agent.statuses().get("s3"), lambda: other.statuses().get("s3"))
 
     def shown(status: str | None) -> bool:
         kind = None if status is None else SerfStatus(status)
-        return all(look() == status for look in everybody) and status_of(serf, "s3") == status_of(second, "s3") == kind
+        to_agents = all(one.statuses().get("s3") == status for one in (agent, other))
+        return to_agents and status_of(serf, "s3") == status_of(second, "s3") == kind
 
     wait_until(lambda: shown("failed"), "failed, to all")
     serf.force_leave("s3")
