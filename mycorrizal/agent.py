@@ -35,6 +35,7 @@ from ._agent.talking import Talking
 from ._cache.definition import Definition
 from ._runtime import settings_sources
 from ._runtime.deadline import Deadline
+from ._runtime.layer import Layer
 from ._runtime.lifecycle import Handle
 from ._runtime.shortage import as_ours
 from ._wire.meta import read_meta
@@ -92,7 +93,7 @@ class Agent(Handle, Talking):
         quic_port: of the data plane (UDP); 0 picks a free one.
         advertise: ``host`` or ``host:port`` that others should dial.
         tags: what this agent says of itself: text to text, about 400 bytes in all.
-        wire: ``"msgpack"`` where Go's memberlist, Serf or Consul are members too.
+        wire: ``"msgpack"`` where Go's memberlist, Serf or Consul are members too; a ``SerfDelegate`` says so itself.
         label: Go's label, with ``wire="msgpack"`` only; otherwise the cluster's name is the label.
         config, data_config: further settings of membership and data plane. Name, wire, label and keys of `config`
             are replaced by the agent's.
@@ -151,6 +152,8 @@ class Agent(Handle, Talking):
         config_file: str | Literal[False] | None = None,
         codecs: Codecs = DEFAULT,
     ) -> None:
+        if wire is None and isinstance(delegate, Layer):
+            wire = delegate.wire
         given = {
             "name": name, "cluster": cluster, "join": join, "key": key, "bind": bind, "port": port,
             "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,

@@ -55,7 +55,7 @@ class Memberlist(Handle):
         config: settings; ``Config.lan()`` and its siblings make them.
         delegate: metadata, user messages, broadcasts, state sync. Two further
             methods are called if it has them: ``starting(config)`` before
-            anything else, where it may raise, and ``leaving()`` on the gossip
+            anything else, which may raise, or return a ``Config`` to be used instead, and ``leaving()`` on the gossip
             thread when a leave begins. Bytes that it returns are a message that
             members get directly, just before the leave itself (``leave_fanout``).
         events: joins, leaves, updates.

@@ -4,15 +4,13 @@ It is an ordinary delegate. Serf's rules are in ``_serf``; this module owns
 them, feeds them what memberlist's delegates bring and gossips what they say::
 
     serf = SerfDelegate(tags={"role": "worker"}, on_event=print)
-    config = serf.config(Config.lan(name="py1"))
-    with Memberlist(config, delegate=serf, events=serf) as members:
+    with Memberlist(Config.lan(name="py1"), delegate=serf) as members:
         members.join(["10.0.0.7"])
         serf.user_event("deploy", b"v1.2")
         serf.leave(members)
 
-Serf refuses a node that does not announce its delegate versions and speaks
-msgpack only, hence ``config()``. Pass the object as ``events=`` too: by these
-it knows the members that its state and ``members()`` tell about.
+Serf refuses a node that does not announce its delegate versions, and speaks
+msgpack only: both are set where the ``Config`` says nothing else.
 
 Queries are passed on, acknowledged and answered as among agents::
 
@@ -36,7 +34,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from ._runtime.deadline import Deadline
 from ._runtime.keyringfile import KeyringFile
@@ -69,6 +67,11 @@ log = logger("mycorrizal.serf")
 
 PROTOCOL_MIN, PROTOCOL_MAX, PROTOCOL = 2, 5, 5
 """What Serf announces as its delegate versions."""
+_ACCEPTED: dict[str, Any] = {
+    "delegate_protocol_min": PROTOCOL_MIN,
+    "delegate_protocol_max": PROTOCOL_MAX,
+    "delegate_protocol_version": PROTOCOL,
+}
 INTENT_SECONDS = 5.0
 """How long ``leave`` waits at most for its intent to go out (Serf's ``BroadcastTimeout``)."""
 
@@ -130,6 +133,8 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         MetaTooLarge: the tags take more than 512 bytes.
     """
 
+    wire: ClassVar[Literal["cbor", "msgpack"] | None] = "msgpack"
+
     def __init__(
         self,
         *,
@@ -161,42 +166,37 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
     # -- settings ---------------------------------------------------------------------
 
     def config(self, base: Config | None = None, **overrides: Any) -> Config:
-        """Return `base` (``Config.lan()``) changed so that Serf accepts the node; pass it to ``Memberlist``.
+        """Return `base` (``Config.lan()``) changed so that Serf accepts the node: wire, and delegate versions.
+
+        A ``Memberlist`` with this delegate does it by itself, unless versions are set.
 
         Raises:
             ConfigError: a setting is wrong.
         """
-        settings: dict[str, Any] = {
-            "wire": "msgpack",
-            "delegate_protocol_min": PROTOCOL_MIN,
-            "delegate_protocol_max": PROTOCOL_MAX,
-            "delegate_protocol_version": PROTOCOL,
-            **overrides,
-        }
-        if self._stored:
-            if base is not None and base.secret_key and base.secret_key not in self._stored:
-                log.warning("! %s: keyring_file holds other keys than secret_key; the file counts", base.name)
-            settings |= {"secret_key": self._stored[0], "keys": self._stored[1:]}
-        config = (base or Config.lan()).replace(**settings)
-        self.starting(config)
-        return config
+        return self.starting((base or Config.lan()).replace(**{**_ACCEPTED, **overrides}))
 
-    def starting(self, config: Config) -> None:
-        """Learn the node's settings. ``config()`` does it, and so does a ``Memberlist`` before it starts.
+    def starting(self, config: Config) -> Config:
+        """Learn the node's settings, and return what they are with Serf; a ``Memberlist`` calls it before it starts.
 
         Raises:
             ConfigError: Serf would refuse a node with these settings.
         """
-        hint = "build the Config with SerfDelegate.config()"
-        if config.wire != "msgpack":
-            raise ConfigError("wire", f"Serf does not understand {config.wire!r}", hint=hint)
         versions = (config.delegate_protocol_min, config.delegate_protocol_version, config.delegate_protocol_max)
+        if not any(versions):
+            config, versions = config.replace(**_ACCEPTED), (PROTOCOL_MIN, PROTOCOL, PROTOCOL_MAX)
+        config = config.replace(wire="msgpack")
+        hint = "leave it at its default, or build the Config with SerfDelegate.config()"
         # Each node's current version must lie within the range of every other one.
         if not versions[0] <= PROTOCOL <= versions[2] or not PROTOCOL_MIN <= versions[1] <= PROTOCOL_MAX:
             text = "/".join(map(str, versions))
             raise ConfigError("delegate_protocol_version", f"Serf refuses min/current/max {text}", hint=hint)
+        if self._stored:
+            if config.secret_key and config.secret_key not in self._stored:
+                log.warning("! %s: keyring_file holds other keys than secret_key; the file counts", config.name)
+            config = config.replace(secret_key=self._stored[0], keys=self._stored[1:])
         with self._changed:
             self._core.start(config)
+        return config
 
     # -- tags -------------------------------------------------------------------------
 

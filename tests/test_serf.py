@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -68,26 +69,26 @@ class TestDelegate:
         )
         assert versions == (2, 5, 5)
 
-    @pytest.mark.parametrize(
-        ("settings", "field"),
-        [
-            ({}, "wire"),
-            ({"wire": "msgpack"}, "delegate_protocol_version"),
-            (
-                {
-                    "wire": "msgpack",
-                    "delegate_protocol_min": 2,
-                    "delegate_protocol_max": 4,
-                    "delegate_protocol_version": 4,
-                },
-                "delegate_protocol_version",
-            ),
-        ],
-    )
-    def test_settings_that_serf_refuses(self, settings: dict[str, object], field: str) -> None:
+    @pytest.mark.parametrize("settings", [{}, {"wire": "msgpack"}])
+    def test_a_memberlist_needs_no_second_step(self, settings: dict[str, Any]) -> None:
+        config = SerfDelegate().starting(Config.lan(name="py", **settings))
+        versions = (config.delegate_protocol_min, config.delegate_protocol_version, config.delegate_protocol_max)
+        assert (config.wire, versions) == ("msgpack", (2, 5, 5))
+
+    def test_versions_that_were_set_stay(self) -> None:
+        set_ = {"delegate_protocol_min": 3, "delegate_protocol_max": 5, "delegate_protocol_version": 5}
+        config = SerfDelegate().starting(Config.lan(name="py", **set_))
+        assert (config.delegate_protocol_min, config.wire) == (3, "msgpack")
+
+    @pytest.mark.parametrize("versions", [(2, 4, 4), (0, 1, 0), (0, 5, 1)])
+    def test_settings_that_serf_refuses(self, versions: tuple[int, int, int]) -> None:
+        least, most, current = versions
+        config = Config.lan(
+            name="py", delegate_protocol_min=least, delegate_protocol_max=most, delegate_protocol_version=current
+        )
         with pytest.raises(ConfigError, match=r"SerfDelegate\.config") as caught:
-            SerfDelegate().starting(Config.lan(name="py", **settings))
-        assert caught.value.field == field
+            SerfDelegate().starting(config)
+        assert caught.value.field == "delegate_protocol_version"
 
     def test_tags_beyond_the_limit(self) -> None:
         with pytest.raises(MetaTooLarge, match="512"):

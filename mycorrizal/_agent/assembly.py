@@ -136,6 +136,8 @@ class Assembly:
         self.name = self.claim.name
         serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
         stored: tuple[bytes, ...] = () if serf is None else serf._stored  # a keyring file, which counts
+        if serf is not None and settings.wire != serf.wire:
+            raise ConfigError("wire", f"Serf does not understand {settings.wire!r}", hint="leave wire= out")
         bind, key = self._trust(stored[0] if stored else None)
         ring = Keyring(stored[1:], key, allow_weak=settings.wire == "msgpack") if key is not None else None
         self.plane = DataPlane(

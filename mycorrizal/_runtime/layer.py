@@ -12,7 +12,7 @@ import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .._swim import events as swim
 from .._wire.security import Keyring
@@ -28,6 +28,9 @@ __all__ = ["Ground", "Layer", "random_source"]
 
 class Layer(ABC):
     """What the gossip thread tells a layer."""
+
+    wire: ClassVar[Literal["cbor", "msgpack"] | None] = None
+    """The body codec that it has to have, if that matters."""
 
     @abstractmethod
     def attached(self, ground: Ground) -> None:

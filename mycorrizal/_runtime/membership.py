@@ -112,8 +112,8 @@ class Membership:
         self.keyring = Keyring.of(config)
         self._nonces = Nonces(self.keyring)
         starting = getattr(delegates.delegate, "starting", None)
-        if starting is not None:
-            starting(config)
+        if starting is not None and isinstance(changed := starting(config), Config):
+            config = changed
         with as_ours(f"{config.name} cannot start", node=config.name):
             self._open(config, delegates)
             self._start()

@@ -26,9 +26,7 @@ def main() -> None:
         delegate_protocol_version=5,
     )
     serf = SerfDelegate(tags={"lang": "python"}) if options.serf else None
-    if serf is not None:
-        config = serf.config(config)
-    with Memberlist(config, delegate=serf, events=serf) as members:
+    with Memberlist(config, delegate=serf) as members:
         members.join([options.join])
         print("joined", flush=True)
         if sys.stdin.readline().strip() == "leave":

@@ -42,7 +42,7 @@ def states(members: Memberlist) -> dict[str, NodeState]:
 
 
 def serf_member(member: MemberMaker, name: str, serf: SerfDelegate, **settings: object) -> Memberlist:
-    return member(name, config=serf.config(LOOPBACK, name=name), delegate=serf, events=serf, **settings)
+    return member(name, config=LOOPBACK, delegate=serf, **settings)
 
 
 def status_of(serf: SerfDelegate, name: str) -> SerfStatus | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, Memberlist, SerfDelegate, SerfQuery
+from mycorrizal import Agent, ConfigError, Memberlist, SerfDelegate, SerfQuery
 from mycorrizal._runtime.keyringfile import KeyringFile
 
 from .peers import SerfAgent, wait_until
@@ -77,7 +77,7 @@ def test_an_agents_keys_are_changed_on_both_of_its_planes(serf_agent: SerfMaker,
     old, new = os.urandom(32), os.urandom(32)
     path = str(tmp_path / "keyring")
     seed = serf_agent("s0", key=old)
-    options: dict[str, Any] = {"wire": "msgpack", "bind": "127.0.0.1", "port": 0, "control": False}
+    options: dict[str, Any] = {"bind": "127.0.0.1", "port": 0, "control": False}
     with Agent("p0", join=[seed.address], key=old, delegate=SerfDelegate(keyring_file=path), **options) as agent:
         for change, key, keys in (("install", new, {old, new}), ("use", new, {old, new}), ("remove", old, {new})):
             done = seed.keys(f"-{change}", base64.b64encode(key).decode())
@@ -86,6 +86,8 @@ def test_an_agents_keys_are_changed_on_both_of_its_planes(serf_agent: SerfMaker,
         wait_until(lambda: KeyringFile(path).load() == (new,), "kept")
     with Agent("p1", join=[seed.address], key=old, delegate=SerfDelegate(keyring_file=path), **options) as agent:
         assert agent.keys.list() == agent._running.members.keyring.keys() == (new,), "the file counts"
+    with pytest.raises(ConfigError, match="does not understand"):
+        Agent("p2", wire="cbor", key=old, delegate=SerfDelegate(), **options)
 
 
 def test_a_member_that_does_not_let_serf_change_keys_says_so(cluster: Make) -> None:
