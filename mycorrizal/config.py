@@ -113,10 +113,10 @@ class Config:
 
     # -- beyond memberlist ----------------------------------------------------------
     reconnect_interval: float = 10.0
-    """How often a member lost in a partition is tried again; 0 disables healing."""
+    """Members lost in a partition are tried again, up to four in this time; 0 disables healing."""
     reconnect_timeout: float = 86400.0
     """How long a lost member is remembered."""
-    reconnect_max: int = 1024
+    reconnect_max: int = 8192
     """How many lost members are remembered; the oldest is forgotten first."""
     name_takeover: bool = True
     """On a name conflict ask the old address first; if it is silent, the new one is taken."""

@@ -30,7 +30,7 @@ class Member:
 
     __slots__ = (
         "addr", "address", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
-        "incarnation", "meta", "name", "node_cache", "port", "refused", "reported", "state", "suspicion",
+        "incarnation", "joined", "meta", "name", "node_cache", "port", "refused", "reported", "state", "suspicion",
         "suspicion_timer", "tcp_only", "vsn",
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Member:
         self.incarnation = 0
         self.state = NodeState.DEAD
         self.changed = float("-inf")
+        self.joined = float("-inf")  # when its present life was first heard of
         self.suspicion: Suspicion | None = None
         self.suspicion_timer: Timer | None = None
         self.heard = float("-inf")  # when its last UDP ping came

@@ -11,8 +11,8 @@ Differs from memberlist, by two additions that use nothing but its own push/pull
   (``early_push_pulls``).
 * *Reconnecting.* There members lost in a partition are forgotten after
   ``gossip_to_the_dead_time`` and the halves never meet again. Here they are
-  remembered (bounded), one is pinged every ``reconnect_interval``, and the
-  first that answers heals the cluster by push/pull.
+  remembered (bounded), up to four are pinged in a ``reconnect_interval``, and
+  the first that answers heals the cluster by push/pull (module ``lost``).
 
 Differs from memberlist: there any push/pull is an answer, and so a program that
 sends back what it was sent is a seed that was joined. Here an answer that only
@@ -25,7 +25,6 @@ another of its addresses (``refuse_echoes``). And there the name of a seed
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from .._wire.messages import Err, Message, PushPull, Suspect
@@ -42,6 +41,7 @@ from ..exceptions import (
 from ..types import Address, Node, NodeState, Versions
 from .core import Core
 from .events import MergeRejected, RemoteState
+from .lost import Lost
 from .members import Member
 from .probe import Prober
 from .scaling import push_pull_scale
@@ -56,6 +56,7 @@ _EARLY_FIRST = (0.4, 1.0)  # seconds after a join of our own, jittered
 _EARLY_NEXT = (0.6, 1.2)  # after each further cause
 _EARLY_PER_INTERVAL = 6
 _EARLY_EVERYBODY = 64  # up to this size everybody reacts to somebody's join; of n, on average 64 * 64 / n
+_RECONNECTS = 4  # pings of lost members in a reconnect interval, at most
 _FOLLOW_UPS = (1.0, 2.5, 5.0)  # seconds after a reconnect, until the other side has refuted
 
 
@@ -69,7 +70,7 @@ class Sync:
         self._tokens = float(core.config.early_push_pulls)
         self._tokens_at = 0.0
         self._early: Timer | None = None
-        self._lost: OrderedDict[str, tuple[Address, int, float]] = OrderedDict()  # address, incarnation, since
+        self._lost = Lost(core.rng, core.config.reconnect_max)
         self._reconnecting = False
 
     def start(self, now: float) -> None:
@@ -233,7 +234,7 @@ class Sync:
 
     def saw_join(self, member: Member, now: float) -> None:
         """Somebody joined: soon compare tables with one node, if a token is left."""
-        self._lost.pop(member.name, None)
+        self._lost.forget(member.name)
         # A larger cluster sends each broadcast more often, and its tables cost more: there few react.
         share = (_EARLY_EVERYBODY / len(self._core.table)) ** 2
         if share >= 1 or self._core.rng.random() < share:
@@ -273,38 +274,36 @@ class Sync:
     def saw_death(self, member: Member, now: float) -> None:
         """Somebody is gone: remember it if it did not leave by itself."""
         config = self._core.config
-        self._lost.pop(member.name, None)
+        self._lost.forget(member.name)
         if member.state != NodeState.DEAD or not config.reconnect_interval or not config.reconnect_max:
             return
-        self._lost[member.name] = (member.address, member.incarnation, now)
-        if len(self._lost) > config.reconnect_max:
-            self._lost.popitem(last=False)
-            self._core.count("lost_members_forgotten")
+        self._forgotten(self._lost.add(member, now))
         if not self._reconnecting:
             self._reconnecting = True
-            delay = config.reconnect_interval * self._core.rng.uniform(0.5, 1.5)
-            self._core.timers.call_at(now + delay, self._reconnect)
+            self._arm_reconnect(now)
+
+    def _arm_reconnect(self, now: float) -> None:
+        share = self._core.config.reconnect_interval / min(_RECONNECTS, len(self._lost))
+        self._core.timers.call_at(now + share * self._core.rng.uniform(0.5, 1.5), self._reconnect)
+
+    def _forgotten(self, count: int) -> None:
+        if count:
+            self._core.count("lost_members_forgotten", count)
 
     def _reconnect(self, now: float) -> None:
         core, config = self._core, self._core.config
-        while self._lost:
-            name, (_, _, since) = next(iter(self._lost.items()))
-            if now - since <= config.reconnect_timeout:
-                break
-            del self._lost[name]
-            core.count("lost_members_forgotten")
-        self._reconnecting = bool(self._lost)
-        if not self._lost or core.has_left:
+        self._forgotten(self._lost.expire(now - config.reconnect_timeout))
+        self._reconnecting = bool(self._lost) and not core.has_left
+        if not self._reconnecting:
             return
-        core.timers.call_at(now + config.reconnect_interval * core.rng.uniform(0.5, 1.5), self._reconnect)
-        name = core.rng.choice(list(self._lost))
-        address, incarnation, _ = self._lost[name]
+        self._arm_reconnect(now)
+        lost = self._lost.choose({member.address for member in core.table if not member.gone})
         core.count("reconnect_pings")
         # The suspicion in the same packet makes it refute, so that its answer beats our record of its death.
         self._prober.check(
-            name, address, now + config.probe_timeout,
-            lambda then: self._found(name, address, 0, then), lambda then: None,
-            Suspect(incarnation, name, core.name),
+            lost.name, lost.address, now + config.probe_timeout,
+            lambda then: self._found(lost.name, lost.address, 0, then), lambda then: None,
+            Suspect(lost.incarnation, lost.name, core.name),
         )  # fmt: skip
 
     def _found(self, name: str, address: Address, attempt: int, now: float) -> None:

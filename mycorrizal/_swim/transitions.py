@@ -348,6 +348,7 @@ class Transitions:
             member.changed = now
         self._table.touch(member)
         if was_gone:
+            member.joined = now
             core.emit(NodeJoined(member.node()))
             if not core.is_self(member):
                 self.on_alive(member, now)

@@ -7,13 +7,18 @@ machine; it writes what a join leaves behind, no more.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .._swim.members import Member as Record
 from ..types import NodeState
-from .members import Member
+from .members import PORT, Member
 
-__all__ = ["acquaint"]
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+__all__ = ["acquaint", "bury"]
 
 
 def acquaint(members: Sequence[Member], now: float) -> None:
@@ -32,3 +37,12 @@ def acquaint(members: Sequence[Member], now: float) -> None:
             record.node_cache = node  # one shared value for all observers
             core.table.add(record)
         core.queue.reset()  # its own announcement: everybody has it already
+
+
+def bury(cluster: Cluster, name: str) -> None:
+    """Let every member remember somebody who was declared dead just now, and whose host is gone."""
+    now = cluster.clock.now
+    host = zlib.crc32(name.encode()).to_bytes(4, "big")
+    for member in cluster.members:
+        record = Record(name, b"\x7f" + host[1:], PORT, None, member.machine._core.vsn)
+        member.machine._sync.saw_death(record, now)

@@ -209,6 +209,14 @@ def test_of_the_lost_the_longest_gone_is_forgotten_and_counted() -> None:
     assert swim.gauges["nodes.lost"] == 0, "who left is not lost"
 
 
+def test_of_who_is_lost_it_is_known_how_long_its_last_life_was() -> None:
+    swim = make(reconnect_interval=10.0, stall_threshold=0)
+    for now, claim in ((0.0, alive("lost")), (50.0, Dead(1, "lost", "x")), (60.0, alive("lost", incarnation=2))):
+        tell(swim, claim, now=now)
+    tell(swim, alive("lost", incarnation=3), Dead(3, "lost", "x"), now=75.0)
+    assert [(lost.since, lost.lived) for lost in swim._sync._lost._members.values()] == [(75.0, 15.0)]
+
+
 def test_who_is_lost_for_long_is_looked_for_no_more_and_counted() -> None:
     swim = make(reconnect_interval=10.0, reconnect_timeout=100.0)
     tell(swim, alive("lost"), Dead(1, "lost", "x"))

@@ -12,6 +12,7 @@ from mycorrizal.simulation.experiments import (
     Report,
     convergence,
     first_detection,
+    heal,
     infection,
     lifeguard,
     lossy,
@@ -54,6 +55,10 @@ def test_s7_convergence() -> None:
 
 def test_lossy() -> None:
     passed(lossy(1, losses=(0.3,), runs=2))
+
+
+def test_heal() -> None:
+    passed(heal(1, dead=(0, 200), orders=("before", "both"), runs=5))
 
 
 def test_s9_stall() -> None:

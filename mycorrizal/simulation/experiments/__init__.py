@@ -6,6 +6,7 @@ fall into, and a plot. ``tools/simulate`` prints and draws them.
 
 from __future__ import annotations
 
+from .heal import heal
 from .lossy import lossy
 from .report import Band, Plot, Report, Series
 from .s1_load import message_load
@@ -23,6 +24,7 @@ __all__ = [
     "Series",
     "convergence",
     "first_detection",
+    "heal",
     "infection",
     "lifeguard",
     "lossy",
