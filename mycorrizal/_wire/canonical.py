@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ..exceptions import RemoteProtocolError, ValueEncodeError, ValueTooLarge
+from ..exceptions import RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
 from .arrays import canonical_array
 from .value_codecs import Codecs
 from .value_walk import as_element, as_key
@@ -49,7 +49,7 @@ def equal(one: bytes, other: bytes, codecs: Codecs = DEFAULT) -> bool:
         return True
     try:
         return canonical(decode_held(one, codecs), codecs) == canonical(decode_held(other, codecs), codecs)
-    except (RemoteProtocolError, ValueEncodeError, ValueTooLarge):
+    except (RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge):
         return False
 
 
