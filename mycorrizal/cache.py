@@ -50,7 +50,7 @@ from .exceptions import (
     OperationTimeout,
     ValueTooLarge,
 )
-from .leases import Computation, Lock, Patience, milliseconds
+from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, take_lock
 from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
 from .types import as_builtin, frameless, printable
@@ -332,8 +332,10 @@ class Cache(Handle, CacheMapping, Memoizing):
 
         Raises: as ``set`` and ``get``.
             OperationTimeout: somebody else computes, and was not done in time.
+            ReentrantCallError: `compute` asks for its own key, on its own thread, be it through other functions.
         """
         raw = _raw(key)
+        refuse_own_key(self, raw)
         if refresh or stale:
             check_seconds("refresh", refresh, zero=True)
             check_seconds("stale", stale, zero=True)
@@ -372,38 +374,26 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- locks ---------------------------------------------------------------------------------
 
-    def lock(self, name: str, lease: float = 30.0, timeout: float | None = _SECONDS) -> Lock:
+    def lock(
+        self, name: str, lease: float = 30.0, timeout: float | None = _SECONDS, *, renew: bool = False
+    ) -> Lock:
         """Take the lock `name`, waiting for it up to `timeout`; it is released by itself after `lease` seconds. Blocks.
 
         At most one holder while membership is stable. Under partition, or when the lease runs out, there can be
         two: whoever writes should pass ``lock.token`` along, which is greater for each later holder, and the
         receiver should refuse a smaller one than it has seen.
 
+        Args:
+            renew: while its ``with`` block runs, renew it from a thread of its own, each third of `lease`. Where that
+                fails ``lock.held`` becomes False, and the end of the block raises ``LockLost``.
+
         Raises:
             OperationTimeout: somebody else held it all the time.
+            ReentrantCallError: the caller is inside the ``with`` block of this very lock.
             CacheUnavailable, CacheOutcomeUnknown, NotRunningError, ServiceCrashed, ReentrantCallError,
             ForkedProcessError
         """
-        check_seconds("lease", lease, zero=True)
-        raw = LOCK_PREFIX + _raw(name)
-        deadline = Deadline(timeout)
-        wait = Patience(deadline)
-        owner = self._host.name.encode()
-        while True:
-            op = Op(Kind.LOCK, raw, new_id(), value=owner, ttl=milliseconds(lease), wait=wait.milliseconds())
-            try:
-                result = self._one(op, deadline.remaining(), "lock")
-                if result.status == Status.OK:
-                    return Lock(self, name, raw, result.version, lease)
-            except BaseException:
-                self._host.withdraw(self.name, op)
-                raise
-            if wait.over:
-                holder = (result.value or b"?").decode("utf-8", "replace")
-                raise OperationTimeout(
-                    f"the lock {name!r} is held by {holder}", node=holder, operation="lock",
-                    hint=f"its lease ends in {result.ttl / 1000:.1f} s unless it is renewed",
-                )  # fmt: skip
+        return take_lock(self, name, LOCK_PREFIX + _raw(name), lease, Deadline(timeout), renew)
 
     # -- the whole ---------------------------------------------------------------------------------
 
@@ -428,7 +418,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         return self._iterate(_SECONDS)
 
     def __len__(self) -> int:
-        """Return the number of entries in the whole cluster, locks and what has just expired included. Blocks."""
+        """Return the number of entries in the whole cluster, locks included. Blocks."""
         return sum(numbers.get("primary_entries", 0) for numbers in self.stats().values() if numbers)
 
     def __bool__(self) -> bool:
@@ -447,7 +437,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     def local_stats(self) -> dict[str, int]:
         """Return this agent's own numbers. Never blocks."""
-        return {**self._host.machine.info(self.name), "local_hits": self.local_hits}
+        return {**self._host.machine.info(self.name, _now()), "local_hits": self.local_hits}
 
     @property
     def local_hits(self) -> int:
@@ -467,6 +457,10 @@ class Cache(Handle, CacheMapping, Memoizing):
             raise OperationTimeout(
                 f"the copies of cache {self.name!r} were not all in place after {timeout} s", operation="synced"
             )
+
+    def _same(self, other: Cache) -> bool:
+        """Return whether `other` is this cache, on this agent or another one that it sees. Never blocks."""
+        return self.name == other.name and (self._host is other._host or self._host.sees(other._host))
 
     def __repr__(self) -> str:
         return f"<Cache {self.name!r} on {printable(self._host.name)}>"

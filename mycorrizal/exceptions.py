@@ -40,6 +40,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
       CacheError (RuntimeError)           an operation of the cache failed
         CacheUnavailable                  no primary took it in time; nothing happened
         CacheOutcomeUnknown               it may have happened (indeterminate)
+        LockLost                          a lock whose lease went to somebody else, or ran out
         NotACounter (TypeError)           an increment of what is no integer
         UnknownCache (LookupError)        nobody has opened a cache of this name
       CacheConflict (ConfigError)         two members define one cache differently
@@ -68,6 +69,7 @@ __all__ = [
     "JoinError",
     "LabelMismatch",
     "LocalProtocolError",
+    "LockLost",
     "MergeRefused",
     "MetaTooLarge",
     "MycorrizalError",
@@ -367,6 +369,19 @@ class CacheOutcomeUnknown(CacheError):
     """The operation was sent, and whether it took effect is not known."""
 
     indeterminate = True
+
+
+class LockLost(CacheError):
+    """A lock is not its holder's any more: its lease ran out, it went to somebody else, or it was cleared.
+
+    Attributes:
+        token: the fencing token of the lock that was lost.
+        node: who holds it now, None if nobody does or it is not known.
+    """
+
+    def __init__(self, message: str = "", *, token: int = 0, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.token = token
 
 
 class NotACounter(CacheError, TypeError):

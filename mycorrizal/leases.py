@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ._cache.definition import SECONDS_MAX, check_seconds
-from ._cache.operations import Kind, Op, Status
+from ._cache.operations import Kind, Op, Result, Status
+from ._runtime.caching import new_id
+from ._runtime.clock import now
 from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
+from ._runtime.repeating import Repeater
+from ._wire.text import logger
 from ._wire.values import decode_held
-from .exceptions import CacheError, MycorrizalError, OperationTimeout, ValueTooLarge
+from .exceptions import (
+    CacheError,
+    LockLost,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    ReentrantCallError,
+    ServiceCrashed,
+    ValueTooLarge,
+)
 
 if TYPE_CHECKING:
     from .cache import Cache
 
-__all__ = ["Computation", "Lock", "Patience", "milliseconds"]
+__all__ = ["Computation", "Lock", "Patience", "milliseconds", "refuse_own_key", "take_lock"]
+
+log = logger("mycorrizal.cache")
 
 _SECONDS = 10.0
 _POLL_SECONDS = 30.0  # a wait at the primary; then it is asked again
@@ -55,28 +71,101 @@ class Lock(Handle):
         token: the fencing token: greater than that of every holder before.
     """
 
-    def __init__(self, cache: Cache, name: str, raw: bytes, token: int, lease: float) -> None:
+    def __init__(
+        self, cache: Cache, name: str, raw: bytes, token: int, lease: float, asked: float, renew: bool
+    ) -> None:
         self._cache = cache
         self._raw = raw
-        self._lease = lease
+        self._lease = float(lease)
+        self._until = asked + self._lease  # as the holder counts it: from before it asked
+        self._released = False
+        self._lost: LockLost | None = None
+        self._renewal: Repeater | None = None
+        if renew:
+            self._renewal = Repeater("renew", cache._host.name, self._renew_again, self._pace)
         self.name = name
         self.token = token
 
+    @property
+    def held(self) -> bool:
+        """Whether it is held still, as far as is known here. Never blocks.
+
+        Its lease is not over by this process' clock, it was not released, and no answer has said that it is lost.
+        """
+        return not self._released and self._lost is None and now() < self._until
+
     def renew(self, lease: float | None = None, timeout: float | None = _SECONDS) -> bool:
-        """Hold it for `lease` seconds from now; return False if it is not held any more. Blocks. Raises as ``set``."""
+        """Hold it for `lease` seconds from now; return True. Blocks.
+
+        Raises: as ``set``.
+            LockLost: it is not held any more; its lease ran out, or somebody cleared the cache.
+        """
         lease = self._lease if lease is None else lease
         check_seconds("lease", lease, zero=True)
+        began = now()
         op = Op(Kind.RENEW, self._raw, number=self.token, ttl=milliseconds(lease))
-        return self._cache._one(op, timeout, "renew").status == Status.OK
+        self._checked(self._cache._one(op, timeout, "renew"), "renew")
+        self._until = began + float(lease)
+        return True
 
     def release(self, timeout: float | None = _SECONDS) -> bool:
-        """Release it; return False if it was not held any more. Blocks. Raises as ``set``."""
-        return self._cache._one(Op(Kind.UNLOCK, self._raw, number=self.token), timeout, "release").status == Status.OK
+        """Release it; return False if this was done before. Blocks.
+
+        Raises: as ``set``.
+            LockLost: it was not held any more; what was done since may stand beside another holder's.
+        """
+        if self._renewal is not None:
+            self._renewal.stop()
+        if self._released:
+            return False
+        op = Op(Kind.UNLOCK, self._raw, number=self.token)
+        self._checked(self._cache._one(op, timeout, "release"), "release")
+        self._released = True
+        return True
+
+    def _checked(self, result: Result, operation: str) -> None:
+        if result.status != Status.OK:
+            holder = None if result.value is None else result.value.decode("utf-8", "replace")
+            whose = "its lease ran out, or it was cleared" if holder is None else f"{holder} holds it now"
+            self._lost = LockLost(
+                f"the lock {self.name!r} of token {self.token} was lost: {whose}",
+                token=self.token, node=holder, operation=operation,
+                hint="what was done since may stand beside another holder's; allow a longer lease, or renew=True",
+            )  # fmt: skip
+            raise self._lost
+
+    def _renew_again(self) -> float | None:
+        """Renew it while the block runs; return when to do so again, None if that is in vain."""
+        left = self._until - now()
+        try:
+            self.renew(timeout=max(left, 1.0))
+        except (LockLost, NotRunningError, ServiceCrashed) as error:
+            if not self._released:
+                self._cache._host.note("cache.locks_lost", error)
+                log.warning("! %s: %s", self._cache._host.name, error)
+            return None
+        except MycorrizalError as error:  # it may go better next time
+            self._cache._host.note("cache.locks_not_renewed", error)
+            return min(1.0, self._pace / 3)
+        return self._pace
+
+    @property
+    def _pace(self) -> float:
+        """Seconds between two renewals."""
+        return max(self._lease / 3, 0.02)
 
     def __enter__(self) -> Lock:
+        if self._renewal is not None:
+            try:
+                self._renewal.start()
+            except BaseException:
+                self.release()
+                raise
+        _inside.set((*_inside.get(), self))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        _inside.set(tuple(lock for lock in _inside.get() if lock is not self))
         try:
             self.release()
         except MycorrizalError:
@@ -84,7 +173,66 @@ class Lock(Handle):
                 raise
 
     def __repr__(self) -> str:
-        return f"<Lock {self.name!r}, token {self.token}>"
+        return f"<Lock {self.name!r}, token {self.token}, {'held' if self.held else 'not held'}>"
+
+
+_inside: ContextVar[tuple[Lock, ...]] = ContextVar("mycorrizal locks", default=())
+"""Locks whose blocks the caller is inside of."""
+
+
+def _refuse_own_lock(cache: Cache, raw: bytes) -> None:
+    """Return unless the caller is inside the block of a lock that it asks for.
+
+    Raises:
+        ReentrantCallError: it is.
+    """
+    for lock in _inside.get():
+        if lock._raw == raw and lock._cache is cache and lock.held:
+            raise ReentrantCallError(
+                f"lock {lock.name!r} is held by the block that asks for it: it would wait for itself",
+                operation="lock",
+                hint="a lock is taken once; pass the Lock to what needs it",
+            )
+
+
+def take_lock(cache: Cache, name: str, raw: bytes, lease: float, deadline: Deadline, renew: bool) -> Lock:
+    """See ``Cache.lock``."""
+    check_seconds("lease", lease, zero=True)
+    _refuse_own_lock(cache, raw)
+    host, wait = cache._host, Patience(deadline)
+    while True:
+        value, ttl = host.name.encode(), milliseconds(lease)
+        op = Op(Kind.LOCK, raw, new_id(), value=value, ttl=ttl, wait=wait.milliseconds())
+        asked = now()
+        try:
+            result = cache._one(op, deadline.remaining(), "lock")
+            if result.status == Status.OK:
+                return Lock(cache, name, raw, result.version, lease, asked, renew)
+        except BaseException:  # the answer may be lost, or this a Ctrl-C: what nobody knows of shall be nobody's
+            host.withdraw(cache.name, op)
+            raise
+        if wait.over:
+            holder = (result.value or b"?").decode("utf-8", "replace")
+            own = ", this agent itself" if holder == host.name else ""
+            raise OperationTimeout(
+                f"the lock {name!r} is held by {holder}{own}", node=holder, operation="lock",
+                hint=f"its lease ends in {result.ttl / 1000:.1f} s unless it is renewed",
+            )  # fmt: skip
+
+
+def refuse_own_key(cache: Cache, raw: bytes) -> None:
+    """Return unless the caller computes the key that it asks for.
+
+    Raises:
+        ReentrantCallError: it does.
+    """
+    for computation in _computing.get():
+        if computation._raw == raw and computation.running and computation._cache._same(cache):
+            raise ReentrantCallError(
+                f"the computation of {raw.decode()!r} asks for {raw.decode()!r} itself: it would wait for itself",
+                operation="get_or_compute",
+                hint="compute it from other keys, or read what is there with get()",
+            )
 
 
 class Computation:
@@ -99,16 +247,23 @@ class Computation:
         self._ttl = ttl
         self._stale = stale
         self._negative_ttl = negative_ttl
+        self.running = False
 
     def run(self, compute: Callable[[], Any], deadline: Deadline) -> Any:
         """Return what `compute` returns; stored, unless the key was written or deleted meanwhile."""
+        outer = _computing.get()
         try:
+            _computing.set((*outer, self))
+            self.running = True  # a task with a copy of this context may go on when it is not any more
             value = compute()
             encoded = self._cache._encoded(value)
             mine = decode_held(encoded, self._cache._codecs)  # what nobody could read is not stored
         except BaseException:
             self.give_back()
             raise
+        finally:
+            self.running = False
+            _computing.set(outer)
         ttl = self._ttl
         if value is None and self._negative_ttl is not None:
             ttl = self._negative_ttl
@@ -131,3 +286,7 @@ class Computation:
             self._cache._one(Op(Kind.RETURN, self._raw, number=self._token), 1.0, "get_or_compute")
         except MycorrizalError as error:
             self._cache._host.note("cache.not_returned", error)  # the lease runs out
+
+
+_computing: ContextVar[tuple[Computation, ...]] = ContextVar("mycorrizal computations", default=())
+"""What the caller computes just now, the innermost last."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import mycorrizal.cache
+import mycorrizal.leases
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.entry import LOCK_PREFIX, NEVER, Entry
 from mycorrizal._cache.machine import CacheMachine
@@ -21,10 +24,13 @@ from mycorrizal.exceptions import (
     CacheOutcomeUnknown,
     CacheUnavailable,
     ConfigError,
+    LockLost,
     OperationTimeout,
+    ReentrantCallError,
     ValueDecodeError,
     ValueTooLarge,
 )
+from mycorrizal.leases import Lock
 from tests._cache.harness import make_machine
 
 KEY = "key"
@@ -78,6 +84,7 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     """A node that is alone, at time 100 of its own clock."""
     monkeypatch.setattr(mycorrizal.cache, "_now", lambda: NOW)
+    monkeypatch.setattr(mycorrizal.leases, "now", lambda: NOW)
     return Host(make_machine(now=NOW, near=True))
 
 
@@ -352,3 +359,118 @@ def test_what_was_computed_is_stored_under_its_lease(host: Host) -> None:
     host.answers = [LEASED, Result(Status.OK)]
     assert cache_of(host).get_or_compute(KEY, lambda: "value") == "value"
     assert [(op.kind, op.number) for op in host.asked] == [(Kind.LEASE, 30_000), (Kind.SET, 77)]
+
+
+# -- who asks for what it has ---------------------------------------------------------------
+
+
+def test_a_computation_that_asks_for_its_own_key_is_told_so_at_once(host: Host) -> None:
+    cache = cache_of(host)
+
+    def outer() -> object:
+        return cache.get_or_compute("inner", inner)
+
+    def inner() -> object:
+        return cache.get_or_compute("outer", outer)
+
+    for compute in (lambda: cache.get_or_compute("outer", int), outer):
+        host.asked.clear()
+        host.answers = [LEASED, LEASED._replace(number=78)]
+        with pytest.raises(ReentrantCallError, match="'outer'"):
+            cache.get_or_compute("outer", compute)
+        assert {op.kind for op in host.asked} == {Kind.LEASE, Kind.RETURN}, "each lease is given back"
+        assert sum(op.kind == Kind.LEASE for op in host.asked) == sum(op.kind == Kind.RETURN for op in host.asked)
+        host.answers = [LEASED, Result(Status.OK)]
+        assert cache.get_or_compute("outer", lambda: 1) == 1, "it can be computed afterwards"
+
+
+def test_computations_that_only_look_alike_are_no_circle(host: Host) -> None:
+    """Other keys, another thread, the same key of another cache, and a task that outlives its computation."""
+    cache, left = cache_of(host), []
+    other = Cache(host, Definition("d", near=True), DEFAULT)  # type: ignore[arg-type]
+
+    def compute() -> object:
+        left.append(contextvars.copy_context())
+        host.answers = [Result(Status.OK, encode_value(1).pack())] * 2
+        assert cache.get_or_compute("b", int) == other.get_or_compute("a", int) == 1
+        thread = ThreadPoolExecutor(1)
+        host.answers = [Result(Status.OK, encode_value(2).pack()), Result(Status.OK)]
+        with thread:
+            return thread.submit(cache.get_or_compute, "a", int).result()
+
+    host.answers = [LEASED]
+    assert cache.get_or_compute("a", compute) == 2
+    host.answers = [LEASED, Result(Status.OK)]
+    assert left[0].run(cache.get_or_compute, "a", lambda: 3) == 3
+
+
+GRANTED = Result(Status.OK, version=7)
+
+
+def test_a_block_that_asks_for_its_own_lock_is_told_so_at_once(host: Host) -> None:
+    cache = cache_of(host)
+    host.answers = [GRANTED]
+    with cache.lock("job"):
+        asked = len(host.asked)
+        with pytest.raises(ReentrantCallError, match="'job'"):
+            cache.lock("job", timeout=None)
+        assert len(host.asked) == asked
+        host.answers = [GRANTED, Result(Status.OK)]
+        cache.lock("other").release()
+        host.answers = [Result(Status.OK)]
+    host.answers = [GRANTED]
+    cache.lock("job")
+    host.answers = [Result(Status.FAILED, b"me", ttl=1000)]
+    with pytest.raises(OperationTimeout, match="held by me, this agent itself"):
+        cache.lock("job", timeout=0)
+
+
+# -- locks that are lost --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("answer", "holder"), [(Result(Status.FAILED, b"bob"), "bob"), (Result(Status.MISSING), None)])
+def test_a_lost_lock_is_no_secret(host: Host, answer: Result, holder: str | None) -> None:
+    cache = cache_of(host)
+    calls: list[Callable[[Lock], object]] = [Lock.renew, Lock.release, lambda lock: lock.__exit__(None, None, None)]
+    for call in calls:
+        host.answers = [GRANTED]
+        lock = cache.lock("job")
+        assert lock.held
+        host.answers = [answer]
+        with pytest.raises(LockLost, match="job") as caught:
+            call(lock)
+        assert (caught.value.token, caught.value.node) == (7, holder) and not lock.held
+
+
+def test_a_lost_lock_hides_no_error_of_the_block(host: Host) -> None:
+    host.answers = [GRANTED, Result(Status.MISSING)]
+    with pytest.raises(ZeroDivisionError), cache_of(host).lock("job"):
+        raise ZeroDivisionError
+
+
+def test_a_lock_is_held_until_its_lease_is_over_by_the_holders_clock(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    monkeypatch.setattr(mycorrizal.leases, "now", lambda: now[0])
+    host.answers = [GRANTED]
+    lock = cache_of(host).lock("job", lease=10)
+    for now[0], held in ((NOW + 9.9, True), (NOW + 10, False), (NOW + 9.9, True)):
+        assert lock.held is held
+    host.answers = [Result(Status.OK)]
+    assert lock.renew()
+    now[0] = NOW + 19
+    assert lock.held
+    host.answers = [Result(Status.OK)]
+    assert lock.release() and not lock.held and not lock.release()
+
+
+def test_a_lock_is_renewed_while_its_block_runs_until_that_fails(host: Host) -> None:
+    """The thread's part, without the thread."""
+    host.answers = [GRANTED]
+    lock = cache_of(host).lock("job", lease=9, renew=True)
+    host.answers = [Result(Status.OK), CacheUnavailable("nobody"), Result(Status.OK), Result(Status.FAILED, b"bob")]
+    assert [lock._renew_again() for _ in range(4)] == [3.0, 1.0, 3.0, None]
+    assert not lock.held and host.noted == ["cache.locks_not_renewed", "cache.locks_lost"]
+    assert [op.kind for op in host.asked[1:]] == [Kind.RENEW] * 4
+

@@ -49,6 +49,11 @@ class Wheel:
             del self._buckets[heapq.heappop(self._order)]
         return float(self._order[0]) if self._order else None
 
+    def over(self, now: float) -> list[bytes]:
+        """Return the keys that are here and have expired. Any thread: of what changes meanwhile it looks at a copy."""
+        buckets = [bucket for second, bucket in list(self._buckets.items()) if second <= now + 1]
+        return [entry.key for bucket in buckets for entry in list(bucket.values()) if entry.expires <= now]
+
     def due(self, now: float, most: int) -> list[Entry]:
         """Return up to `most` expired entries, of one second; the caller removes each, and asks again."""
         second = self.next()

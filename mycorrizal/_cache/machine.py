@@ -194,6 +194,10 @@ class CacheMachine:
         found = [conflict for conflicts in list(self._conflicts.values()) for conflict in conflicts]
         return sorted(found, key=lambda conflict: conflict.node or "")
 
+    def sees(self, other: CacheMachine) -> bool:
+        """Return whether the process of `other` is in our view. Any thread."""
+        return other._core.me in self._core.alive
+
     def set_wall(self, wall: float, now: float) -> None:
         """The wall clock shows `wall`."""
         self._core.clock.set_wall(wall, now)
@@ -316,11 +320,11 @@ class CacheMachine:
         elif kind == Message.SURPLUS:
             answer = space.handover.surplus(sender, body, now)
         elif kind == Message.KEYS:
-            answer = space.survey.give_keys(body)
+            answer = space.survey.give_keys(body, now)
         elif kind == Message.SYNCED:
             answer = [space.synced, space.view]
         elif kind == Message.STATS:
-            answer = [space.stats()]
+            answer = [space.stats(now)]
         else:
             raise RemoteProtocolError(f"a cache request of unknown kind {kind}")
         return self._reply(Answer.REFUSED, []) if answer is None else self._reply(Answer.OK, answer)
@@ -456,9 +460,9 @@ class CacheMachine:
         """Return whether this node is primary of `key`, by its view at this moment."""
         return self._space(cache).shards[partition_of(key)].primary == self._core.me
 
-    def info(self, cache: str) -> dict[str, int]:
-        """Return this node's own numbers of a cache."""
-        return self._space(cache).stats()
+    def info(self, cache: str, now: float | None = None) -> dict[str, int]:
+        """Return this node's own numbers of a cache; without `now` what has just expired counts as an entry."""
+        return self._space(cache).stats(now)
 
     def counted(self, cache: str) -> dict[tuple[int, bool, int], int]:
         """Return how the operations of this node's callers ended; see ``Client.counted``."""

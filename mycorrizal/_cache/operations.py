@@ -177,7 +177,7 @@ def decide(op: Op, entry: Entry | None, version: int, now: float) -> tuple[Resul
     if kind == Kind.TOUCH:
         return Result(Status.OK, version=version), Change(entry.value, expires)
     if int.from_bytes(entry.value[:8], "big") != op.number:  # the holder's token
-        return Result(Status.FAILED), None
+        return Result(Status.FAILED, entry.value[8:], ttl=_left(entry, now)), None
     if kind == Kind.RENEW:
         return Result(Status.OK, version=op.number), Change(entry.value, expires)
     return Result(Status.OK, version=op.number), Change(None)

@@ -270,13 +270,16 @@ class Space:
             for shard in self.shards
         )
 
-    def stats(self) -> dict[str, int]:
-        """Return plain numbers about this node's part."""
+    def stats(self, now: float | None = None) -> dict[str, int]:
+        """Return plain numbers about this node's part; without `now` what has just expired is an entry still."""
         store = self.store
+        over = [] if now is None else store.expired(now)
+        ours = sum(len(store.tables[shard.partition]) for shard in self.shards if shard.serving)
+        gone = sum(self.shards[partition_of(key)].serving for key in over)
         return {
             "entries": store.entries,
             "bytes": store.bytes,
-            "primary_entries": sum(len(store.tables[shard.partition]) for shard in self.shards if shard.serving),
+            "primary_entries": max(0, ours - gone),
             "graves": sum(map(len, store.graves)),
             "graves_dropped": store.counters.graves_dropped,
             "gets": self.counters.gets,

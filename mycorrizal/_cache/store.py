@@ -208,6 +208,10 @@ class Store:
             self._drop_grave()
         return gone
 
+    def expired(self, now: float) -> list[bytes]:
+        """Return the keys whose time is over, and that are not taken out yet. Any thread."""
+        return self._wheel.over(now)
+
     def _drop_grave(self) -> None:
         """Forget the oldest tombstone; its partition's floor says that there was one."""
         _, key, version = self._buried.popleft()

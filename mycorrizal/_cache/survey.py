@@ -63,7 +63,7 @@ class Survey:
         shard = self._space.shards[first]
         owner = shard.primary
         if owner == self._core.me and shard.serving:
-            self._keys_came(cursor, self._keys(list(cursor.left), cursor.after, most), ticket)
+            self._keys_came(cursor, self._keys(list(cursor.left), cursor.after, most, now), ticket)
         elif owner is None or owner == self._core.me:
             self._keys_later(cursor, most, ticket, deadline, now)
         else:
@@ -98,7 +98,7 @@ class Survey:
                 left = {partition(place): None} | left
         self._core.completions.append((ticket, (keys, Cursor(tuple(left), after))))
 
-    def give_keys(self, body: list[Any]) -> list[Any] | None:
+    def give_keys(self, body: list[Any], now: float) -> list[Any] | None:
         """Answer KEYS, beginning with the first partition; None if we do not serve that."""
         first, wanted, after, most, *_ = parts(body, 4)
         if not self._space.shards[partition(first)].serving:
@@ -106,14 +106,15 @@ class Survey:
         places = [first, *[place for place in partitions(wanted) if place != first]]
         if type(after) is not bytes or type(most) is not int or not 0 < most <= 1 << 16:
             raise RemoteProtocolError("a request for keys that asks for none")
-        return [self._keys(places, after, most)]
+        return [self._keys(places, after, most, now)]
 
-    def _keys(self, places: list[int], after: bytes, most: int) -> list[Any]:
+    def _keys(self, places: list[int], after: bytes, most: int, now: float) -> list[Any]:
         found = []
         for place in places:
             if not self._space.shards[place].serving:
                 continue
-            keys = [key for key in self._space.store.tables[place] if key > after and not key.startswith(b"\x00")]
+            table = self._space.store.tables[place]
+            keys = [key for key, it in table.items() if key > after and it.expires > now and key[0]]
             some = heapq.nsmallest(most, keys)
             found.append([place, some, len(some) == len(keys)])
             most -= len(some)
@@ -129,7 +130,7 @@ class Survey:
         answers: dict[str, dict[str, int] | None] = {}
         waiting = dict.fromkeys(self._space.members)
         if self._core.me in waiting:
-            answers[self._core.me.name] = self._space.stats()
+            answers[self._core.me.name] = self._space.stats(now)
             del waiting[self._core.me]
         if not waiting:
             self._core.completions.append((ticket, answers))

@@ -219,6 +219,10 @@ class CacheHost:
         """This agent's name."""
         return self._core.name
 
+    def sees(self, other: CacheHost) -> bool:
+        """Return whether the agent of `other` is a member in this one's view. Never blocks."""
+        return self.machine.sees(other.machine)
+
     def note(self, counter: str, why: object) -> None:
         """Count something that went wrong without a caller to tell."""
         self._core.count(counter)

@@ -154,8 +154,8 @@ class ComputingClients(Clients):
     def _ask_and_go(self, node: CacheNode, client: int, key: bytes) -> None:
         """Ask for a lease or a lock, and be interrupted meanwhile."""
         name, ident, life = self._cluster.definition.name, self._rng.getrandbits(62) | 1, node.lives
-        lease = Op(Kind.LEASE, key, ident, number=30_000, wait=1000)
-        lock = Op(Kind.LOCK, b"\x00lock\x00" + key, ident, value=GONE, ttl=30_000, wait=1000)
+        lease = Op(Kind.LEASE, key, ident, number=600_000, wait=1000)
+        lock = Op(Kind.LOCK, b"\x00lock\x00" + key, ident, value=GONE, ttl=600_000, wait=1000)
         op = lease if self._rng.random() < 0.5 else lock
 
         def go() -> None:

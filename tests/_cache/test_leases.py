@@ -299,6 +299,17 @@ def test_who_waited_in_vain_is_told_who_holds_the_lock() -> None:
     assert found.status == Status.FAILED and found.value == b"alice"
 
 
+@pytest.mark.parametrize("kind", [Kind.RENEW, Kind.UNLOCK])
+def test_who_has_lost_a_lock_is_told_who_has_it(kind: Kind) -> None:
+    machine = make_machine()
+    (first,) = ask(machine, Op(Kind.LOCK, b"l", value=b"alice", ttl=100), now=1.0)
+    (nobody,) = ask(machine, Op(kind, b"l", number=first.version, ttl=100), now=2.0)
+    assert nobody.status == Status.MISSING and nobody.value is None
+    ask(machine, Op(Kind.LOCK, b"l", value=b"bob", ttl=60_000), now=2.0)
+    (lost,) = ask(machine, Op(kind, b"l", number=first.version, ttl=100), now=2.0)
+    assert lost.status == Status.FAILED and lost.value == b"bob"
+
+
 def test_token_grows_across_a_crash_of_the_primary() -> None:
     caches = Caches(4)
     lock = Op(Kind.LOCK, LOCK_PREFIX + b"x", ttl=500, wait=5000)

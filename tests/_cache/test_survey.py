@@ -7,7 +7,7 @@ from typing import Any
 from mycorrizal._cache.operations import Kind, Op
 from mycorrizal._cache.survey import CLEAR_KEYS, Cursor
 from mycorrizal.exceptions import CacheUnavailable
-from tests._cache.harness import Caches
+from tests._cache.harness import Caches, ask, make_machine, run_due
 
 
 def some_keys(caches: Caches, index: int, cursor: Cursor, most: int, timeout: float = 2.0) -> Any:
@@ -40,6 +40,21 @@ def test_every_key_once_whatever_the_size_of_a_page() -> None:
     caches.one(0, Op(Kind.LOCK, b"\x00lock\x00x", ttl=60_000))
     for most in (1, 7, 1000):
         assert sorted(all_keys(caches, 1, most)) == expected
+
+
+def test_what_has_expired_is_no_key_and_is_not_counted() -> None:
+    """From the moment that no read finds it; it is taken out within two seconds."""
+    machine = make_machine()
+    ask(machine, *[Op(Kind.SET, b"key%d" % index, value=b"v", ttl=300) for index in range(20)], now=10.1)
+    ask(machine, Op(Kind.SET, b"stays", value=b"v", ttl=60_000), Op(Kind.SET, b"ever", value=b"v"), now=10.1)
+    for now, count in ((10.2, 22), (10.5, 2), (12.5, 2)):
+        run_due(machine, now)
+        machine.keys("c", Cursor(), 100, "keys", now + 1, now)
+        machine.stats("c", "stats", now + 1, now)
+        found: dict[Any, Any] = dict(machine.completions())
+        assert len(found["keys"][0]) == count == found["stats"]["me"]["primary_entries"]
+        assert machine.info("c", now)["primary_entries"] == count
+        assert machine.info("c")["entries"] == (22 if now < 12 else 2), "they are there still"
 
 
 def test_keys_of_a_partition_without_primary() -> None:

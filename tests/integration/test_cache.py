@@ -21,9 +21,11 @@ from mycorrizal import (
     Cache,
     CacheConflict,
     ConfigError,
+    LockLost,
     NotACounter,
     NotRunningError,
     OperationTimeout,
+    ReentrantCallError,
     UnknownCache,
     ValueEncodeError,
 )
@@ -172,6 +174,42 @@ def test_what_was_given_to_a_caller_that_is_gone_is_free_at_once(
         assert time.monotonic() - began < 2
 
 
+def test_a_lock_is_renewed_while_its_block_runs_and_its_loss_is_told(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "renewed")
+    with a.lock("job", lease=0.6, renew=True) as lock:
+        with pytest.raises(OperationTimeout):
+            b.lock("job", timeout=1.5)
+        assert lock.held
+    with b.lock("job", lease=0.3, timeout=1):
+        pass
+    lost = a.lock("job", lease=0.6, renew=True).__enter__()
+    b.clear()
+    until(lambda: not lost.held, 5)
+    with pytest.raises(LockLost, match="cleared"):
+        lost.__exit__(None, None, None)
+    short = a.lock("job", lease=0.2).__enter__()
+    taken = b.lock("job", timeout=5)
+    with pytest.raises(LockLost, match="bob holds it"):
+        short.__exit__(None, None, None)
+    assert taken.release()
+
+
+def test_a_computation_that_asks_for_its_own_key_has_an_end(team: list[Agent]) -> None:
+    a, b, _ = opened(team, "circle")
+    began = time.monotonic()
+
+    def one() -> object:
+        return b.get_or_compute("two", two)  # another agent of this process
+
+    def two() -> object:
+        return a.get_or_compute("one", one)
+
+    with pytest.raises(ReentrantCallError, match="'one'"):
+        a.get_or_compute("one", one)
+    assert time.monotonic() - began < 5
+    assert a.get_or_compute("one", lambda: 1, timeout=5) == b.get_or_compute("two", lambda: 1, timeout=5) == 1
+
+
 def test_stale_values_are_given_out_while_one_computes_anew(team: list[Agent]) -> None:
     a, b, _ = opened(team, "stale")
     assert a.get_or_compute("x", lambda: 1, ttl=0.3, stale=30) == 1
@@ -227,7 +265,10 @@ def test_locks_are_exclusive_and_their_tokens_grow(team: list[Agent]) -> None:
     assert held.renew(0.5)
     taken = b.lock("job", timeout=10)  # the lease ran out
     assert taken.token > held.token
-    assert not held.renew() and not held.release()
+    for call in (held.renew, held.release):
+        with pytest.raises(LockLost) as caught:
+            call()
+        assert caught.value.token == held.token and caught.value.node == "bob" and not held.held
     assert taken.release() and not taken.release()
     assert list(a) == []  # locks are no keys
 
