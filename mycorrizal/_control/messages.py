@@ -22,7 +22,7 @@ import cbor2
 
 from .._wire.arrays import Buffers, Unfit
 from .._wire.text import printable, text_of
-from .._wire.value_guard import BUFFERS_MAX
+from .._wire.value_guard import BUFFERS_MAX, TAG_ARRAY, TAG_ARRAY_F, TAG_DECIMAL, TAG_DTYPE, TAG_SCALAR
 from .._wire.value_walk import sendable
 from .._wire.values import DEFAULT, decode_parts
 from ..exceptions import ControlError, MycorrizalError, RemoteProtocolError, ValueEncodeError, ValueTooLarge
@@ -63,11 +63,15 @@ TEXT_MAX = 2000
 """Characters of the longest error text."""
 
 
+Id = int | float | str | bytes | None
+"""Of a request. A float is a whole number: JavaScript writes large ones so, and reads an integer as a BigInt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asks. ``arguments`` are not checked yet, see ``commands``."""
 
-    id: int | str | bytes | None
+    id: Id
     command: str
     arguments: dict[str, Any]
 
@@ -76,7 +80,7 @@ class Request:
 class Reply:
     """What an agent answers: a result, or the error."""
 
-    id: int | str | bytes | None
+    id: Id
     result: Any = None
     error: ControlError | None = None
 
@@ -115,7 +119,8 @@ def decode_request(data: bytes) -> Request:
         raise RemoteProtocolError(f"a request of {len(data)} bytes; {REQUEST_MAX} are the most")
     table = _map(data, "request")
     number, command, arguments = table.get("id"), table.get("command"), table.get("arguments", {})
-    if not isinstance(number, int | str | bytes | None) or (isinstance(number, str | bytes) and len(number) > ID_MAX):
+    long = isinstance(number, str | bytes) and len(number) > ID_MAX
+    if long or not isinstance(number, Id) or (isinstance(number, float) and not number.is_integer()):
         raise RemoteProtocolError("a request whose id is neither a number nor a short text")
     if not isinstance(command, str) or len(command) > ID_MAX:
         raise RemoteProtocolError("a request without the name of a command")
@@ -124,7 +129,7 @@ def decode_request(data: bytes) -> Request:
     return Request(number, command, arguments)
 
 
-def encode_reply(number: int | str | bytes | None, result: object) -> bytes:
+def encode_reply(number: Id, result: object) -> bytes:
     """Return the reply that carries `result`.
 
     Raises:
@@ -136,7 +141,7 @@ def encode_reply(number: int | str | bytes | None, result: object) -> bytes:
     return data
 
 
-def encode_failure(number: int | str | bytes | None, code: str, error: BaseException) -> bytes:
+def encode_failure(number: Id, code: str, error: BaseException) -> bytes:
     """Return the reply that says what went wrong. Never raises."""
     told = {
         "code": code,
@@ -170,7 +175,7 @@ def encode_request(number: int, command: str, arguments: Mapping[str, Any]) -> b
     Raises:
         ValueEncodeError, ValueTooLarge: an argument cannot be sent.
     """
-    data = _encode({"id": number, "command": command, "arguments": dict(arguments)}, "an argument")
+    data = _encode({"id": number, "command": command, "arguments": dict(arguments)}, "an argument", readable=False)
     if len(data) > REQUEST_MAX:
         raise ValueTooLarge(f"a request of {len(data)} bytes; {REQUEST_MAX} are the most")
     return data
@@ -215,6 +220,9 @@ def decode_event(data: bytes) -> ControlEvent:
 # -- both ---------------------------------------------------------------------------------
 
 
+_NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
+
+
 class _NoRoom(Buffers):
     """Buffers that are full: everything goes into the one frame, as CBOR that any library reads."""
 
@@ -222,13 +230,32 @@ class _NoRoom(Buffers):
         return BUFFERS_MAX
 
 
-def _encode(value: dict[str, Any], what: str) -> bytes:
+def _encode(value: dict[str, Any], what: str, *, readable: bool = True) -> bytes:
     try:
-        return cbor2.dumps(sendable(value, 0, _NoRoom(), DEFAULT))
+        sent = sendable(value, 0, _NoRoom(), DEFAULT)
+        return cbor2.dumps(_readable(sent) if readable else sent)
     except Unfit as error:
         raise ValueEncodeError(what + "".join(reversed(error.path)) + ": " + error.reason, hint=error.hint) from None
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as error:
         raise ValueEncodeError(f"{what}: {error}") from None
+
+
+def _readable(sent: Any) -> Any:
+    """Return what ``sendable`` made, with plain values where they say the same as tags that only we know."""
+    if isinstance(sent, dict):
+        return {key: _readable(item) for key, item in sent.items()}
+    if isinstance(sent, list | tuple):
+        return [_readable(item) for item in sent]
+    if not isinstance(sent, cbor2.CBORTag):
+        return sent
+    if sent.tag == TAG_DECIMAL and sent.value in _NO_NUMBERS:
+        return float(sent.value)
+    flat = sent.value[1] if sent.tag in (TAG_ARRAY, TAG_ARRAY_F) else sent
+    if sent.tag == TAG_SCALAR or flat.tag == TAG_DTYPE:
+        found: Any = decode_parts(cbor2.dumps(sent), ())
+        if found.dtype.kind in "biufSU":
+            return found.tolist()
+    return sent
 
 
 def _map(data: bytes, what: str) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class _Open:
     size: int
     arrived: float
     until: float
-    id: int | str | bytes | None = None
+    id: int | float | str | bytes | None = None
     begun: bool = False
 
 

@@ -39,8 +39,8 @@ CONTAINERS_MAX = 1 << 20
 Each costs the receiver up to 300 bytes and 2 us, for one to eight bytes of the peer's.
 """
 
-DEPTH_MAX = 64
-"""How deep lists, maps and the values of codecs may nest."""
+DEPTH_MAX = 32
+"""How deep lists, maps and the values of codecs may nest: what other decoders take by default."""
 
 BUFFER_MIN = 1024
 """Shortest buffer beside the header, so that the work on buffers is bounded by the bytes that arrive."""
@@ -72,20 +72,21 @@ NAME_MAX = 255
 TAG_ARRAY, TAG_ARRAY_F = 40, 1040
 """An array of several dimensions, [shape, typed array], in C and in Fortran order (RFC 8746 §3.1)."""
 
-# Ours, in the unassigned first-come range, "m" and a letter; never written to a file, so free to change.
-TAG_BUFFER = 0x6D62
+# Ours, in the unassigned first-come range, "m" with its eighth bit and a letter; never written to a file, so free to
+# change. Outside 27647..28671 and 28704..32767, which cbor-x takes for Packed CBOR.
+TAG_BUFFER = 0xED62
 """Buffer i in place of a byte string, ``mb``. Buffers are used once each, in order."""
-TAG_CODEC = 0x6D63
+TAG_CODEC = 0xED63
 """[name, value] of a registered codec, ``mc``."""
-TAG_DTYPE = 0x6D64
+TAG_DTYPE = 0xED64
 """[dtype text, bytes]: a typed array that RFC 8746 has no tag for, ``md``."""
-TAG_DECIMAL = 0x6D65
+TAG_DECIMAL = 0xED65
 """Text of a ``Decimal`` that tag 4 cannot carry: NaN, infinity, negative zero, ``me``."""
-TAG_SCALAR = 0x6D73
+TAG_SCALAR = 0xED73
 """A typed array of one element that was a NumPy scalar, ``ms``."""
-TAG_TIME = 0x6D74
+TAG_TIME = 0xED74
 """Text of a datetime that tag 0 cannot carry: without a zone, or with an offset of no whole minutes, ``mt``."""
-TAG_TEXT = 0x6D75
+TAG_TEXT = 0xED75
 """UTF-8 text in a buffer, ``mu``."""
 
 TYPED = frozenset({*range(64, 87)} - {68, 76, 83})
@@ -241,6 +242,16 @@ def _short(major: int, least: int, most: int, what: str) -> _Leaf:
     return check
 
 
+def _epoch(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
+    """Walk over seconds since 1970, as other languages write a time; we write text."""
+    head = data[at]
+    if head >> 5 in (0, 1):
+        return _argument(data, at)[1], used
+    if head in (0xF9, 0xFA, 0xFB):
+        return at + _SIZES[head], used
+    raise RemoteProtocolError("a time that is none")
+
+
 def _decimal(data: bytes, at: int, buffers: _Buffers, used: int) -> tuple[int, int]:
     if data[at] == 0x82 and data[at + 1] >> 5 in (0, 1):
         exponent, at = _argument(data, at + 1)
@@ -344,6 +355,7 @@ def _codec_name(data: bytes, at: int) -> int:
 _big_int = _short(2, 0, BIG_INT_BYTES, "an integer")
 _LEAVES: dict[int, _Leaf] = {
     0: _short(3, 16, 42, "a time"),
+    1: _epoch,
     2: _big_int,
     3: _big_int,
     4: _decimal,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
 import cbor2
 import numpy
 import pytest
@@ -31,8 +35,61 @@ def test_arrays_travel_as_rfc_8746_in_the_one_frame() -> None:
     assert decode_reply(data).result.sum() == 499500
 
 
-@pytest.mark.parametrize("number", [0, 2**60, "seven", b"\0\1", None])
-def test_ids_of_any_kind_come_back(number: int | str | bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (numpy.float32(0.5), 0.5),
+        (numpy.int64(2**40), 2**40),
+        (numpy.bool_(1), True),
+        (numpy.str_("a"), "a"),
+        (numpy.bytes_(b"a"), b"a"),
+        (numpy.array([[True], [False]]), [[True], [False]]),
+        (numpy.asfortranarray([["a", "bc"], ["", "d"]]), [["a", "bc"], ["", "d"]]),
+        (numpy.array("a"), "a"),
+        (numpy.array([], "S3"), []),
+        (Decimal("Infinity"), float("inf")),
+        ({"a": [(Decimal("-Infinity"),)]}, {"a": [[float("-inf")]]}),
+    ],
+)
+def test_answers_and_events_hold_plain_values_where_they_say_the_same(value: Any, plain: Any) -> None:
+    assert cbor2.loads(messages.encode_reply(1, value))["result"] == plain
+    assert cbor2.loads(messages.encode_event("t", (1, 1), "p", {"value": [value]}))["value"] == {"value": [plain]}
+
+
+@pytest.mark.parametrize(
+    "value", [numpy.datetime64("2026-01-01"), numpy.ones(2, "c8"), Decimal("-0.0"), Decimal("NaN5"), numpy.ones((2, 2))]
+)
+def test_answers_keep_what_no_plain_value_says(value: Any) -> None:
+    assert repr(decode_reply(messages.encode_reply(1, value)).result) == repr(value)
+
+
+def test_requests_keep_all() -> None:
+    got = decode_request(messages.encode_request(1, "settings.set", {"value": numpy.float32(0.5)}))
+    assert type(got.arguments["value"]) is numpy.float32
+
+
+def test_message_nests_32_levels() -> None:
+    value: Any = 1
+    for _ in range(31):  # and the map around it
+        value = [value]
+    assert decode_reply(messages.encode_reply(1, value)).result == value
+    with pytest.raises(ValueEncodeError, match="nested too deep"):
+        messages.encode_reply(1, [value])
+
+
+def test_seconds_since_1970_are_a_time() -> None:
+    for seconds in (1764583054, 1764583054.5, -1.5):
+        data = cbor2.dumps({"id": 1, "command": "x", "arguments": {"when": cbor2.CBORTag(1, seconds)}})
+        when = decode_request(data).arguments["when"]
+        assert (when.timestamp(), when.utcoffset()) == (seconds, timedelta(0))
+    with pytest.raises(RemoteProtocolError):
+        decode_request(cbor2.dumps({"id": 1, "command": "x", "arguments": {"when": cbor2.CBORTag(1, 1e300)}}))
+
+
+@pytest.mark.parametrize("number", [0, 2**60, 1764583054500.0, -0.0, "seven", b"\0\1", None])
+def test_ids_of_any_kind_come_back(number: int | float | str | bytes | None) -> None:
+    """As they came: JavaScript writes a large number as a float, and compares."""
+    assert type(decode_reply(messages.encode_reply(number, [1])).id) is type(number)
     assert decode_reply(messages.encode_reply(number, [1])).id == number
     assert decode_request(cbor2.dumps({"id": number, "command": "ping"})) == Request(number, "ping", {})
 
@@ -44,6 +101,8 @@ REFUSED = [
     cbor2.dumps([1, 2]),
     cbor2.dumps({"id": 1}),
     cbor2.dumps({"id": 1.5, "command": "ping"}),
+    cbor2.dumps({"id": float("inf"), "command": "ping"}),
+    cbor2.dumps({"id": float("nan"), "command": "ping"}),
     cbor2.dumps({"id": "x" * 65, "command": "ping"}),
     cbor2.dumps({"id": [1], "command": "ping"}),
     cbor2.dumps({"id": 1, "command": "p" * 65}),

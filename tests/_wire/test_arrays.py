@@ -84,10 +84,10 @@ def test_odd_arrays(array: Any) -> None:
 def test_standard_tags_and_shapes() -> None:
     assert encode_value(np.array([1, 2], "<u2")).header.hex() == "d845" + "44" + "01000200"
     assert encode_value(np.array([[1], [2]], "|i1")).header.hex() == "d828" + "82" + "820201" + "d848" + "42" + "0102"
-    assert encode_value(np.float32(1)).header.hex() == "d96d73" + "d855" + "44" + "0000803f"
+    assert encode_value(np.float32(1)).header.hex() == "d9ed73" + "d855" + "44" + "0000803f"
     fortran = np.asfortranarray(np.array([[1, 2], [3, 4]], "|u1"))
     assert encode_value(fortran).header.hex() == "d90410" + "82" + "820202" + "d840" + "44" + "01030204"
-    assert encode_value(np.array([True])).header.hex() == "d96d64" + "82" + "637c6231" + "41" + "01"
+    assert encode_value(np.array([True])).header.hex() == "d9ed64" + "82" + "637c6231" + "41" + "01"
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,7 @@ def test_depth_is_bounded_alike_on_both_sides() -> None:
     for _ in range(DEPTH_MAX):
         value = [value]
     assert arrive(value) == value
-    with pytest.raises(ValueEncodeError, match=r"^value(\[0\]){64}: nested too deep"):
+    with pytest.raises(ValueEncodeError, match=r"^value(\[0\]){32}: nested too deep"):
         encode_value([value])
 
 

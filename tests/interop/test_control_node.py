@@ -10,16 +10,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cbor2
 import pytest
 
 from mycorrizal import Agent
+from mycorrizal._control.messages import decode_request, encode_reply
 from mycorrizal._runtime.rundir import RuntimeDir
 from mycorrizal.control import CODES, COMMANDS
 from tests.needs import lacks
 
+from .control_samples import SAMPLES, table
+
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "control.md"
-PACKAGES = {"zeromq": "6.8.0", "cbor-x": "1.6.9"}
-"""Versions that were tried; both bring their binaries, so no script of theirs has to run."""
+PACKAGES = {"zeromq": "6.8.0", "cbor-x": "1.6.9", "cbor": "10.0.11"}
+"""Versions that were tried; they bring their binaries, so no script of theirs has to run."""
 
 
 def example() -> str:
@@ -78,3 +82,48 @@ def test_the_page_has_every_command_and_code() -> None:
     rows = set(re.findall(r"`([a-z_.]+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
     assert set(COMMANDS) <= rows
     assert {f"| `{code}` | {meaning} |" for code, meaning in CODES.items()} <= set(text.splitlines())
+
+
+READ = """
+import fs from "fs"
+import { Encoder } from "cbor-x"
+import cbor from "cbor"
+const options = { useRecords: false, variableMapSize: true, int64AsNumber: true }
+const x = new Encoder(options)
+const kind = (value) => {
+  if (value === null) return "null"
+  if (typeof value !== "object") return typeof value
+  const name = value.constructor.name
+  return name === "Tagged" ? "Tag" : name
+}
+const found = []
+for (const hex of JSON.parse(fs.readFileSync(0))) {
+  const data = Buffer.from(hex, "hex")
+  found.push([kind(x.decode(data).result), kind(cbor.decodeFirstSync(data).result)])
+}
+const when = new Date(1764583054500)
+const sent = [Date.now(), 2 ** 40, 7].map((id) => ({ id, command: "ping", arguments: { when } }))
+console.log(JSON.stringify({ found, sent: sent.map((one) => x.encode(one).toString("hex")) }))
+"""
+
+
+def test_every_value_is_read_by_others(modules: Path, need_peer: Callable[[str], str]) -> None:
+    script = modules / "read.mjs"
+    script.write_text(READ)
+    replies = json.dumps([encode_reply(1, sample.value).hex() for sample in SAMPLES])
+    done = subprocess.run(
+        [need_peer("node"), str(script)], input=replies, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["found"] == [[sample.x, sample.npm] for sample in SAMPLES]
+    for data in map(bytes.fromhex, told["sent"]):
+        request = decode_request(data)
+        assert cbor2.loads(encode_reply(request.id, None))["id"] == cbor2.loads(data)["id"]
+        assert str(request.arguments["when"]) == "2025-12-01 09:57:34.500000+00:00"
+
+
+def test_the_page_has_the_table_of_values() -> None:
+    assert table() in PAGE.read_text("utf-8")
+    for sample in SAMPLES:
+        assert cbor2.loads(encode_reply(1, sample.value))["ok"] is True, sample.what
