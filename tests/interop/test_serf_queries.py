@@ -12,6 +12,7 @@ import pytest
 
 from mycorrizal import Agent, ConfigError, Memberlist, SerfDelegate, SerfQuery
 from mycorrizal._runtime.keyringfile import KeyringFile
+from tests.keys import key_of
 
 from .peers import SerfAgent, wait_until
 from .test_serf import MemberMaker, SerfMaker, address, serf_member
@@ -42,7 +43,9 @@ def cluster(serf_agent: SerfMaker, member: MemberMaker) -> Make:
     return make
 
 
-@pytest.mark.parametrize(("agents", "pythons", "key"), [(1, 4, None), (3, 4, os.urandom(32)), (4, 1, None)])
+@pytest.mark.parametrize(
+    ("agents", "pythons", "key"), [(1, 4, None), (3, 4, key_of("queries")), (4, 1, None)], ids=["1+4", "3+4", "4+1"]
+)
 def test_a_query_reaches_everybody(cluster: Make, agents: int, pythons: int, key: bytes | None) -> None:
     serfs, delegates, _ = cluster(agents, pythons, key)
     for number, serf in enumerate(delegates):
