@@ -140,8 +140,7 @@ class DataPlane(Handle):
             ValueEncodeError, ValueTooLarge: `value` cannot be sent.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        node = as_builtin(node)
-        core = self._blocking("send", node)
+        core, node = self._blocking("send", node), as_builtin(node)
         ticket = BlockingTicket(core.loop)
         message = OutMessage(encode_value(value, core.codecs, limit=core.config.max_value), ticket)
         deadline = core.deadline(timeout)
@@ -176,8 +175,7 @@ class DataPlane(Handle):
         Raises:
             ValueEncodeError, ValueTooLarge, NotRunningError, ServiceCrashed, ForkedProcessError, ResourcesExhausted
         """
-        node = as_builtin(node)
-        core = self._running("send_async", node)
+        core, node = self._running("send_async", node), as_builtin(node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> MycorrizalError:
@@ -234,8 +232,7 @@ class DataPlane(Handle):
             RemoteProtocolError: the answer is no value, or needs a codec that is not registered here.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        node = as_builtin(node)
-        core = self._blocking("request", node)
+        core, node = self._blocking("request", node), as_builtin(node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline, ticket, size = core.deadline(timeout), BlockingTicket(core.loop), encoded.size
         call = Call(node, field(name), encoded, deadline.moment, ticket)
@@ -259,8 +256,7 @@ class DataPlane(Handle):
         self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
         """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer."""
-        node = as_builtin(node)
-        core = self._running("request_async", node)
+        core, node = self._running("request_async", node), as_builtin(node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 
         def cancel() -> MycorrizalError:
@@ -317,8 +313,7 @@ class DataPlane(Handle):
         answer, what it raises arrives as ``RemoteError``. A second handler of
         one name replaces the first.
         """
-        name = as_builtin(name)
-        field(name)
+        field(name := as_builtin(name))
         if name.startswith(RESERVED):
             raise ConfigError("name", f"{name!r} begins with {RESERVED!r}", hint="such names are the library's own")
 
@@ -341,8 +336,7 @@ class DataPlane(Handle):
         Raises:
             OperationTimeout, PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        node = as_builtin(node)
-        return open_stream(self._blocking("open_stream", node), node, as_builtin(name), timeout)
+        return open_stream(self._blocking("open_stream", node), as_builtin(node), as_builtin(name), timeout)
 
     def on_stream(self, name: str) -> Callable[[_S], _S]:
         """Register a handler: ``@plane.on_stream("log")`` above a function of one ``Stream``. Any thread.
@@ -350,8 +344,7 @@ class DataPlane(Handle):
         It runs on a handler thread. When it returns the stream is closed, when it raises it is aborted. At most
         ``DataConfig.handler_spares`` streams are served at a time.
         """
-        name = as_builtin(name)
-        stream_field(name)
+        stream_field(name := as_builtin(name))
 
         def register(handler: _S) -> _S:
             if not callable(handler):
@@ -381,8 +374,7 @@ class DataPlane(Handle):
             RemoteError: it could not be stored. OSError: `file` cannot be read. ConfigError: it is no file.
             PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        node = as_builtin(node)
-        return send_file(self._blocking("send_file", node), node, file, as_builtin(name), timeout, progress)
+        return send_file(self._blocking("send_file", node), as_builtin(node), file, as_builtin(name), timeout, progress)
 
     def receive_file(
         self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
@@ -412,8 +404,7 @@ class DataPlane(Handle):
 
     def remove_peer(self, name: str, why: str = "was removed") -> None:
         """Forget a peer's address, close its connections, and end its calls now. Any thread."""
-        name = as_builtin(name)
-        core = self._running("remove_peer", name)
+        core, name = self._running("remove_peer", name), as_builtin(name)
         self._directory.remove(name)
         core.submit(partial(core.machine.peer_down, name, why, hint="add_peer() makes it known again"))
 

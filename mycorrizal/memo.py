@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from ._wire.canonical import canonical, digest
 from ._wire.value_codecs import Codecs
 from .exceptions import ConfigError, ValueEncodeError, ValueTooLarge
+from .types import as_builtin, printable
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -167,7 +168,7 @@ class Memoized(Generic[_P, _R]):
         return self.__qualname__
 
     def __repr__(self) -> str:
-        return f"<memoized {self.name} in {self._cache!r}>"
+        return f"<memoized {printable(self.name)} in {self._cache!r}>"
 
     __name__: str
     __qualname__: str
@@ -211,10 +212,11 @@ def _check_ignored(ignored: frozenset[str], signature: inspect.Signature | None)
 
 def _base(function: Any, name: str | None) -> str:
     """Return the part of the name that people read."""
+    name = as_builtin(name)
     if name is not None:
         if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= _NAME_MAX:
             raise ConfigError("name", f"{name!r:.80} is no text of 1 to {_NAME_MAX} bytes")
-        return str.__str__(name)
+        return name
     inner = inspect.unwrap(function)
     module, qualname = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
     if not module or not qualname or module in _MAINS or "<" in qualname or not _of(inner, module):
