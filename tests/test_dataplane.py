@@ -26,6 +26,7 @@ from mycorrizal import (
     PeerUnreachable,
     RemoteError,
     Request,
+    ResourcesExhausted,
     UnknownHandler,
     ValueDecodeError,
     ValueEncodeError,
@@ -188,6 +189,39 @@ def test_what_a_handler_raises_arrives_with_type_and_text(pair: tuple[DataPlane,
         alice.request("bob", "fail", timeout=PATIENCE)
     assert (caught.value.type, caught.value.text, caught.value.node) == ("KeyError", "'secret'", "bob")
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_handlers_traceback_is_logged_where_it_ran_and_seldom(
+    pair: tuple[DataPlane, DataPlane], caplog: pytest.LogCaptureFixture
+) -> None:
+    alice, bob = pair
+
+    @bob.on_request("fail")
+    def fail(request: Request) -> None:
+        raise KeyError("secret")
+
+    for _ in range(5):
+        with pytest.raises(RemoteError, match=r"bob: fail: KeyError: 'secret' \(the log of bob says more\)"):
+            alice.request("bob", "fail", timeout=PATIENCE)
+    (record,) = [record for record in caplog.records if "raised KeyError" in record.getMessage()]
+    assert record.levelname == "WARNING" and record.exc_info is not None
+    assert record.getMessage().startswith("! bob: handler fail of requests raised")
+
+
+def test_requests_are_served_when_no_thread_is_to_be_had_any_more(
+    pair: tuple[DataPlane, DataPlane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As once the main thread of a program has ended (CPython 3.12.1)."""
+    alice, bob = pair
+    bob.on_request("echo")(lambda request: request.value)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert [alice.request("bob", "echo", number, PATIENCE) for number in range(20)] == list(range(20))
+    with pytest.raises(ResourcesExhausted, match="the interpreter is ending: call it before"):
+        alice.request_async("bob", "echo")
 
 
 def test_answer_that_cannot_be_sent_is_an_error_of_the_handler(pair: tuple[DataPlane, DataPlane]) -> None:

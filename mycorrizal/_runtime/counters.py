@@ -47,7 +47,7 @@ class QuietLog:
         self._last: dict[str, tuple[float, int]] = {}
         self._lock = threading.RLock()
 
-    def warning(self, kind: str, message: str, *args: object) -> bool:
+    def warning(self, kind: str, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
         """Log `message` unless one of this `kind` was logged lately; return whether it was."""
         with self._lock:
             now = clock.now()
@@ -59,5 +59,5 @@ class QuietLog:
                 self._last.clear()
             self._last[kind] = (now, 0)
         more = f" ({silent} more like it were not logged)" if silent else ""
-        self._log.warning("! %s: " + message + more, self._node, *args)
+        self._log.warning("! %s: " + message + more, self._node, *args, exc_info=exc_info)
         return True

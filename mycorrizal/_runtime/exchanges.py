@@ -2,8 +2,10 @@
 
 Two lanes, what we dial and what we accept; neither may take the last quarter of
 the threads, so that strangers who connect and say nothing cannot keep us from
-dialling, nor two nodes that dial each other from answering. Threads come on
-demand, named ``mycorrizal-exchange-k``, and go after some idle seconds.
+dialling, nor two nodes that dial each other from answering. Threads are named
+``mycorrizal-exchange-k``. Two are there from the start and stay, since a
+program whose main thread has ended may get no new one (CPython 3.12.1); others
+come on demand and go after some idle seconds.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 10.0
 """A thread without work ends after this long."""
+
+
+_KEPT = 2
+"""Threads that stay: one for each lane."""
 
 
 class Lane(enum.IntEnum):
@@ -71,9 +77,21 @@ class ExchangePool:
         self._running = [0, 0]
         self._idle = 0
         self._spawned = 0
+        self._kept = 0
         self._threads: set[threading.Thread] = set()
         self._sockets: set[socket.socket] = set()
         self._closed = False
+
+    def start(self) -> None:
+        """Start the threads that stay.
+
+        Raises:
+            ResourcesExhausted: not even one is to be had.
+        """
+        with self._changed:
+            self._kept = _KEPT
+            for _ in range(_KEPT):
+                self._spawn()
 
     def submit(self, lane: Lane, run: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
         """Run `run` on a thread of the pool, then call ``done(result, error)`` there, exactly once.
@@ -224,7 +242,7 @@ class ExchangePool:
                     woken = self._changed.wait(_IDLE_SECONDS)
                 finally:
                     self._idle -= 1
-                if not woken and not self._runnable():
+                if not woken and not self._runnable() and len(self._threads) > self._kept:
                     # Leave the set before anybody can count on this thread.
                     self._threads.discard(threading.current_thread())
                     return None

@@ -44,7 +44,7 @@ PATIENCE = 0.001
 STARVED = 0.1
 """Seconds until the next attempt when a thread is needed, and none can be started."""
 IDLE_SECONDS = 10.0
-"""How long a thread waits for work before it ends; one stays."""
+"""How long a thread waits for work before it ends; one stays, or as many as ``start`` has started."""
 
 
 class HandlerPool:
@@ -89,10 +89,22 @@ class HandlerPool:
         self._numbers = itertools.count(1)
         self._changes = threading.RLock()  # guards _count, _threads and _stopping
         self._stopping = False
+        self._least = 1  # threads that stay
         # The loop's own:
         self._submitted = 0
         self._extra = 0  # workers that the next one to wake up shall wake
         self._mark: tuple[float, int] | None = None  # a moment, and _submitted then
+
+    def start(self) -> None:
+        """Start the workers now, to stay: a program whose main thread has ended may get no new one (CPython 3.12.1).
+
+        Raises:
+            ResourcesExhausted: not even one is to be had. What is missing otherwise is started when it is needed.
+        """
+        thread = self._start_or_raise()
+        while thread and self._count < self._workers:
+            thread = self._start()
+        self._least = self._workers
 
     # -- the loop thread ----------------------------------------------------------------
 
@@ -257,6 +269,13 @@ class HandlerPool:
         return True
 
     def _start(self) -> bool:
+        try:
+            return self._start_or_raise()
+        except ResourcesExhausted as exc:
+            self._quiet.warning("starved", "no thread for a handler: %s", exc)
+            return False
+
+    def _start_or_raise(self) -> bool:
         with self._changes:
             if self._stopping or self._count >= self._most:
                 return False
@@ -266,13 +285,12 @@ class HandlerPool:
         try:
             # Outside the lock: it waits until the thread runs.
             start_thread(thread)
-        except ResourcesExhausted as exc:  # the system's limit, or an interpreter that is ending
+        except ResourcesExhausted:  # the system's limit, or an interpreter that is ending
             with self._changes:
                 self._count -= 1
                 del self._threads[thread]
             self._counters.add(f"{self._kind}.starved")
-            self._quiet.warning("starved", "no thread for a handler: %s", exc)
-            return False
+            raise
         return True
 
     def _lend(self) -> None:
@@ -352,9 +370,9 @@ class HandlerPool:
         return True
 
     def _retire(self) -> bool:
-        """Stop counting this thread and return True, unless it is the last, or is needed after all."""
+        """Stop counting this thread and return True, unless it is one of those that stay, or is needed after all."""
         with self._changes:
-            if self._count <= 1:
+            if self._count <= self._least:
                 return False
             self._count -= 1
             # Counted out first, then a look: see above.

@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 
 from ..exceptions import ForkedProcessError
 from .deadline import Deadline
+from .threads import at_exit
 
 __all__ = ["ForkGuard", "Handle", "Running", "forget", "remember"]
 
@@ -52,6 +53,7 @@ def forget(service: Running) -> None:
 
 def _at_exit() -> None:
     services = list(_running)
+    at_exit()
     for service in services:
         service.stop()
     deadline = Deadline(EXIT_SECONDS)

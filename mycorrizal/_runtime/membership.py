@@ -182,8 +182,10 @@ class Membership:
         try:
             if self.dispatcher is not None:
                 self.dispatcher.service.start()
+            self.pool.start()
             self.gossip.service.start()
         except BaseException:
+            self.pool.close()
             self.gossip.close_descriptors()
             if self.dispatcher is not None:
                 self.dispatcher.stop()

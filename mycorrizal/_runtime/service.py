@@ -10,7 +10,7 @@ from .._wire.text import logger
 from ..exceptions import MycorrizalError
 from .deadline import Deadline
 from .shortage import start_thread
-from .threads import own_thread
+from .threads import linger, own_thread
 from .waits import join_thread
 
 __all__ = ["Service"]
@@ -78,6 +78,7 @@ class Service:
 
     def refusal(self, *, sent: bool = False) -> MycorrizalError:
         """Return the error for a call that needs this thread, once it has ended; `sent`: the call had begun."""
+        linger()
         hint = "create a new one"
         if self.crashed is None:
             done = "closed" if self._what == "DataPlane" else "shut down"

@@ -25,7 +25,7 @@ from ..exceptions import NotRunningError
 from . import clock
 from .deadline import Deadline
 from .shortage import start_thread
-from .threads import ours, own_thread
+from .threads import linger, ours, own_thread
 
 __all__ = [
     "SLICE", "Exclusive", "apart", "heed_the_end", "join_thread", "pass_gate", "pause", "settled", "wait_sliced",
@@ -56,6 +56,7 @@ def wait_sliced(wait: Callable[[float], bool], deadline: Deadline) -> bool:
         left = deadline.remaining()
         last = left is not None and left <= longest
         if wait(left if last and left is not None else longest):
+            linger()
             return True
         if last:
             # Who asks again and again, a moment each time, hears of the end too.
@@ -70,6 +71,7 @@ def pass_gate(gate: Any, deadline: Deadline) -> bool:
     if left is None or left > SLICE:
         # Nearly every wait ends here, without asking what thread this is.
         if gate.acquire(timeout=SLICE):
+            linger()
             return True
     elif _ending.since is None:
         return bool(gate.acquire(timeout=left))
@@ -140,12 +142,13 @@ class Exclusive:
 
 
 def heed_the_end(*, endless: bool) -> None:
-    """Raise if the main thread has ended and this is another one of the user's, in a wait that is `endless` or not.
+    """Raise if the main thread has ended and waits for this one, which is in a wait that is `endless` or not.
 
     Raises:
         NotRunningError: see ``LAST_SECONDS``.
     """
-    if ours() or threading.current_thread() is threading.main_thread():
+    thread = threading.current_thread()
+    if thread is threading.main_thread() or thread.daemon:  # nobody waits for a daemon, of ours or not
         return
     if _ending.since is None and not threading.main_thread().is_alive():
         _ending.begin()

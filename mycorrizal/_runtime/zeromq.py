@@ -170,8 +170,10 @@ class ControlService:
         try:
             self._mailbox = Mailbox(EVENTS_WAITING)
             try:
+                self._pool.start()
                 self._service.start()
             except BaseException:
+                self._pool.stop()
                 self._mailbox.close()
                 raise
         except BaseException:

@@ -18,6 +18,7 @@ from mycorrizal._runtime import clock, handlers
 from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.handlers import HandlerPool
+from mycorrizal.exceptions import ResourcesExhausted
 
 from .test_handlers import WAIT, Blocker, blocked, make, settled, widen  # noqa: F401 - make is a fixture
 
@@ -122,6 +123,39 @@ def test_no_thread_to_be_had_is_busy(make: Callable[..., HandlerPool], monkeypat
     ended = threading.Event()
     assert pool.submit(ended.set)
     assert ended.wait(WAIT)
+
+
+def test_workers_that_were_started_are_there_when_no_thread_is_to_be_had(
+    make: Callable[..., HandlerPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As once the main thread of a program has ended: CPython 3.12.1 starts none from then on."""
+    monkeypatch.setattr(handlers, "IDLE_SECONDS", 0.001)
+    pool = make(workers=3, spares=1)
+    pool.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThread)
+        barrier, done = threading.Barrier(4), threading.Semaphore(0)
+        for _ in range(3):
+            assert pool.submit(lambda: (barrier.wait(10), done.release()))
+        while barrier.n_waiting < 3:
+            pool.tick(clock.now())
+        barrier.wait(10)
+        for _ in range(3):
+            assert done.acquire(timeout=10)
+    assert pool.threads == 3
+
+
+def test_a_pool_without_a_thread_does_not_start(
+    make: Callable[..., HandlerPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make(workers=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThread)
+        with pytest.raises(ResourcesExhausted, match="the interpreter is ending"):
+            pool.start()
+    assert pool.threads == 0
+    pool.start()
+    assert pool.threads == 3
 
 
 def test_a_second_thread_that_is_not_to_be_had_is_asked_for_seldom(

@@ -514,3 +514,34 @@ def test_errors_of_calls_are_of_the_librarys_tree() -> None:
             assert not caught.value.indeterminate
             assert caught.value.hint
         assert time.monotonic() - began < 3
+
+
+FORGOTTEN = """
+import threading, time
+from mycorrizal import Agent, Config, DataPlane, OperationTimeout
+
+plane = DataPlane("a")
+plane.on_request("slow")(lambda request: time.sleep(100))
+calls = [
+    plane.receive, lambda: plane.receive(timeout=100), lambda: list(plane.messages()),
+    lambda: plane.request("a", "slow", None, None), lambda: plane.request_async("a", "slow", None, None).result(),
+    lambda: plane.request("a", "slow", None, 100),
+]
+
+def again():
+    while True:
+        try:
+            plane.receive(timeout=0.01)
+        except OperationTimeout:
+            pass
+
+for call in [*calls, again]:
+    threading.Thread(target=call, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+def test_a_daemon_thread_that_waits_prints_nothing_when_the_program_ends() -> None:
+    began = time.monotonic()
+    assert run_script(FORGOTTEN) == (0, "", "")
+    assert time.monotonic() - began < 15

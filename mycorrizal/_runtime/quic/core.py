@@ -89,8 +89,11 @@ class Core:
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         try:
             self._assemble()
+            self.pool.start()
             self.loop.start()
         except BaseException:
+            if hasattr(self, "pool"):
+                self.pool.stop()
             trust.unwatch(self._keys_changed)
             self.loop.discard()
             raise
@@ -219,10 +222,9 @@ class Core:
                 return Status.TOO_LARGE, None
         except BaseException as error:
             self.counters.add("requests.raised")
-            if not isinstance(error, Exception):
-                log.error("! %s: handler %s raised %r", self.name, request.name, error, exc_info=error)
-            else:
-                log.debug("= %s: handler %s raised", self.name, request.name, exc_info=error)
+            # Here and nowhere else the traceback is to be had; a quick loop of somebody's must not fill the log.
+            told = ("handler %s of requests raised %r", request.name, error)
+            self._quiet.warning(f"handler {request.name}", *told, exc_info=error)
             return self._raised(error)
         finally:
             _local.deadline = before

@@ -466,8 +466,7 @@ class Streams:
                 log.debug("= %s: handler of stream %s: %s", core.name, stream.name, error)
             else:
                 text = "the handler of stream %r raised %r; the stream is aborted"
-                if self._quiet.warning(f"raised {stream.name}", text, stream.name, error):
-                    log.debug("= %s: stream %s", core.name, stream.name, exc_info=error)
+                self._quiet.warning(f"raised {stream.name}", text, stream.name, error, exc_info=error)
         else:
             stream.close()
 

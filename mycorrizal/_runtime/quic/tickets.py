@@ -190,7 +190,10 @@ def answer(core: Core, status: int, received: Received, node: str, name: str, op
     if status == Status.RAISED:
         kind, text = _raised(core, received, node)
         kind = printable(kind)
-        raise RemoteError(f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation=operation)
+        hint = f"the log of {node} says more"
+        raise RemoteError(
+            f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation=operation, hint=hint
+        )
     if status == Status.UNKNOWN:
         raise UnknownHandler(
             f"{node} has no handler {name!r}",

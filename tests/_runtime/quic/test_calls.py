@@ -69,7 +69,8 @@ def test_one_peer_does_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:
             alice.connect(busy.address)
             go.set()
             assert late.result(SECONDS) is True
-            assert sum(future.exception(SECONDS) is None for future in many) in (7, 8)
+            # 6 wait in three quarters of the queue; the thread has one, if it was awake before they came, or two.
+            assert sum(future.exception(SECONDS) is None for future in many) in (6, 7, 8)
 
 
 def test_request_all_asks_each_node_once_and_leaves_nothing_open(pair: Pair) -> None:

@@ -178,7 +178,7 @@ FAULTS = [
         "HandlerPool.stop", 'self._counters.add(f"{self._kind}.dropped", dropped)', "pass", "dropped jobs are counted"
     ),
     Fault(
-        "HandlerPool._start",
+        "HandlerPool._start_or_raise",
         "                del self._threads[thread]\n",
         "                pass\n",
         "a thread that did not start is none",

@@ -24,6 +24,6 @@ FAULTS = [
           "if self._tell(lambda now: self.replica.receive(body, now, pushed=True)) or True:",
           "a push that found no room is not acknowledged"),
     Fault("Membership.operate", "if deadline.passed:", "if True:", "a goodbye waits for room"),
-    Fault("heed_the_end", "if ours() or ", "if ", "the end of the main thread ends no wait of ours"),
+    Fault("heed_the_end", " or thread.daemon", "", "the end of the main thread ends no wait of a daemon"),
     Fault("heed_the_end", "(endless or ", "(", "a wait without an end ends with the main thread"),
 ]  # fmt: skip
