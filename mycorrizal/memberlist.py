@@ -94,8 +94,10 @@ class Memberlist(Handle):
     def join(self, addresses: Iterable[str], timeout: float | None = 30.0) -> JoinResult:
         """Join the cluster that any of `addresses` belongs to, by exchanging member tables with each.
 
-        When it returns, the members that the seeds knew are in ``members()``;
-        everybody else learns of this node by gossip. Blocks.
+        When it returns, the members that the seeds knew are in ``members()``, and the delegates have been told what
+        the seeds told: ``notify_join``, ``merge_remote_state``. It waits for the delegate thread within `timeout`;
+        if that is over, the join has succeeded all the same, and ``delegates_pending`` says so. On the delegate thread
+        itself it does not wait for that. Everybody else learns of this node by gossip. Blocks.
 
         Args:
             addresses: entries ``host``, ``host:port`` or ``name/host:port``; the port defaults to our own, a host's
@@ -103,8 +105,9 @@ class Memberlist(Handle):
             timeout: seconds for all of it; each seed also has ``tcp_timeout``.
 
         Returns:
-            How many addresses were reached, and the error of each entry that
-            was not. An empty list gives ``JoinResult(0, {})``.
+            How many addresses were reached, the error of each entry that was
+            not, and whether delegates are still to be told. An empty list gives
+            ``JoinResult(0, {})``.
 
         Raises:
             JoinError: no address was reached; text and ``failures`` say why, seed by seed.

@@ -302,11 +302,14 @@ class JoinResult:
         reached: how many addresses completed a push/pull with us.
         failures: the error of each entry that failed, by the text it was given as.
         itself: one of the addresses reached is this node's own.
+        delegates_pending: whether delegates have not been told all of what the seeds told: they were too slow for
+            the timeout, or the call was made on their thread.
     """
 
     reached: int
     failures: Mapping[str, Exception]
     itself: bool = False
+    delegates_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

@@ -60,7 +60,7 @@ VALUES: dict[str, Any] = {
     "Members": mycorrizal.Members([MEMBER]),
     "Service": SERVICE,
     "Health": mycorrizal.Health("a", "demo", 0, 1, 0, 0, 0, 0, 0, ("full",)),
-    "JoinResult": mycorrizal.JoinResult(1, FAILURES),
+    "JoinResult": mycorrizal.JoinResult(1, FAILURES, True, True),
     "Message": mycorrizal.Message("bob", {"x": (1, 2)}),
     "Request": mycorrizal.Request("mean", [1], "bob", 2.5),
     "ReceivedFile": mycorrizal.ReceivedFile(Path("here"), "x", "bob", 3),

@@ -12,7 +12,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._swim import events as swim
@@ -29,6 +31,7 @@ log = logger("mycorrizal.delegates")
 
 FOLD_LIMIT = 4096
 """Waiting membership events from which on they are folded per node."""
+_CAUGHT_UP = "(caught up)"
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of user messages and states that may wait; one larger than that may wait alone."""
 
@@ -74,6 +77,7 @@ class Dispatcher:
         self._bytes = 0
         self._by_node: dict[str, deque[int]] = {}
         self._membership = 0
+        self._busy = False
         self._stopping = False
         self._abandoned = False
         self.service = Service("mycorrizal-delegates", node, self._run, self._ended)
@@ -167,6 +171,17 @@ class Dispatcher:
 
     # -- any thread ---------------------------------------------------------------------
 
+    def caught_up(self) -> Future[None]:
+        """Return a future that is done when all that is queued now was called, or the thread has ended."""
+        done: Future[None] = Future()
+        with self._changed:
+            if (not self._items and not self._busy) or self._stopping:
+                done.set_result(None)
+            else:
+                self._messages += 1
+                self._append(_Item(_CAUGHT_UP, (), 0, None, partial(_finish, done)))
+        return done
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -183,6 +198,7 @@ class Dispatcher:
         if not self.service.is_current():
             with self._changed:
                 self._abandoned = True
+                self._let_go()
         return False
 
     # -- the delegate thread --------------------------------------------------------------
@@ -204,11 +220,13 @@ class Dispatcher:
 
     def _next(self) -> _Item | None:
         with self._changed:
+            self._busy = False
             while not self._items and not self._stopping:
                 self._changed.wait()
             if not self._items or self._abandoned:
                 return None
             _, item = self._items.popitem(last=False)
+            self._busy = True
             if item.name is None:
                 self._messages -= 1
                 self._bytes -= item.size
@@ -223,7 +241,19 @@ class Dispatcher:
     def _ended(self) -> None:
         with self._changed:
             self._stopping = True
+            self._let_go()
             self._items.clear()
+
+    def _let_go(self) -> None:
+        """Have nobody wait for what will not be called any more."""
+        for item in self._items.values():
+            if item.call == _CAUGHT_UP and item.function is not None:
+                item.function()
+
+
+def _finish(done: Future[None]) -> None:
+    if not done.done() and done.set_running_or_notify_cancel():
+        done.set_result(None)
 
 
 def _callables(observers: Observers) -> dict[str, Callable[..., None]]:

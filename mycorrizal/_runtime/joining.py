@@ -24,7 +24,7 @@ from . import addresses
 from .addresses import JoinEntry
 from .deadline import Deadline
 from .membership import Membership
-from .waits import wait_sliced
+from .waits import settled, wait_sliced
 
 __all__ = ["join"]
 
@@ -80,7 +80,20 @@ class _Join:
         }
         if not reached and self._texts:
             raise self._error(failures)
-        return JoinResult(reached, failures, self._itself)
+        return JoinResult(reached, failures, self._itself, self._delegates_pending())
+
+    def _delegates_pending(self) -> bool:
+        """Wait until the delegates have been told what the seeds told; whether they have not when the time is over."""
+        dispatcher = self._membership.dispatcher
+        if dispatcher is None:
+            return False
+        if dispatcher.service.is_current():
+            return len(dispatcher) > 0  # they are told when this callback returns
+        done = dispatcher.caught_up()
+        try:
+            return not settled(done, self._deadline)
+        finally:
+            done.cancel()
 
     def _begin(self, text: str) -> None:
         config = self._membership.config

@@ -54,6 +54,63 @@ def dispatcher(recorder: object, depth: int = 100) -> tuple[Dispatcher, Counters
     return Dispatcher(observers, depth, "alice", counters), counters
 
 
+def test_who_waits_until_it_has_caught_up() -> None:
+    gate, calls = threading.Event(), []
+
+    class Slow(Recorder):
+        def notify_msg(self, data: bytes) -> None:
+            assert gate.wait(5)
+            calls.append(data)
+
+    one, _ = dispatcher(Slow())
+    assert one.caught_up().done(), "nothing is queued"
+    one.put(swim.UserMessage(b"first", None))
+    waiting = one.caught_up()
+    one.put(swim.UserMessage(b"later", None))
+    one.service.start()
+    assert not waiting.done()
+    given_up = one.caught_up()
+    assert given_up.cancel()
+    gate.set()
+    waiting.result(5)
+    assert calls[:1] == [b"first"]
+    one.stop()
+    assert one.join(Deadline(5))
+    assert one.caught_up().done() and calls == [b"first", b"later"]
+
+
+def test_what_is_being_called_counts_as_queued() -> None:
+    gate, inside = threading.Event(), threading.Event()
+
+    class Slow(Recorder):
+        def notify_msg(self, data: bytes) -> None:
+            inside.set()
+            assert gate.wait(5)
+
+    one, _ = dispatcher(Slow())
+    one.put(swim.UserMessage(b"first", None))
+    one.service.start()
+    assert inside.wait(5)
+    waiting = one.caught_up()
+    assert not waiting.done()
+    one.put(swim.UserMessage(b"never called", None))
+    one.stop()
+    assert not one.join(Deadline(0.01)), "a callback still runs"
+    waiting.result(5)
+    gate.set()
+    assert one.service.join(Deadline(5))
+
+
+def test_it_does_not_matter_how_full_it_is() -> None:
+    one, counters = dispatcher(Recorder(), depth=1)
+    for _ in range(3):
+        one.put(swim.UserMessage(b"m", None))
+    waiting = one.caught_up()
+    finish(one)
+    assert waiting.done()
+    assert counters["dropped.notify_msg"] == 2
+
+
 def finish(one: Dispatcher) -> None:
     """Run what is queued, to the end."""
     one.service.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -111,6 +112,43 @@ def test_meta_state_and_updates_travel(start: Start) -> None:
     assert isinstance(stream.get(5), MemberLeft)
     until(lambda: ("leave", "b") in seen["a"].events)
     assert seen["a"].events == [("join", "a"), ("join", "b"), ("update", "b"), ("leave", "b")]
+
+
+class Slow(Recorder):
+    """Looks at each member for as long as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.inside: Callable[[], object] = lambda: None
+
+    def notify_join(self, node: Node) -> None:
+        assert self.gate.wait(10)
+        super().notify_join(node)
+        self.inside()
+
+
+def test_delegates_know_when_join_returns_or_it_says_that_they_do_not(start: Start) -> None:
+    seed = start("seed", delegate=Recorder(state=b"state"))
+    start("other").join([address_of(seed)])
+    until(lambda: names(seed) == {"seed", "other"})
+    for number in range(5):
+        here = Recorder()
+        node = start(f"n{number}", delegate=here, events=here)
+        assert not node.join([address_of(seed)]).delegates_pending
+        assert here.states == [b"state"]
+        assert set(here.events) >= {("join", "seed"), ("join", "other")}
+    slow = Slow()
+    late = start("late", events=slow)
+    asked: list[JoinResult] = []
+    slow.inside = lambda: asked.append(late.join([address_of(seed)], timeout=5))
+    result = late.join([address_of(seed)], timeout=1)
+    assert (result.reached, result.delegates_pending) == (1, True)
+    slow.gate.set()
+    until(lambda: bool(asked))
+    assert asked[0].reached == 1, "on the delegate thread it does not wait for itself"
+    slow.inside = lambda: None
+    assert not late.join([address_of(seed)]).delegates_pending
 
 
 def test_too_much_meta_is_refused_and_the_node_goes_on(start: Start) -> None:

@@ -291,6 +291,32 @@ def test_user_events_both_ways_once_each(serf_agent: SerfMaker, member: MemberMa
         assert one.logged("Received event: user-event: from-python") == 1
 
 
+def test_what_the_cluster_told_is_there_when_join_returns(serf_agent: SerfMaker, member: MemberMaker) -> None:
+    agents = [serf_agent("s1", profile="lan"), serf_agent("s2", profile="lan")]
+    first = SerfDelegate()
+    with_past = serf_member(member, "py", first)
+    for number in range(600):
+        first.user_event(f"past{number}")
+    for agent in agents:
+        agent.join(address(with_past))
+    for number in range(5):
+        serf = SerfDelegate()
+        node = serf_member(member, f"n{number}", serf)
+        node.join([agents[0].address])
+        assert len(serf.members()) >= 3 and serf.metrics()["clock_event"] > 600
+        serf.user_event(f"news{number}", coalesce=False)
+        text = f"Received event: user-event: news{number}"
+        wait_until(lambda text=text: all(one.logged(text) == 1 for one in agents), "the event is everywhere")
+    for number in range(4):
+        node = serf_member(member, f"l{number}", serf := SerfDelegate())
+        node.join([agents[0].address])
+        serf.leave(node)
+        wait_until(lambda number=number: agents[0].statuses().get(f"l{number}") == "left", "left")
+        soon = "left, or never seen"
+        wait_until(lambda number=number: agents[1].statuses().get(f"l{number}") in ("left", None), soon)
+    assert [one.logged("EventMemberFailed: l") for one in agents] == [0, 0]
+
+
 def test_history_on_request(serf_agent: SerfMaker, member: MemberMaker) -> None:
     agent = serf_agent("s1")
     agent.event("before", "history")

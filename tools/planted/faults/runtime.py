@@ -163,6 +163,8 @@ FAULTS = [
         "False",
         "bytes that wait are bounded",
     ),
+    Fault("Dispatcher.caught_up", "not self._items and not self._busy", "not self._items", "a call under way counts"),
+    Fault("_Join.run", "self._delegates_pending()", "False", "a join says whether delegates are still to be told"),
     Fault("Dispatcher._put_bounded", 'self._counters.add(f"dropped.{call}")', "pass", "dropped messages are counted"),
     Fault(
         "Dispatcher._fold",
