@@ -26,7 +26,11 @@ long = settings(
     suppress_health_check=list(HealthCheck) if _EXAMPLES > 150 else (),
     database=None,
 )
-"""As ``brief``, or as many examples as ``MYCORRIZAL_EXAMPLES`` says: rules that are worth a long run once."""
+"""As ``brief``, or as many examples as ``MYCORRIZAL_EXAMPLES`` says: rules that are worth a long run once.
+
+    MYCORRIZAL_EXAMPLES=1000000 pytest -o faulthandler_timeout=0 tests/_wire/test_value_exceptions.py -k whatever
+    MYCORRIZAL_EXAMPLES=1000000 pytest -o faulthandler_timeout=0 tests/_wire/test_canonical.py -k equal
+"""
 
 # Any bytes that came from a peer, decoded as text is.
 _texts = st.one_of(

@@ -44,7 +44,7 @@ def shuffled(value: Any, chance: random.Random) -> Any:
     if isinstance(value, list | tuple):
         return type(value)([shuffled(item, chance) for item in value])
     if isinstance(value, np.ndarray):
-        return np.asfortranarray(value) if chance.random() < 0.5 else np.repeat(value[None], 2, axis=0)[1, ...]
+        return np.array(value, order="F") if chance.random() < 0.5 else np.repeat(value[None], 2, axis=0)[1, ...]
     return value
 
 
