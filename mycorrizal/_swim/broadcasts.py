@@ -112,11 +112,13 @@ class TransmitLimitedQueue:
                 if free <= 0:
                     break
                 # The first whose length is at most `free`: keys are (-length, -id), ids are positive.
-                index = bisect_left(tier, (-free, -self._last_id - 1), key=_key)
+                index = 0
+                if len(tier[0].message) > free:
+                    index = bisect_left(tier, (-free, -self._last_id - 1), key=_key)
                 if index == len(tier):
                     break
                 entry = tier[index]
-                self._remove(entry)
+                self._remove(entry, index)
                 used += overhead + len(entry.message)
                 taken.append(entry.message)
                 entry.transmits += 1
@@ -159,9 +161,9 @@ class TransmitLimitedQueue:
         self._size += 1
         self.backlog += len(entry.message)
 
-    def _remove(self, entry: Broadcast) -> None:
+    def _remove(self, entry: Broadcast, index: int | None = None) -> None:
         tier = self._tiers[entry.transmits]
-        del tier[bisect_left(tier, entry)]
+        del tier[bisect_left(tier, entry) if index is None else index]
         if not tier:
             del self._tiers[entry.transmits]
         if entry.name is not None and self._named.get(entry.name) is entry:

@@ -141,9 +141,14 @@ class Swim:
             return
         for error in opened.rejected:
             self._rejected(addr, error)
-        with self._core.answering(Allowance(len(data)) if self._core.config.limit_answers else None):
+        core = self._core
+        # As ``answering``, which takes a tenth of the time of a packet.
+        before, core.allowance = core.allowance, Allowance(len(data)) if core.config.limit_answers else None
+        try:
             for message in opened.messages:
                 self._handle(message, addr, now)
+        finally:
+            core.allowance = before
         self._gossiper.rearm(now)
 
     def handle_timer(self, now: float) -> None:
@@ -339,14 +344,13 @@ class Swim:
         timers = self._core.timers
         own = max(now - self._stalled, timers.now)  # a clock that slips back stands still
         due = timers.next_deadline()
-        if due is not None:
-            still = self.stood_still(now)
+        if due is not None and now >= due + self._stalled:  # the very sum that get_timer() gave
             threshold = self._core.config.stall_threshold
-            if still > threshold > 0:
+            if (still := self.stood_still(now)) > threshold > 0:
                 own = timers.now = max(due, timers.now)
                 self._stalled = now - own
                 self._after_stall(still, own)
-            elif now >= due + self._stalled:  # the very sum that get_timer() gave
+            else:
                 own = max(own, due)
         timers.now = own
         return own

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .._wire.messages import PushNodeState
 from ..exceptions import MergeRefused
@@ -26,13 +26,14 @@ _VERSIONS_CACHED = 256
 
 
 class Member:
-    """One node as this one knows it. Mutable; owned by the machine's thread."""
+    """One node as this one knows it; owned by the machine's thread. Who changes it asks ``MemberTable.own`` before."""
 
     __slots__ = (
         "addr", "address", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
         "incarnation", "joined", "meta", "name", "node_cache", "port", "refused", "reported", "state", "suspicion",
         "suspicion_timer", "tcp_only", "vsn",
     )  # fmt: skip
+    shared = False
 
     def __init__(self, name: str, addr: bytes | None, port: int, meta: bytes | None, vsn: bytes) -> None:
         self.name = name
@@ -122,6 +123,28 @@ class MemberTable:
         place = self._rng.randrange(len(order))
         order[place], order[-1] = order[-1], order[place]
         self.version += 1
+
+    def share(self, records: Mapping[str, Member]) -> None:
+        """Insert records that other tables hold too (``simulation.acquaint``); those of names that are here are not."""
+        new = [member for name, member in records.items() if name not in self._by_name]
+        self._by_name = {**records, **self._by_name}
+        order, randrange = self._order, self._rng.randrange
+        for member in new:
+            order.append(member)
+            place = randrange(len(order))
+            order[place], order[-1] = order[-1], order[place]
+        self.version += len(new)
+
+    def own(self, member: Member) -> Member:
+        """Return the record to change: `member`, or if other tables hold it too a copy that replaces it here."""
+        if not member.shared:
+            return member
+        mine = Member.__new__(Member)
+        for name in Member.__slots__:
+            setattr(mine, name, getattr(member, name))
+        self._by_name[mine.name] = mine
+        self._order[self._order.index(member)] = mine
+        return mine
 
     def touch(self, member: Member) -> None:
         """Note that a record changed."""

@@ -104,7 +104,8 @@ class Prober:
         """Give the probe under way up, with no effect on anybody, for we were not there to hear answers."""
         self._woke = now
         for member in self._core.table:
-            member.fallbacks = member.tcp_only = 0
+            if member.fallbacks or member.tcp_only:
+                member.fallbacks = member.tcp_only = 0
         probe, self._active = self._active, None
         if probe is not None:
             self.acks.forget(probe.sequence)
@@ -186,7 +187,8 @@ class Prober:
             return
         member = self._core.table.get(probe.node.name)
         if member is not None:
-            member.tcp_only = 0
+            if member.tcp_only:
+                member.tcp_only = 0
             self._transitions.answered(member, now)
         if not probe.indirect and self._core.ping_delegate is not None:
             self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
@@ -251,6 +253,7 @@ class Prober:
         member = self._core.table.get(name)
         if member is None:
             return
+        member = self._core.table.own(member)
         self._transitions.answered(member, now)
         member.tcp_only += 1
         if member.tcp_only >= _BLOCKED_PROBES:
@@ -297,6 +300,7 @@ class Prober:
             return
         member = core.table.get(ping.source_node)
         if member is not None:
+            member = core.table.own(member)
             if member.heard_seq != member.fallback_seq:
                 member.fallbacks = 0  # the ping before this one was answered
             member.heard = now
@@ -331,7 +335,7 @@ class Prober:
             return None
         member = self._core.table.get(ping.source_node)
         if member is not None and not self._core.is_self(member):
-            self._fell_back(member, ping.seq_no, now)
+            self._fell_back(self._core.table.own(member), ping.seq_no, now)
         return AckResp(ping.seq_no, None)
 
     def handle_indirect_ping(self, request: IndirectPing, sender: Address, now: float) -> None:

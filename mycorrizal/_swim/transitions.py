@@ -86,12 +86,13 @@ class Transitions:
                 return
             replacing = replacing or self._name_is_free(member, now)
             if not replacing:
-                self.on_conflict(member, claim, now)
+                self.on_conflict(self._table.own(member), claim, now)
                 return
         if ours and claim.incarnation < member.incarnation:
             return
         if not ours and not replacing and claim.incarnation <= member.incarnation:
             return
+        member = self._table.own(member)
         self._drop_suspicion(member)
         if ours and not bootstrap:
             if claim.incarnation != member.incarnation or not self._same(claim, member):
@@ -116,6 +117,7 @@ class Transitions:
             log.warning("= %s refutes being suspected by %s", self._core.name, claim.sender)
             return
         self._core.queue_broadcast(claim, member.name)
+        member = self._table.own(member)
         member.incarnation = claim.incarnation
         member.state = NodeState.SUSPECT
         member.changed = now
@@ -129,6 +131,7 @@ class Transitions:
         member = self._table.get(claim.node)
         if member is None or self._void(claim.incarnation, member) or not core.name_allowed(claim.sender):
             return
+        member = self._table.own(member)
         self._drop_suspicion(member)
         if member.gone:
             return
@@ -142,6 +145,7 @@ class Transitions:
 
     def mark_gone(self, member: Member, state: NodeState, now: float) -> None:
         """Set a record dead or left and tell the owner."""
+        member = self._table.own(member)
         self._drop_suspicion(member)
         member.state = state
         member.changed = now
@@ -181,9 +185,12 @@ class Transitions:
 
     def merge(self, remote: Sequence[PushNodeState], now: float) -> None:
         """Apply a peer's table (memberlist-protocol §3.6): its dead are only suspects to us."""
-        core = self._core
+        core, known = self._core, self._table.get
         for node in remote:
             if node.state == NodeState.ALIVE:
+                member = known(node.name)
+                if member is not None and core.alive_delegate is None and _repeats(node, member):
+                    continue
                 port = node.port if node.port and core.config.protocol_version > 1 else core.port
                 self.alive(Alive(node.incarnation, node.name, node.addr, port, node.meta, node.vsn), now)
             elif node.state == NodeState.LEFT:
@@ -248,6 +255,7 @@ class Transitions:
     def _weigh(self, member: Member, refused: bool, now: float) -> None:
         if member.refused is refused:
             return
+        member = self._table.own(member)
         member.refused = refused
         suspicion = member.suspicion
         if suspicion is not None:
@@ -387,3 +395,15 @@ class Transitions:
             self._core.count("incarnation_refused")
             return True
         return False
+
+
+def _repeats(node: PushNodeState, member: Member) -> bool:
+    """Whether a record that somebody holds for alive is ours to the letter, as nearly all are: it says nothing new."""
+    return (
+        node.incarnation == member.incarnation
+        and member.state == NodeState.ALIVE
+        and node.addr == member.addr
+        and node.port == member.port
+        and node.vsn == member.vsn
+        and node.meta == member.meta
+    )

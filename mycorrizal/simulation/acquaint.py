@@ -2,7 +2,8 @@
 
 Going through joins would cost n² merges, n² events and a gossip storm that
 every experiment had to wait out. This is the one place that reaches into the
-machine; it writes what a join leaves behind, no more.
+machine; it writes what a join leaves behind, no more. What all know alike
+stands in one record that all tables hold, until one of them changes it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._swim.members import Member as Record
+from ..exceptions import LocalProtocolError
 from ..types import NodeState
 from .members import PORT, Member
 
@@ -21,21 +23,31 @@ if TYPE_CHECKING:
 __all__ = ["acquaint", "bury"]
 
 
+class _Shared(Record):
+    """A record in many tables: who changes it without ``MemberTable.own`` would change it for all."""
+
+    __slots__ = ()
+    shared = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise LocalProtocolError(f"the shared record of {self.name} was not copied before its {name} was set")
+
+
 def acquaint(members: Sequence[Member], now: float) -> None:
     """Give every member an alive record of every other; nothing is queued, nobody is told."""
-    own = [member.machine.local_node for member in members]
-    vsn = [member.machine._core.vsn for member in members]
+    records: dict[str, Record] = {}
+    for member in members:
+        node = member.machine.local_node
+        record = Record(node.name, node.addr, node.port, node.meta or None, member.machine._core.vsn)
+        record.incarnation = node.incarnation
+        record.state = NodeState.ALIVE
+        record.changed = now
+        record.node_cache = node
+        record.__class__ = _Shared
+        records[node.name] = record
     for member in members:
         core = member.machine._core
-        for node, versions in zip(own, vsn, strict=True):
-            if node.name == member.name:
-                continue
-            record = Record(node.name, node.addr, node.port, node.meta or None, versions)
-            record.incarnation = node.incarnation
-            record.state = NodeState.ALIVE
-            record.changed = now
-            record.node_cache = node  # one shared value for all observers
-            core.table.add(record)
+        core.table.share(records)
         core.queue.reset()  # its own announcement: everybody has it already
 
 

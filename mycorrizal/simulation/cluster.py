@@ -27,6 +27,7 @@ from ..config import Config
 from ..exceptions import ConnectionRefused, LocalProtocolError, OperationTimeout, PeerUnreachable, RemoteProtocolError
 from ..types import Address
 from .acquaint import acquaint
+from .bodies import SharedBodies
 from .clock import VirtualClock
 from .faults import Condition, Faults
 from .members import Member, SimulatedDelegate, Supply
@@ -93,6 +94,7 @@ class Cluster:
         self._at: dict[Address, Member] = {}
         self._slots = 0
         self._hosts = 0
+        self._bodies: dict[tuple[str, str, bool], SharedBodies] = {}
         self._hash = hashlib.blake2b(digest_size=16) if digest else None
 
     @classmethod
@@ -284,7 +286,9 @@ class Cluster:
     # -- private: inputs ------------------------------------------------------------------
 
     def _start(self, config: Config, slot: int, host: int, meta: bytes | None) -> Member:
-        member = Member(len(self.members), slot, host, config, self.seed, self.machine, meta, self.supply)
+        alike = config.wire, config.label, config.skip_inbound_label_check
+        bodies = self._bodies.setdefault(alike, SharedBodies(config.wire))
+        member = Member(len(self.members), slot, host, config, self.seed, self.machine, meta, self.supply, bodies)
         self.members.append(member)
         self._at[member.address] = member
         member.started = self.clock.now

@@ -13,11 +13,11 @@ from random import Random
 from typing import Any
 
 from .._swim.machine import Swim
-from .._wire.packet import PacketCodec
 from .._wire.security import Keyring
 from .._wire.stream import StreamCodec
 from ..config import Config
 from ..types import Address, Node, host_of
+from .bodies import SharedBodies, SharedPackets
 from .faults import Condition
 
 __all__ = ["Member", "SimulatedDelegate", "Supply"]
@@ -100,6 +100,7 @@ class Member:
         machine: type[Swim],
         meta: bytes | None,
         supply: Supply,
+        bodies: SharedBodies,
     ) -> None:
         addr = (0x0A000000 + host).to_bytes(4, "big")
         keyring = Keyring.of(config)
@@ -111,11 +112,12 @@ class Member:
         self.address: Address = (host_of(addr), PORT)
         self.delegate = None if meta is None else supply(self, meta)
         self.streams = StreamCodec(config, keyring, nonce)
+        self.streams.body = bodies
         self.machine = machine(
             config,
             addr=addr,
             port=PORT,
-            codec=PacketCodec(config, keyring, nonce),
+            codec=SharedPackets(config, keyring, nonce, bodies),
             rng=Random(f"{seed}/{index}"),
             delegate=self.delegate,
         )
