@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from .._endings import Ending, error, for_call
-from .._wire.frames import Close, Frame, Limits
+from .._wire.frames import NO_PROOF, Close, Frame, Limits
 from .._wire.text import printable
 from ..config import check_name
 from ..dataconfig import DataConfig
@@ -400,6 +400,8 @@ class DataMachine:
             what += f": {reason}"
             if "issuer" in reason or "signature" in reason or "certificate" in reason:
                 hint = "compare key= and cluster= of both sides"
+        if code == Close.NOT_PROVED and reason == NO_PROOF:  # a wrong key is told at once
+            hint = _BUSY
         ending = _FATES.get(kind, Ending.LOST)
         if kind in ("closed", "local"):  # one that never came about was a failed attempt
             ending = _ENDINGS.get(code, Ending.PEER_CLOSED if link.welcomed else Ending.LOST)
@@ -464,7 +466,7 @@ class DataMachine:
                 link.fate = "silent"
                 if not conn.dialled:
                     self.host.count("quic.unproven_timeouts")
-                link.close(Close.NOT_PROVED, "no proof in time", now)
+                link.close(Close.NOT_PROVED, NO_PROOF, now)
             return TICK_BUSY
         link.look_after(now)
         if link.state == "closed":
@@ -525,10 +527,12 @@ _KINDS = {
     "replaced": "another process has its name now",
     "key removed": "the key of this connection was removed",
 }
+_SILENT = "check the address, that the peer runs and is not overloaded, and that UDP passes"
+_BUSY = "one of the two nodes may be overloaded: try again; if it stays so, compare key= and cluster= of both sides"
 _HINTS = {
     "refused": "is the peer running, and is this its data port?",
-    "silent": "check the address, that the peer runs, and that UDP passes",
-    "idle": "check the address, that the peer runs, and that UDP passes",
+    "silent": _SILENT,
+    "idle": _SILENT,
     "handshake": "compare key=, cluster= and the versions of both sides",
     "reset": "try again",
 }

@@ -25,6 +25,7 @@ __all__ = [
     "FRAME_MAX",
     "HANDSHAKE_MAX",
     "INLINE_MAX",
+    "NO_PROOF",
     "PIPES_MAX",
     "STREAMS_MAX",
     "STREAM_WINDOW",
@@ -102,6 +103,10 @@ class Status(enum.IntEnum):
     TOO_LARGE = 4
     CLOSING = 5
     EXPIRED = 6
+
+
+NO_PROOF = "no proof in time"
+"""Reason of a ``NOT_PROVED`` of which nothing was wrong but the time."""
 
 
 class Close(enum.IntEnum):

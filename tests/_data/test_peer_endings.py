@@ -13,6 +13,7 @@ from mycorrizal._wire.frames import Close
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import MycorrizalError
 from tests._data.harness import FakeSink, Node, Outcome, World, pair
+from tests._data.raw import RawConn
 
 LONG = 40.0
 """Seconds after which whatever is to end a call has done so; within its timeout, if it has one."""
@@ -251,3 +252,13 @@ def test_an_answer_that_is_given_up_on_the_way() -> None:
             link.conn.reset(stream, Close.CANCELLED)
     case.world.until(lambda: outcome.ended is not None)
     expect(outcome.error, Ending.GAVE_UP, True)
+
+
+@pytest.mark.parametrize(("reason", "hint"), [("no proof in time", "overloaded"), ("no such key", "compare")])
+def test_a_proof_that_is_merely_late_is_not_held_for_a_wrong_key(reason: str, hint: str) -> None:
+    for kind in ("closed", "local"):
+        node = Node(World(), "b", ("10.0.0.1", 1))
+        link = node.machine.add(RawConn(node.world, dialled=True), None)
+        error = node.machine.unreachable("m", link, kind, Close.NOT_PROVED, reason)
+        assert reason in str(error) and str(error.hint).partition(" key=")[0].count(hint) == 1
+        assert error.retriable

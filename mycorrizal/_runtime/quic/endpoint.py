@@ -20,7 +20,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from ..._wire.frames import Close
+from ..._wire.frames import NO_PROOF, Close
 from ..._wire.text import logger
 from ...dataconfig import DataConfig
 from ...types import Address
@@ -355,7 +355,7 @@ class Endpoint:
     def _unproven(self, conn: Connection, now: float) -> None:
         if not conn.closed and not conn.proved:
             self.count("quic.unproven_timeouts")
-            conn.end(Close.NOT_PROVED, "no proof in time", by_peer=False, kind="silent", now=now, tell=True)
+            conn.end(Close.NOT_PROVED, NO_PROOF, by_peer=False, kind="silent", now=now, tell=True)
 
     # -- datagrams that belong to no connection ------------------------------------------------
 
