@@ -222,16 +222,18 @@ class Handover:
     def flush(self, now: float) -> None:
         """Send the claims and pulls that may be sent: at the end of every turn."""
         asked: dict[Owner, list[int]] = {}
+        pulled: dict[Owner, None] = {}
+        later = {member for member, peer in self._peers.items() if peer.claiming or peer.not_before > now}
         for shard in self._space.shards:
             if shard.claim is not None:
                 for member in shard.claim.asking:
-                    asked.setdefault(member, []).append(shard.partition)
-                for member in shard.claim.pulling:
-                    asked.setdefault(member, [])
+                    if member not in later:
+                        asked.setdefault(member, []).append(shard.partition)
+                pulled.update(dict.fromkeys(shard.claim.pulling))
         for member, places in asked.items():
+            self._ask(member, self._peers.setdefault(member, _Peer()), places, now)
+        for member in pulled:
             peer = self._peers.setdefault(member, _Peer())
-            if places and not peer.claiming and peer.not_before <= now:
-                self._ask(member, peer, places, now)
             if peer.pull is None and peer.pull_after <= now:
                 self._next_pull(member, peer, now)
 
