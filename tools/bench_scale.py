@@ -405,7 +405,11 @@ def main() -> int:
         plot_churn(samples, options.out / "churn.png")
     else:
         found = measure(options)
-        (options.out / "scale.json").write_text(json.dumps({"environment": where, "found": found}, indent=1))
+        store = options.out / "scale.json"
+        if store.exists():  # parts that were measured before
+            before = json.loads(store.read_text())["found"]
+            found = {name: {**before.get(name, {}), **found.get(name, {})} for name in {**before, **found}}
+        store.write_text(json.dumps({"environment": where, "found": found}, indent=1))
         print("\n".join(["", *table(found), "", *rest_lines(found)]))
         plot_rest(found, options.out / "scale.png")
     print(f"load at the end {os.getloadavg()[0]:.1f}; figures and plot in {options.out}")

@@ -65,4 +65,8 @@ FAULTS = [
         "outcome.status == Answer.UNKNOWN_CACHE",
         "a member that is late is asked again",
     ),
+    Fault("CacheMachine.members_changed", "if alive != self._core.alive:", "if True:", "one announcement, one view"),
+    Fault("Space._tick", "self.core.stirred[self] = None", "pass", "what expires later is taken out too"),
+    Fault("Handover._missed", "del self._unheard[next(iter(self._unheard))]", "pass", "the unheard are bounded"),
+    Fault("Handover.ask_unheard", "self.reclaim(shard.partition, now, member)", "pass", "who is back is asked"),
 ]

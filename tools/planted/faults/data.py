@@ -111,4 +111,10 @@ FAULTS = [
         "if False:",
         "who dials a name gets that name",
     ),
+    Fault("Gone.sweep", "peer.over and ", "", "who has something open stays"),
+    Fault("Gone._is_gone", "peer.removed or ", "", "who was removed is forgotten"),
+    Fault("Gone._keep", "            del self._numbers[next(iter(self._numbers))]\n", "", "numbers kept are bounded"),
+    Fault("Gone.back", "self._numbers.pop(name, None)", "None", "who comes back goes on counting"),
+    Fault("Peer.link_ready", "self.removed = False", "pass", "who is used again is known"),
+    Fault("Outgoing.resume", "self._next = following", "pass", "our own count goes on"),
 ]
