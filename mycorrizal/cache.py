@@ -28,6 +28,7 @@ from zlib import crc32
 from ._cache.definition import Definition, check_seconds
 from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.operations import Kind, Op, Result, Status
+from ._cache.outcomes import checked as _checked
 from ._cache.placement import PARTITIONS
 from ._cache.reading import held
 from ._cache.reading import raw_key as _raw
@@ -40,15 +41,12 @@ from ._runtime.lifecycle import Handle
 from ._wire.canonical import equal
 from ._wire.lent import LEND_MIN, Lent
 from ._wire.value_guard import VALUE_BYTES_MAX
-from ._wire.values import Codecs, decode_held, encode_value
+from ._wire.values import Codecs, Encoded, decode_held, encode_value
 from .exceptions import (
-    CacheError,
-    CacheUnavailable,
     ConfigError,
     MycorrizalError,
     NotACounter,
     OperationTimeout,
-    ValueTooLarge,
 )
 from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, take_lock
 from .mapping import ABSENT, CacheMapping, Found
@@ -197,16 +195,23 @@ class Cache(Handle, CacheMapping, Memoizing):
             ConfigError: a key that is none. ValueEncodeError, ValueTooLarge: `value` cannot be stored.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        self._write(Kind.SET, _raw(key), value, self._ms(ttl), timeout, "set")
+        self._put(Kind.SET, _raw(key), self._encode(value), self._ms(ttl), timeout, "set")
 
     def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
-        """Write all `items`, each as ``set`` does but in few messages. Blocks.
+        """Write all `items`, each as ``set`` does but in few messages; large values go one after the other. Blocks.
 
         Raises: as ``set``; of several that failed the first is raised, and the others may have been written.
         """
-        left = self._ms(ttl)
-        ops = [Op(Kind.SET, _raw(key), value=self._encoded(value), ttl=left) for key, value in items.items()]
-        self._many(ops, timeout, "set_many")
+        left, deadline = self._ms(ttl), Deadline(timeout)
+        values = {_raw(key): self._encode(value) for key, value in items.items()}
+        lent = [raw for raw, encoded in values.items() if self._lends(raw, encoded)]
+        try:
+            ops = [Op(Kind.SET, raw, value=one.pack(), ttl=left) for raw, one in values.items() if raw not in lent]
+            self._many(ops, timeout, "set_many")
+            for raw in lent:
+                self._put(Kind.SET, raw, values.pop(raw), left, deadline.remaining(), "set_many")
+        finally:
+            values.clear()  # an error keeps this frame
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -216,7 +221,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
         Under partition both sides may write it; see ``quorum`` in docs/guarantees.md for when not.
         """
-        return self._write(Kind.ADD, _raw(key), value, self._ms(ttl), timeout, "add").status == Status.OK
+        return self._put(Kind.ADD, _raw(key), self._encode(value), self._ms(ttl), timeout, "add").status == Status.OK
 
     def compare_and_set(
         self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS
@@ -236,7 +241,7 @@ class Cache(Handle, CacheMapping, Memoizing):
             if type(number) is not int or not 0 <= number < 1 << 63:
                 raise ConfigError("expected", f"{number!r:.80} is no version", hint="what get_versioned has returned")
         elif expected is not ABSENT:
-            wanted = self._encoded(expected)
+            wanted = self._encode(expected).pack()
         here = wanted is not None and len(wanted) > _EXPECTED_MAX
         while True:
             if here and wanted is not None:  # compared here, and by its version there
@@ -245,7 +250,7 @@ class Cache(Handle, CacheMapping, Memoizing):
                     return False
                 number = found.version
             left, sent = deadline.remaining(), None if here else wanted
-            result = self._write(Kind.CAS, raw, value, self._ms(ttl), left, "compare_and_set", number, sent)
+            result = self._put(Kind.CAS, raw, self._encode(value), self._ms(ttl), left, "compare_and_set", number, sent)
             if result.status == Status.OK or wanted is None or type(expected) in _ONE_FORM:
                 return result.status == Status.OK
             here = True  # other bytes may be an equal value
@@ -467,8 +472,8 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _encoded(self, value: Any) -> bytes:
-        return encode_value(value, self._codecs, limit=_VALUE_MAX).pack()
+    def _encode(self, value: Any) -> Encoded:
+        return encode_value(value, self._codecs, limit=_VALUE_MAX)
 
     def _seconds(self, ttl: Ttl) -> float | None:
         seconds = self.definition.ttl if isinstance(ttl, _Unset) else ttl
@@ -480,13 +485,16 @@ class Cache(Handle, CacheMapping, Memoizing):
         seconds = self._seconds(ttl)
         return 0 if seconds is None else milliseconds(seconds)
 
-    def _write(
-        self, kind: int, raw: bytes, value: Any, ttl: int, timeout: float | None, operation: str,
+    def _lends(self, raw: bytes, encoded: Encoded) -> bool:
+        """Whether a value is sent from where it is: it is large, and goes to another agent."""
+        return encoded.size >= LEND_MIN and bool(encoded.buffers) and not self._host.leads(self.name, raw)
+
+    def _put(
+        self, kind: int, raw: bytes, encoded: Encoded, ttl: int, timeout: float | None, operation: str,
         number: int = 0, expected: bytes | None = None,
     ) -> Result:  # fmt: skip
-        """Run an operation that writes `value`; a large one is lent to the loop, if it is to go to another agent."""
-        encoded = encode_value(value, self._codecs, limit=_VALUE_MAX)
-        if encoded.size < LEND_MIN or not encoded.buffers or self._host.leads(self.name, raw):
+        """Run an operation that writes a value; one that is sent from where it is, is lent to the loop."""
+        if not self._lends(raw, encoded):
             op = Op(kind, raw, 0, 0, encoded.pack(), ttl, number, 0, 0, expected)
             return self._one(op, timeout, operation)
         op, lent = Op(kind, raw, 0, 0, None, ttl, number, 0, 0, expected), Lent(encoded)
@@ -503,20 +511,6 @@ class Cache(Handle, CacheMapping, Memoizing):
             outcomes = self._host.operate(self.name, ops[some : some + _OPS_AT_ONCE], deadline.remaining(), operation)
             results += [_checked(outcome, operation) for outcome in outcomes]
         return results
-
-
-def _checked(outcome: Result | CacheError, operation: str) -> Result:
-    if isinstance(outcome, CacheError):
-        outcome.operation = operation
-        try:
-            raise outcome
-        finally:
-            del outcome  # it would hold its own traceback, and so the caller's value, until it is collected
-    if outcome.status == Status.TOO_LARGE:
-        raise ValueTooLarge("the value is larger than the cache takes", operation=operation, hint="raise max_bytes")
-    if outcome.status in (Status.BUSY, Status.NO_QUORUM, Status.NOT_READY, Status.MOVED):
-        raise CacheUnavailable("the cache did not take the operation", operation=operation, hint="try again")
-    return outcome
 
 
 def _count(counter: itertools.count[int]) -> int:

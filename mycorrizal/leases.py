@@ -14,7 +14,7 @@ from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
 from ._runtime.repeating import Repeater
 from ._wire.text import logger
-from ._wire.values import decode_held
+from ._wire.values import decode_lent
 from .exceptions import (
     CacheError,
     LockLost,
@@ -256,8 +256,8 @@ class Computation:
             _computing.set((*outer, self))
             self.running = True  # a task with a copy of this context may go on when it is not any more
             value = compute()
-            encoded = self._cache._encoded(value)
-            mine = decode_held(encoded, self._cache._codecs)  # what nobody could read is not stored
+            encoded = self._cache._encode(value)
+            mine = decode_lent(encoded, self._cache._codecs)  # what nobody could read is not stored
         except BaseException:
             self.give_back()
             raise
@@ -269,9 +269,9 @@ class Computation:
             ttl = self._negative_ttl
         elif ttl is not None:
             ttl = min(float(ttl) + self._stale, SECONDS_MAX)
-        op = Op(Kind.SET, self._raw, value=encoded, number=self._token, ttl=self._cache._ms(ttl))
+        left, ms = max(deadline.capped(_SECONDS), 1.0), self._cache._ms(ttl)
         try:
-            stored = self._cache._one(op, max(deadline.capped(_SECONDS), 1.0), "get_or_compute")
+            stored = self._cache._put(Kind.SET, self._raw, encoded, ms, left, "get_or_compute", self._token)
             if stored.status != Status.OK:
                 self._cache._host.note("cache.not_stored", "the entry was written or deleted meanwhile")
         except (CacheError, ValueTooLarge, OperationTimeout) as error:

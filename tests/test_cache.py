@@ -18,6 +18,7 @@ from mycorrizal._cache.entry import LOCK_PREFIX, NEVER, Entry
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
+from mycorrizal._wire.lent import LEND_MIN
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.cache import ABSENT, Cache, Versioned
 from mycorrizal.exceptions import (
@@ -48,7 +49,8 @@ class Host:
         self.machine = machine
         self.asked: list[Op] = []
         self.answers: list[Result | BaseException] = []
-        self.threads = True
+        self.threads = self.leading = True
+        self.lent: list[tuple[Op, Any]] = []
         self.noted: list[str] = []
         self.withdrawn: list[Op] = []
 
@@ -66,7 +68,12 @@ class Host:
         return [answer]
 
     def leads(self, cache: str, key: bytes) -> bool:
-        return True
+        return self.leading
+
+    def lend(self, cache: str, op: Op, lent: Any, timeout: float | None, operation: str) -> Any:
+        self.lent.append((op, lent))
+        (outcome,) = self.operate(cache, [op], timeout, operation)
+        return outcome
 
     def withdraw(self, cache: str, op: Op) -> None:
         self.withdrawn.append(op)
@@ -474,3 +481,29 @@ def test_a_lock_is_renewed_while_its_block_runs_until_that_fails(host: Host) -> 
     assert not lock.held and host.noted == ["cache.locks_not_renewed", "cache.locks_lost"]
     assert [op.kind for op in host.asked[1:]] == [Kind.RENEW] * 4
 
+
+
+# -- large values ------------------------------------------------------------------------------
+
+
+def test_large_values_are_sent_from_where_they_are_also_many_and_what_was_computed(host: Host) -> None:
+    host.leading, large = False, bytearray(LEND_MIN)
+    cache = cache_of(host)
+    host.answers = [Result(Status.OK)] * 3
+    cache.set_many({"small": 1, "a": large, "b": [large]})
+    assert [(op.key, op.value is None) for op in host.asked] == [(b"small", False), (b"a", True), (b"b", True)]
+    assert [op.key for op, _ in host.lent] == [b"a", b"b"] and all(lent.size > LEND_MIN for _, lent in host.lent)
+    host.lent, host.asked = [], []
+    host.answers = [LEASED, Result(Status.OK)]
+    assert cache.get_or_compute(KEY, lambda: large) == bytes(large)
+    ((op, lent),) = host.lent
+    assert (op.kind, op.number, op.value) == (Kind.SET, 77, None) and lent.size > LEND_MIN
+    host.leading, host.lent, host.answers = True, [], [Result(Status.OK)]
+    cache.set_many({"a": large})
+    assert host.lent == []
+
+
+def test_many_values_of_which_one_cannot_be_sent_are_not_sent_at_all(host: Host) -> None:
+    with pytest.raises(TypeError):
+        cache_of(host).set_many({"a": 1, "b": object()})
+    assert host.asked == []

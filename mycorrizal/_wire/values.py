@@ -63,6 +63,7 @@ __all__ = [
     "Encoded",
     "ValueReader",
     "decode_held",
+    "decode_lent",
     "decode_packed",
     "decode_parts",
     "encode_value",
@@ -276,6 +277,26 @@ def decode_parts(
         raise wrong  # out here, and without a name: else it and its frames, with the value, know each other
     finally:
         del wrong
+
+
+def decode_lent(encoded: Encoded, codecs: Codecs) -> object:
+    """Return the value as it would arrive; large arrays are read-only views of where `encoded` has them. Any thread.
+
+    Raises:
+        ValueDecodeError: it cannot be read again.
+    """
+    count = len(encoded.buffers)
+    lengths = struct.unpack_from(f">{count}Q", encoded.preamble, 1 if count < MANY else 5)
+    buffers: list[bytes | memoryview] = []
+    for view, length in zip(encoded.buffers, lengths, strict=True):
+        whole = view.obj
+        if not length & BYTES_FLAG:
+            buffers.append(view.toreadonly())
+        elif isinstance(whole, bytes) and len(whole) == view.nbytes:  # a byte string itself
+            buffers.append(whole)
+        else:
+            buffers.append(bytes(view))
+    return decode_parts(encoded.header, buffers, codecs)
 
 
 def _wrong(error: Exception, codecs: Codecs | None) -> BaseException:

@@ -135,8 +135,13 @@ def test_workers_that_were_started_are_there_when_no_thread_is_to_be_had(
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", NoThread)
         barrier, done = threading.Barrier(4), threading.Semaphore(0)
+
+        def job() -> None:
+            barrier.wait(10)
+            done.release()
+
         for _ in range(3):
-            assert pool.submit(lambda: (barrier.wait(10), done.release()))
+            assert pool.submit(job)
         while barrier.n_waiting < 3:
             pool.tick(clock.now())
         barrier.wait(10)

@@ -20,7 +20,7 @@ from mycorrizal import ConfigError, RemoteProtocolError, ValueDecodeError, Value
 from mycorrizal._wire.value_codecs import ALWAYS
 from mycorrizal._wire.value_guard import BUFFERS_MAX, DEPTH_MAX, HEADER_MAX
 from mycorrizal._wire.value_walk import _ATOMS, _CONVERT
-from mycorrizal._wire.values import Codecs, decode_held, decode_packed, decode_parts, encode_value
+from mycorrizal._wire.values import Codecs, decode_held, decode_lent, decode_packed, decode_parts, encode_value
 
 from .strategies import brief, rough
 from .value_strategies import plain_values, same, values
@@ -389,6 +389,21 @@ def test_what_a_codec_raises_is_never_taken_for_an_offence(own: Exception) -> No
     codecs.register(Vector, "v", lambda vector: 1, refuse)
     with pytest.raises(ValueDecodeError, match="could not read a value: .*mine"):
         decode_packed(encode_value([[Vector()]], codecs).pack(), codecs)
+
+
+@brief
+@given(values)
+def test_what_is_sent_from_where_it_is_reads_as_what_arrives(value: object) -> None:
+    encoded = encode_value(value)
+    assert same(value, decode_lent(encoded, Codecs()))
+
+
+def test_what_is_read_where_it_is_is_not_copied() -> None:
+    array, text = np.zeros(9000), bytes(9000)
+    found: Any = decode_lent(encode_value([array, text, bytearray(text)]), Codecs())
+    first, second, third = found
+    assert np.shares_memory(first, array) and not first.flags.writeable
+    assert second is text and type(third) is bytes
 
 
 def test_a_codec_that_never_ends_is_cut() -> None:
