@@ -15,7 +15,7 @@ from .._runtime.agentrecord import AgentRecord
 from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline
 from .._runtime.quic.carrier import Carrier
-from .._runtime.rundir import Claim, RuntimeDir
+from .._runtime.rundir import Claim, RuntimeDir, Unclaimed
 from .._runtime.seeking import Seeking
 from .._runtime.settingsfile import SettingsFile
 from .._runtime.sharing import Sharing
@@ -114,7 +114,7 @@ class Assembly:
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
-        self.claim: Claim | None = None
+        self.claim: Claim | Unclaimed | None = None
         self.discovery: Discovery | None = None
         self.plane: DataPlane | None = None
         self.memberlist: Memberlist | None = None
@@ -130,7 +130,7 @@ class Assembly:
 
     def _build(self) -> None:
         settings = self.settings
-        self.rundir = RuntimeDir()
+        self.rundir = self._rundir()
         self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir, port=settings.seed_port)
         self.claim = self._claim()
         self.name = self.claim.name
@@ -169,7 +169,9 @@ class Assembly:
         self.caches = Caches(CacheHost(core, settings.expect, self.members.num_members), self.sharing, self.codecs)
         if ring is not None:
             derive = derivation(settings.wire, settings.cluster)
-            keep = None if stored or settings.key is not None else partial(self.rundir.keep_key, settings.cluster)
+            keep = None
+            if settings.key is None and not stored and self.rundir is not None:
+                keep = partial(self.rundir.keep_key, settings.cluster)
             self.rings = Rings(
                 ring, self.memberlist.keyring, derive, keep, name=self.name,
                 now=lambda: clock.now() + clock.wall_offset(), on_change=self._tell_keys,
@@ -177,8 +179,27 @@ class Assembly:
             if serf is not None:
                 serf._keys.manage(self.rings)
 
-    def _claim(self) -> Claim:
+    def _rundir(self) -> RuntimeDir | None:
+        """Return this user's directory on this host; None if there is none, and the agent can do without.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        settings = self.settings
+        shares_key = settings.key is None and not settings.insecure and settings.wire != "msgpack"
+        seeks = (settings.discover and not settings.join) or any(seed.startswith("local:") for seed in settings.join)
+        try:
+            return RuntimeDir()
+        except ConfigError as exc:
+            if shares_key or seeks or settings.control:
+                raise
+            log.info("= an agent starts without a runtime directory, and nobody finds it there: %s", exc)
+            return None
+
+    def _claim(self) -> Claim | Unclaimed:
         settings, name = self.settings, self.settings.name
+        if self.rundir is None:
+            return Unclaimed(settings.cluster, name or identity.default_name())
         if name is not None:
             self._make_way(settings.cluster, name, True)
             return self.rundir.claim(settings.cluster, name)
@@ -212,6 +233,7 @@ class Assembly:
                 hint="make one with `mycorrizal keygen` and give it to every agent; or insecure=True",
             )  # fmt: skip
         if not settings.insecure and settings.wire != "msgpack":
+            assert self.rundir is not None
             return bind, self.rundir.shared_key(settings.cluster)
         if local:
             log.warning(
@@ -273,6 +295,7 @@ class Assembly:
         assert self.claim is not None
         commands = events = None
         if self.settings.control:
+            assert isinstance(self.claim, Claim)
             commands, events = (f"ipc://{self.claim.socket_path(kind)}" for kind in ("control", "events"))
             # A proxy: an agent that its owner has dropped is closed, whatever the control plane has of it.
             self.control = ControlService(weakref.proxy(agent), commands=commands, events=events)

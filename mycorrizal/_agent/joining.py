@@ -145,6 +145,8 @@ def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
 
 def _dial_order(parts: Assembly) -> list[AgentRecord]:
     """Return this host's other agents: the oldest, since all who begin at once dial it, and the rest in any order."""
+    if parts.rundir is None:
+        return []
     records = [record for record in parts.rundir.agents(parts.settings.cluster) if record.name != parts.name]
     own = int.from_bytes(parts.identity.boot)
     return records[:1] + sorted(records[1:], key=lambda record: int(record.boot or "0", 16) ^ own)

@@ -36,7 +36,7 @@ from .filepaths import exposed
 from .files import opened
 from .shortage import exhausted, note
 
-__all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "default_path"]
+__all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "Unclaimed", "default_path"]
 
 log = logger("mycorrizal.rundir")
 
@@ -78,6 +78,9 @@ def default_path() -> Path:
     """Return where this user's agents meet: ``$MYCORRIZAL_RUNTIME_DIR``, or below the session's or the temporary one.
 
     ``$XDG_RUNTIME_DIR`` counts only if it is this user's: ``su`` and ``sudo`` leave the one of whoever called them.
+
+    Raises:
+        ConfigError: there is none of these.
     """
     if chosen := os.environ.get(_VARIABLE):
         return Path(os.path.abspath(chosen))
@@ -88,7 +91,10 @@ def default_path() -> Path:
         except OSError:
             pass
         log.debug("= XDG_RUNTIME_DIR=%s is not this user's directory; it is left alone", session)
-    return Path(tempfile.gettempdir(), f"mycorrizal-{os.geteuid()}")
+    try:
+        return Path(tempfile.gettempdir(), f"mycorrizal-{os.geteuid()}")
+    except OSError as exc:
+        raise ConfigError("runtime_dir", f"there is no temporary directory: {exc.strerror or exc}", hint=_HINT) from exc
 
 
 class RuntimeDir:
@@ -226,6 +232,20 @@ class RuntimeDir:
             self._quiet.warning(stem, "%s.agent is left out: %s", stem, exc)
             return None
         return record
+
+
+class Unclaimed:
+    """The name of an agent that does without the directory: it meets nobody there. In place of a ``Claim``."""
+
+    def __init__(self, cluster: str, name: str) -> None:
+        check_cluster(cluster)
+        self.name = name
+
+    def publish(self, record: AgentRecord) -> None:
+        """Nobody looks."""
+
+    def release(self) -> None:
+        """There is nothing to give back."""
 
 
 class Claim:

@@ -185,3 +185,35 @@ def test_an_agent_that_is_dropped_stops_each_part_and_one_that_is_closed_ends_it
     parts.sharing = SimpleNamespace(on_end=lambda: told.append("streams"))
     parts.close(Deadline(1.0))
     assert told == ["control", "seeking", "plane", "file", "streams", "memberlist", "claim"]
+
+
+# -- without a runtime directory -----------------------------------------------------------------
+
+
+def no_directory() -> None:
+    raise ConfigError("runtime_dir", "there is no temporary directory", hint="set MYCORRIZAL_RUNTIME_DIR")
+
+
+def test_who_meets_nobody_there_starts_without_a_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "RuntimeDir", no_directory)
+    parts = assembly_of(key=KEY, discover=False, control=False)
+    parts.rundir = parts._rundir()
+    assert parts.rundir is None
+    assert parts._claim().name == "me" and parts._trust() == ("0.0.0.0", KEY)
+    assert assembly_of(key=KEY, join=("10.0.0.5:7946",), control=False)._rundir() is None
+    assert assembly_of(insecure=True, discover=False, control=False)._rundir() is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"key": KEY, "discover": False},
+        {"key": KEY, "control": False},
+        {"discover": False, "control": False},
+        {"key": KEY, "control": False, "join": ("local://",)},
+    ],
+)
+def test_who_needs_one_is_told_how_to_name_it(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "RuntimeDir", no_directory)
+    with pytest.raises(ConfigError, match="MYCORRIZAL_RUNTIME_DIR"):
+        assembly_of(**settings)._rundir()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def test_a_session_directory_of_somebody_else_is_left_alone(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert default_path() == tmp_path / "mycorrizal-12345"
+
+
+def test_where_there_is_no_temporary_directory_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    for name in ("MYCORRIZAL_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(ConfigError, match="no temporary directory.*set MYCORRIZAL_RUNTIME_DIR"):
+        default_path()
 
 
 def test_it_is_made_private_whatever_the_umask(tmp_path: Path) -> None:
