@@ -141,9 +141,8 @@ class DataPlane(Handle):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         core, node = self._blocking("send", node), as_builtin(node)
-        ticket = BlockingTicket(core.loop)
+        ticket, deadline = BlockingTicket(core.loop), core.deadline(timeout)
         message = OutMessage(encode_value(value, core.codecs, limit=core.config.max_value), ticket)
-        deadline = core.deadline(timeout)
         try:
             core.begin(partial(core.machine.send, node, message), "send", node)
             with core.pool.waiting():
@@ -377,18 +376,20 @@ class DataPlane(Handle):
         return send_file(self._blocking("send_file", node), as_builtin(node), file, as_builtin(name), timeout, progress)
 
     def receive_file(
-        self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
-    ) -> ReceivedFile:
+        self, directory: Folder, timeout: float | None = None, progress: Progress | None = None,
+        *, limit: int | None = None,
+    ) -> ReceivedFile:  # fmt: skip
         """Wait up to `timeout` seconds for a file, store it in `directory`, and return where it is. Blocks.
 
         Its name is made safe and no file is overwritten. A few files wait for a call, each ``stall_timeout`` at most.
+        One of more than `limit` bytes is refused; its sender hears of it.
 
         Raises:
             OperationTimeout: none came, or it came to a halt. PeerUnreachable: its sender gave up; nothing is left.
-            OSError: it cannot be stored; the sender hears of it. ConfigError: `directory` is no path.
+            OSError, ValueTooLarge: it cannot be stored, or is above `limit`. ConfigError: `directory` is no path.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return receive_file(self._blocking("receive_file"), directory, timeout, progress)
+        return receive_file(self._blocking("receive_file"), directory, timeout, progress, limit)
 
     # -- peers ---------------------------------------------------------------------------------
 

@@ -90,10 +90,11 @@ class Talking:
         return self._data.send_file(node, file, name=name, timeout=timeout, progress=progress)
 
     def receive_file(
-        self, directory: Folder, timeout: float | None = None, progress: Progress | None = None
-    ) -> ReceivedFile:
+        self, directory: Folder, timeout: float | None = None, progress: Progress | None = None,
+        *, limit: int | None = None,
+    ) -> ReceivedFile:  # fmt: skip
         """Wait for a file and store it in `directory`. Blocks. See ``DataPlane.receive_file``."""
-        return self._data.receive_file(directory, timeout, progress)
+        return self._data.receive_file(directory, timeout, progress, limit=limit)
 
     def peers(self) -> list[PeerInfo]:
         """Return what is known of each peer: connection, round trip, open work. See ``DataPlane.peers``."""

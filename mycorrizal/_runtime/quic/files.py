@@ -27,6 +27,7 @@ from ...exceptions import (
     PeerUnreachable,
     RemoteError,
     RemoteProtocolError,
+    ValueTooLarge,
 )
 from ...types import ReceivedFile
 from .. import clock
@@ -270,9 +271,11 @@ def _reason(stream: Stream) -> None:
 
 
 def receive_file(
-    core: Core, directory: Folder, timeout: float | None, progress: Progress | None
+    core: Core, directory: Folder, timeout: float | None, progress: Progress | None, limit: int | None
 ) -> ReceivedFile:
     """Receive one file; see ``DataPlane.receive_file``."""
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        raise ConfigError("limit", f"{limit!r:.80} is no number of bytes", hint="e.g. 1 << 30; None for any size")
     folder = path_text("directory", directory)
     if not os.path.isdir(folder):
         raise NotADirectoryError(f"{folder} is no directory")
@@ -292,21 +295,27 @@ def receive_file(
             stream.timeout = patience
             assert isinstance(name, str) and (size is None or isinstance(size, int))
             try:
-                return _receive(stream, folder, safe_name(name), size, progress)
+                return _receive(stream, folder, safe_name(name), size, progress, limit)
             except MycorrizalError as exc:  # a part of a file is stored nowhere
                 raise for_call(exc, False, operation="receive_file") from exc.__cause__
 
 
-def _receive(stream: Stream, folder: str, name: str, size: int | None, progress: Progress | None) -> ReceivedFile:
+def _receive(
+    stream: Stream, folder: str, name: str, size: int | None, progress: Progress | None, limit: int | None
+) -> ReceivedFile:
     part = os.path.join(folder, f".mycorrizal-{os.urandom(8).hex()}.part")
     try:
         try:
+            _check_size(stream, size or 0, limit)
             with open(part, "xb") as file:
-                got = _copy_in(stream, file, size, progress)
+                got = _copy_in(stream, file, size, progress, limit)
             path = _place(part, folder, name)
         except BaseException:
             _remove(part)
             raise
+    except ValueTooLarge as error:
+        _answer(stream, 1, str(error))
+        raise
     except OSError as error:
         if not isinstance(error, MycorrizalError):  # of this disk: the sender should know
             _answer(stream, 1, f"{type(error).__name__}: {error.strerror or error}")
@@ -323,11 +332,19 @@ def _receive(stream: Stream, folder: str, name: str, size: int | None, progress:
     return ReceivedFile(Path(path), name, stream.node, got)
 
 
-def _copy_in(stream: Stream, file: BinaryIO, size: int | None, progress: Progress | None) -> int:
+def _check_size(stream: Stream, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise ValueTooLarge(f"a file of {stream.node} of {size} bytes or more; {limit} are the most", node=stream.node)
+
+
+def _copy_in(
+    stream: Stream, file: BinaryIO, size: int | None, progress: Progress | None, limit: int | None
+) -> int:
     got, told = 0, clock.now()
     while data := stream.read(_PIECE):
         file.write(data)
         got += len(data)
+        _check_size(stream, got, limit)
         if size is not None and got > size:
             break
         if progress is not None and clock.now() - told >= _PROGRESS_SECONDS:

@@ -25,6 +25,7 @@ from mycorrizal.exceptions import (
     PeerBusy,
     PeerUnreachable,
     RemoteError,
+    ValueTooLarge,
 )
 from mycorrizal.types import ReceivedFile
 
@@ -388,3 +389,25 @@ def test_receivers_that_give_up_leave_no_place_behind(pair: Pair, folder: Path) 
         with pytest.raises(OperationTimeout):
             pair.bob.receive_file(folder, 0.001)
         assert not arrivals._takers and not arrivals._waiting
+
+
+class Endless(io.RawIOBase):
+    """Says nothing of its size."""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_above_the_limit_is_refused_on_both_sides(pair: Pair, folder: Path, announced: bool) -> None:
+    task = sending(pair, io.BytesIO(bytes(3 * MIB)) if announced else Endless(), name="large")
+    with pytest.raises(ValueTooLarge, match="1000000 are the most") as caught:
+        pair.bob.receive_file(folder, SECONDS, limit=1_000_000)
+    assert caught.value.node == "alice" and names(folder) == []
+    with pytest.raises(RemoteError, match="1000000 are the most"):
+        task.result()
+    with pytest.raises(ConfigError, match="limit"):
+        pair.bob.receive_file(folder, 0, limit=-1)
