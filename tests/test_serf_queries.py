@@ -174,6 +174,15 @@ class TestQueries:
         asker.join(5)
         assert ground.stopped is ends
 
+    def test_where_nobody_answers_it_stays(self) -> None:
+        serf, ground = self.start()
+        ground.config = ground.config.replace(gossip_interval=0.0001)
+        serf.notify_conflict(a_node("py"), Node("py", bytes((127, 0, 0, 1)), 1))
+        ground.jobs.pop()()
+        assert not ground.stopped
+        serf.notify_conflict(a_node("py"), Node("py", bytes((127, 0, 0, 1)), 1))
+        assert len(ground.jobs) == 1, "and asks again when it is claimed again"
+
     def test_not_if_it_is_switched_off(self) -> None:
         serf, ground = self.start(resolve_conflicts=False)
         serf.notify_conflict(a_node("py"), Node("py", bytes((127, 0, 0, 1)), 1))

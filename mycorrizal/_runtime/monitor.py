@@ -1,9 +1,8 @@
 """A lock that can be waited on, for a facade whose machine is called from more than one thread.
 
 Most machines here are owned by one thread and need none. ``SerfDelegate`` is
-the exception: memberlist's delegate interface calls it on two threads, the
-user on any. Re-entrant, because a signal handler may call in while the
-interrupted thread is inside.
+the exception: the gossip thread calls it, the user on any thread. Re-entrant,
+because a signal handler may call in while the interrupted thread is inside.
 """
 
 from __future__ import annotations

@@ -53,7 +53,11 @@ class Desk:
             self._resolving = ground.aside(lambda: self._resolve(ground, existing))
 
     def _resolve(self, ground: Ground, own: Node) -> None:
-        """Ask, and end this node if it is not the one that most have by its name."""
+        """Ask, and end this node if it is not the one that most have by its name.
+
+        Differs from Serf: where nobody answers it stays. There a node that has none but its rival to ask ends, and so
+        does the rival.
+        """
         try:
             answers = self._asking.ask(CONFLICT, own.name.encode("utf-8", "surrogateescape")).responses
         except MycorrizalError as error:
@@ -62,7 +66,7 @@ class Desk:
         finally:
             self._resolving = False
         votes = [vote for answer in answers.values() if (vote := _vote(own, answer)) is not None]
-        if sum(votes) >= len(votes) // 2 + 1:
+        if not votes or sum(votes) >= len(votes) // 2 + 1:
             log.warning("! %s: %d of %d have this node by its name; it stays", own.name, sum(votes), len(votes))
             return
         log.error(

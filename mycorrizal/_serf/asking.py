@@ -45,6 +45,8 @@ NO_BROADCAST = 2
 """Flag of a query: whoever takes it does not pass it on."""
 MAX_FILTERS = 64
 """Filters of a query, and names in one."""
+MAX_WORK = 200_000
+"""Steps of expressions times characters of tags, for a whole query: they are matched where membership is kept up."""
 _NODES, _TAG = 0, 1  # kinds of filters
 
 
@@ -190,6 +192,7 @@ def passes(query: Query, name: str, tags: Mapping[str, str]) -> bool:
     Raises:
         RemoteProtocolError, ConfigError: one cannot be read.
     """
+    work = 0
     for one in query.filters:
         if one[0] == _NODES:
             names, _ = msgpack.unpack(one, 1, items=1024)
@@ -200,7 +203,11 @@ def passes(query: Query, name: str, tags: Mapping[str, str]) -> bool:
         elif one[0] == _TAG:
             fields = _Fields(_unpack(one, 64))
             tag, expression = (_to_text(_bytes(fields.get(key))) for key in ("Tag", "Expr"))
-            if not Pattern(expression).search(tags.get(tag, "")):
+            pattern, value = Pattern(expression), tags.get(tag, "")
+            work += pattern.size * (len(value) + 1)
+            if work > MAX_WORK:
+                raise RemoteProtocolError("filters that take too long")
+            if not pattern.search(value):
                 return False
         else:
             raise RemoteProtocolError(f"a filter of kind {one[0]}")

@@ -15,8 +15,8 @@ from ..exceptions import ConfigError
 
 __all__ = ["Pattern"]
 
-MAX_PROGRAM = 1500
-"""Steps of an expression; ``{n,m}`` writes out what it repeats."""
+MAX_PROGRAM = 2500
+"""Steps of an expression, more than a text of 1 KiB has; ``{n,m}`` writes out what it repeats."""
 MAX_REPEAT = 1000
 """As in Go."""
 MAX_DEPTH = 50
@@ -66,7 +66,7 @@ class _Step:
     def takes(self, char: str) -> bool:
         if self.ranges is None:
             return False
-        forms = {char, *(char.lower() + char.upper() if self.fold else "")}
+        forms = char + char.lower() + char.upper() if self.fold else char
         return any(low <= ord(form) <= high for form in forms for low, high in self.ranges)
 
 
@@ -89,6 +89,11 @@ class Pattern:
         self._first = start[0]
         self._steps[start[1]].then = (self._add(_Step()),)
         self._last = len(self._steps) - 1
+
+    @property
+    def size(self) -> int:
+        """How many steps it has; ``search`` takes at most as many for each character."""
+        return len(self._steps)
 
     def search(self, text: str) -> bool:
         """Return whether it matches anywhere in `text`."""

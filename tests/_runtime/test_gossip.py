@@ -20,6 +20,7 @@ from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.exchanges import ExchangePool, Lane
 from mycorrizal._runtime.gossip import Gossip
+from mycorrizal._runtime.layer import Ground, Layer
 from mycorrizal._runtime.mailbox import Mailbox
 from mycorrizal._runtime.reach import PATIENCE
 from mycorrizal._runtime.subscribers import EventStream, Subscribers
@@ -441,3 +442,38 @@ def test_member_that_cannot_be_dialled_is_told_once(rig: Rig, caplog: pytest.Log
     assert stream.get(5) == events.TcpBlocked(NODE, 1, "outbound")
     assert rig.counters["tcp.blocked"] == 1
     assert ["cannot be dialled" in record.getMessage() for record in caplog.records] == [True]
+
+
+class Above(Layer):
+    """A layer that writes down what it hears, and may raise."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.heard: list[swim.Event] = []
+        self.error = error
+
+    def attached(self, ground: Ground) -> None:
+        return None
+
+    def observe(self, event: swim.Event, now: float) -> None:
+        self.heard.append(event)
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_layer_observes_inline_and_before_anybody_is_told(rig: Rig) -> None:
+    event = swim.UserMessage(b"x", None)
+    layer = Above()
+    rig.gossip.layer = layer
+    rig.go()
+    rig.do(lambda: rig.machine.events.append(event))
+    assert layer.heard == rig.told == [event]
+
+
+def test_a_layer_that_raises_is_counted_and_the_thread_goes_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.gossip.layer = Above(ValueError("bad\x1b"))
+    rig.go()
+    rig.do(lambda: rig.machine.events.append(swim.UserMessage(b"x", None)))
+    rig.do(lambda: rig.machine.events.append(swim.UserMessage(b"y", None)))
+    assert rig.counters["delegate.faults"] == 2
+    assert len(rig.told) == 2
+    assert "\x1b" not in caplog.text

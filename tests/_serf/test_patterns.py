@@ -68,6 +68,13 @@ def test_no_expression_takes_long(expression: str, monkeypatch: pytest.MonkeyPat
     assert taken <= 401 * patterns.MAX_PROGRAM
 
 
+def test_a_list_of_names_as_long_as_a_query_is_no_problem() -> None:
+    names = "|".join(f"a-name-of-a-node-{number:03}" for number in range(48))
+    assert len(names) > 1000
+    assert Pattern(f"^({names})$").search("a-name-of-a-node-047")
+    assert not Pattern(f"^({names})$").search("a-name-of-a-node-048")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text("ab()|*+?{}[]^$.\\-,12:dw", max_size=12), st.text("ab1\n-", max_size=8))
 def test_any_text_is_an_expression_or_none(expression: str, text: str) -> None:

@@ -125,6 +125,14 @@ class TestMessages:
                 passes(a_query(filters=(bad,)), "py", {})
 
 
+    def test_filters_are_bounded_together(self) -> None:
+        long = b"\x01" + msgpack.pack({"Tag": "role", "Expr": ".?" * 300})
+        assert passes(a_query(filters=(long,)), "py", {"role": "web" * 20})
+        for filters, value in (((long,) * 60, "web"), ((long,), "web" * 60)):
+            with pytest.raises(RemoteProtocolError, match="too long"):
+                passes(a_query(filters=filters), "py", {"role": value})
+
+
 class TestPassingOn:
     def test_once_unread_and_to_the_next_by_name(self) -> None:
         machine = a_machine("s1", "qa", "zz", "aa", fanout=2)
