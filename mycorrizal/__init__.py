@@ -29,6 +29,7 @@ from .delegates import (
 )
 from .events import (
     AgentEvent,
+    CacheRedefined,
     ChangesLost,
     EventsLost,
     MemberEvent,
@@ -134,6 +135,7 @@ __all__ = [
     "CacheConflict",
     "CacheError",
     "CacheOutcomeUnknown",
+    "CacheRedefined",
     "CacheUnavailable",
     "ChangesLost",
     "Codecs",

@@ -338,7 +338,7 @@ class Agent(Handle, Talking):
 
     # -- caches ------------------------------------------------------------------------------------------
 
-    def cache(
+    def cache(  # noqa: PLR0913 - each is a setting that people look for here
         self,
         name: str,
         *,
@@ -350,11 +350,13 @@ class Agent(Handle, Talking):
         read_backups: bool = False,
         sync_backups: bool = True,
         quorum: int = 0,
+        redefine: bool = False,
         timeout: float | None = 10.0,
     ) -> Cache:
         """Open the cache `name`, and hold a part of it; the same object each time. Blocks.
 
-        All agents that open it must say the same of it.
+        The first agent that opens it says what it is like. Where it runs with other settings than are given here,
+        those hold, and a warning names both; unless it is to be redefined.
 
         Args:
             ttl: seconds that an entry lives unless its write says otherwise; None: for ever.
@@ -365,16 +367,19 @@ class Agent(Handle, Talking):
             sync_backups: whether a write waits for its backups; False is faster, and a write that was acknowledged
                 is lost if its primary dies within the next milliseconds.
             quorum: agents that must hold the cache for it to be used: keeps the smaller side of a partition out.
+            redefine: these settings hold from now on, on every agent (``CacheRedefined`` tells of it). `ttl` is for
+                what is written from then on; bounds hold at once; `replicas` are made, or dropped, behind it.
 
         Raises:
-            CacheConflict: it was opened with other settings, here or by another agent; the text names both.
+            CacheUnavailable: it is to be redefined, and its quorum is not here; nothing happened.
+            CacheConflict: it was redefined elsewhere at the same moment, and that holds; the text names both.
             ConfigError: a setting is wrong.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         definition = Definition(
             name, ttl, max_entries, max_bytes, replicas, near, read_backups, sync_backups, quorum
         )
-        return self._running.caches.open(definition, timeout)
+        return self._running.caches.open(definition, timeout, redefine)
 
     def open_cache(self, name: str, timeout: float | None = 10.0) -> Cache:
         """Open the cache `name` with the settings that another agent has opened it with, and hold a part of it. Blocks.

@@ -27,6 +27,7 @@ from zlib import crc32
 
 from ._cache.definition import Definition, check_seconds
 from ._cache.entry import LOCK_PREFIX, NEVER, Entry
+from ._cache.near import Near
 from ._cache.operations import Kind, Op, Result, Status
 from ._cache.outcomes import checked as _checked
 from ._cache.placement import PARTITIONS
@@ -90,8 +91,14 @@ class Cache(Handle, CacheMapping, Memoizing):
         self._host = host
         self._codecs = codecs
         self._readable = host.readable(definition.name)
-        self._near = host.near(definition.name) if definition.near else None
+        self._near: Near | None = None
+        self.defined(definition)
         self._hits = itertools.count()  # counted by readers on any thread: one step each
+
+    def defined(self, definition: Definition) -> None:
+        """The cache has these settings from now on. The agent's to call."""
+        self.definition = definition
+        self._near = self._host.near(definition.name) if definition.near else None
 
     # -- reading ------------------------------------------------------------------------------
 

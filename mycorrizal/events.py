@@ -14,6 +14,7 @@ from .types import MaybeUnreadable, Node, Service
 
 __all__ = [
     "AgentEvent",
+    "CacheRedefined",
     "ChangesLost",
     "EventsLost",
     "MemberEvent",
@@ -202,5 +203,16 @@ class ChangesLost:
     count: int
 
 
-AgentEvent = Union[MemberEvent, MemberStalled, UserEvent, UserEventsMissed]
+@dataclass(frozen=True, slots=True)
+class CacheRedefined:
+    """A cache that this agent has open has other settings from now on, as `node` says; those that changed."""
+
+    kind: ClassVar[str] = "cache_redefined"
+    cache: str
+    node: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+AgentEvent = Union[MemberEvent, MemberStalled, CacheRedefined, UserEvent, UserEventsMissed]
 """Everything ``Agent.events()`` yields."""

@@ -43,7 +43,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
         LockLost                          a lock whose lease went to somebody else, or ran out
         NotACounter (TypeError)           an increment of what is no integer
         UnknownCache (LookupError)        nobody has opened a cache of this name
-      CacheConflict (ConfigError)         two members define one cache differently
+      CacheConflict (ConfigError)         two members redefined one cache at the same moment
 """
 
 from __future__ import annotations
@@ -393,7 +393,7 @@ class UnknownCache(CacheError, LookupError):
 
 
 class CacheConflict(ConfigError):
-    """Two members define one cache with different settings; the text names both."""
+    """Two members have redefined one cache at the same moment, and the other's settings hold; the text names both."""
 
     def __init__(self, message: str, *, node: str | None = None, hint: str | None = None) -> None:
         MycorrizalError.__init__(self, f"cache: {message}", node=node, hint=hint)  # it names nodes, not values

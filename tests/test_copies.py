@@ -77,6 +77,7 @@ VALUES: dict[str, Any] = {
     "MemberLeft": mycorrizal.MemberLeft(NODE),
     "MemberFailed": mycorrizal.MemberFailed(NODE),
     "MemberUpdated": mycorrizal.MemberUpdated(NODE),
+    "CacheRedefined": mycorrizal.CacheRedefined("c", "bob", {"ttl": None}, {"ttl": 5.0}),
     "MemberStalled": mycorrizal.MemberStalled("bob", 2.0),
     "NameConflict": mycorrizal.NameConflict(NODE, NODE),
     "Stalled": mycorrizal.Stalled(3.0),

@@ -8,10 +8,11 @@ announces what is told to the machine on the data plane's loop thread.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from .._cache.definition import Definition
-from .._cache.machine import CacheMachine
+from .._cache.definition import Definition, differ
+from .._runtime import clock
 from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline
 from .._runtime.sharing import Sharing
@@ -20,6 +21,7 @@ from .._wire.text import logger
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache
 from ..config import RESERVED, check_text
+from ..events import CacheRedefined
 from ..exceptions import CacheConflict, ConfigError, MycorrizalError, UnknownCache, ValueEncodeError
 from .cachemetrics import cache_metrics
 
@@ -31,7 +33,7 @@ ANNOUNCED = RESERVED + "cache/"
 """What the ids of hidden services begin with that announce caches."""
 
 _NOTHING: dict[str, Definition] = {}
-_TOLD_MAX = 256  # conflicts that are not logged again
+_TOLD_MAX = 256  # warnings that are not logged again
 _LOOK_SECONDS = 0.05
 
 
@@ -43,29 +45,59 @@ class Caches:
         self._sharing = sharing
         self._codecs = codecs
         self._open: dict[str, Cache] = {}
-        self._told: set[str] = set()  # conflicts that were logged
+        self._told: set[str] = set()  # warnings that were logged
+        self._last: dict[str, Definition] = {}  # how the caches were defined when that was last told
         self._announced: dict[str, dict[str, Definition]] = {}  # by node; each is replaced, never changed
-        self._view: dict[str, tuple[bytes, dict[str, Definition]]] | None = None  # what the machine was told last
+        self._news: dict[str, None] = {}  # caches that somebody announces otherwise, not yet followed
+        self._up: dict[str, bytes] | None = None  # the members that the machine was told of last
         sharing.on_view = self.view_changed
 
-    def open(self, definition: Definition, timeout: float | None) -> Cache:
-        """Return the cache of this definition; the same object for the same name. Blocks.
+    def open(self, definition: Definition, timeout: float | None, redefine: bool = False) -> Cache:
+        """Return the cache of this name, as it runs or, to `redefine` it, as `definition` says. Blocks.
 
         Raises:
-            CacheConflict: another agent, or this one, has defined the name differently.
+            CacheUnavailable: it has a quorum, which is not here to redefine it.
+            CacheConflict: it was redefined elsewhere at the same moment, and that holds.
             ConfigError: others cannot be told of it.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        known = self._open.get(definition.name)
-        if known is not None:
-            definition.refuse_conflict(known.definition, "this agent before")
+        name, known = definition.name, self._open.get(definition.name)
+        if known is not None and (definition == known.definition or not redefine):
+            self._warn_of(definition, known.definition)
             return known
         definition = _as_told(definition)
-        deadline = Deadline(timeout)
-        machine = self._host.machine
-        self._host.do(lambda now: machine.define(definition, now), deadline, "cache")
-        self._sharing.announce(ANNOUNCED + definition.name, _pack(definition), deadline)
-        return self._open.setdefault(definition.name, Cache(self._host, definition, self._codecs))
+        if not definition.born:
+            definition = replace(definition, born=int((clock.now() + clock.wall_offset()) * 1000))
+        deadline, machine = Deadline(timeout), self._host.machine
+        held: Definition = self._host.do(lambda now: machine.define(definition, now, redefine), deadline, "cache")
+        self._warn_of(definition, held)
+        self._last.setdefault(name, held if known is None else known.definition)
+        self._sharing.announce(ANNOUNCED + name, _pack(held), deadline)
+        if redefine:
+            self._refuse_other(definition, self._host.do(lambda now: machine.define(held, now), deadline, "cache"))
+        cache = self._open.setdefault(name, Cache(self._host, held, self._codecs))
+        cache.defined(held)
+        return cache
+
+    def _refuse_other(self, mine: Definition, held: Definition) -> None:
+        """Raise ``CacheConflict`` if somebody else has redefined the cache at the same moment, and that holds."""
+        if held != mine:
+            ours, theirs = mine.apart(held), held.apart(mine)
+            raise CacheConflict(
+                f"{mine.name!r} was to have {ours}, and was given {theirs} elsewhere at the same moment",
+                hint="that holds; agree, and redefine it again",
+            )
+
+    def _warn_of(self, asked: Definition, held: Definition) -> None:
+        """Tell, once, that a cache is not as somebody wants to open it."""
+        if asked != held:
+            theirs, ours = held.apart(asked), asked.apart(held)
+            text = f"cache {held.name!r} runs with {theirs}, not with {ours} as is asked; redefine=True changes it"
+            if text not in self._told:
+                if len(self._told) >= _TOLD_MAX:
+                    self._told.clear()
+                self._told.add(text)
+                log.warning("! %s", text)
 
     def open_known(self, name: str, timeout: float | None) -> Cache:
         """Return the cache of this name, opened with the settings that an agent in sight gave it. Blocks.
@@ -132,47 +164,64 @@ class Caches:
 
     def view_changed(self, up: dict[str, bytes | None], services: Iterable[tuple[str, str]]) -> None:
         """Members, or these `services` of theirs, are others than before. Nothing else is looked at."""
+        known = {name: boot for name, boot in up.items() if boot is not None}
+        changed = known != self._up
         for node, service_id in services:
             if service_id.startswith(ANNOUNCED):
-                self._look(node, service_id)
-        view = {name: (boot, self._announced.get(name, _NOTHING)) for name, boot in up.items() if boot is not None}
-        if view != self._view:
-            self._view = view
-            self._host.members_changed(view, self._conflict)
+                changed = self._look(node, service_id) or changed
+        self._up = known
+        if changed or self._news:
+            view = {name: (boot, self._announced.get(name, _NOTHING)) for name, boot in known.items()}
+            self._follow(view)
+            if changed:
+                self._host.members_changed(view)
 
-    def _look(self, node: str, service_id: str) -> None:
-        """What `node` announces of one cache is another than before."""
+    def _look(self, node: str, service_id: str) -> bool:
+        """Return whether `node` announces this cache otherwise than before."""
         name = service_id.removeprefix(ANNOUNCED)
         record = self._sharing.replica.services.get((node, service_id))
         definition = None if record is None else _unpack(name, record)
-        caches = {**self._announced.get(node, _NOTHING)}
-        caches.pop(name, None)
+        before = self._announced.get(node, _NOTHING)
+        caches = {key: value for key, value in before.items() if key != name}
         if definition is not None:
             caches[name] = definition
         if caches:
             self._announced[node] = caches
         else:
             self._announced.pop(node, None)
+        if not differ(before.get(name), definition):
+            return False
+        self._news[name] = None
+        return True
 
-    def _conflict(self, machine: CacheMachine) -> None:
-        """Tell of members that define one of our caches differently, once each. Loop thread."""
-        for conflict in machine.conflicts():
-            if str(conflict) not in self._told:
-                if len(self._told) >= _TOLD_MAX:
-                    self._told.clear()
-                self._told.add(str(conflict))
-                log.warning("! %s", conflict)
-
-    @property
-    def conflicts(self) -> list[CacheConflict]:
-        """Members that define one of our caches differently, and so take no part in it."""
-        return self._host.machine.conflicts()
+    def _follow(self, announced: dict[str, tuple[bytes, dict[str, Definition]]]) -> None:
+        """Take the newest definition of each of our caches, announce it too, and tell of it."""
+        for name in [name for name in self._news if name in self._open]:
+            del self._news[name]
+            cache = self._open[name]
+            before = self._last.get(name, cache.definition)
+            known = [(caches[name].rank, node) for node, (_, caches) in announced.items() if name in caches]
+            rank, node = max(known, default=(before.rank, ""))
+            if rank <= before.rank:
+                continue
+            new = announced[node][1][name]
+            try:
+                self._sharing.replica.register(ANNOUNCED + name, _pack(new), clock.now())
+            except MycorrizalError as error:  # too many messages wait: the next view finds it again
+                log.debug("= cache %r is not announced anew yet: %s", name, error)
+                self._news[name] = None
+                continue
+            self._last[name] = new
+            cache.defined(new)
+            if new != before:
+                log.info("= cache %r has %s now, as %s says", name, new.apart(before), node)
+                self._sharing.on_event(CacheRedefined(name, node, before.settings(new), new.settings(before)))
 
 
 def _pack(definition: Definition) -> bytes:
     d = definition
-    fields = [d.ttl, d.max_entries, d.max_bytes, d.replicas, d.near, d.read_backups, d.sync_backups, d.quorum]
-    return encode_value(fields).pack()
+    settings = [d.ttl, d.max_entries, d.max_bytes, d.replicas, d.near, d.read_backups, d.sync_backups, d.quorum]
+    return encode_value([*settings, d.edition, d.born]).pack()
 
 
 def _as_told(definition: Definition) -> Definition:
@@ -194,9 +243,11 @@ def _unpack(name: str, record: bytes) -> Definition | None:
         match decode_packed(record):
             case [
                 int() | float() | None as ttl, int() | None as entries, int() | None as size, int(replicas),
-                bool(near), bool(backups), bool(waits), int(quorum), *_,
+                bool(near), bool(backups), bool(waits), int(quorum), int(edition), int(born), *_,
             ]:  # fmt: skip
-                return Definition(name, ttl, entries, size, replicas, near, backups, waits, quorum)
+                return Definition(
+                    name, ttl, entries, size, replicas, near, backups, waits, quorum, edition, born
+                )
     except MycorrizalError as error:
         log.debug("= a cache that cannot be: %s: %s", name, error)
     return None

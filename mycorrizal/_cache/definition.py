@@ -1,13 +1,18 @@
-"""What a cache is defined as, the same on every member that announces it, and what bounds a machine."""
+"""What a cache is defined as, and what bounds a machine.
+
+Members may have defined a cache differently, for a moment: of all definitions
+that are announced each of them takes the one of the highest ``rank``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from ..config import builtin_fields, check_text
-from ..exceptions import CacheConflict, ConfigError
+from ..exceptions import ConfigError
 
-__all__ = ["Definition", "Limits", "check_seconds"]
+__all__ = ["Definition", "Limits", "check_seconds", "differ"]
 
 SECONDS_MAX = 1e12
 """Longest time to live, or to hold something: milliseconds of it fit into 53 bits."""
@@ -40,6 +45,8 @@ class Definition:
         sync_backups: whether a write waits for its backups. False: a write that was acknowledged is lost if its
             primary dies before the backups have it, some milliseconds as a rule.
         quorum: members that must announce the cache for it to be used; 0: none.
+        edition: how often it was redefined.
+        born: milliseconds since 1970 when it was first defined so, by the clock of who did.
     """
 
     name: str
@@ -51,6 +58,8 @@ class Definition:
     read_backups: bool = False
     sync_backups: bool = True
     quorum: int = 0
+    edition: int = field(default=0, compare=False)
+    born: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         builtin_fields(self)
@@ -59,27 +68,33 @@ class Definition:
             raise ConfigError("replicas", f"{self.replicas!r} copies; from 1 to 16 are possible")
         if self.ttl is not None:
             check_seconds("ttl", self.ttl)
-        for field in ("max_entries", "max_bytes"):
-            value = getattr(self, field)
+        for name in ("max_entries", "max_bytes"):
+            value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value > 0):
-                raise ConfigError(field, f"{value!r} is no number above zero", hint="None is without a bound")
+                raise ConfigError(name, f"{value!r} is no number above zero", hint="None is without a bound")
         if not isinstance(self.quorum, int) or self.quorum < 0:
             raise ConfigError("quorum", f"{self.quorum!r} members")
 
-    def refuse_conflict(self, other: Definition, node: str) -> None:
-        """Raise ``CacheConflict`` if `node` has defined the same cache differently."""
-        if self == other:
-            return
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Of all definitions of one cache the greatest holds: the latest edition, and of one edition the first."""
+        return self.edition, -self.born, repr(self)
+
+    def settings(self, other: Definition) -> dict[str, Any]:
+        """Return those settings that are others in `other`."""
         mine, theirs = asdict(self), asdict(other)
-        differing = [field.name for field in fields(self) if mine[field.name] != theirs[field.name]]
-        if differing:
-            here = ", ".join(f"{field}={mine[field]!r}" for field in differing)
-            there = ", ".join(f"{field}={theirs[field]!r}" for field in differing)
-            raise CacheConflict(
-                f"cache {self.name!r} is defined with {here} here and with {there} on {node}",
-                node=node,
-                hint="use the same settings everywhere, or another name",
-            )
+        return {it.name: mine[it.name] for it in fields(self) if it.compare and mine[it.name] != theirs[it.name]}
+
+    def apart(self, other: Definition) -> str:
+        """Return the settings that are others in `other`, as text."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings(other).items())
+
+
+def differ(one: Definition | None, other: Definition | None) -> bool:
+    """Return whether two members' definitions of a cache are not the same one, though their settings may be."""
+    if one is None or other is None:
+        return one is not other
+    return one != other or (one.edition, one.born) != (other.edition, other.born)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,14 @@ immutable entries by partition.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+from .._endings import cache_error
 from .._wire.lent import Lent
 from .._wire.values import Encoded
 from ..exceptions import (
-    CacheConflict,
     ConfigError,
     LocalProtocolError,
     MycorrizalError,
@@ -42,7 +43,7 @@ from ..exceptions import (
     RemoteProtocolError,
 )
 from .core import Call, Core, Failure
-from .definition import Definition, Limits
+from .definition import Definition, Limits, differ
 from .entry import Entry
 from .messages import (
     ANSWER_BYTES,
@@ -86,7 +87,7 @@ def _changed(before: Announced, after: Announced) -> dict[str, None]:
     for name, (_, caches) in after.items():
         known = before[name][1] if name in before else {}
         if known is not caches:
-            found.update({cache: None for cache in (*known, *caches) if known.get(cache) != caches.get(cache)})
+            found.update({cache: None for cache in (*known, *caches) if differ(known.get(cache), caches.get(cache))})
     return found
 
 
@@ -113,27 +114,39 @@ class CacheMachine:
         self._core = Core(Owner(name, boot), clock, rng, limits)
         self._spaces: dict[str, Space] = {}
         self._announced: Announced = {}
-        self._conflicts: dict[str, list[CacheConflict]] = {}  # by cache: with whom
         self._replies: list[tuple[Later, Encoded]] = []
 
     # -- inputs: what this node does ----------------------------------------------------
 
-    def define(self, cache: Definition, now: float) -> None:
-        """Take part in `cache`. Announce it to the others; ours is added to what ``members_changed`` says of us.
+    def define(self, cache: Definition, now: float, redefine: bool = False) -> Definition:
+        """Take part in `cache`, as it is defined here or by a member already; return the definition that holds.
+
+        Announce that to the others; ours is added to what ``members_changed`` says of us.
+
+        Args:
+            redefine: `cache` holds from now on, for every member, as the next edition.
 
         Raises:
-            CacheConflict: it is defined differently here or on a member; the text names both.
+            CacheUnavailable: its quorum is not here, and so nobody who could change it.
         """
-        space = self._spaces.get(cache.name)
-        if space is not None:
-            cache.refuse_conflict(space.definition, "this node")
-            return
-        for name, (_, caches) in sorted(self._announced.items()):
-            if cache.name in caches:
-                cache.refuse_conflict(caches[cache.name], name)
-        space = self._spaces[cache.name] = Space(self._core, cache, now)
-        self._set_view(space, now)
+        space, announced = self._spaces.get(cache.name), self._definitions(cache.name)
+        running = max([*announced, *([space.definition] if space else [])], key=lambda it: it.rank, default=None)
+        redefine = redefine and running is not None and running != cache
+        if redefine and running is not None and len(announced) + 1 < running.quorum:
+            text = f"fewer than {running.quorum} members announce cache {cache.name!r}"
+            raise cache_error(False, text, hint="a cache with a quorum is redefined where the quorum is")
+        if space is None:
+            space = self._spaces[cache.name] = Space(self._core, running or cache, now)
+            self._set_view(space, now)
+        if redefine:
+            space.redefine(replace(cache, edition=space.definition.edition + 1), now)
         self._turn(now)
+        return space.definition
+
+    def _definitions(self, cache: str) -> list[Definition]:
+        """Return how the other members define a cache."""
+        me = self._core.me.name
+        return [caches[cache] for name, (_, caches) in self._announced.items() if name != me and cache in caches]
 
     def retire(self, cache: str, now: float) -> None:
         """Take part no more: hand over what is here, and announce `cache` no longer. See ``retired``."""
@@ -171,28 +184,13 @@ class CacheMachine:
     def _set_view(self, space: Space, now: float) -> None:
         me = self._core.me
         owners = [] if space.retired else [me]
-        conflicts = []
         for name, (boot, caches) in self._announced.items():
-            theirs = caches.get(space.name) if name != me.name else None
-            if theirs is None:
-                continue
-            if theirs == space.definition:
+            if name != me.name and space.name in caches:
                 owners.append(Owner(name, boot))
-                continue
-            try:
-                space.definition.refuse_conflict(theirs, name)
-            except CacheConflict as conflict:
-                conflicts.append(conflict)
-                self._core.counters["conflicts"] += 1
-        self._conflicts.pop(space.name, None)
-        if conflicts:
-            self._conflicts[space.name] = conflicts
+                if caches[space.name].rank > space.definition.rank:
+                    self._core.counters["redefined"] += 1
+                    space.redefine(caches[space.name], now)
         space.set_view(sorted(owners), now)
-
-    def conflicts(self) -> list[CacheConflict]:
-        """Return an error for each member that defines one of our caches differently; it takes no part. Any thread."""
-        found = [conflict for conflicts in list(self._conflicts.values()) for conflict in conflicts]
-        return sorted(found, key=lambda conflict: conflict.node or "")
 
     def sees(self, other: CacheMachine) -> bool:
         """Return whether the process of `other` is in our view. Any thread."""

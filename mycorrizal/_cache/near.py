@@ -39,7 +39,7 @@ class Near:
     def __init__(self, space: Space, now: float) -> None:
         self._space = space
         self._core = space.core
-        self._enabled = space.definition.near
+        self._enabled = False
         self._interval = space.core.limits.near_interval
         self.tables: list[dict[bytes, Entry]] = [{} for _ in range(PARTITIONS)]
         self.until = [float("-inf")] * PARTITIONS
@@ -47,8 +47,17 @@ class Near:
         self._known: dict[int, tuple[Owner, int]] = {}  # partition: whose, and the last number
         self._wrote: dict[int, float] = {}  # partition: when a caller here last wrote to it
         self._dirty: dict[int, tuple[int, list[bytes]]] = {}  # partition: number before, keys since
-        if self._enabled:
+        self._beating = False
+        self.enable(space.definition.near, now)
+
+    def enable(self, enabled: bool, now: float) -> None:
+        """Keep near copies from now on, and tell of what was written; or do neither."""
+        self._enabled = enabled
+        if enabled and not self._beating:
+            self._beating = True
             self._core.timers.call_at(now + self._interval, self._beat)
+        for place in range(0 if enabled else PARTITIONS):
+            self.drop(place)
 
     # -- the primary --------------------------------------------------------------------
 
@@ -80,6 +89,9 @@ class Near:
                 self._core.notify(member, Message.INVALIDATE, self._space.name, [changes])
 
     def _beat(self, now: float) -> None:
+        self._beating = self._enabled
+        if not self._enabled:
+            return
         self._core.timers.call_at(now + self._interval, self._beat)
         served = [shard for shard in self._space.shards if shard.serving and shard.seq]
         if served:

@@ -65,9 +65,7 @@ class Space:
         self._due = NEVER  # when something is to be taken out of the store
         self._timer: Timer | None = None
         self.view = b""
-        self.value_max = core.limits.value_bytes
-        if definition.max_bytes is not None:
-            self.value_max = min(self.value_max, definition.max_bytes - ENTRY_BYTES)
+        self._bound(definition)
         self.primary = Primary(self)
         self.replication = Replication(self)
         self.handover = Handover(self)
@@ -109,6 +107,7 @@ class Space:
         had_quorum = self.has_quorum
         self.members = dict.fromkeys(members)
         named = [b"%s\0%s\0" % (name.encode(), boot) for name, boot in members]
+        named.append(b"%d" % self.definition.replicas)
         self.view = blake2b(b"".join(named), digest_size=8).digest()
         before = [shard.owners for shard in self.shards]
         placed = self.core.placement.owners(members, self.definition.replicas, before, added, gone)
@@ -121,6 +120,28 @@ class Space:
                 self._show(shard)
                 if not self.has_quorum:
                     self.near.drop(shard.partition)
+
+    def redefine(self, definition: Definition, now: float) -> None:
+        """The cache has other settings from now on; entries keep the time to live that they have."""
+        self.definition = definition
+        self._bound(definition)
+        self.store.bound(definition)
+        self.near.enable(definition.near, now)
+        if self.view:
+            self.view = b""  # partitions may have more owners, or fewer
+            self.set_view(list(self.members), now)
+        for shard in self.shards:
+            self._show(shard)
+            if shard.serving:
+                self.near.invalidate_all(shard)  # nobody was told of what was written without near copies
+            if not self.has_quorum:
+                self.near.drop(shard.partition)
+        self.touch()
+
+    def _bound(self, definition: Definition) -> None:
+        self.value_max = self.core.limits.value_bytes
+        if definition.max_bytes is not None:
+            self.value_max = min(self.value_max, definition.max_bytes - ENTRY_BYTES)
 
     def _move(self, shard: Shard, owners: tuple[Owner, ...], now: float) -> None:
         """A partition has other owners than before."""

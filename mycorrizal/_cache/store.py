@@ -67,13 +67,12 @@ class Store:
         self.entries = 0
         self.bytes = 0
         self.grieving = 0.0
-        self._max_entries = definition.max_entries or NEVER
-        self._max_bytes = definition.max_bytes or NEVER
         self._limits = limits
         self._sieve = Sieve()
         self._wheel = Wheel()
         self._buried: deque[tuple[float, bytes, int]] = deque()  # (until, key, version), oldest first
         self._graves = 0
+        self.bound(definition)
 
     # -- reading ------------------------------------------------------------------------
 
@@ -227,6 +226,12 @@ class Store:
             self.grave_digests[partition] ^= _mix(crc32(key), ~version)
 
     # -- bounds ---------------------------------------------------------------------------
+
+    def bound(self, definition: Definition) -> None:
+        """Hold no more than `definition` says."""
+        self._max_entries = definition.max_entries or NEVER
+        self._max_bytes = definition.max_bytes or NEVER
+        self._evict()
 
     def _evict(self) -> None:
         while self.entries > self._max_entries or self.bytes > self._max_bytes:

@@ -80,7 +80,7 @@ class CacheHost:
         )  # fmt: skip
         self._ask, self._tell = field(_ASK), field(_TELL)
         self._begun: deque[Job] = deque()  # one a caller, who waits for it
-        self._views: deque[tuple[Announced, Callable[[CacheMachine], object]]] = deque()
+        self._views: deque[Announced] = deque()
         self._lending: dict[int, _CallTicket] = {}  # of calls under way that send from a caller's memory
         self._waiting: dict[Later, Served] = {}
         self._ended: deque[tuple[int, Received | None, bool]] = deque()  # calls that ended while outputs were pulled
@@ -263,12 +263,12 @@ class CacheHost:
         """Return the near copies."""
         return self.machine.near(cache)
 
-    def members_changed(self, announced: Announced, then: Callable[[CacheMachine], object]) -> None:
-        """Tell the machine who announces what, and call ``then(machine)``; does not wait.
+    def members_changed(self, announced: Announced) -> None:
+        """Tell the machine who announces what; does not wait.
 
         If the loop thread is behind, only the last of several is looked at.
         """
-        self._views.append((announced, then))
+        self._views.append(announced)
         self._core.submit(self._show)
 
     # -- the loop thread --------------------------------------------------------------------------
@@ -292,9 +292,7 @@ class CacheHost:
         while self._views:
             view = self._views.popleft()
         if view is not None:
-            announced, then = view
-            self.machine.members_changed(announced, now)
-            then(self.machine)
+            self.machine.members_changed(view, now)
             self._pull(now)
 
     def _hide(self) -> None:

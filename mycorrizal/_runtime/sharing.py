@@ -28,6 +28,7 @@ from .._wire.text import logger
 from .._wire.values import encode_value
 from ..config import RESERVED
 from ..delegates import BaseDelegate, Delegate
+from ..events import CacheRedefined
 from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from . import clock
 from .counters import Counters, QuietLog
@@ -107,7 +108,7 @@ class Sharing:
         self._membership: Membership | None = None
         self.rivals: list[Any] = []  # nodes that claimed our name
         # Called on the gossip thread; what happens before they are set is told to nobody.
-        self.on_event: Callable[[replica.Output], None] = lambda event: None  # for each public thing that happened
+        self.on_event: Callable[[replica.Output | CacheRedefined], None] = lambda event: None  # for what is public
         self.on_setting: Callable[[str], None] = lambda key: None  # also of settings of before that come with a join
         self.on_end: Callable[[], None] = lambda: None
         # Of members and of the hidden services that changed; it is told of all of before as soon as it is set.

@@ -15,6 +15,7 @@ from .._wire.text import logger, text_of
 from .._wire.values import Codecs, decode_packed
 from ..events import (
     AgentEvent,
+    CacheRedefined,
     ChangesLost,
     EventsLost,
     MemberStalled,
@@ -57,13 +58,15 @@ class Watching:
 
     # -- the gossip thread ------------------------------------------------------------------
 
-    def publish(self, event: replica.Output) -> None:
-        """Give out one event of the replica."""
+    def publish(self, event: replica.Output | CacheRedefined) -> None:
+        """Give out one event of the replica, or of the caches."""
         match event:
             case replica.EventReceived(topic=topic):
                 self._events.publish(event)
                 if topic != STALLED:
                     self._topics.publish(event)
+            case CacheRedefined():
+                self._events.publish(event)
             case replica.EventsMissed():
                 self._events.publish(event)
                 self._topics.publish(event)

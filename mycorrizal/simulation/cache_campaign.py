@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from .._cache.definition import Definition, Limits
@@ -162,7 +162,7 @@ class _Campaign:
             "partitions": self._divide,
             "bounds": self._anything,
             "near": self._storm_or_crash,
-            "computing": self._storm if self.still else self._crash,
+            "computing": self._redefine_or(self._storm if self.still else self._crash),
         }
         while self.cluster.now < self.duration:
             self.cluster.run(self.rng.expovariate(1.0))
@@ -173,6 +173,22 @@ class _Campaign:
         return self._summed_up()
 
     # -- faults -------------------------------------------------------------------------
+
+    def _redefine_or(self, fault: Callable[[], None]) -> Callable[[], None]:
+        """Give the cache other settings first, now and then; the fault may come before all have heard."""
+
+        def act() -> None:
+            if self.rng.random() < 0.3:
+                self.report.actions["redefine"] += 1
+                replicas, ttl = self.rng.choice((2, 3)), self.rng.choice((None, 60.0))
+                definition = replace(self.cluster.definition, replicas=replicas, ttl=ttl)
+                self.cluster.redefine(self.rng.choice(self.cluster.running), definition)
+                if not self.still:  # a copy that is not made yet cannot survive a crash
+                    self.cluster.run(2 * self.cluster.spread)
+                    self._wait_synced()
+            fault()
+
+        return act
 
     def _storm(self) -> None:
         self.report.actions["storm"] += 1

@@ -114,7 +114,7 @@ class CacheCluster:
         self.clock = VirtualClock()
         self.faults = faults or Faults()
         self.links = Links()
-        self.definition = definition
+        self.definition = self._first = definition
         self.limits = limits or Limits()
         self.skew = skew
         self.spread = spread
@@ -169,7 +169,7 @@ class CacheCluster:
         node.machine = self._machine(node.name, node.boot, rng=node.rng, wall=wall, now=now, limits=self.limits)
         node.known[node.name] = (self._news, node.boot)
         self._show(node)
-        node.machine.define(self.definition, now)
+        node.machine.define(self._first, now)
         self.pull(node)
 
     def crash(self, node: CacheNode, *, noticed: bool = True) -> None:
@@ -222,6 +222,22 @@ class CacheCluster:
             ends = began + seconds + self.random.random() * self.spread
             self.at(began, self._learn(node, subject.name, None, self._news))
             self.at(ends, self._relearn(node, subject))
+
+    def redefine(self, node: CacheNode, definition: Definition) -> None:
+        """A caller on `node` gives the cache other settings; the others hear of them."""
+        self.definition = node.machine.define(definition, self.now + node.offset, redefine=True)
+        self.pull(node)
+        self._digest.update(repr(definition).encode())
+        for other in self.running:
+            self.at(self.now + self.random.random() * self.spread, self._again(other))
+
+    def _announces(self, name: str, boot: bytes) -> dict[str, Definition]:
+        """Return what a process announces by now."""
+        if self._retired.get(name) == boot:
+            return {}
+        node = self.nodes[int(name[1:])]
+        defined = node.machine.definitions() if node.boot == boot else []
+        return {self.definition.name: defined[0] if defined else self._first}
 
     def set_views(self) -> None:
         """Everybody knows at once who runs."""
@@ -279,9 +295,7 @@ class CacheCluster:
     def _show(self, node: CacheNode) -> None:
         self.counters["views"] += 1
         view = {
-            name: (boot, {} if self._retired.get(name) == boot else {self.definition.name: self.definition})
-            for name, (_, boot) in node.known.items()
-            if boot is not None
+            name: (boot, self._announces(name, boot)) for name, (_, boot) in node.known.items() if boot is not None
         }
         node.machine.members_changed(view, self.now + node.offset)
         self.pull(node)

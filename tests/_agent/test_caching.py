@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import CacheConflict
+from mycorrizal import CacheRedefined, QueueFull
 from mycorrizal._agent import caching
 from mycorrizal._agent.cachemetrics import cache_metrics
 from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
@@ -27,7 +27,9 @@ class Host:
         self.told: list[Any] = []
         self.services: dict[tuple[str, str], bytes] = {}
         self.retired_now = True
-        self.found: list[CacheConflict] = []
+        self.registered: list[tuple[str, bytes]] = []
+        self.events: list[Any] = []
+        self.full = False
         self.members: Any = None
         self.on_view: Any = None
         self.views = 0
@@ -37,8 +39,20 @@ class Host:
 
     call = do
 
-    def define(self, definition: Definition, now: float) -> None:
+    def define(self, definition: Definition, now: float, redefine: bool = False) -> Definition:
         self.told.append(("define", definition.name))
+        return definition
+
+    def register(self, service_id: str, record: bytes, now: float) -> None:
+        if self.full:
+            raise QueueFull("no room")
+        self.registered.append((service_id, record))
+
+    def on_event(self, event: Any) -> None:
+        self.events.append(event)
+
+    def near(self, name: str) -> Any:
+        return object()
 
     def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
         self.told.append(("announce", service_id))
@@ -55,10 +69,7 @@ class Host:
     def readable(self, name: str) -> list[Any]:
         return []
 
-    def conflicts(self) -> list[CacheConflict]:
-        return self.found
-
-    def members_changed(self, announced: Any, conflict: Any) -> None:
+    def members_changed(self, announced: Any) -> None:
         self.members = announced
         self.views += 1
 
@@ -68,15 +79,51 @@ def caches_of(host: Host) -> Caches:
     return Caches(made, made, DEFAULT)
 
 
-def test_a_cache_is_opened_once_and_another_definition_is_a_conflict() -> None:
+def test_a_cache_is_opened_once_and_what_runs_holds(caplog: pytest.LogCaptureFixture) -> None:
     host = Host()
     caches = caches_of(host)
     cache = caches.open(Definition("c"), None)
     assert caches.open(Definition("c"), None) is cache
     assert host.told == [("define", "c"), ("announce", ANNOUNCED + "c")]
-    with pytest.raises(CacheConflict, match="this agent before"):
-        caches.open(Definition("c", ttl=1.0), None)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert caches.open(Definition("c", ttl=1.0), None) is cache
+    (record,) = caplog.records
+    assert "runs with ttl=None, not with ttl=1.0 as is asked; redefine=True" in record.getMessage()
+    assert len(host.told) == 2 and cache.definition == Definition("c")
     assert caches.open_known("c", None) is cache and caches.known() == {"c": Definition("c")}
+    assert caches.open(Definition("c", ttl=1.0, near=True), None, redefine=True) is cache
+    assert host.told[2:4] == host.told[:2] and cache.definition == Definition("c", ttl=1.0, near=True)
+    assert cache._near is not None
+
+
+def test_a_newer_definition_is_taken_announced_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host()
+    caches = caches_of(host)
+    cache = caches.open(Definition("c", ttl=5.0), None)
+    caches.open(Definition("other"), None)
+    up: dict[str, bytes | None] = {"bob": b"b" * 8, "me": b"m" * 8}
+    older = replace(cache.definition, ttl=4.0, born=cache.definition.born + 1)
+    newer = replace(cache.definition, ttl=6.0, replicas=3, edition=1)
+    for told in (older, newer, newer, replace(newer, born=newer.born - 1)):
+        host.services["bob", ANNOUNCED + "c"] = _pack(told)
+        caches.view_changed(up, host.services)
+    assert host.events == [CacheRedefined("c", "bob", {"ttl": 5.0, "replicas": 2}, {"ttl": 6.0, "replicas": 3})]
+    assert cache.definition == newer and [record for _, record in host.registered] == [_pack(newer), _pack(told)]
+    assert host.services["bob", ANNOUNCED + "c"] == _pack(told)
+
+
+def test_a_definition_that_cannot_be_announced_yet_is_taken_later() -> None:
+    host = Host()
+    caches = caches_of(host)
+    cache = caches.open(Definition("c"), None)
+    host.services["bob", ANNOUNCED + "c"] = _pack(replace(cache.definition, ttl=6.0, edition=1))
+    host.full = True
+    caches.view_changed({"bob": b"b" * 8}, host.services)
+    assert not host.events and cache.definition.ttl is None
+    host.full = False
+    caches.view_changed({"bob": b"b" * 8}, [])
+    assert len(host.events) == 1 and cache.definition.ttl == 6.0
 
 
 def test_who_leaves_hands_over_withdraws_and_ends_in_time() -> None:
@@ -91,14 +138,12 @@ def test_who_leaves_hands_over_withdraws_and_ends_in_time() -> None:
     assert not caches.hand_over(Deadline(0.0))
 
 
-def test_a_conflict_is_logged_once_and_what_was_logged_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    host = Host()
-    caches = caches_of(host)
+def test_warnings_that_were_given_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    caches = caches_of(Host())
+    caches.open(Definition("c"), None)
     with caplog.at_level(logging.WARNING):
         for number in range(caching._TOLD_MAX + 10):
-            host.found = [CacheConflict(f"c{number} is another one")]
-            for _ in range(2):
-                caches._conflict(host)  # type: ignore[arg-type]
+            caches.open(Definition("c", ttl=number + 1.0), None)
     assert len(caplog.records) == caching._TOLD_MAX + 10
     assert len(caches._told) == 10
 

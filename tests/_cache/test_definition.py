@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mycorrizal._cache.definition import Definition
-from mycorrizal.exceptions import CacheConflict, ConfigError, LocalProtocolError
-from tests._cache.harness import make_machine, space_in
+from mycorrizal._cache.operations import Kind, Op, Status
+from mycorrizal._cache.placement import partition_of
+from mycorrizal.exceptions import CacheUnavailable, ConfigError, LocalProtocolError
+from tests._cache.harness import Caches, ask, make_machine, space_in
 
 
 @pytest.mark.parametrize(
@@ -25,29 +28,91 @@ def test_setting_out_of_range(settings: dict[str, Any]) -> None:
     assert raised.value.field == next(iter(settings))
 
 
-def test_conflict_names_both() -> None:
+BOB = b"12345678"
+
+
+def test_what_runs_holds_unless_it_is_redefined() -> None:
     machine = make_machine(replicas=2)
-    machine.define(Definition("c", replicas=2), 0.0)
-    with pytest.raises(CacheConflict, match="replicas=3, near=True here and with replicas=2, near=False on this node"):
-        machine.define(Definition("c", replicas=3, near=True), 0.0)
+    assert machine.define(Definition("c", replicas=3, near=True), 0.0) == Definition("c") == machine.definitions()[0]
+    held = machine.define(Definition("c", replicas=3, near=True), 0.0, redefine=True)
+    assert held == Definition("c", replicas=3, near=True) == machine.definitions()[0] and held.edition == 1
+    assert machine.define(held, 0.0, redefine=True).edition == 1, "nothing is another"
 
 
-def test_conflict_with_a_member_is_an_error_that_names_it() -> None:
+def test_what_a_member_runs_holds_here_too() -> None:
     machine = make_machine()
-    machine.members_changed({"bob": (b"12345678", {"d": Definition("d", ttl=5)})}, 0.0)
-    with pytest.raises(CacheConflict, match="ttl=9 here and with ttl=5 on bob") as raised:
-        machine.define(Definition("d", ttl=9), 0.0)
-    assert raised.value.node == "bob"
+    machine.members_changed({"bob": (BOB, {"d": Definition("d", ttl=5)})}, 0.0)
+    assert machine.define(Definition("d", ttl=9), 0.0) == Definition("d", ttl=5)
+    assert machine.define(Definition("d", ttl=9), 0.0, redefine=True) == Definition("d", ttl=9)
 
 
-def test_member_that_defines_it_differently_takes_no_part_and_is_named() -> None:
-    machine = make_machine(replicas=2)
-    machine.members_changed({"bob": (b"12345678", {"c": Definition("c", replicas=3)})}, 0.0)
-    assert [owner.name for owner in space_in(machine).members] == ["me"]
-    (conflict,) = machine.conflicts()
-    assert "replicas=2 here and with replicas=3 on bob" in str(conflict)
-    machine.members_changed({"bob": (b"12345678", {"c": Definition("c", replicas=2)})}, 0.0)
-    assert not machine.conflicts() and len(space_in(machine).members) == 2
+@pytest.mark.parametrize(
+    ("theirs", "taken"),
+    [
+        (Definition("c", ttl=7, born=500), True), (Definition("c", ttl=7, born=2000), False),
+        (Definition("c", ttl=7, edition=1, born=2000), True),
+    ],
+)  # fmt: skip
+def test_of_several_definitions_the_latest_edition_holds_and_of_one_the_first(theirs: Definition, taken: bool) -> None:
+    """Who came up before it saw the others has defined the cache once more: nobody stands aside."""
+    machine = make_machine(born=1000)
+    machine.members_changed({"bob": (BOB, {"c": theirs})}, 0.0)
+    assert machine.definitions() == [theirs if taken else Definition("c")]
+    assert [owner.name for owner in space_in(machine).members] == ["bob", "me"]
+    assert machine.counters().get("redefined", 0) == taken
+
+
+def test_bounds_hold_at_once_and_entries_keep_their_time() -> None:
+    machine = make_machine(replicas=1)
+    ask(machine, *[Op(Kind.SET, b"key%d" % index, value=b"v", ttl=60_000) for index in range(10)])
+    machine.define(Definition("c", replicas=1, max_entries=4, ttl=1), 0.0, redefine=True)
+    assert machine.info("c")["entries"] == 4
+    ask(machine, *[Op(Kind.SET, b"new%d" % index, value=b"v") for index in range(10)])
+    assert machine.info("c")["entries"] == 4
+    machine.define(Definition("c", replicas=1, max_bytes=10_000), 0.0, redefine=True)
+    (outcome,) = ask(machine, Op(Kind.SET, b"k", value=bytes(9_900)))
+    assert outcome.status == Status.TOO_LARGE
+    machine.define(Definition("c", replicas=1), 0.0, redefine=True)
+    ask(machine, *[Op(Kind.SET, b"key%d" % index, value=bytes(9_900)) for index in range(10)])
+    assert machine.info("c")["entries"] >= 10
+
+
+@pytest.mark.parametrize("quorum", [0, 1, 3])
+def test_a_cache_with_a_quorum_is_redefined_where_that_is(quorum: int) -> None:
+    machine = make_machine(quorum=2)
+    with pytest.raises(CacheUnavailable, match="fewer than 2"):
+        machine.define(Definition("c", quorum=quorum), 0.0, redefine=True)
+    assert machine.definitions() == [Definition("c", quorum=2)]
+    machine.members_changed({"bob": (BOB, {"c": Definition("c", quorum=2)})}, 0.0)
+    assert machine.define(Definition("c", quorum=quorum), 0.0, redefine=True).quorum == quorum
+    assert space_in(machine).has_quorum is (quorum < 3)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2), (2, 1), (2, 5)])
+def test_other_replicas_are_made_or_dropped_behind_it(before: int, after: int) -> None:
+    caches = Caches(4, replicas=before)
+    keys = [b"key%d" % index for index in range(30)]
+    caches.do(0, *[Op(Kind.SET, key, value=key) for key in keys])
+    caches.cluster.redefine(caches.nodes[1], replace(caches.cluster.definition, replicas=after))
+    assert caches.synced(1)
+    caches.cluster.run(6.0)
+    assert all(len(caches.holders(key)) == min(after, 4) for key in keys)
+    assert all(caches.get(index, key) == key for index in range(4) for key in keys[:3])
+    assert {node.machine.definitions()[0].replicas for node in caches.nodes} == {after}
+
+
+def test_near_copies_begin_and_end() -> None:
+    caches = Caches(2)
+    (key,) = caches.owned_by(0)
+    caches.set(0, key, b"old")
+    for near in (True, False, True):
+        caches.cluster.redefine(caches.nodes[0], replace(caches.cluster.definition, near=near))
+        caches.cluster.run(1.0)
+        assert caches.get(1, key) == b"old"
+        assert bool(caches.space(1).near.tables[partition_of(key)]) is near
+    caches.set(0, key, b"new")
+    caches.cluster.run(0.1)
+    assert not caches.space(1).near.tables[partition_of(key)]
 
 
 def test_what_is_announced() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from mycorrizal._replica.outputs import Output, SyncDone
+from mycorrizal._replica.outputs import SyncDone
 from mycorrizal._replica.share import PREFIX
 from mycorrizal._runtime import clock
 from mycorrizal._runtime import sharing as sharing_module
@@ -62,7 +62,7 @@ class Rig:
         self.sharing = sharing_of(self.membership)
         self.carrier = FakeCarrier()
         self.sharing.carry(cast(Any, self.carrier))
-        self.events: list[Output] = []
+        self.events: list[Any] = []
         self.sharing.on_event = self.events.append
 
     def pass_time(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from mycorrizal._runtime.sharing import STALLED
 from mycorrizal._runtime.subscribers import EventStream
 from mycorrizal._runtime.watching import CallbackWatch, Watching, merged
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
-from mycorrizal.events import MemberStalled, ServiceChange, UserEvent, UserEventsMissed
+from mycorrizal.events import CacheRedefined, MemberStalled, ServiceChange, UserEvent, UserEventsMissed
 from mycorrizal.exceptions import NotRunningError, OperationTimeout, RemoteProtocolError, ValueDecodeError
 
 from .alone import Alone
@@ -51,11 +51,12 @@ def watching(fake: Alone) -> Watching:
 def test_a_stall_is_an_event_of_a_member_and_of_no_topic(watching: Watching) -> None:
     topics, everything = watching.subscribe(None, 8), watching.events(8)
     watching.begin(topics, None, 0, [])
-    for one in (event(STALLED, 2.5), event(STALLED, "long"), event("t", 1), EventsMissed("bob", 7)):
+    redefined = CacheRedefined("c", "bob", {"ttl": None}, {"ttl": 5.0})
+    for one in (event(STALLED, 2.5), event(STALLED, "long"), redefined, event("t", 1), EventsMissed("bob", 7)):
         watching.publish(one)
     told = [UserEvent("t", 1, "bob", 1), UserEventsMissed("bob", 7)]
     assert unread(topics) == told
-    assert unread(everything) == [MemberStalled("bob", 2.5), *told]
+    assert unread(everything) == [MemberStalled("bob", 2.5), redefined, *told]
 
 
 def test_a_stream_of_a_topic_has_no_other_and_begins_with_what_was_before(watching: Watching, fake: Alone) -> None:

@@ -19,7 +19,7 @@ from mycorrizal import (
     ABSENT,
     Agent,
     Cache,
-    CacheConflict,
+    CacheRedefined,
     ConfigError,
     LockLost,
     NotACounter,
@@ -299,10 +299,8 @@ def test_misuse_is_told(team: list[Agent]) -> None:
         a.incr("x", 1.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
         a.incr("x", 1 << 70)
-    with pytest.raises(CacheConflict, match="replicas=2 here and with replicas=3|replicas=3 here and with replicas=2"):
-        team[1].cache("misuse", replicas=3)
-    with pytest.raises(CacheConflict, match="replicas=3 here and with replicas=2 on this agent before"):
-        team[0].cache("misuse", replicas=3)
+    assert team[1].cache("misuse", replicas=3).definition.replicas == 2  # what runs holds
+    assert team[0].cache("misuse", replicas=3) is a and a.definition.replicas == 2
     assert team[0].cache("misuse") is a
     assert a and repr(a) == "<Cache 'misuse' on alice>"
 
@@ -336,12 +334,35 @@ def test_seconds_that_are_none_are_refused_before_anybody_is_asked(team: list[Ag
     assert b.lock("x", timeout=5).release()
 
 
-def test_other_clusters_and_their_other_settings(agents: Make) -> None:  # noqa: F811
+def test_settings_change_in_a_running_cluster(agents: Make, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    alice.wait_for(2)
+    here = alice.cache("x", ttl=1000)
+    here.set_many({str(number): number for number in range(50)})
+    there = bob.cache("x", ttl=2)  # an edited cell, or a rolling restart
+    assert there.definition.ttl == 1000 and "ttl=1000, not with ttl=2" in caplog.text
+    here.synced(20)
+    assert len(there) == 50 and there.get("7") == 7
+    with bob.events() as events:
+        assert alice.cache("x", ttl=0.2, max_entries=40, replicas=1, redefine=True) is here
+        until(lambda: there.definition == here.definition, 5)
+        while not isinstance(told := events.get(timeout=5), CacheRedefined):
+            pass
+    assert told.cache == "x" and told.after == {"ttl": 0.2, "max_entries": 40, "replicas": 1}
+    there["short"] = 1
+    until(lambda: "short" not in here, 5)
+    assert len(here) <= 80
+    bob.close()
+    carol = agents("carol")
+    carol.wait_for(2)
+    until(lambda: carol.cache("x").definition.max_entries == 40, 5)
+
+
+def test_end_of_an_agent_with_a_cache_that_others_define(agents: Make) -> None:  # noqa: F811
     alice, bob = agents("alice"), agents("bob")
     alice.wait_for(2)
     alice.cache("x", ttl=1)
-    with pytest.raises(CacheConflict, match="alice"):
-        bob.cache("x", ttl=2)
+    assert bob.cache("x", ttl=2).definition.ttl == 1
     bob.close()
     alice.close()
     with pytest.raises(NotRunningError):
