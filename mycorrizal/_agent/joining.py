@@ -127,7 +127,8 @@ def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
         asked, left = left[:count], left[count:]
         dials += count
         try:
-            result = parts.members.join([record.entry for record in asked], ends.capped(_DIAL_SECONDS))
+            patience = _DIAL_SECONDS if left or reached else _LOCAL_SECONDS  # the last hope has what is left
+            result = parts.members.join([record.entry for record in asked], ends.capped(patience))
             reached += result.reached
             failures |= result.failures
         except JoinError as exc:

@@ -91,6 +91,7 @@ class Host:
         self.groups = groups
         self.failing = failing or {}
         self.dials: list[list[str]] = []
+        self.patience: list[float] = []
         self.known = ["newcomer"]
         names = [name for group in groups for name in group]
         records = [
@@ -105,6 +106,7 @@ class Host:
     def join(self, entries: list[str], timeout: float) -> JoinResult:
         names = [entry.partition("/")[0] for entry in entries]
         self.dials.append(names)
+        self.patience.append(timeout)
         reached = [name for name in names if name not in self.failing]
         for group in self.groups:
             if set(group) & set(reached):
@@ -153,6 +155,10 @@ def test_further_ones_are_dialled_only_if_those_fail(caplog: pytest.LogCaptureFi
     alone = Host(["a0"], MANY[1:], failing=dict.fromkeys(MANY[:59], LATE))
     dials = alone.come()
     assert [name for dialled in dials for name in dialled].count("a59") == 1 and len(alone.known) > 1
+    caplog.clear()
+    slow = Host(MANY[:2], failing=dict.fromkeys(MANY, LATE))
+    slow.come()
+    assert slow.patience == [0.5, pytest.approx(3.0, abs=0.5)], "the last is given all the time that is left"
     caplog.clear()
     nobody = Host(MANY[:9], failing=dict.fromkeys(MANY, LATE))
     assert sorted(name for dialled in nobody.come() for name in dialled) == MANY[:9]
