@@ -30,6 +30,7 @@ from mycorrizal._replica.clock import Stamp
 from mycorrizal._runtime import joining
 from mycorrizal._runtime.counters import QuietLog
 from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.departed import Departed
 from mycorrizal._runtime.gossip import Gossip
 from mycorrizal._runtime.quic import aio, files, tickets
 from mycorrizal._swim import events as swim_events
@@ -301,7 +302,8 @@ def gossips_events() -> None:
     quiet, node = QuietLog(logger("mycorrizal.gossip"), RAW), Node(RAW, b"\x7f\0\0\1", 1, state=NodeState.DEAD)
     readers = SimpleNamespace(publish=lambda event: None)
     stand_in: Any = SimpleNamespace(
-        _node=RAW, _companion=None, _dispatcher=None, _quiet=quiet, _subscribers=readers
+        _node=RAW, _companion=None, _quiet=quiet, _subscribers=readers, _tell_delegates=lambda event: None,
+        departed=Departed(),
     )  # fmt: skip
     for event in (
         swim_events.NodeJoined(node),

@@ -21,6 +21,7 @@ class Network:
         self.config = Config.local(name="me", **config)
         self.gossip = self
         self.machine = SimpleNamespace()
+        self.dispatcher = None
         self.begun: list[Future[Any]] = []
         self.resolving: list[Future[Any]] = []
 
