@@ -353,7 +353,7 @@ PLANTED: list[tuple[Callable[[pytest.MonkeyPatch], None], str]] = [
 ]
 
 
-FIRST = {clears_beside_writes: 60}
+FIRST: dict[Callable[[pytest.MonkeyPatch], None], int] = {clears_beside_writes: 60}
 """A rare one: four seeds of the first hundred find it, the first of them is 61."""
 
 
