@@ -389,7 +389,7 @@ class SerfMachine:
             return False
         if known.status in (SerfStatus.ALIVE, SerfStatus.LEAVING):
             self._set(intent.node, SerfStatus.LEAVING, intent.ltime)
-            if intent.prune and intent.node != self.name:
+            if intent.prune:
                 self._pruned.add(intent.node)
         else:
             self._depart(replace(known, status=SerfStatus.LEFT, ltime=intent.ltime))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Config, JoinError, OperationTimeout, PeerUnreachable
+from mycorrizal import Config, JoinError, JoinResult, OperationTimeout, PeerUnreachable
 from mycorrizal._runtime import joining
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.joining import AT_ONCE, join
@@ -104,3 +104,36 @@ def test_the_only_failure_is_the_cause_and_names_are_required_where_they_are() -
     with pytest.raises(JoinError, match="none of the 2") as caught:
         join(network, seeds(2), Deadline(0.0))
     assert caught.value.__cause__ is None
+
+
+class Told:
+    """Stands in for a ``Dispatcher`` with something queued."""
+
+    def __init__(self, current: bool) -> None:
+        self.service = SimpleNamespace(is_current=lambda: current)
+        self.done: Future[None] = Future()
+
+    def caught_up(self) -> Future[None]:
+        return self.done
+
+    def __len__(self) -> int:
+        return 1
+
+
+def result_with(told: Told, seconds: float) -> JoinResult:
+    network: Any = Network()
+    network.dispatcher = told
+    return join(network, [], Deadline(seconds))
+
+
+def test_a_join_waits_until_the_delegates_were_told() -> None:
+    told = Told(False)
+    told.done.set_result(None)
+    assert not result_with(told, 5).delegates_pending
+    late = Told(False)
+    assert result_with(late, 0).delegates_pending
+    assert late.done.cancelled(), "nobody looks at it any more"
+
+
+def test_on_the_delegate_thread_it_does_not_wait() -> None:
+    assert result_with(Told(True), 60).delegates_pending

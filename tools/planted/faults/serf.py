@@ -118,9 +118,6 @@ FAULTS = [
         "(SerfStatus.ALIVE, SerfStatus.FAILED)",
         "a newer leave of one who leaves is recorded",
     ),
-    Fault(
-        "SerfMachine._handle_leave", "and intent.node != self.name", "", "we are never forgotten by ourselves"
-    ),
     Fault("Queries.receive", "ids.add(query.id)", "pass", "a query is passed on and answered once"),
     Fault(
         "Queries.receive",
