@@ -134,6 +134,9 @@ class Config:
     members' addresses are sent broadcasts beside an answer."""
     refuse_echoes: bool = True
     """What this node said itself, sent back, proves no peer: a seed that only repeats it must answer a ping."""
+    check_hearsay: bool = True
+    """Somebody unknown or gone, of whom a push/pull tells, or gossip of a member that was away, is pinged before it is
+    believed."""
     check_seed_names: bool = True
     """The member at a seed ``name/host`` must have that name."""
     leave_fanout: int = 64
@@ -275,6 +278,7 @@ _SWITCHES = (
     "number_messages",
     "limit_answers",
     "refuse_echoes",
+    "check_hearsay",
     "check_seed_names",
 )
 _COUNTS = {

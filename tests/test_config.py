@@ -65,6 +65,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("number_messages", "no", "True or False"),
     ("limit_answers", 4, "True or False"),
     ("refuse_echoes", 1, "True or False"),
+    ("check_hearsay", 1, "True or False"),
     ("check_seed_names", 1, "True or False"),
     ("tcp_timeout", float("nan"), "seconds"),
     ("gossip_nodes", 2.5, "whole number"),

@@ -59,9 +59,13 @@ class Lost:
         )
         return self._drop(len(self._members) - self._limit)
 
-    def forget(self, name: str) -> None:
-        """Look for `name` no more."""
-        self._members.pop(name, None)
+    def had(self, address: Address) -> bool:
+        """Return whether somebody who is lost was last at `address`."""
+        return any(lost.address == address for lost in self._members.values())
+
+    def forget(self, name: str) -> bool:
+        """Look for `name` no more; return whether it was lost."""
+        return self._members.pop(name, None) is not None
 
     def expire(self, before: float) -> int:
         """Forget who was lost before `before`; return how many."""

@@ -319,6 +319,7 @@ class Swim:
             "queue.broadcasts": len(core.queue),
             "nodes": len(core.table),
             "nodes.lost": self._sync.lost,
+            "nodes.hearsay": 0 if self._sync.hearsay is None else len(self._sync.hearsay),
             "timers": len(core.timers),
             "acks.pending": len(self._prober.acks),
             "replays.windows": len(self._replays),
@@ -389,10 +390,7 @@ class Swim:
                 self._prober.acks.nack(message.seq_no)
             case Alive():
                 core.count("msg.alive")
-                if core.address_allowed(addr[0]):
-                    self._transitions.alive(self._with_port(message), now)
-                else:
-                    core.count("alive.address_refused")
+                self._heard_of(self._with_port(message), addr, now)
             case Suspect():
                 core.count("msg.suspect")
                 self._transitions.suspect(message, now)
@@ -407,6 +405,12 @@ class Swim:
                 self._user(message, addr, stream=False)
             case _:
                 self._rejected(addr, RemoteProtocolError(f"message of type {message.TYPE.name} in a packet"))
+
+    def _heard_of(self, claim: Alive, teller: Address, now: float) -> None:
+        if not self._core.address_allowed(teller[0]):
+            self._core.count("alive.address_refused")
+        elif self._sync.hearsay is None or not self._sync.hearsay.doubts(claim, teller, now):
+            self._transitions.alive(claim, now)
 
     def _with_port(self, claim: Alive) -> Alive:
         if claim.port and self._core.config.protocol_version != 1:

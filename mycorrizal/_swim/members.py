@@ -29,7 +29,7 @@ class Member:
     """One node as this one knows it; owned by the machine's thread. Who changes it asks ``MemberTable.own`` before."""
 
     __slots__ = (
-        "addr", "address", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
+        "addr", "address", "back", "changed", "fallback_heard", "fallback_seq", "fallbacks", "heard", "heard_seq",
         "incarnation", "joined", "meta", "name", "node_cache", "port", "refused", "reported", "state", "suspicion",
         "suspicion_timer", "tcp_only", "vsn",
     )  # fmt: skip
@@ -42,6 +42,7 @@ class Member:
         self.incarnation = 0
         self.state = NodeState.DEAD
         self.changed = float("-inf")
+        self.back = float("-inf")  # when it was last heard of again after it had been suspect or lost
         self.joined = float("-inf")  # when its present life was first heard of
         self.suspicion: Suspicion | None = None
         self.suspicion_timer: Timer | None = None

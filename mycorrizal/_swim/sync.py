@@ -25,9 +25,9 @@ another of its addresses (``refuse_echoes``). And there the name of a seed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from .._wire.messages import Err, Message, PushPull, Suspect
+from .._wire.messages import Err, Message, PushNodeState, PushPull, Suspect
 from .._wire.text import logger, printable, text_of
 from ..config import META_MAX_SIZE
 from ..exceptions import (
@@ -41,6 +41,7 @@ from ..exceptions import (
 from ..types import Address, Node, NodeState, Versions
 from .core import Core
 from .events import MergeRejected, RemoteState
+from .hearsay import Hearsay
 from .lost import Lost
 from .members import Member
 from .probe import Prober
@@ -72,6 +73,7 @@ class Sync:
         self._early: Timer | None = None
         self._lost = Lost(core.rng, core.config.reconnect_max)
         self._reconnecting = False
+        self.hearsay = Hearsay(core, transitions, prober, self._lost) if core.config.check_hearsay else None
 
     def start(self, now: float) -> None:
         """Begin the periodic work."""
@@ -90,7 +92,11 @@ class Sync:
         deadline = now + self._core.config.tcp_timeout
 
         def end(error: Exception | None, then: float) -> None:
-            self._core.finish(operation, error=error)
+            if error is None and self.hearsay is not None:
+                # Whom the seed told of is there when the call returns.
+                self.hearsay.when_settled(lambda later: self._core.finish(operation), then)
+            else:
+                self._core.finish(operation, error=error)
             if error is None:
                 self._tokens = float(self._core.config.early_push_pulls)
                 self._arm_early(then, _EARLY_FIRST)
@@ -180,7 +186,7 @@ class Sync:
             what = "nothing" if answer is None else f"a message of type {answer.TYPE.name}"
             return RemoteProtocolError(f"{where} answered a push/pull with {what}", node=where)
         try:
-            self._merge(answer, join, now, answer=True)
+            self._merge(answer, join, now, answer=True, teller=address)
         except MycorrizalError as exc:
             return exc
         return None
@@ -189,7 +195,7 @@ class Sync:
         """Merge what somebody pushed to us; return our table as it was before."""
         answer = self._local_table(request.join)
         try:
-            self._merge(request, request.join, now)
+            self._merge(request, request.join, now, teller=address)
         except MergeRefused as exc:
             self._core.count("merges_refused")
             log.warning("! %s: state from %s:%d refused: %s", self._core.name, *address, exc)
@@ -200,7 +206,9 @@ class Sync:
         nodes = tuple(member.push_state() for member in self._core.table)
         return PushPull(nodes, self._core.local_state(join), join)
 
-    def _merge(self, remote: PushPull, join: bool, now: float, *, answer: bool = False) -> None:
+    def _merge(
+        self, remote: PushPull, join: bool, now: float, *, answer: bool = False, teller: Address | None = None
+    ) -> None:
         nodes = tuple(node for node in remote.nodes if self._core.name_allowed(node.name))
         if len(nodes) < len(remote.nodes):
             remote = PushPull(nodes, remote.user_state, remote.join)
@@ -211,7 +219,10 @@ class Sync:
                 delegate.notify_merge(_as_nodes(remote))
             except Exception as exc:
                 raise MergeRefused(f"notify_merge refused: {text_of(exc)}", operation="join") from exc
-        self._transitions.merge(remote.nodes, now)
+        told: Sequence[PushNodeState] = remote.nodes
+        if self.hearsay is not None and teller is not None:
+            told = self.hearsay.sift(told, teller, dialled=answer, joining=join and answer, now=now)
+        self._transitions.merge(told, now)
         if remote.user_state and self._core.delegate is not None:
             self._core.emit(RemoteState(remote.user_state, join, answer))
 
@@ -234,7 +245,8 @@ class Sync:
 
     def saw_join(self, member: Member, now: float) -> None:
         """Somebody joined: soon compare tables with one node, if a token is left."""
-        self._lost.forget(member.name)
+        if self._lost.forget(member.name):
+            member.back = now
         # A larger cluster sends each broadcast more often, and its tables cost more: there few react.
         share = (_EARLY_EVERYBODY / len(self._core.table)) ** 2
         if share >= 1 or self._core.rng.random() < share:

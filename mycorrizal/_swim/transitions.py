@@ -191,12 +191,17 @@ class Transitions:
                 member = known(node.name)
                 if member is not None and core.alive_delegate is None and _repeats(node, member):
                     continue
-                port = node.port if node.port and core.config.protocol_version > 1 else core.port
-                self.alive(Alive(node.incarnation, node.name, node.addr, port, node.meta, node.vsn), now)
+                self.alive(self.claim(node), now)
             elif node.state == NodeState.LEFT:
                 self.dead(Dead(node.incarnation, node.name, node.name), now)
             elif node.state in (NodeState.DEAD, NodeState.SUSPECT):
                 self.suspect(Suspect(node.incarnation, node.name, self._core.name), now)
+
+    def claim(self, node: PushNodeState) -> Alive:
+        """Return what a living member's record in a peer's table says."""
+        core = self._core
+        port = node.port if node.port and core.config.protocol_version > 1 else core.port
+        return Alive(node.incarnation, node.name, node.addr, port, node.meta, node.vsn)
 
     def report_conflict(self, member: Member, claim: Alive, now: float) -> None:
         """Tell the owner that a live node's name is claimed from elsewhere."""
@@ -351,6 +356,8 @@ class Transitions:
         member.meta = claim.meta
         member.refused = False
         member.move(claim.addr, claim.port)
+        if member.state == NodeState.SUSPECT:
+            member.back = now
         if member.state != NodeState.ALIVE:
             member.state = NodeState.ALIVE
             member.changed = now

@@ -35,6 +35,7 @@ FAITHFUL: dict[str, Any] = {
     "number_messages": False,
     "limit_answers": False,
     "refuse_echoes": False,
+    "check_hearsay": False,
     "check_seed_names": False,
 }
 """Everything beyond memberlist switched off."""

@@ -17,6 +17,7 @@ from mycorrizal.simulation.experiments import (
     lifeguard,
     lossy,
     message_load,
+    sleepers,
     speed,
     stall,
 )
@@ -59,6 +60,12 @@ def test_lossy() -> None:
 
 def test_heal() -> None:
     passed(heal(1, dead=(0, 200), orders=("before", "both"), runs=5))
+
+
+def test_sleepers() -> None:
+    report = sleepers(1, sizes=(3, 8), runs=20, halves=16, heals=3)
+    passed(report)
+    assert report.rows[0][2] == 2, "without the setting they tell of who is gone, as in memberlist"
 
 
 def test_s9_stall() -> None:

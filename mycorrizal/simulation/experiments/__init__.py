@@ -15,6 +15,7 @@ from .s3_infection import infection
 from .s5_lifeguard import lifeguard
 from .s7_convergence import convergence
 from .s9_stall import stall
+from .sleepers import sleepers
 from .speed import speed
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "lifeguard",
     "lossy",
     "message_load",
+    "sleepers",
     "speed",
     "stall",
 ]

@@ -279,7 +279,12 @@ FAULTS = [
         "RemoteState(remote.user_state, join)",
         "an answer to what we dialled is told as such",
     ),
-    Fault("Sync.saw_join", "self._lost.forget(member.name)", "pass", "who is back is not looked for"),
+    Fault(
+        "Sync.saw_join",
+        "if self._lost.forget(member.name)",
+        "if member.name in self._lost",
+        "who is back is not looked for",
+    ),
     Fault("Lost._drop", "popitem(last=False)", "popitem()", "of the lost the longest gone is forgotten"),
     Fault("Sync._reconnect", " and not core.has_left", "", "who has left looks for nobody"),
     Fault("Sync._found", "if core.has_left or ", "if ", "who has left compares with nobody"),
@@ -293,8 +298,12 @@ FAULTS = [
     Fault("Lost.choose", "if likely and rng.randrange(_SELDOM) else", "if likely else", "a refusal is not for ever"),
     Fault("Lost.choose", "not lost.refused and ", "", "whose host refused is tried seldom"),
     Fault("Lost.choose", " and lost.address not in used", "", "whose address another has is tried seldom"),
-    Fault("Lost.choose", "rng.choice(_ARMS)(lost, rng) if guess else rng.choice(lost)", "rng.choice(lost)",
-          "few who live are found among many dead"),
+    Fault(
+        "Lost.choose",
+        "rng.choice(_ARMS)(lost, rng) if guess else rng.choice(lost)",
+        "rng.choice(lost)",
+        "few who live are found among many dead",
+    ),
     Fault("_latest", "lost[-1 - _rank(len(lost), rng)]", "rng.choice(lost)", "who was lost last is tried"),
     Fault("_earliest", "lost[_rank(len(lost), rng)]", "rng.choice(lost)", "who was lost first is tried"),
     Fault("_edge", "lost[n - 1].since - lost[n].since", "n", "who was lost beside a quiet time is tried"),
@@ -310,6 +319,31 @@ FAULTS = [
     Fault(
         "Sync._take_answer", "node=where, hint=_ERR_HINT", "hint=_ERR_HINT", "the error of a seed that refused names it"
     ),
+    # -- hearsay --
+    Fault("Hearsay.sift", " not self._lost and all(", " all(", "who has lost somebody is no newcomer"),
+    Fault("Hearsay.sift", " or node is own", "", "who speaks for itself in a push/pull is believed at once"),
+    Fault(
+        "Hearsay.sift",
+        "node.state != NodeState.ALIVE or not self._news(node.name) or node is own",
+        "True",
+        "a push/pull of a host that slept brings nobody back",
+    ),
+    Fault("Hearsay.doubts", "teller == _address(claim) or ", "", "who speaks for itself in gossip is believed at once"),
+    Fault("Hearsay._news", "return member.gone and", "return False and", "nobody gone comes back by hearsay"),
+    Fault("Hearsay._was_away", "return self._lost.had(teller)", "return False", "gossip of who is lost is doubted"),
+    Fault("Hearsay._was_away", "member.state != NodeState.ALIVE or ", "", "gossip of a suspect is doubted"),
+    Fault("Hearsay._check", " or len(self._open) >= _CHECKS_MAX", "", "checks of hearsay are bounded"),
+    Fault("Hearsay._check", "pending.incarnation < claim.incarnation", "True", "of hearsay the newest counts"),
+    Fault(
+        "Hearsay._ask_others",
+        "self._refuted(claim.node, then)",
+        "self._proven(claim.node, then)",
+        "who answers nobody is not believed in",
+    ),
+    Fault("Hearsay.when_settled", "if self._open:", "if False:", "when a join returns those are there of whom it told"),
+    Fault("_own", "if len(there) == 1 else None", "if there else None", "of several on one host none is the teller"),
+    Fault("Transitions._take", "member.back = now", "pass", "who was suspect was away"),
+    Fault("Sync.saw_join", "member.back = now", "pass", "who was lost was away"),
     # -- transitions --
     Fault(
         "Transitions.refute",
@@ -320,7 +354,7 @@ FAULTS = [
     Fault("Transitions._take", "member.refused = False", "pass", "a host that is back is not held for refused"),
     Fault("Transitions.put_off", "if missing > 0:", "if True:", "putting off brings no verdict nearer"),
     Fault("Transitions._name_is_free", "reclaim > 0 and ", "", "without a reclaim time a dead name is not free"),
-    Fault("Transitions.merge", "core.config.protocol_version > 1", "True", "protocol 1 knows no ports"),
+    Fault("Transitions.claim", "core.config.protocol_version > 1", "True", "protocol 1 knows no ports"),
     Fault(
         "Transitions._admitted",
         'core.count("alive.meta_refused")',
