@@ -287,6 +287,11 @@ def lost_members() -> None:
     assert due is not None
     swim.handle_timer(due)
     tell(swim, AckResp(swim._core._sequence, None), now=due + 0.1)
+    awake = make(probe_timeout=0.5)
+    joins(awake, "bob")
+    told = [PushNodeState(name, b"\x0a\0\0\2", port, b"", 1, 0, VSN) for port, name in enumerate(["bob", RAW], 7946)]
+    awake.answer_exchange(PushPull(tuple(told), b"", False), ("10.0.0.2", 1), 0.0)
+    run_timers(awake, 10.0)
 
 
 def a_stall() -> None:
@@ -457,8 +462,8 @@ def problems() -> Iterator[object]:
     )
     settings = SimpleNamespace(cluster="c", insecure=False)
     parts: Any = SimpleNamespace(
-        members=members, data=data, sharing=SimpleNamespace(rivals=[]), file=None, name="n", settings=settings,
-        rings=None,
+        members=members, data=data, sharing=SimpleNamespace(rivals=[]), file=None, seeking=None, name="n",
+        settings=settings, rings=None,
     )  # fmt: skip
     yield from health(parts).problems
 

@@ -29,6 +29,9 @@ class Network:
         self.begun.append(Future())
         return self.begun[-1]
 
+    def is_own(self, address: Any) -> bool:
+        return False
+
     def resolve(self, host: str, port: int) -> Future[Any]:
         self.resolving.append(Future())
         return self.resolving[-1]
