@@ -22,6 +22,7 @@ __all__ = ["GONE", "Computed", "ComputingClients", "lasting"]
 
 _KINDS = (
     "get", "get", "set", "expiring", "expiring", "delete", "pop", "clear", "add", "cas", "lock", "many", "gone",
+    "incr", "incr", "incr",
     "compute", "compute", "compute", "compute", "refresh", "refresh",
 )  # fmt: skip
 _LEASE = 300  # milliseconds; every other computation takes longer, or more while processes come and go
@@ -193,8 +194,9 @@ class ComputingClients(Clients):
     def _clear(self, node: CacheNode, client: int) -> None:
         """Clear the partitions that our keys are in."""
         began = self._cluster.now
-        keys = [*self._keys, *(b"\x00lock\x00" + key for key in self._keys)]
-        places = list(dict.fromkeys(partition_of(key) for key in self._keys))
+        kept = [*self._keys, *(b"c" + key for key in self._keys)]
+        keys = [*kept, *(b"\x00lock\x00" + key for key in self._keys)]
+        places = list(dict.fromkeys(partition_of(key) for key in kept))
 
         def done(outcomes: Outcomes) -> None:
             for index, place in enumerate(places):
