@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .._wire.messages import Alive, IndirectPing, PushNodeState
-from .._wire.text import logger
 from ..types import Address, NodeState, host_of
 from .allowance import Allowance
 from .core import Core
@@ -25,8 +24,6 @@ from .probe import Prober
 from .transitions import Transitions
 
 __all__ = ["Hearsay"]
-
-log = logger("mycorrizal.swim")
 
 _CHECKS_MAX = 256  # at a time; what is too much is told again if it is true
 _AWAY = 120.0  # seconds in which the table of who comes back may be old, besides two rounds of its probes
@@ -145,7 +142,6 @@ class Hearsay:
     def _refuted(self, name: str, now: float) -> None:
         del self._open[name]
         self._core.count("hearsay_refuted")
-        log.info("= %s: %s is not there, of whom somebody told", self._core.name, name)
         self._settled(name, now)
 
     def _settled(self, name: str, now: float) -> None:
