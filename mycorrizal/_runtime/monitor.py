@@ -34,7 +34,7 @@ class Monitor:
         def wait(seconds: float) -> bool:
             return self._condition.wait_for(predicate, None if seconds < 0 else seconds)
 
-        return predicate() or wait_sliced(wait, deadline)
+        return predicate() or wait_sliced(wait, deadline, locked=True)
 
     def notify(self) -> None:
         """Let every waiting thread look again. Call it inside ``with``."""

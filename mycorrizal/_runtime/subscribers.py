@@ -17,6 +17,7 @@ from ..exceptions import NotRunningError, OperationTimeout
 from .counters import Counters
 from .deadline import Deadline
 from .lifecycle import Handle
+from .threads import linger
 from .waits import wait_sliced
 
 __all__ = ["EventStream", "Subscribers"]
@@ -127,6 +128,7 @@ class EventStream(Handle, Generic[T]):
         self._guard(self._operation)
         while True:
             queued, event = self._next(deadline)
+            linger()
             if queued and self._opened is not None:
                 event = self._opened(event)
                 if event is None:
@@ -151,7 +153,7 @@ class EventStream(Handle, Generic[T]):
                     return False, None
                 if deadline.passed:
                     raise OperationTimeout("no event within the timeout", operation=self._operation)
-                wait_sliced(self._sleep, deadline)
+                wait_sliced(self._sleep, deadline, locked=True)
 
     def _sleep(self, seconds: float) -> bool:
         """Wait up to `seconds`, -1 for ever; return whether there is something to see.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .._wire import text
 
-__all__ = ["at_exit", "linger", "ours", "own_thread"]
+__all__ = ["at_exit", "exiting", "linger", "ours", "own_thread"]
 
 _log = text.logger("mycorrizal.service")
 _here = threading.local()
@@ -38,11 +38,17 @@ def at_exit() -> None:
     _exiting.append(None)
 
 
+def exiting() -> bool:
+    """Whether the interpreter ends, and what runs is being closed."""
+    return bool(_exiting)
+
+
 def linger() -> None:
     """At the interpreter's end keep a daemon thread of the user's where it is, which nobody waits for.
 
     What its call of ours would raise now, because all is closed, nobody is there to catch: it would print a
-    traceback at the end of a program that has done nothing wrong. For some seconds, in case somebody does wait.
+    traceback at the end of a program that has done nothing wrong. For some seconds, in case somebody does wait. To be
+    called without a lock, which whoever closes may want.
     """
     if _exiting and not ours() and threading.current_thread().daemon:
         threading.Event().wait(_LINGER_SECONDS)

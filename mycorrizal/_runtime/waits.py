@@ -25,7 +25,7 @@ from ..exceptions import NotRunningError
 from . import clock
 from .deadline import Deadline
 from .shortage import start_thread
-from .threads import linger, ours, own_thread
+from .threads import exiting, linger, ours, own_thread
 
 __all__ = [
     "SLICE", "Exclusive", "apart", "heed_the_end", "join_thread", "pass_gate", "pause", "settled", "wait_sliced",
@@ -41,8 +41,11 @@ LAST_SECONDS = 3.0
 """How long after the main thread's end a wait with a timeout may still go on. One without ends at once."""
 
 
-def wait_sliced(wait: Callable[[float], bool], deadline: Deadline) -> bool:
+def wait_sliced(wait: Callable[[float], bool], deadline: Deadline, *, locked: bool = False) -> bool:
     """Call ``wait(seconds)``, -1 for no end, until it returns True or the deadline passed; return which.
+
+    Args:
+        locked: `wait` is called, and returns, with a lock of ours held.
 
     Raises:
         NotRunningError: the main thread has ended, and this is another one of the user's.
@@ -56,7 +59,8 @@ def wait_sliced(wait: Callable[[float], bool], deadline: Deadline) -> bool:
         left = deadline.remaining()
         last = left is not None and left <= longest
         if wait(left if last and left is not None else longest):
-            linger()
+            if not locked:
+                linger()
             return True
         if last:
             # Who asks again and again, a moment each time, hears of the end too.
@@ -71,11 +75,22 @@ def pass_gate(gate: Any, deadline: Deadline) -> bool:
     if left is None or left > SLICE:
         # Nearly every wait ends here, without asking what thread this is.
         if gate.acquire(timeout=SLICE):
-            linger()
+            if exiting():
+                _linger_without(gate)
             return True
     elif _ending.since is None:
         return bool(gate.acquire(timeout=left))
-    return wait_sliced(lambda seconds: gate.acquire(timeout=seconds), deadline)
+    if not wait_sliced(lambda seconds: gate.acquire(timeout=seconds), deadline, locked=True):
+        return False
+    if exiting():
+        _linger_without(gate)
+    return True
+
+
+def _linger_without(gate: Any) -> None:
+    gate.release()  # whoever closes what runs may want it
+    linger()
+    gate.acquire()
 
 
 def settled(future: Future[Any], deadline: Deadline) -> bool:
