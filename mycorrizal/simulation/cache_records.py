@@ -19,6 +19,8 @@ from .linearizable import FOREVER, Event
 __all__ = ["Book", "Staleness", "check_final", "check_history", "check_holders", "check_refused", "staleness"]
 
 Fail = Callable[[str, str], CheckFailed]
+NOTED_LATE = 0.5
+"""Seconds by which a life may write down later that its view has changed: it looks from time to time."""
 Spans = Sequence[tuple[float, float]]
 """From when to when less is promised: while views differ, or the network is cut."""
 
@@ -227,7 +229,7 @@ def check_refused(book: Book, cache: str, side: set[int], quorum: int, fail: Fai
     spans = [span for span in small if span is not None]
     if len(spans) < len(side):
         raise fail("quorum", f"not every node of {side} noticed: {spans}")
-    began, ended = max(span[0] for span in spans), min(span[1] for span in spans)
+    began, ended = max(span[0] for span in spans), min(span[1] for span in spans) - NOTED_LATE
     during = [event for event in book.events.get(cache, []) if began < event.began and event.ended < ended]
     for event in during:
         if event.client in side:

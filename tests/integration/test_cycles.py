@@ -18,13 +18,14 @@ import numpy
 import pytest
 
 from mycorrizal import Codecs, DataConfig, DataPlane, MycorrizalError, ValueDecodeError
+from mycorrizal._data.flows import Outflow
 from tests.keys import key_of
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401
 from .conftest import until
 
 KEY = key_of("k")
-LARGE = 3 << 20
+LARGE, SMALL = 3 << 20, 64 << 10
 WAIT = 20.0
 OURS = ("Call", "OutMessage", "Outflow", "InValue", "Encoded", "Lending", "Lent", "ValueReader", "Received", "Message")
 
@@ -67,12 +68,22 @@ def uncollected() -> Iterator[None]:
     gc.enable()
 
 
+def holds(one: object) -> bool:
+    """Whether it holds memory of a call; a connection that is closed amid its last frames leaves empty shells."""
+    if isinstance(one, memoryview):
+        try:
+            return one.nbytes >= SMALL
+        except ValueError:  # released
+            return False
+    return not isinstance(one, Outflow) or sum(map(len, one._parts)) >= SMALL
+
+
 def garbage() -> list[str]:
     """Return what of ours, or what exports memory, only a collection frees."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()
-        found = [type(one).__name__ for one in gc.garbage]
+        found = [type(one).__name__ for one in gc.garbage if holds(one)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
