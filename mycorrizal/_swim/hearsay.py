@@ -5,9 +5,9 @@ left meanwhile, and was forgotten by those who stayed awake, is alive in it.
 
 Differs from memberlist: there the others take such a record, tell everybody of
 a member that joined, and declare it dead seconds later. Here hearsay of somebody
-unknown or gone is checked first, by a ping, then by another one and one through
-others: that of a push/pull always, gossip where it comes from a member that
-was suspect or lost a while ago. Who speaks for itself is believed, and a newcomer
+unknown or gone is checked first: that of a push/pull always, by a ping, then by
+another one and through others; gossip by one ping, where it comes from a member
+that was suspect or lost a while ago. Who speaks for itself is believed, and a newcomer
 believes whom it joins. Switched off by ``check_hearsay=False``.
 """
 
@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 
 from .._wire.messages import Alive, IndirectPing, PushNodeState
 from ..types import Address, NodeState, host_of
-from .allowance import Allowance
 from .core import Core
 from .lost import Lost
 from .probe import Prober
@@ -27,7 +26,7 @@ __all__ = ["Hearsay"]
 
 _CHECKS_MAX = 256  # at a time; what is too much is told again if it is true
 _AWAY = 120.0  # seconds in which the table of who comes back may be old, besides two rounds of its probes
-_DATAGRAMS = 2  # a check on account of a datagram: a ping, and one through somebody
+_SEQUENCE_MAX = 0xFFFFFFFF
 
 
 class Hearsay:
@@ -104,7 +103,7 @@ class Hearsay:
         if not claim.addr or not claim.port or not core.address_allowed(host_of(claim.addr)):
             core.count("alive.address_refused")
             return
-        allowed, allowance = core.set_aside(self._request(claim, 0xFFFFFFFF), _DATAGRAMS)
+        allowed, allowance = core.set_aside(self._prober.message(_SEQUENCE_MAX, claim.node))
         if not allowed or len(self._open) >= _CHECKS_MAX:
             core.count("hearsay_dropped")
             return
@@ -113,27 +112,26 @@ class Hearsay:
         with core.answering(allowance):
             self._prober.check(
                 claim.node, _address(claim), now + core.config.probe_timeout,
-                lambda then: self._proven(claim.node, then), lambda then: self._ask_others(claim, allowance, then),
+                lambda then: self._proven(claim.node, then),
+                # A datagram buys few others: what it told is told by more than one.
+                lambda then: self._ask_others(claim, then) if allowance is None else self._refuted(claim.node, then),
             )  # fmt: skip
 
-    def _request(self, claim: Alive, sequence: int) -> IndirectPing:
+    def _ask_others(self, claim: Alive, now: float) -> None:
         core = self._core
-        return IndirectPing(sequence, claim.addr, claim.port, claim.node, False, core.addr, core.port, core.name)
-
-    def _ask_others(self, claim: Alive, allowance: Allowance | None, now: float) -> None:
-        core = self._core
-        request = self._request(claim, core.next_sequence())
+        request = IndirectPing(
+            core.next_sequence(), claim.addr, claim.port, claim.node, False, core.addr, core.port, core.name
+        )  # fmt: skip
         self._prober.acks.expect(
             request.seq_no, now + core.config.probe_timeout,
             lambda payload, then: self._proven(claim.node, then), lambda then: self._refuted(claim.node, then),
         )  # fmt: skip
-        with core.answering(allowance):
-            for peer in core.table.sample(
-                core.config.indirect_checks, lambda m: m.state == NodeState.ALIVE and not core.is_self(m)
-            ):
-                core.send([core.codec.encode(request)], peer.address, name=peer.name)
-            ping = self._prober.message(request.seq_no, claim.node)
-            core.send([core.codec.encode(ping)], _address(claim), name=claim.node)
+        for peer in core.table.sample(
+            core.config.indirect_checks, lambda m: m.state == NodeState.ALIVE and not core.is_self(m)
+        ):
+            core.send([core.codec.encode(request)], peer.address, name=peer.name)
+        ping = self._prober.message(request.seq_no, claim.node)
+        core.send([core.codec.encode(ping)], _address(claim), name=claim.node)
 
     def _proven(self, name: str, now: float) -> None:
         self._transitions.alive(self._open.pop(name), now)
