@@ -57,6 +57,7 @@ from .messages import (
     encode,
     pack_results,
     parse_operate,
+    parts,
 )
 from .near import Near
 from .operations import Op, Result, Status
@@ -304,6 +305,8 @@ class CacheMachine:
             return self._operate_for(space, sender, body, now)
         if kind == Message.PULL:
             return self._give(space, sender, body, now)
+        if kind == Message.ALL_SYNCED:
+            return self._ask_for(space, sender, body, now)
         answer: list[Any] | None
         if kind == Message.REPLICATE:
             answer = space.replication.receive(sender, body, now)
@@ -333,6 +336,18 @@ class CacheMachine:
             return encode(self._reply(Answer.REFUSED, []))
         answer, size = given
         return encode(self._reply(Answer.OK, answer), size)
+
+    def _ask_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Reply | Later:
+        (view,) = parts(body, 1)
+        if view != space.view:
+            return self._reply(Answer.REFUSED, [])
+        later = Later(sender.name, 0)
+
+        def done(good: bool, now: float) -> None:
+            self._replies.append((later, encode(self._reply(Answer.OK, [good]))))
+
+        space.survey.ask_all(view, done, now)
+        return later
 
     def _operate_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
         left, most, ops = parse_operate(body)

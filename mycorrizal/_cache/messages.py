@@ -54,6 +54,7 @@ class Message(enum.IntEnum):
     SYNCED = 9  # -> [synced, view]
     KEYS = 10  # partition, after, most -> [keys]
     STATS = 11  # -> map
+    ALL_SYNCED = 12  # view -> whether all members say, when they are asked now, that they are synced, of that view
     INVALIDATE = 20  # notice: [partition, epoch, sequence, keys] ...
 
 

@@ -154,8 +154,9 @@ class Space:
                 self.near.drop(shard.partition)
                 self.handover.claim(shard, now)
             elif shard.serving:
+                known = owners if self._is_new(shard) else before
                 shard.fills = {
-                    backup: None for backup in owners[1:] if backup in shard.fills or backup not in before
+                    backup: None for backup in owners[1:] if backup in shard.fills or backup not in known
                 }
                 self.primary.owners_changed(shard, before, now)
             return
@@ -174,12 +175,19 @@ class Space:
         mine = shard.serving or (self.definition.read_backups and me in owners[1:])
         self.readable[shard.partition] = self.store.tables[shard.partition] if mine and self.has_quorum else _NOTHING
 
+    def _is_new(self, shard: Shard) -> bool:
+        """Return whether there never was anything of a partition, as far as all say: then no backup lacks anything.
+
+        One that has something says so, and is no backup of ours until it was asked for that.
+        """
+        return shard.claim is None and not shard.outcomes and self.store.pristine(shard.partition)
+
     def start_serving(self, shard: Shard, now: float) -> None:
         """We have what there is of a partition that we are primary of."""
         shard.serving = True
         shard.epoch += 1  # what was offered and pushed before says nothing of now
         shard.wrote = False
-        shard.fills = dict.fromkeys(shard.owners[1:])
+        shard.fills = {} if self._is_new(shard) else dict.fromkeys(shard.owners[1:])
         self._show(shard)
         self.near.invalidate_all(shard)
         self.wake()

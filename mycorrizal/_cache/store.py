@@ -63,6 +63,7 @@ class Store:
         self.grave_digests = [0] * PARTITIONS
         self.floors = [0] * PARTITIONS
         self.cleared = [0] * PARTITIONS
+        self._written = [False] * PARTITIONS
         self.counters = StoreCounters()
         self.entries = 0
         self.bytes = 0
@@ -95,6 +96,10 @@ class Store:
             self.tables[partition] or self.graves[partition] or self.cleared[partition] or self.floors[partition]
         )
 
+    def pristine(self, partition: int) -> bool:
+        """Return whether nothing of a partition was ever here: not even what was evicted since, or has expired."""
+        return not (self._written[partition] or self.holds(partition))
+
     # -- writing ------------------------------------------------------------------------
 
     def put(self, key: bytes, value: bytes, version: int, expires: float) -> bool:
@@ -126,6 +131,7 @@ class Store:
             self.entries += 1
             self.bytes += len(key) + len(value) + ENTRY_BYTES
         table[key] = entry
+        self._written[partition] = True
         self._wheel.add(entry)
         self.digests[partition] ^= _mix(crc, version)
         if self.entries > self._max_entries or self.bytes > self._max_bytes:
@@ -171,6 +177,7 @@ class Store:
         for key in list(self.graves[partition]):
             self._unbury(partition, key)
         self.floors[partition] = self.cleared[partition] = 0
+        self._written[partition] = False
 
     def discard(self, partition: int, key: bytes) -> None:
         """Drop an entry that another copy knows to be gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._endings import cache_error
@@ -33,6 +34,7 @@ CLEAR_KEYS = _clear_keys()
 """A CLEAR of each of these, in one ``operate``, clears a cache."""
 
 _AGAIN = 0.1
+_WAITING_MAX = 1024  # questions for one round
 
 
 class Cursor(NamedTuple):
@@ -48,6 +50,9 @@ class Survey:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._core = space.core
+        self._waiting: list[tuple[bytes, Callable[[bool, float], None]]] = []  # of what view, and whom to tell
+        self._going = False  # a round is under way
+        self._doubtful: Owner | None = None  # who said no last
 
     # -- keys ---------------------------------------------------------------------------
 
@@ -153,32 +158,88 @@ class Survey:
 
     # -- synced -------------------------------------------------------------------------
 
-    def synced(self, ticket: Any, deadline: float, now: float) -> None:
-        """Complete with True once all members say, of one view, that their part is in place; False at `deadline`."""
-        space = self._space
-        view, waiting = space.view, dict.fromkeys(space.members)
-        waiting.pop(self._core.me, None)
-        good = space.synced and space.has_quorum
+    def synced(self, ticket: Any, deadline: float, now: float, failures: int = 0) -> None:
+        """Complete with True once all members say, of one view, that their part is in place; False at `deadline`.
 
-        def settle(now: float) -> None:
-            if good and view == space.view and space.synced:
+        Of all who ask at once each would have to reach everybody, so the first member asks for them: `failures` of
+        such members did not answer, and the next one is asked.
+        """
+        space = self._space
+        view, members = space.view, list(space.members)
+
+        def settle(good: bool, now: float, failures: int = failures) -> None:
+            if good and view == space.view and space.synced and space.has_quorum:
                 self._core.completions.append((ticket, True))
             elif now + _AGAIN >= deadline:
                 self._core.completions.append((ticket, False))
             else:
-                self._core.timers.call_at(now + _AGAIN, lambda now: self.synced(ticket, deadline, now))
+                self._core.timers.call_at(now + _AGAIN, lambda now: self.synced(ticket, deadline, now, failures))
 
-        if not waiting or not good:
-            settle(now)
-            return
-        for member in list(waiting):
+        def answered(outcome: Reply | Failure, now: float) -> None:
+            if isinstance(outcome, Failure) or outcome.status not in (Answer.OK, Answer.REFUSED):
+                settle(False, now, failures + 1)
+            else:
+                settle(outcome.body[:1] == [True], now)
 
-            def done(outcome: Reply | Failure, now: float, member: Owner = member) -> None:
+        asked = members[failures % len(members)] if members else self._core.me
+        if asked == self._core.me or not (space.synced and space.has_quorum):
+            self.ask_all(view, settle, now)
+        else:
+            self._core.call(asked, Message.ALL_SYNCED, space.name, [view], answered, now, deadline)
+
+    def ask_all(self, view: bytes, done: Callable[[bool, float], None], now: float) -> None:
+        """Call ``done(good, now)``, with whether all members say, in a round that begins now or later, that they are.
+
+        `view`: the one that it has to be. Whoever asks while a round goes on shares the next one.
+        """
+        space = self._space
+        if view != space.view or not (space.synced and space.has_quorum):
+            done(False, now)
+        elif len(self._waiting) >= _WAITING_MAX:
+            self._core.counters["surveys_refused"] += 1
+            done(False, now)
+        else:
+            self._waiting.append((view, done))
+            if not self._going:
+                self._go_round(now)
+
+    def _go_round(self, now: float) -> None:
+        """Ask who said no the last time, and then the others: while somebody is not ready, nobody else is asked."""
+        space, view = self._space, self._space.view
+        waiting, self._waiting = self._waiting, []
+        self._going = bool(waiting)
+        others = [member for member in space.members if member != self._core.me]
+        doubtful = [member for member in others if member == self._doubtful]
+
+        def finish(good: bool, now: float) -> None:
+            good = good and view == space.view and space.synced and space.has_quorum
+            for asked, done in waiting:
+                done(good and asked == view, now)
+            self._go_round(now)
+
+        def ask_others(good: bool, now: float) -> None:
+            if good:
+                self._ask([member for member in others if member not in doubtful], view, finish, now)
+            else:
+                finish(False, now)
+
+        if waiting:
+            self._ask(doubtful, view, ask_others, now)
+
+    def _ask(self, members: list[Owner], view: bytes, done: Callable[[bool, float], None], now: float) -> None:
+        """Call ``done(good, now)`` when `members` have answered: whether all are in place, of `view`."""
+        waiting, good = dict.fromkeys(members), True
+        if not waiting:
+            done(True, now)
+        for member in members:
+
+            def answered(outcome: Reply | Failure, now: float, member: Owner = member) -> None:
                 nonlocal good
                 if isinstance(outcome, Failure) or outcome.status != Answer.OK or outcome.body[:2] != [True, view]:
                     good = False
+                    self._doubtful = member
                 del waiting[member]
                 if not waiting:
-                    settle(now)
+                    done(good, now)
 
-            self._core.call(member, Message.SYNCED, space.name, [], done, now, deadline)
+            self._core.call(member, Message.SYNCED, self._space.name, [], answered, now)
