@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._replica.outputs import EventReceived, Kept
 from .._runtime import clock, identity
+from .._runtime.addresses import choose_bind
 from .._runtime.agentrecord import AgentRecord
 from .._runtime.caching import CacheHost
 from .._runtime.deadline import Deadline
@@ -38,6 +39,7 @@ from ..types import Request, is_loopback
 from .caching import Caches
 from .keys import Rings, derivation
 from .keytable import KeyTable
+from .words import MEMBERLIST, PLANE, in_words
 
 if TYPE_CHECKING:
     from ..agent import Agent
@@ -140,10 +142,11 @@ class Assembly:
             raise ConfigError("wire", f"Serf does not understand {settings.wire!r}", hint="leave wire= out")
         bind, key = self._trust(stored[0] if stored else None)
         ring = Keyring(stored[1:], key, allow_weak=settings.wire == "msgpack") if key is not None else None
-        self.plane = DataPlane(
-            self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
-            insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
-        )  # fmt: skip
+        with in_words(PLANE):
+            self.plane = DataPlane(
+                self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
+                insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
+            )  # fmt: skip
         core = self.plane._started
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
         tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
@@ -158,7 +161,8 @@ class Assembly:
             self.file = SettingsFile(settings.settings_file, self.name, self.sharing.kept)
             entries = self.file.load()
             self.sharing.on_setting = self.file.changed  # before anybody can send us a setting
-        self.memberlist = self._listen(config)
+        with in_words(MEMBERLIST):
+            self.memberlist = self._listen(config)
         self.watching = Watching(self.memberlist._running, self.sharing, self.codecs)
         self.sharing.on_event, self.sharing.on_end = self.watching.publish, self.watching.end
         if self.file is not None:
@@ -223,7 +227,8 @@ class Assembly:
         key = stored or settings.key
         bind = settings.bind or (settings.config.bind_addr if settings.config is not None else None)
         if bind is None:
-            bind = "127.0.0.1" if key is None and not settings.insecure else "0.0.0.0"
+            told = settings.advertised[0] if settings.advertised is not None else None
+            bind = "127.0.0.1" if key is None and not settings.insecure else choose_bind(told)
         if key is not None:
             return bind, key
         local = is_loopback(bind)

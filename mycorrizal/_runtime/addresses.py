@@ -22,6 +22,8 @@ from ..types import Address, as_builtin, pack_host
 
 __all__ = [
     "JoinEntry",
+    "choose_bind",
+    "choose_global",
     "choose_private",
     "ensure_port",
     "has_port",
@@ -191,6 +193,27 @@ def choose_private(candidates: list[str]) -> str | None:
         if any(ip.version == network.version and ip in network for network in _PRIVATE):
             return host
     return None
+
+
+def choose_global(candidates: list[str]) -> str | None:
+    """Return the first of `candidates` that is a public IPv6 address: hosts without IPv4 often have no private one."""
+    found = ((host, ipaddress.ip_address(host)) for host in candidates)
+    return next((host for host, ip in found if ip.version == 6 and ip.is_global), None)
+
+
+def choose_bind(advertised: str | None) -> str:
+    """Return where to listen for other hosts: ``0.0.0.0``, or ``::``, which hears both families.
+
+    Args:
+        advertised: what others are told; None lets this host's addresses say.
+    """
+    if advertised is not None:
+        return "::" if ":" in advertised else "0.0.0.0"
+    hosts = interface_addresses()
+    ipv4 = [host for host in hosts if ":" not in host and not ipaddress.ip_address(host).is_loopback]
+    if choose_private(ipv4) is None and (choose_private(hosts) or (not ipv4 and choose_global(hosts))):
+        return "::"
+    return "0.0.0.0"
 
 
 def interface_addresses() -> list[str]:

@@ -209,7 +209,7 @@ class Membership:
             return
         log.warning(
             "! %s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
-            "set secret_key, or bind_addr='127.0.0.1'",
+            "give it a key, or let it listen on 127.0.0.1 alone",
             config.name,
             host,
             config.bind_port,

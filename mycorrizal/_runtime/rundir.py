@@ -34,7 +34,7 @@ from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .filepaths import exposed
 from .files import opened
-from .shortage import exhausted, note
+from .shortage import as_ours, exhausted, note, spare_descriptors
 
 __all__ = ["AGENTS_MAX", "SOCKET_KINDS", "SOCKET_PATH_MAX", "Claim", "RuntimeDir", "Unclaimed", "default_path"]
 
@@ -81,6 +81,7 @@ def default_path() -> Path:
 
     Raises:
         ConfigError: there is none of these.
+        ResourcesExhausted: no descriptor is left.
     """
     if chosen := os.environ.get(_VARIABLE):
         return Path(os.path.abspath(chosen))
@@ -94,6 +95,8 @@ def default_path() -> Path:
     try:
         return Path(tempfile.gettempdir(), f"mycorrizal-{os.geteuid()}")
     except OSError as exc:
+        with as_ours("no temporary directory can be tried"):  # it says the same without a descriptor
+            spare_descriptors()
         raise ConfigError("runtime_dir", f"there is no temporary directory: {exc.strerror or exc}", hint=_HINT) from exc
 
 

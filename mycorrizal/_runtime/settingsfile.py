@@ -27,7 +27,7 @@ from . import clock
 from .deadline import Deadline
 from .filepaths import exposed
 from .service import Service
-from .shortage import exhausted, note
+from .shortage import exhausted, note, spare_descriptors
 from .waits import pause
 
 __all__ = ["SettingsFile"]
@@ -42,6 +42,8 @@ _SCHEMA = "CREATE TABLE settings (key TEXT PRIMARY KEY, data BLOB NOT NULL, at R
 _BESIDE = ("-journal", "-wal", "-shm")  # SQLite's; it makes them with the mode of the file, and takes them for its own
 _NEW_NAME = "name a file that does not exist yet"
 _ANEW = "move it away to begin anew"
+_SQLITE_OPENS = 4
+"""Files that SQLite may have open at a time for one database."""
 _HINTS = {
     sqlite3.SQLITE_BUSY: "another agent has it: one file for each",
     sqlite3.SQLITE_NOTADB: _NEW_NAME,
@@ -82,7 +84,7 @@ class SettingsFile:
         except (OSError, ValueError, sqlite3.Error) as exc:  # ValueError: text that no file system has
             reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else str(exc)
             code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            short = exhausted(exc, f"settings cannot be kept in {file_name(path)}")
+            short = exhausted(_cause(exc), f"settings cannot be kept in {file_name(path)}")
         else:
             self._service = Service("mycorrizal-settings", node, self._run, self._ended)
             return
@@ -204,6 +206,16 @@ def _guard(path: str) -> None:
             raise ConfigError("settings_file", f"{name} belongs to user {found.st_uid}", hint=_NEW_NAME)
         if mode & 0o022:
             raise ConfigError("settings_file", f"others can write {name} (mode {mode:04o})", hint=f"chmod 600 {name}")
+
+
+def _cause(error: Exception) -> Exception:
+    """Return why `error`: SQLite says only that it could not open the file, its journal or its directory."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        try:
+            spare_descriptors(_SQLITE_OPENS)
+        except OSError as exc:
+            return exc
+    return error
 
 
 def _open_patiently(path: str) -> sqlite3.Connection:

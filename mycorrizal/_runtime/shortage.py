@@ -8,6 +8,7 @@ node of it tells of it in ``metrics()`` and ``health()``.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from ..exceptions import ResourcesExhausted
 from . import clock
 from .counters import Counters, QuietLog
 
-__all__ = ["as_ours", "exhausted", "metrics", "note", "problems", "resource_of", "start_thread"]
+__all__ = ["as_ours", "exhausted", "metrics", "note", "problems", "resource_of", "spare_descriptors", "start_thread"]
 
 log = logger("mycorrizal.shortage")
 
@@ -96,6 +97,21 @@ def exhausted(
         return error
     resource = note(error)
     return None if resource is None else _made(resource, error, what, node, operation)
+
+
+def spare_descriptors(wanted: int = 1) -> None:
+    """Raise what the system does if it has not even so many: of what others open they tell only that it failed.
+
+    Raises:
+        OSError: of the number that ``resource_of`` knows.
+    """
+    found: list[int] = []
+    try:
+        while len(found) < wanted:
+            found.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for one in found:
+            os.close(one)
 
 
 def _text(error: BaseException) -> str:

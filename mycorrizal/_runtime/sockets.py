@@ -3,7 +3,8 @@
 From: memberlist-protocol §10.4, §10.3.
 
 Differs from memberlist: bound to ``0.0.0.0`` the sockets take IPv4 only (Go
-makes that a dual-stack socket); ``::`` takes both families here.
+makes that a dual-stack socket); ``::`` takes both families here, and without a
+private address others are told a public one of IPv6.
 """
 
 from __future__ import annotations
@@ -155,6 +156,8 @@ def advertised(config: Config, port: int) -> tuple[bytes, int]:
     if config.bind_addr == "0.0.0.0":
         candidates = [host for host in candidates if ":" not in host]  # the sockets would not hear the others
     chosen = addresses.choose_private(candidates)
+    if chosen is None and config.bind_addr == "::":
+        chosen = addresses.choose_global(candidates)
     if chosen is None:
         raise ConfigError(
             "advertise_addr",

@@ -11,7 +11,7 @@ from mycorrizal import BindError, Config, ConfigError, NameInUse, OperationTimeo
 from mycorrizal._agent import assembly
 from mycorrizal._agent.assembly import DEFAULT_PORT, Assembly, Identity
 from mycorrizal._replica.outputs import EventReceived
-from mycorrizal._runtime import identity
+from mycorrizal._runtime import addresses, identity
 from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._wire.meta import AgentMeta, agent_meta, read_meta
 from mycorrizal.agentconfig import AgentSettings
@@ -20,6 +20,12 @@ from mycorrizal.types import Request
 from tests.keys import key_of
 
 KEY = key_of("a")
+
+
+@pytest.fixture(autouse=True)
+def an_ordinary_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this host have an address of either family, wherever the tests run."""
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: ["10.0.0.5", "fd00::5"])
 
 
 def assembly_of(**settings: Any) -> Any:

@@ -111,3 +111,27 @@ def test_interfaces_of_this_host_are_literals() -> None:
     assert len(found) == len(set(found))
     assert all(addresses.is_literal(host) for host in found)
     assert "127.0.0.1" in found
+
+
+@pytest.mark.parametrize(
+    ("hosts", "bind"),
+    [
+        (["10.0.0.5", "fd00::1"], "0.0.0.0"),
+        (["10.0.0.5"], "0.0.0.0"),
+        (["8.8.8.8", "127.0.0.1"], "0.0.0.0"),
+        (["8.8.8.8", "2a00:1450::5"], "0.0.0.0"),
+        (["8.8.8.8", "fd00::1"], "::"),
+        (["127.0.0.1", "::1", "fe80::1"], "0.0.0.0"),
+        (["127.0.0.1", "::1", "fe80::1", "2a00:1450::5"], "::"),
+        (["::1", "fd00::1"], "::"),
+        ([], "0.0.0.0"),
+    ],
+)
+def test_where_to_listen_by_default(monkeypatch: pytest.MonkeyPatch, hosts: list[str], bind: str) -> None:
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: hosts)
+    assert addresses.choose_bind(None) == bind
+
+
+def test_who_advertises_an_address_listens_to_its_family() -> None:
+    assert addresses.choose_bind("fd00::5") == "::"
+    assert addresses.choose_bind("10.0.0.5") == "0.0.0.0"

@@ -109,3 +109,9 @@ def test_advertised_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "interface_addresses", lambda: ["8.8.8.8", "127.0.0.1"])
     with pytest.raises(ConfigError, match="advertise_addr.*no private address"):
         advertised()
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: ["127.0.0.1", "fe80::1", "2a00:1450::5", "fd00::1"])
+    assert advertised(bind_addr="::") == (pack_host("fd00::1"), 1234)
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: ["8.8.8.8", "::1", "fe80::1", "2a00:1450::5"])
+    assert advertised(bind_addr="::") == (pack_host("2a00:1450::5"), 1234)
+    with pytest.raises(ConfigError, match="no private address"):
+        advertised()

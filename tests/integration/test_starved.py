@@ -208,3 +208,36 @@ def test_agents_without_threads() -> None:
 def test_agents_without_descriptors() -> None:
     said = run(AGENTS + CALLS.format(limited="no_descriptors()", match="ulimit -n", threads=False))
     assert "died" not in said
+
+
+EVERY_LIMIT = """
+key, place = bytes(range(7, 39)), tempfile.mkdtemp(prefix="myc-")
+
+def ends(limit, settings):
+    # In a process of its own, which has no thread yet and nothing open but the standard files.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    try:
+        with Agent("a", bind="127.0.0.1", key=key, config_file=False, **settings):
+            return 0
+    except ResourcesExhausted as error:
+        return 1 if "ulimit -n" in str(error) else 2
+    except BaseException as error:
+        print(limit, settings, repr(error), flush=True)
+        return 3
+
+def child(limit, settings):
+    number = os.fork()
+    if not number:
+        os._exit(ends(limit, settings))
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+for at, settings in enumerate(({"discover": False, "control": False}, {"settings_file": place + "/settings"})):
+    found = [child(limit, settings) for limit in range(3, 27)]
+    print(found)
+    assert set(found) == {0, 1}, found
+    assert found == sorted(found, reverse=True), found
+"""
+
+
+def test_an_agent_starts_or_says_so_at_every_limit_of_descriptors() -> None:
+    run(EVERY_LIMIT)
