@@ -187,7 +187,8 @@ class InValue:
 class Budget:
     """Memory for large values that are arriving, from all peers together. Who holds least is served first.
 
-    One peer gets half of it, or a single value, so that one that is slow, or means to be, does not have it all.
+    One peer gets half of it, or a single value, so that one that is slow, or means to be, does not have it all. Nor
+    do several, or one under several names: of the last eighth each that holds nothing gets a quarter of what is free.
     """
 
     def __init__(self, limit: int) -> None:
@@ -228,17 +229,28 @@ class Budget:
                 del self._waiting[value.owner]
 
     def _serve(self) -> None:
-        while self._waiting:
-            owner = min(self._waiting, key=lambda owner: self._held.get(owner, 0))
-            value = next(iter(self._waiting[owner]))
-            held = self._held.get(owner, 0)
-            if (self.used and self.used + value.size > self.limit) or (held and held + value.size > self.limit // 2):
-                return
+        while (value := self._next()) is not None:
             self._leave(value)
             value.granted = True
             self.used += value.size
-            self._held[owner] = held + value.size
+            self._held[value.owner] = self._held.get(value.owner, 0) + value.size
             value.on_grant()
+
+    def _next(self) -> InValue | None:
+        """Return what there is room for. Who has his share holds up nobody; who waits for others is not passed by."""
+        room = self.limit - self.used
+        left = room - self.limit // 8
+        for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
+            value = next(iter(self._waiting[owner]))
+            held = self._held.get(owner, 0)
+            if not self.used or value.size <= (0 if held else room // 4):
+                return value
+            if held and held + value.size > self.limit // 2:
+                continue
+            if value.size <= left:
+                return value
+            left = 0
+        return None
 
 
 def _nothing() -> None:

@@ -70,8 +70,8 @@ FAULTS = [
         "self._held.pop(value.owner)",
         "also of a peer's share",
     ),
-    Fault("Budget._serve", "self.used + value.size > self.limit)", "self.used > self.limit)", "the limit of memory"),
-    Fault("Budget._serve", "self.limit // 2", "self.limit", "half of it for one peer"),
+    Fault("Budget._next", "room - self.limit // 8", "room", "several do not get all of the memory"),
+    Fault("Budget._next", "self.limit // 2", "self.limit", "half of it for one peer"),
     Fault("Bulk.clear", "self.link.machine.budget.drop(value)", "pass", "a lost connection gives its memory back"),
     Fault("Bulk._value_gone", "self.link.machine.budget.drop(value)", "pass", "a value that ends does too"),
     # Calls in flight at the end.
