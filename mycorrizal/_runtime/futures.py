@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from .._endings import Ending, copied, error
 from .._wire.text import logger
 from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout, ReentrantCallError
+from ..types import frameless
 from . import reentry, waits
 from .counters import Counters
 from .deadline import Deadline
@@ -210,7 +211,7 @@ class PlaneFuture(Handle, Future[T]):
         try:
             result = finish()
         except BaseException as exc:
-            self.set_exception(exc)
+            self.set_exception(frameless(exc) if isinstance(exc, MycorrizalError) else exc)
         else:
             self.set_result(result)
         finally:
