@@ -31,13 +31,14 @@ from ..delegates import BaseDelegate, Delegate
 from ..events import CacheRedefined
 from ..exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from . import clock
+from .announcing import ANNOUNCE, SECONDS, SPREAD, Announcing, unpacked
 from .counters import Counters, QuietLog
 from .deadline import Deadline
 from .waits import pause, settled
 
 if TYPE_CHECKING:
     from .membership import Membership
-    from .quic.carrier import Answer, Carrier
+    from .quic.carrier import Answer, Carrier, Done
 
 __all__ = ["STALLED", "Sharing"]
 
@@ -46,12 +47,11 @@ log = logger("mycorrizal.agent")
 STALLED = RESERVED + "stalled"
 """Topic by which an agent tells that its process stood still."""
 
-_PUSH, _FETCH, _ANNOUNCE = b"\0", b"\1", b"\2"
+_PUSH, _FETCH = b"\0", b"\1"  # ``announcing`` has two more
 _FETCH_SECONDS = 5.0
 _STATE_SECONDS = 120.0  # a whole state, over a bad network
 _REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some pushes did not reach
 _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushes
-_ANNOUNCE_SECONDS = 2.0
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
 _DIRECT_SECONDS = 0.02  # between two rounds of telling everybody: what is told meanwhile shares packets
@@ -101,6 +101,7 @@ class Sharing:
         self._share = Share(self.replica, None)
         self._quiet = QuietLog(log, name)
         self._carrier: Carrier | None = None
+        self._announcing = Announcing(name, self._other_agents, self._ask, self.note)
         self._lanes: dict[str, _Lane] = {}  # pushes on their way, by target; gossip thread
         self._lost: dict[str, float] = {}  # who missed pushes, and when to repair that; the loop only adds
         self._syncs: dict[int, Future[None]] = {}
@@ -182,27 +183,27 @@ class Sharing:
 
         Raises: as ``call``.
         """
+        told = Future[list[str]]()
 
-        def register(now: float) -> tuple[bytes, list[str]]:
+        def register(now: float) -> None:
             self.replica.register(service_id, record, now)
-            others = [name for name, boot in self._up.items() if boot is not None and name != self._name]
-            return self.replica.service_message(service_id), others
+            if self._carrier is None:
+                told.set_result([])
+            else:
+                self._announcing.tell(self.replica.service_message(service_id), told.set_result)
 
-        raw, others = self.call(register, deadline, "cache")
-        carrier, told = self._carrier, Future[None]()
-        left = dict.fromkeys(others)
+        self.call(register, deadline, "cache")
+        if not settled(told, Deadline(deadline.capped(SECONDS))):
+            log.info("= %s: some agents hear of %s by gossip only", self._name, service_id)
 
-        def done(name: str, answer: bytes | None, error: MycorrizalError | None) -> None:
-            left.pop(name, None)
-            if not left and not told.done():
-                told.set_result(None)
+    def _other_agents(self) -> list[str]:
+        return [name for name, boot in self._up.items() if boot is not None and name != self._name]
 
-        if carrier is None or not others:
-            return
-        for name in others:
-            carrier.ask(name, _ANNOUNCE + raw, _ANNOUNCE_SECONDS, partial(done, name))
-        if not settled(told, Deadline(deadline.capped(_ANNOUNCE_SECONDS))):
-            log.info("= %s: %s hear of %s by gossip only", self._name, ", ".join(left), service_id)
+    def _ask(self, node: str, payload: bytes, timeout: float, done: Done) -> None:
+        if self._carrier is None:
+            done(None, PeerUnreachable("there is no data plane"))
+        else:
+            self._carrier.ask(node, payload, timeout, done)
 
     def sync(self, member: str, deadline: Deadline) -> None:
         """Exchange states with `member` over the data plane. Blocks.
@@ -238,13 +239,21 @@ class Sharing:
             # Who hears nothing of it compares states with us; who was told that it is here would not.
             if self._tell(lambda now: self.replica.receive(body, now, pushed=True)):
                 answer(b"")
-        elif kind == _ANNOUNCE:
+        elif kind == ANNOUNCE:
             # Answered a turn later: by then all that follows from it here has happened.
             def take(now: float) -> None:
-                self.replica.receive(body, now, pushed=True)
+                for raw in unpacked(body, bytes):
+                    self.replica.receive(raw, now, pushed=True)
                 self._tell(lambda then: answer(b""))
 
             self._tell(take)
+        elif kind == SPREAD:
+
+            def spread(now: float) -> None:
+                self.replica.receive(body, now, pushed=True)
+                self._announcing.pass_on(sender, body, answer)
+
+            self._tell(spread)
         elif kind == _FETCH:
             self._tell(lambda now: answer(self.replica.answer_fetch(body, now)))
         else:

@@ -18,7 +18,7 @@ from .. import clock
 from .core import RESERVED, Core
 from .tickets import field
 
-__all__ = ["Answer", "Carrier"]
+__all__ = ["Answer", "Carrier", "Done"]
 
 PAYLOAD_MAX = 16 << 20
 """Longest payload; state of more than that does not travel."""
