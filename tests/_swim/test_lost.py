@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from mycorrizal._swim.lost import Lost
+from mycorrizal._swim.lost import Lost, LostMember, _earliest, _edge, _faithful, _latest
 from mycorrizal._swim.members import NO_VERSIONS, Member
 from mycorrizal.types import Address, pack_host
 
+Arm = Callable[[Sequence[LostMember], random.Random], LostMember]
 DEAD = 1000
 LIVING = ("a", "b", "c")
 
@@ -105,3 +106,22 @@ def test_of_too_many_the_longest_lost_is_forgotten() -> None:
     memory.forget("c")
     memory.forget("unknown")
     assert len(memory) == 0
+
+
+@pytest.mark.parametrize(
+    ("arm", "favourites"),
+    [
+        (_latest, {f"dead{n}" for n in range(990, DEAD)}),
+        (_earliest, {f"dead{n}" for n in range(10)}),
+        (_edge, {f"dead{n}" for n in (0, 1, 998, 999)}),
+        (_faithful, {f"dead{n}" for n in range(500, 510)}),
+    ],
+)
+def test_every_arm_has_favourites_of_its_own(arm: Arm, favourites: set[str]) -> None:
+    rng = random.Random(11)
+    memory = Lost(rng, DEAD)
+    for n in range(DEAD):
+        quiet = (n >= 1) * 100 + (n >= 999) * 100  # before the second and before the last
+        memory.add(member(f"dead{n}", n, joined=n - (900 if 500 <= n < 510 else 0)), n / 10 + quiet)
+    known = list(memory._members.values())
+    assert sum(arm(known, rng).name in favourites for _ in range(400)) >= 40, "by chance 4"
