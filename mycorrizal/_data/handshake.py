@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._wire.frames import Challenge, Close, Frame, Proof, Welcome
+from .._wire.frames import FORMAT, Challenge, Close, Frame, Proof, Welcome
 from ..exceptions import ProofError
+from ..types import printable
 
 if TYPE_CHECKING:
     from .link import Link
@@ -65,7 +66,8 @@ class Handshake:
             link.close(Close.WRONG_NAME, f"this is {challenge.name}, not {link.expected}", now)
             return
         link.name, link.boot, link.remote = challenge.name, challenge.boot, challenge.limits
-        refusal = machine.claim(link, challenge.name, challenge.boot, now)
+        refusal = _other_format(challenge.name, challenge.format, host.name)
+        refusal = refusal or machine.claim(link, challenge.name, challenge.boot, now)
         if refusal is not None:
             link.close(*refusal, now)
             return
@@ -87,7 +89,8 @@ class Handshake:
         host, trust = machine.host, machine.trust
         binding = host.binding(self._channel(), challenge.nonce, proof.nonce, proof.name, host.name)
         link.key_id = trust.verify(binding, proof.proof)
-        refusal = machine.claim(link, proof.name, proof.boot, now)
+        refusal = _other_format(proof.name, proof.format, host.name)
+        refusal = refusal or machine.claim(link, proof.name, proof.boot, now)
         if refusal is not None:
             link.close(*refusal, now)
             return
@@ -112,3 +115,12 @@ class Handshake:
         if channel is None:
             raise ProofError("this connection has no channel binding")
         return channel
+
+
+def _other_format(name: str, spoken: int, ours: str) -> tuple[Close, str] | None:
+    """Return how to refuse somebody of another version; None if it is ours."""
+    if spoken == FORMAT:
+        return None
+    name = printable(name)
+    older = name if spoken < FORMAT else ours
+    return Close.WRONG_FORMAT, f"{name} speaks format {spoken}, {ours} speaks {FORMAT}: {older} is older"

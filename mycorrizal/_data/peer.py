@@ -29,7 +29,7 @@ __all__ = ["Opening", "Peer"]
 
 _AGAIN = frozenset((Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS))
 
-NOT_READ = _AGAIN | {Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.FULL}
+NOT_READ = _AGAIN | {Close.NAME_TAKEN, Close.NOT_PROVED, Close.WRONG_NAME, Close.WRONG_FORMAT, Close.FULL}
 """Reasons to close with which the peer says that it has begun nothing of what was under way."""
 
 _AGAIN_MAX = 0.25

@@ -133,6 +133,7 @@ class Close(enum.IntEnum):
     FLOOD = 0x6D0E
     REPLACED = 0x6D0F
     OTHER_PROCESS = 0x6D10
+    WRONG_FORMAT = 0x6D11
 
 
 # -- building -------------------------------------------------------------------------
@@ -231,6 +232,11 @@ def name_field(name: str) -> bytes:
 # -- the three frames that open a connection ---------------------------------------------
 
 
+FORMAT = 2
+"""Version of all that agents tell each other over a connection: frames, values, caches, what they share."""
+_FORMAT_OLDEST = 1  # of whoever says none
+
+
 class Limits(NamedTuple):
     """What one side accepts; the other keeps to it."""
 
@@ -248,19 +254,22 @@ class Challenge(NamedTuple):
     boot: bytes
     offer: bytes
     limits: Limits
+    format: int = FORMAT
 
     def pack(self) -> bytes:
         return frame(
             Frame.CHALLENGE,
-            _fields(self.nonce, self.name.encode(), self.boot, self.offer, _limits(self.limits)),
+            _fields(
+                self.nonce, self.name.encode(), self.boot, self.offer, _limits(self.limits), _U16.pack(self.format)
+            ),
         )
 
     @classmethod
     def parse(cls, body: bytes) -> Challenge:
-        nonce, name, boot, offer, limits = _split(body, 5)
+        nonce, name, boot, offer, limits, *more = _split(body, 5)
         if len(nonce) != 32 or len(boot) != 8:
             raise RemoteProtocolError("a challenge whose nonce or boot id has the wrong size")
-        return cls(nonce, _name(name), boot, offer, _parse_limits(limits))
+        return cls(nonce, _name(name), boot, offer, _parse_limits(limits), _format(more))
 
 
 class Proof(NamedTuple):
@@ -272,6 +281,7 @@ class Proof(NamedTuple):
     proof: bytes
     limits: Limits
     accepted: int
+    format: int = FORMAT
 
     def pack(self) -> bytes:
         return frame(
@@ -283,15 +293,17 @@ class Proof(NamedTuple):
                 self.proof,
                 _limits(self.limits),
                 self.accepted.to_bytes(8, "big"),
+                _U16.pack(self.format),
             ),
         )
 
     @classmethod
     def parse(cls, body: bytes) -> Proof:
-        nonce, name, boot, proof, limits, accepted = _split(body, 6)
+        nonce, name, boot, proof, limits, accepted, *more = _split(body, 6)
         if len(nonce) != 32 or len(boot) != 8 or len(accepted) != 8:
             raise RemoteProtocolError("a proof whose nonce, boot id or sequence has the wrong size")
-        return cls(nonce, _name(name), boot, proof, _parse_limits(limits), int.from_bytes(accepted, "big"))
+        taken = int.from_bytes(accepted, "big")
+        return cls(nonce, _name(name), boot, proof, _parse_limits(limits), taken, _format(more))
 
 
 class Welcome(NamedTuple):
@@ -305,7 +317,7 @@ class Welcome(NamedTuple):
 
     @classmethod
     def parse(cls, body: bytes) -> Welcome:
-        answer, accepted = _split(body, 2)
+        answer, accepted, *_ = _split(body, 2)
         if len(accepted) != 8:
             raise RemoteProtocolError("a welcome whose sequence has the wrong size")
         return cls(answer, int.from_bytes(accepted, "big"))
@@ -316,9 +328,10 @@ def _fields(*fields: bytes) -> bytes:
 
 
 def _split(body: bytes, count: int) -> list[bytes]:
-    """Return `count` fields; more may follow, from a later version."""
-    fields, at = [], 0
-    for _ in range(count):
+    """Return `count` fields, and what follows of them, from a later version."""
+    fields: list[bytes] = []
+    at = 0
+    while len(fields) < count or at < len(body):
         size = int.from_bytes(body[at : at + 2], "big")
         field = body[at + 2 : at + 2 + size]
         if len(body) < at + 2 or len(field) != size:
@@ -326,6 +339,10 @@ def _split(body: bytes, count: int) -> list[bytes]:
         fields.append(field)
         at += 2 + size
     return fields
+
+
+def _format(more: list[bytes]) -> int:
+    return int.from_bytes(more[0][:8], "big") if more else _FORMAT_OLDEST
 
 
 def _name(raw: bytes) -> str:
