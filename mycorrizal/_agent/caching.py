@@ -35,6 +35,7 @@ ANNOUNCED = RESERVED + "cache/"
 _NOTHING: dict[str, Definition] = {}
 _TOLD_MAX = 256  # warnings that are not logged again
 _LOOK_SECONDS = 0.05
+_TELLING_SECONDS = 1.0  # an announcement takes as a rule less
 
 
 class Caches:
@@ -69,10 +70,13 @@ class Caches:
         if not definition.born:
             definition = replace(definition, born=int((clock.now() + clock.wall_offset()) * 1000))
         deadline, machine = Deadline(timeout), self._host.machine
-        held: Definition = self._host.do(lambda now: machine.define(definition, now, redefine), deadline, "cache")
+        held: Definition = self._host.do(
+            lambda now: machine.define(definition, now, redefine, _TELLING_SECONDS), deadline, "cache"
+        )
         self._warn_of(definition, held)
         self._last.setdefault(name, held if known is None else known.definition)
         self._sharing.announce(ANNOUNCED + name, _pack(held), deadline)
+        self._host.was_told(name)
         if redefine:
             self._refuse_other(definition, self._host.do(lambda now: machine.define(held, now), deadline, "cache"))
         cache = self._open.setdefault(name, Cache(self._host, held, self._codecs))

@@ -108,6 +108,7 @@ class Handover:
         self._core = space.core
         self._peers: dict[Owner, _Peer] = {}
         self._housekeeping = False
+        self._not_before = 0.0  # for all claims
         # Processes that we had not heard, of the partitions whose bits are set, when they went out of our view, or we
         # ceased to be primary by it. They may not know that, and think that we have what they hold.
         self._unheard: dict[Owner, int] = {}
@@ -219,8 +220,15 @@ class Handover:
 
     # -- asking -------------------------------------------------------------------------
 
+    def hold(self, until: float) -> None:
+        """Send no claims before: who has not heard that we are a member refuses them."""
+        self._not_before = until
+        self._core.timers.call_at(until, lambda now: self._space.wake())
+
     def flush(self, now: float) -> None:
         """Send the claims and pulls that may be sent: at the end of every turn."""
+        if now < self._not_before:
+            return
         asked: dict[Owner, list[int]] = {}
         pulled: dict[Owner, None] = {}
         later = {member for member, peer in self._peers.items() if peer.claiming or peer.not_before > now}

@@ -119,13 +119,14 @@ class CacheMachine:
 
     # -- inputs: what this node does ----------------------------------------------------
 
-    def define(self, cache: Definition, now: float, redefine: bool = False) -> Definition:
+    def define(self, cache: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
         """Take part in `cache`, as it is defined here or by a member already; return the definition that holds.
 
         Announce that to the others; ours is added to what ``members_changed`` says of us.
 
         Args:
             redefine: `cache` holds from now on, for every member, as the next edition.
+            telling: seconds until the others have heard of it, unless ``told`` says so earlier; nobody is asked before.
 
         Raises:
             CacheUnavailable: its quorum is not here, and so nobody who could change it.
@@ -138,11 +139,18 @@ class CacheMachine:
             raise cache_error(False, text, hint="a cache with a quorum is redefined where the quorum is")
         if space is None:
             space = self._spaces[cache.name] = Space(self._core, running or cache, now)
+            if telling:
+                space.handover.hold(now + telling)
             self._set_view(space, now)
         if redefine:
             space.redefine(replace(cache, edition=space.definition.edition + 1), now)
         self._turn(now)
         return space.definition
+
+    def told(self, cache: str, now: float) -> None:
+        """The others have heard that we take part in `cache`."""
+        self._space(cache).handover.hold(now)
+        self.handle_timer(now)
 
     def _definitions(self, cache: str) -> list[Definition]:
         """Return how the other members define a cache."""

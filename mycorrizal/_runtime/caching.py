@@ -174,6 +174,15 @@ class CacheHost:
 
         self._core.submit(command)
 
+    def was_told(self, cache: str) -> None:
+        """The others have heard that we take part in `cache`. Never blocks."""
+
+        def command(now: float) -> None:
+            self.machine.told(cache, now)
+            self._pull(now)
+
+        self._core.submit(command)
+
     def leads(self, cache: str, key: bytes) -> bool:
         """Return whether this agent seems to be primary of `key`."""
         return self.machine.leads(cache, key)

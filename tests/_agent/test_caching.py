@@ -39,7 +39,7 @@ class Host:
 
     call = do
 
-    def define(self, definition: Definition, now: float, redefine: bool = False) -> Definition:
+    def define(self, definition: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
         self.told.append(("define", definition.name))
         return definition
 
@@ -56,6 +56,9 @@ class Host:
 
     def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
         self.told.append(("announce", service_id))
+
+    def was_told(self, name: str) -> None:
+        assert self.told[-1] == ("announce", ANNOUNCED + name)
 
     def deregister(self, service_id: str, now: float) -> None:
         self.told.append(("withdraw", service_id))

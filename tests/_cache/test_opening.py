@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 from typing import Any
 
 from mycorrizal._cache.core import Call
@@ -23,11 +24,11 @@ class Unopened(CacheMachine):
 
     asked = False
 
-    def define(self, cache: Definition, now: float, redefine: bool = False) -> Definition:
+    def define(self, cache: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
         if not self.asked:
             self.asked = True
             return cache
-        return super().define(cache, now, redefine)
+        return super().define(cache, now, redefine, telling)
 
 
 class Opening(CacheCluster):
@@ -137,3 +138,20 @@ def test_what_is_in_a_forced_takeover_reaches_the_backups_once_it_is_heard() -> 
     caches.cluster.run(6.0)
     assert caches.synced(0)
     assert all(sorted(caches.holders(key)) == sorted(caches.owners(key)) for key in keys)
+
+
+def test_nobody_is_asked_before_it_has_heard_of_us() -> None:
+    """It would refuse. Of 50 caches that 9 agents opened at once, most claims were refused."""
+    machine = CacheMachine("me", b"me      ", rng=Random(1), wall=1.8e9, now=0.0)
+    machine.members_changed({"other": (b"otherboo", {"c": Definition("c"), "d": Definition("d")})}, 0.0)
+    machine.define(Definition("c"), 1.0, telling=1.0)
+    machine.define(Definition("d"), 1.0, telling=1.0)
+    assert not machine.calls_to_start()
+    machine.told("c", 1.1)
+    (call,) = machine.calls_to_start()
+    request = decode_request(arrived(call.payload))
+    assert (request.kind, request.cache) == (Message.CLAIM, "c")
+    machine.handle_timer(2.0)
+    (call,) = machine.calls_to_start()
+    assert decode_request(arrived(call.payload)).cache == "d", "nobody said that it was told"
+    assert not any(shard.serving for space in machine.spaces() for shard in space.shards if shard.claim is not None)
