@@ -224,7 +224,7 @@ class DataPlane(Handle):
 
         Raises:
             RemoteError: the handler raised; ``UnknownHandler``: there is none.
-            PeerBusy: all handlers are taken and the queue is full; nothing ran.
+            PeerBusy: all handlers are taken and the queue is full; nothing ran. NestedTooDeep: handlers wait in a row.
             OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
             PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
             ValueEncodeError: `value` cannot be sent. ValueTooLarge: nor can it, or the answer.
@@ -234,7 +234,7 @@ class DataPlane(Handle):
         core, node = self._blocking("request", node), as_builtin(node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
         deadline, ticket, size = core.deadline(timeout), BlockingTicket(core.loop), encoded.size
-        call = Call(node, field(name), encoded, deadline.moment, ticket)
+        call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
         del encoded  # the call lets go of it, while an error keeps this frame
         try:
             core.begin(partial(core.machine.request, call), "request", node)
@@ -269,7 +269,7 @@ class DataPlane(Handle):
         future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
         ticket = FutureTicket(future, core.completions, finish, "request_async")
-        call = Call(node, field(name), encoded, core.deadline(timeout).moment, ticket)
+        call = Call(node, field(name), encoded, core.deadline(timeout).moment, ticket, core.depth())
         core.begin(partial(core.machine.request, call), "request_async", node)
         return future
 
@@ -286,7 +286,7 @@ class DataPlane(Handle):
             for node in dict.fromkeys(map(as_builtin, nodes)):
                 core.check_running("request_all", node)
                 ticket = BlockingTicket(core.loop)
-                call = Call(node, field(name), encoded, deadline.moment, ticket)
+                call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
                 open_calls[node] = call, ticket
                 core.begin(partial(core.machine.request, call), "request_all", node)
             for node, (call, ticket) in open_calls.items():

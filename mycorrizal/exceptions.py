@@ -26,6 +26,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
         PeerBusy                          the peer's handlers are all taken; nothing ran
       RemoteError (RuntimeError)          the peer's handler raised; .type and .text say what
         UnknownHandler (LookupError)      the peer has no handler of this name; nothing ran
+      NestedTooDeep (RecursionError)      handlers that ask each other, without an end or beyond what may run
       MergeRefused (RuntimeError)         a delegate or the version check refused a merge
       ValueEncodeError (TypeError)        a value that cannot be sent; the text names the place in it
       ValueDecodeError (ValueError)       a value that came and cannot be read in this process, by nobody's offence
@@ -74,6 +75,7 @@ __all__ = [
     "MetaTooLarge",
     "MycorrizalError",
     "NameInUse",
+    "NestedTooDeep",
     "NoPingResponse",
     "NotACounter",
     "NotRunningError",
@@ -279,6 +281,15 @@ class PeerRefused(PeerUnreachable):
 
 class PeerBusy(PeerUnreachable):
     """All handlers of the peer are taken and its queue is full; the request did not run."""
+
+
+class NestedTooDeep(MycorrizalError, RecursionError):
+    """Handlers ask each other, one within the other, as many as the peer may run; the innermost request did not run.
+
+    A handler that does not catch it passes it on, so that who asked first has it. What the handlers before did is done.
+    """
+
+    indeterminate = True
 
 
 class RemoteError(MycorrizalError, RuntimeError):

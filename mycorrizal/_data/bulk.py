@@ -178,11 +178,11 @@ class Bulk:
             assert link.peer is not None
             link.peer.incoming_for(link.boot).expects(frames.parse_sequence(body))
         elif kind == Frame.REQUEST:
-            number, _, name, at = frames.parse_request(body)
+            number, _, depth, name, at = frames.parse_request(body)
             if at != len(body):
                 raise RemoteProtocolError("a request with bytes before its value")
             busy = {Close.TOO_LARGE: Status.TOO_LARGE, Close.FULL: Status.BUSY}
-            status = busy[code] if code is not None else link.refusal(number, name)
+            status = busy[code] if code is not None else link.refusal(number, name, depth)
             if status is not None:
                 link.refuse(number, status)
                 return code or Close.CANCELLED
@@ -208,8 +208,8 @@ class Bulk:
         if value.kind == Frame.MESSAGE:
             link.deliver(frames.parse_sequence(value.body), received, now)
         elif value.kind == Frame.REQUEST:
-            number, left, name, _ = frames.parse_request(value.body)
-            link.serve(number, left, name, received, now)
+            number, left, depth, name, _ = frames.parse_request(value.body)
+            link.serve(number, left, depth, name, received, now)
         else:
             number, status = frames.parse_response(value.body)
             link.answered(number, status, received, now)

@@ -238,16 +238,16 @@ class Link:
             self.machine.blocked(self.peer)
 
     def _on_request(self, body: bytes, now: float) -> None:
-        number, left, name, at = frames.parse_request(body)
-        self.serve(number, left, name, Received(body[at:]), now)
+        number, left, depth, name, at = frames.parse_request(body)
+        self.serve(number, left, depth, name, Received(body[at:]), now)
 
-    def serve(self, number: int, left: int, name: str, value: Received, now: float) -> None:
+    def serve(self, number: int, left: int, depth: int, name: str, value: Received, now: float) -> None:
         """A request is whole: give it to a handler, or say why not."""
         machine = self.machine
         self.used = now
-        status = self.refusal(number, name)
+        status = self.refusal(number, name, depth)
         if status is None:
-            request = Served(self, number, name, self.name, now + left / 1000 if left else None, value)
+            request = Served(self, number, name, self.name, now + left / 1000 if left else None, value, depth)
             self.served[number] = request
             if machine.host.serve(request):
                 return
@@ -255,7 +255,7 @@ class Link:
             status = Status.BUSY
         self.refuse(number, status)
 
-    def refusal(self, number: int, name: str) -> Status | None:
+    def refusal(self, number: int, name: str, depth: int) -> Status | None:
         """Return why a request is not given to a handler.
 
         Raises:
@@ -268,6 +268,8 @@ class Link:
             return Status.CLOSING
         if not machine.host.has_handler(name):
             return Status.UNKNOWN
+        if not machine.host.has_thread(depth):
+            return Status.TOO_DEEP
         # What was answered and not fetched counts too: it is as much to keep.
         open_now = len(self.served) + self.bulk.sending
         if open_now >= machine.limits.requests or self.conn.backlog(self.lane) > _LANE_MAX:
@@ -378,7 +380,7 @@ class Link:
         call.number, call.link = number, self
         self.calls[number] = call
         left = 0 if call.deadline is None else max(1, min(int((call.deadline - now) * 1000), 0xFFFFFFFF))
-        body = frames.request_body(number, left) + call.name
+        body = frames.request_body(number, left, call.depth) + call.name
         if inline:
             self.put(frames.frame(Frame.REQUEST, body + packed))
         else:

@@ -58,7 +58,7 @@ class LocalPeer(Peer):
     def request(self, call: Call, now: float) -> None:
         name = call.name[1:].decode()
         call.sent = True
-        request = Served(self, call.number, name, self.name, call.deadline, Received(call.value.pack()))
+        request = Served(self, call.number, name, self.name, call.deadline, Received(call.value.pack()), call.depth)
         if call.over:
             return
         request.call = call
@@ -67,6 +67,8 @@ class LocalPeer(Peer):
             self._answer(call, Status.CLOSING, None)
         elif not host.has_handler(name):
             self._answer(call, Status.UNKNOWN, None)
+        elif not host.has_thread(call.depth):
+            self._answer(call, Status.TOO_DEEP, None)
         elif not host.serve(request):
             self._answer(call, Status.BUSY, None)
         else:

@@ -124,14 +124,19 @@ class Lender(Protocol):
 class Call:
     """One request of ours. Made by the caller, then owned by the machine, but for ``over``: see ``Lender``."""
 
-    __slots__ = ("deadline", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket", "value")
+    __slots__ = (
+        "deadline", "depth", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket", "value",
+    )  # fmt: skip
 
-    def __init__(self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket) -> None:
+    def __init__(
+        self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket, depth: int = 0
+    ) -> None:
         self.node = node
         self.name = name  # as a name_field
         self.value = value
         self.deadline = deadline
         self.ticket = ticket
+        self.depth = depth  # handlers that wait for it, one within the other
         self.number = 0
         self.sent = False
         self.done = False
@@ -159,10 +164,10 @@ class Answering(Protocol):
 class Served:
     """One request of a peer, while a handler has it."""
 
-    __slots__ = ("call", "cancelled", "deadline", "link", "name", "number", "sender", "value")
+    __slots__ = ("call", "cancelled", "deadline", "depth", "link", "name", "number", "sender", "value")
 
     def __init__(
-        self, link: Answering, number: int, name: str, sender: str, deadline: float | None, value: Received
+        self, link: Answering, number: int, name: str, sender: str, deadline: float | None, value: Received, depth: int
     ) -> None:
         self.link = link
         self.number = number
@@ -170,6 +175,7 @@ class Served:
         self.sender = sender
         self.deadline = deadline
         self.value = value
+        self.depth = depth
         self.cancelled = False
         self.call: Call | None = None  # of a request to oneself
 
@@ -188,6 +194,7 @@ class Host(Protocol):
     def offer(self, item: tuple[str, Received], size: int) -> bool: ...
     def serve(self, request: Served) -> bool: ...
     def has_handler(self, name: str) -> bool: ...
+    def has_thread(self, depth: int) -> bool: ...
     def accept_stream(self, name: str, sender: str) -> Sink | Close: ...
     def arm(self, delay: float) -> None: ...
     def nonce(self) -> bytes: ...

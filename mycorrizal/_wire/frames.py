@@ -103,6 +103,7 @@ class Status(enum.IntEnum):
     TOO_LARGE = 4
     CLOSING = 5
     EXPIRED = 6
+    TOO_DEEP = 7  # made within so many handlers that no thread may be left
 
 
 NO_PROOF = "no proof in time"
@@ -152,13 +153,13 @@ def stream_head(kind: int, body: bytes, size: int | None = None) -> bytes:
 
 
 message_body = struct.Struct(">Q").pack
-request_body = struct.Struct(">II").pack
 response_body = struct.Struct(">IB").pack
 grant_body = struct.Struct(">QQ").pack
 id_body = struct.Struct(">I").pack
 
 _SEQUENCE = struct.Struct(">Q")
-_REQUEST = struct.Struct(">IIB")
+_REQUEST_HEAD = struct.Struct(">IIH")
+_REQUEST = struct.Struct(">IIHB")
 _RESPONSE = struct.Struct(">IB")
 _GRANT = struct.Struct(">QQ")
 _ID = struct.Struct(">I")
@@ -171,13 +172,23 @@ def parse_sequence(body: bytes) -> int:
     return int(_SEQUENCE.unpack_from(body)[0])
 
 
-def parse_request(body: bytes) -> tuple[int, int, str, int]:
-    """Return id, milliseconds left, name and the offset of the value."""
+def request_body(number: int, left: int, depth: int = 0) -> bytes:
+    """Return what a ``REQUEST`` begins with, before the name's field.
+
+    Args:
+        left: milliseconds that the caller waits, 0 for ever.
+        depth: handlers that wait for it, one within the other.
+    """
+    return _REQUEST_HEAD.pack(number, left, min(depth, 0xFFFF))
+
+
+def parse_request(body: bytes) -> tuple[int, int, int, str, int]:
+    """Return id, milliseconds left, depth, name and the offset of the value."""
     try:
-        number, left, size = _REQUEST.unpack_from(body)
-        if len(body) < 9 + size:
+        number, left, depth, size = _REQUEST.unpack_from(body)
+        if len(body) < 11 + size:
             raise RemoteProtocolError("a request cut off in its name")
-        return number, left, body[9 : 9 + size].decode(), 9 + size
+        return number, left, depth, body[11 : 11 + size].decode(), 11 + size
     except (struct.error, UnicodeDecodeError):
         raise RemoteProtocolError("a request without id, deadline and name") from None
 
@@ -187,7 +198,7 @@ def parse_response(body: bytes) -> tuple[int, int]:
     if len(body) < 5:
         raise RemoteProtocolError("a response without id and status")
     number, status = _RESPONSE.unpack_from(body)
-    if status > Status.EXPIRED:
+    if status > Status.TOO_DEEP:
         raise RemoteProtocolError(f"a response of unknown status {status}")
     return number, status
 

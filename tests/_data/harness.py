@@ -332,6 +332,7 @@ class Node:
         self.handler: Callable[[Served], None] = lambda request: self.answer(request)
         self.serving = 0
         self.capacity = 1 << 20
+        self.has_thread: Callable[[int], bool] = lambda depth: True
         self.ran: list[Any] = []
         self.messages: list[tuple[str, Any]] = []
         self.inbox: deque[tuple[tuple[str, Received], int]] = deque()

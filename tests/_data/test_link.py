@@ -122,6 +122,18 @@ def test_the_time_of_a_request_is_in_milliseconds() -> None:
         assert abs(parse_request(lane(link, conn)[before + 5 :])[1] - sent) <= 1, left
 
 
+def test_a_request_within_too_many_handlers_is_answered_at_once() -> None:
+    raw = Raw().prove()
+    raw.node.has_thread = lambda depth: depth < 5
+    name = name_field("echo")
+    raw.frame(Frame.REQUEST, request_body(1, 0, 4) + name + NONE)
+    raw.heard()
+    raw.frame(Frame.REQUEST, request_body(2, 0, 5) + name + NONE)
+    raw.value(6, Frame.REQUEST, request_body(3, 0, 5) + name, 100_000, b"\x00")
+    assert [parse_response(body) for _, body in raw.heard()] == [(2, Status.TOO_DEEP), (3, Status.TOO_DEEP)]
+    assert len(raw.node.ran) == 1 and raw.node.counters["requests.too_deep"] == 2 and raw.code is None
+
+
 def test_a_skipped_number_is_acknowledged() -> None:
     raw = Raw().prove()
     raw.heard()

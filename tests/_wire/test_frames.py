@@ -142,8 +142,8 @@ def test_names() -> None:
 
 
 def test_bodies() -> None:
-    body = frames.request_body(7, 1500) + frames.name_field("echo") + b"value"
-    assert frames.parse_request(body) == (7, 1500, "echo", 13)
+    body = frames.request_body(7, 1500, 3) + frames.name_field("echo") + b"value"
+    assert frames.parse_request(body) == (7, 1500, 3, "echo", 15)
     assert frames.parse_response(frames.response_body(7, Status.BUSY) + b"v") == (7, Status.BUSY)
     assert frames.parse_grant(frames.grant_body(4, 1 << 62)) == (4, 1 << 62)
     assert frames.parse_id(frames.id_body(9)) == 9
@@ -159,8 +159,8 @@ def test_every_status_is_read_and_no_other(status: Status) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 14))
 def test_a_request_that_is_cut_before_its_value_is_refused(cut: int) -> None:
-    body = frames.request_body(7, 1500) + frames.name_field("echo")
-    assert frames.parse_request(body) == (7, 1500, "echo", 13)
+    body = frames.request_body(7, 1500, 3) + frames.name_field("echo")
+    assert frames.parse_request(body) == (7, 1500, 3, "echo", 15)
     with pytest.raises(RemoteProtocolError):
         frames.parse_request(body[:-cut])
 

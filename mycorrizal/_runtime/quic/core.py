@@ -25,7 +25,7 @@ from ..._wire.text import logger
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
-from ...exceptions import MycorrizalError, RemoteProtocolError, ValueDecodeError, ValueTooLarge
+from ...exceptions import MycorrizalError, NestedTooDeep, RemoteProtocolError, ValueDecodeError, ValueTooLarge
 from ...types import Address, Request
 from .. import clock, lifecycle, reentry
 from ..counters import Counters, QuietLog
@@ -136,6 +136,11 @@ class Core:
     def has_handler(self, name: str) -> bool:
         return name in self.handlers or name in self.system
 
+    def has_thread(self, depth: int) -> bool:
+        """Whether a request that `depth` handlers wait for is not kept from a thread by these very handlers."""
+        most = self.config.handlers + self.config.handler_spares
+        return depth < most or self.pool.busy < most
+
     def serve(self, request: Served) -> bool:
         system = self.system.get(request.name)
         if system is not None:
@@ -212,14 +217,16 @@ class Core:
         handler = self.handlers.get(request.name)
         if handler is None:
             return Status.UNKNOWN, None
-        before = getattr(_local, "deadline", None)
-        _local.deadline = request.deadline
+        before = getattr(_local, "deadline", None), self.depth()
+        _local.deadline, _local.depth = request.deadline, request.depth + 1
         try:
             result = handler(Request(request.name, value, request.sender, left))
             try:
                 return Status.OK, encode_value(result, self.codecs, limit=self.config.max_value)
             except ValueTooLarge:
                 return Status.TOO_LARGE, None
+        except NestedTooDeep:
+            return Status.TOO_DEEP, None
         except BaseException as error:
             self.counters.add("requests.raised")
             # Here and nowhere else the traceback is to be had; a quick loop of somebody's must not fill the log.
@@ -227,7 +234,12 @@ class Core:
             self._quiet.warning(f"handler {request.name}", *told, exc_info=error)
             return self._raised(error)
         finally:
-            _local.deadline = before
+            _local.deadline, _local.depth = before
+
+    def depth(self) -> int:
+        """Return how many handlers, one within the other, wait for what this thread does."""
+        depth: int = getattr(_local, "depth", 0)
+        return depth
 
     def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
         kind, text = "Exception", "an error whose text cannot be made"

@@ -11,6 +11,7 @@ from ..._wire.frames import INLINE_MAX, Status, name_field
 from ...exceptions import (
     ConfigError,
     MycorrizalError,
+    NestedTooDeep,
     OperationTimeout,
     PeerBusy,
     RemoteError,
@@ -210,6 +211,10 @@ def answer(core: Core, status: int, received: Received, node: str, name: str, op
             operation=operation,
             hint="raise max_value on both sides, or use a stream",
         )
+    if status == Status.TOO_DEEP:
+        text = f"{node}: {name}: as many handlers as may run wait for each other's answers"
+        hint = "let a handler answer before it asks further, or raise handler_spares="
+        raise NestedTooDeep(text, node=node, operation=operation, hint=hint)
     if status == Status.EXPIRED:
         text = f"{node}: {name}: the time was up before a handler was free"
         raise error(Ending.TIMEOUT, text, node=node, operation=operation)

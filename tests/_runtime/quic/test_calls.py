@@ -16,6 +16,7 @@ from mycorrizal import (
     Codecs,
     DataConfig,
     DataPlane,
+    NestedTooDeep,
     NotRunningError,
     OperationTimeout,
     PeerBusy,
@@ -71,6 +72,46 @@ def test_one_peer_does_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:
             assert late.result(SECONDS) is True
             # 6 wait in three quarters of the queue; the thread has one, if it was awake before they came, or two.
             assert sum(future.exception(SECONDS) is None for future in many) in (6, 7, 8)
+
+
+FEW = DataConfig(handlers=1, handler_spares=3)
+
+
+def countdown(plane: DataPlane, to: str) -> None:
+    """Let `plane` answer requests by asking `to` until the number in them is 0."""
+
+    @plane.on_request("down")
+    def down(request: Request) -> int:
+        left = request.value[0]
+        return 1 + plane.request(to, "down", [left - 1, request.value[1]], timeout=None) if left else 0
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_requests_nested_deeper_than_threads_end_at_once(size: int) -> None:
+    with DataPlane("a", key=KEY, config=FEW) as a, DataPlane("b", key=KEY, config=FEW) as b:
+        a.add_peer("b", b.address)
+        b.add_peer("a", a.address)
+        countdown(a, "b")
+        countdown(b, "a")
+        assert a.request("b", "down", [7, bytes(size)], timeout=None) == 7  # four threads each
+        for depth in (8, 9, 50):
+            with pytest.raises(NestedTooDeep, match="b: down: as many handlers.*handler_spares=") as caught:
+                a.request("b", "down", [depth, bytes(size)], timeout=None)
+        assert caught.value.node == "b" and caught.value.operation == "request" and not caught.value.retriable
+        assert b.metrics()["requests.too_deep"] == 3 and "requests.raised" not in a.metrics()
+        assert a.request_async("b", "down", [7, b""], timeout=None).result(SECONDS) == 7
+        with pytest.raises(NestedTooDeep):
+            a.request_async("b", "down", [8, b""], timeout=None).result(SECONDS)
+        assert isinstance(a.request_all(["b"], "down", [8, b""], timeout=SECONDS).errors["b"], NestedTooDeep)
+
+
+def test_a_handler_that_asks_its_own_node_without_an_end() -> None:
+    with DataPlane("a", key=KEY, config=FEW) as a:
+        countdown(a, "a")
+        assert a.request("a", "down", [3, b""], timeout=None) == 3
+        with pytest.raises(NestedTooDeep):
+            a.request("a", "down", [4, b""], timeout=None)
+        assert a.request("a", "down", [3, b""], timeout=None) == 3  # nobody waits any more
 
 
 def test_request_all_asks_each_node_once_and_leaves_nothing_open(pair: Pair) -> None:

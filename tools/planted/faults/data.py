@@ -20,6 +20,9 @@ FAULTS = [
     Fault("Link.wasted", "> _WASTE_MAX", "> 10 * _WASTE_MAX", "a flood ends the connection"),
     Fault("Link.refuse", "> 2 * _LANE_MAX", "> 200 * _LANE_MAX", "who takes no answers is disconnected"),
     Fault("Link.refusal", " or self.conn.backlog(self.lane) > _LANE_MAX", "", "a full lane refuses requests"),
+    Fault("Link.refusal", "if not machine.host.has_thread(depth):", "if False:", "what is nested too deep is refused"),
+    Fault("Core.has_thread", "self.pool.busy < most", "True", "where all threads wait for one row of requests"),
+    Fault("Core._run_handler", "request.depth + 1", "request.depth", "each handler counts"),
     Fault("Link.refusal", " + self.bulk.sending", "", "answers not fetched count as requests"),
     Fault("Link.refusal", ">= machine.limits.requests", "> machine.limits.requests", "requests of a peer are bounded"),
     Fault(

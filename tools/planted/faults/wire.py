@@ -103,7 +103,7 @@ FAULTS = [
         "a frame of exactly the limit is taken",
     ),
     Fault("StreamHead.feed", "not 0 < size <= 512", "not 0 < size < 512", "a head of 512 bytes is taken"),
-    Fault("parse_response", "status > Status.EXPIRED", "status > Status.CLOSING", "a request that expired is told so"),
+    Fault("parse_response", "status > Status.TOO_DEEP", "status > Status.EXPIRED", "what is too deep is told so"),
     Fault("_parse_limits", "min(limits) < 1", "limits.messages < 1", "no limit of a peer may be zero"),
     Fault("Proof.parse", "len(nonce) != 32 or ", "", "a nonce has 32 bytes"),
     Fault("Challenge.parse", " or len(boot) != 8", "", "a boot id has 8 bytes"),
@@ -114,7 +114,7 @@ FAULTS = [
         "no node of a handshake is called nothing",
     ),
     Fault("name_field", "not 0 < len(raw) <= _NAME_MAX", "not 0 < len(raw) < _NAME_MAX", "a name may have 255 bytes"),
-    Fault("parse_request", "len(body) < 9 + size", "len(body) < 8 + size", "a request cut in its name is refused"),
+    Fault("parse_request", "len(body) < 11 + size", "len(body) < 10 + size", "a request cut in its name is refused"),
     Fault("parse_open", "len(body) < 2 or ", "", "a stream without a name is refused"),
     # -- values: guard --
     Fault(
