@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._wire.values import decode_packed, encode_value
-from ..exceptions import MycorrizalError
+from ..exceptions import MycorrizalError, OperationTimeout
 
 if TYPE_CHECKING:
     from .quic.carrier import Done
@@ -89,7 +89,8 @@ class Announcing:
 
         def spread(answer: bytes | None, error: MycorrizalError | None) -> None:
             heard = [] if answer is None else [first, *unpacked(answer, str)]
-            self._note(lambda now: self._tell_rest(raw, heard, done))
+            late = isinstance(error, OperationTimeout)  # nobody waits for this any more, and more work makes it later
+            self._note(lambda now: done([]) if late else self._tell_rest(raw, heard, done))
 
         self._ask(first, SPREAD + raw, SECONDS, spread)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mycorrizal._runtime.announcing import ANNOUNCE, Announcing, unpacked
-from mycorrizal.exceptions import PeerUnreachable
+from mycorrizal.exceptions import MycorrizalError, OperationTimeout, PeerUnreachable
 
 
 class Agents:
@@ -19,6 +19,7 @@ class Agents:
         self.heard: dict[str, list[bytes]] = {name: [] for name in self.names}
         self.asks: Counter[tuple[str, str]] = Counter()
         self.deaf: set[str] = set()
+        self.error: MycorrizalError = PeerUnreachable("deaf")
         self.steps: deque[Callable[[], object]] = deque()
         self.all = {
             name: Announcing(name, partial(self.others, name), partial(self.ask, name), self.note)
@@ -34,7 +35,7 @@ class Agents:
     def ask(self, sender: str, node: str, payload: bytes, timeout: float, done: Any) -> None:
         self.asks[sender, node] += 1
         if node in self.deaf:
-            self.steps.append(lambda: done(None, PeerUnreachable("deaf")))
+            self.steps.append(lambda: done(None, self.error))
         else:
             self.steps.append(lambda: self.serve(sender, node, payload, lambda answer: done(answer, None)))
 
@@ -87,6 +88,14 @@ def test_without_the_first_a_few_hear_of_it_at_once() -> None:
     found = agents.tell(*agents.names[1:])
     assert all(1 <= len(heard) <= 4 for (heard,) in found.values())
     assert max(agents.asks.values()) == 1 or sum(agents.asks.values()) <= 29 * 6
+
+
+def test_a_first_that_is_late_makes_no_more_work() -> None:
+    agents = Agents(30)
+    agents.deaf, agents.error = {"n00"}, OperationTimeout("late")
+    found = agents.tell(*agents.names[1:])
+    assert all(heard == [[]] for heard in found.values())
+    assert {*agents.asks} == {(name, "n00") for name in agents.names[1:]}
 
 
 def test_an_agent_alone_has_told_everybody() -> None:
