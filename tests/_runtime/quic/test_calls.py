@@ -83,7 +83,7 @@ def countdown(plane: DataPlane, to: str) -> None:
     @plane.on_request("down")
     def down(request: Request) -> int:
         left = request.value[0]
-        return 1 + plane.request(to, "down", [left - 1, request.value[1]], timeout=None) if left else 0
+        return 1 + plane.request(to, "down", [left - 1, request.value[1]], timeout=SECONDS) if left else 0
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
@@ -93,25 +93,25 @@ def test_requests_nested_deeper_than_threads_end_at_once(size: int) -> None:
         b.add_peer("a", a.address)
         countdown(a, "b")
         countdown(b, "a")
-        assert a.request("b", "down", [7, bytes(size)], timeout=None) == 7  # four threads each
+        assert a.request("b", "down", [7, bytes(size)], timeout=SECONDS) == 7  # four threads each
         for depth in (8, 9, 50):
             with pytest.raises(NestedTooDeep, match="b: down: as many handlers.*handler_spares=") as caught:
-                a.request("b", "down", [depth, bytes(size)], timeout=None)
+                a.request("b", "down", [depth, bytes(size)], timeout=SECONDS)
         assert caught.value.node == "b" and caught.value.operation == "request" and not caught.value.retriable
         assert b.metrics()["requests.too_deep"] == 3 and "requests.raised" not in a.metrics()
-        assert a.request_async("b", "down", [7, b""], timeout=None).result(SECONDS) == 7
+        assert a.request_async("b", "down", [7, b""], timeout=SECONDS).result(SECONDS) == 7
         with pytest.raises(NestedTooDeep):
-            a.request_async("b", "down", [8, b""], timeout=None).result(SECONDS)
+            a.request_async("b", "down", [8, b""], timeout=SECONDS).result(SECONDS)
         assert isinstance(a.request_all(["b"], "down", [8, b""], timeout=SECONDS).errors["b"], NestedTooDeep)
 
 
 def test_a_handler_that_asks_its_own_node_without_an_end() -> None:
     with DataPlane("a", key=KEY, config=FEW) as a:
         countdown(a, "a")
-        assert a.request("a", "down", [3, b""], timeout=None) == 3
+        assert a.request("a", "down", [3, b""], timeout=SECONDS) == 3
         with pytest.raises(NestedTooDeep):
-            a.request("a", "down", [4, b""], timeout=None)
-        assert a.request("a", "down", [3, b""], timeout=None) == 3  # nobody waits any more
+            a.request("a", "down", [4, b""], timeout=SECONDS)
+        assert a.request("a", "down", [3, b""], timeout=SECONDS) == 3  # nobody waits any more
 
 
 def test_request_all_asks_each_node_once_and_leaves_nothing_open(pair: Pair) -> None:
