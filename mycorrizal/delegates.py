@@ -55,7 +55,7 @@ class Delegate(Protocol):
         """
 
     def local_state(self, join: bool) -> bytes:
-        """Return the state to send with a push/pull, at most 20 MiB. Gossip thread."""
+        """Return the state to send with a push/pull, at most 19 MiB. Gossip thread."""
 
     def merge_remote_state(self, buf: bytes, join: bool) -> None:
         """Take a peer's ``local_state``; not called when it was empty. Delegate thread."""

@@ -29,7 +29,7 @@ from ._runtime.deadline import Deadline
 from ._runtime.lifecycle import Handle
 from ._runtime.membership import Delegates, Membership
 from ._runtime.subscribers import EventStream
-from ._wire.limits import USER_BYTES_MAX
+from ._wire.limits import USER_BYTES_SENT_MAX
 from ._wire.security import Keyring
 from .config import Config
 from .delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
@@ -312,7 +312,7 @@ class Memberlist(Handle):
 
         Args:
             node: a member, or its name.
-            data: 1 byte to 20 MiB.
+            data: 1 byte to 19 MiB.
             timeout: seconds to dial and write.
 
         Raises:
@@ -324,8 +324,8 @@ class Memberlist(Handle):
         payload = _payload(data)
         if not payload:
             raise ConfigError("data", "is empty", hint="receivers do not deliver empty messages over TCP")
-        if len(payload) > USER_BYTES_MAX:
-            hint = f"receivers take at most {USER_BYTES_MAX} (20 MiB); split it"
+        if len(payload) > USER_BYTES_SENT_MAX:
+            hint = f"at most {USER_BYTES_SENT_MAX} (19 MiB) fit one encrypted frame; split it"
             raise ConfigError("data", f"is {len(payload)} bytes long", hint=hint)
         target = self._member(node, "send_reliable")
         deadline = Deadline(timeout)

@@ -461,9 +461,9 @@ def problems() -> Iterator[object]:
         ),
     )
     settings = SimpleNamespace(cluster="c", insecure=False)
+    sharing = SimpleNamespace(rivals=[], replica=SimpleNamespace(counters={}))
     parts: Any = SimpleNamespace(
-        members=members, data=data, sharing=SimpleNamespace(rivals=[]), file=None, seeking=None, name="n",
-        settings=settings, rings=None,
+        members=members, data=data, sharing=sharing, file=None, seeking=None, name="n", settings=settings, rings=None,
     )  # fmt: skip
     yield from health(parts).problems
 

@@ -57,6 +57,11 @@ def health(parts: Assembly) -> Health:
         problems.append(f"conversations at the gossip port were turned away ({turned}): does a stranger crowd it?")
     if parts.rings is None and not parts.settings.insecure:
         problems.append("no key: every user of this host can join, read and forge; insecure=True if that is meant")
+    if parts.sharing.replica.counters.get("state.left_out"):
+        problems.append(
+            "the delegate's state leaves no room in push/pulls for what agents share (19 MiB for both): who joins gets"
+            " that over QUIC, and what is lost by gossip comes late"
+        )
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
     problems += shortage.problems()

@@ -43,9 +43,9 @@ def join(parts: Assembly) -> None:
     elif settings.discover:
         _join_neighbours(parts, deadline)
     _refuse_a_taken_name(parts)
-    if settings.wire == "msgpack":
-        _sync(parts, deadline)
     replica = parts.sharing.replica
+    if settings.wire == "msgpack" or "state.missing" in replica.counters:
+        _sync(parts, deadline)
     parts.sharing.call(replica.joined, Deadline(None), "join")
 
 

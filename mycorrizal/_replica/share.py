@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 
+from .._wire.limits import USER_BYTES_SENT_MAX
 from ..delegates import Delegate
 from ..exceptions import RemoteProtocolError
 from .machine import Replica
@@ -21,7 +22,7 @@ __all__ = ["PREFIX", "STATE_MAX", "Envelope", "Share"]
 PREFIX = b"\xd9\x6d\x79"
 """First bytes of every envelope (a CBOR tag that nobody else writes)."""
 
-STATE_MAX = 20 << 20
+STATE_MAX = USER_BYTES_SENT_MAX
 """Longest user state of a push/pull (memberlist)."""
 
 
@@ -99,6 +100,8 @@ class Share:
         if not data.startswith(_STATE) or len(data) < _OVERHEAD + 4 or middle > len(data):
             self._replica.reject(RemoteProtocolError("an envelope that holds no state, or is cut off"))
             return b""
-        if middle > _OVERHEAD + 4:
+        if middle == _OVERHEAD + 4:
+            self._replica.note("state.missing")  # there was no room for it: it is to be had over QUIC
+        else:
             self._replica.merge_state(data[_OVERHEAD + 4 : middle], join, now, answer=answer)
         return data[middle:]

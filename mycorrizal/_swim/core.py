@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .._wire.limits import USER_BYTES_MAX
+from .._wire.limits import USER_BYTES_SENT_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
 from .._wire.text import text_of
@@ -188,8 +188,9 @@ class Core:
         if self.delegate is None:
             return b""
         state = self._ask_bytes("local_state", self.delegate.local_state, None, join) or b""
-        if len(state) > USER_BYTES_MAX:
-            self.fault("local_state", f"returned {len(state)} bytes, the limit is {USER_BYTES_MAX}; nothing was sent")
+        if len(state) > USER_BYTES_SENT_MAX:
+            text = f"returned {len(state)} bytes, the limit is {USER_BYTES_SENT_MAX}; nothing was sent"
+            self.fault("local_state", text)
             return b""
         return state
 

@@ -26,6 +26,7 @@ __all__ = [
     "STREAM_BODY_MAX",
     "STREAM_COMPRESS_MAX",
     "USER_BYTES_MAX",
+    "USER_BYTES_SENT_MAX",
 ]
 
 LABEL_MAX_BYTES = 255
@@ -45,6 +46,10 @@ PUSH_PULL_NODES_FLOOR = 1 << 12
 
 USER_BYTES_MAX = 20 << 20
 """Longest user state or user message on a stream (memberlist)."""
+
+USER_BYTES_SENT_MAX = 19 << 20
+"""Longest one that we send. With member records and headers around it, it fits one encrypted frame: there Go refuses
+what it would take without a key."""
 
 COMPOUND_PARTS_MAX = 255
 """Most parts of one compound we write: their number travels in one byte (memberlist)."""

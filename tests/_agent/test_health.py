@@ -31,8 +31,8 @@ def parts_of(**changes: Any) -> Any:
     inbox = changes.pop("inbox", 0)
     data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})
     return SimpleNamespace(**{
-        "members": members, "data": data, "sharing": SimpleNamespace(rivals=[]), "rings": object(), "file": None,
-        "seeking": None,
+        "members": members, "data": data, "rings": object(), "file": None, "seeking": None,
+        "sharing": SimpleNamespace(rivals=[], replica=SimpleNamespace(counters=changes.pop("shared", {}))),
         "name": "me", "settings": SimpleNamespace(insecure=changes.pop("insecure", False), cluster="c"), **changes,
     })  # fmt: skip
 
@@ -46,6 +46,8 @@ def test_a_problem_is_told_when_there_is_one_and_only_then() -> None:
         (parts_of(inbox=51), "51 messages wait"),
         (parts_of(late=1250), "1.2 s behind lately"),
         (parts_of(rings=None), "no key"),
+        (parts_of(shared={"state.left_out": 1}), "over QUIC"),
+        (parts_of(seeking=SimpleNamespace(alone=True, gave_up=False)), "still asked"),
         (parts_of(file=SimpleNamespace(failing=True)), "settings file"),
     ):
         (problem,) = health(parts).problems

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Config, PeerUnreachable
+from mycorrizal import BaseDelegate, Config, PeerUnreachable
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -100,3 +100,28 @@ def test_a_clock_that_is_an_hour_ahead_freezes_no_key(agents: Make) -> None:  # 
         assert carol.settings["rate"] == "again"
         bob.tell("time.sleep(0.5); say(agent.settings['rate'])")
         assert bob.words() == ["again"]
+
+
+class Heavy(BaseDelegate):
+    """Has 13 MiB of state, and takes that of others."""
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    def local_state(self, join: bool) -> bytes:
+        return bytes(13 << 20)
+
+    def merge_remote_state(self, state: bytes, join: bool) -> None:
+        self.got.append(len(state))
+
+
+def test_what_agents_share_is_not_dropped_for_a_large_state_of_the_users(agents: Make) -> None:  # noqa: F811
+    one, two = Heavy(), Heavy()
+    alice = agents("alice", delegate=one)
+    blob = bytes(60_000)
+    for number in range(115):  # 6.6 MiB
+        alice.settings[f"k{number}"] = blob
+    bob = agents("bob", delegate=two)
+    assert len(bob.settings) == 115, "when the constructor returns"
+    assert two.got == [13 << 20]
+    assert any("over QUIC" in problem for problem in alice.health().problems)

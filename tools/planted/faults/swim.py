@@ -182,8 +182,8 @@ FAULTS = [
     ),
     Fault(
         "Core.local_state",
-        "len(state) > USER_BYTES_MAX",
-        "len(state) > 2 * USER_BYTES_MAX",
+        "len(state) > USER_BYTES_SENT_MAX",
+        "len(state) > 2 * USER_BYTES_SENT_MAX",
         "a state longer than receivers take is not sent",
     ),
     Fault(
