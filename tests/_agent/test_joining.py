@@ -56,9 +56,9 @@ def test_the_reason_is_that_of_a_try_that_had_its_time(monkeypatch: pytest.Monke
     assert caught.value.failures == {SEED: mirror}
 
 
-@pytest.mark.parametrize(("itself", "tries"), [(True, 1), (False, 3)])
-def test_who_is_a_seed_itself_does_not_wait_for_the_others(
-    monkeypatch: pytest.MonkeyPatch, itself: bool, tries: int
+@pytest.mark.parametrize(("itself", "members", "tries"), [(True, 1, 1), (False, 2, 1), (False, 1, 3)])
+def test_who_is_a_seed_itself_or_has_joined_one_does_not_wait_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, itself: bool, members: int, tries: int
 ) -> None:
     monkeypatch.setattr(joining, "pause", lambda seconds: None)
     ends, asked = Ends(3), []
@@ -69,11 +69,11 @@ def test_who_is_a_seed_itself_does_not_wait_for_the_others(
         return SimpleNamespace(failures={SEED: OperationTimeout("none")}, itself=itself)
 
     seeds = SimpleNamespace(failures={}, addresses=lambda timeout: [SEED, "10.0.0.1:7946"])
-    members = SimpleNamespace(join=join, config=SimpleNamespace(tcp_timeout=1.0), num_members=lambda: 1)
+    seen = SimpleNamespace(join=join, config=SimpleNamespace(tcp_timeout=1.0), num_members=lambda: members)
     parts: Any = SimpleNamespace(
-        seeds=seeds, members=members, name="alice", settings=SimpleNamespace(join_timeout=10.0)
+        seeds=seeds, members=seen, name="alice", settings=SimpleNamespace(join_timeout=10.0)
     )
-    if itself:
+    if tries == 1:
         joining._join_seeds(parts, ends)  # type: ignore[arg-type]
     else:
         with pytest.raises(JoinError, match="join_retry= goes on asking"):
