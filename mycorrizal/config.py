@@ -107,7 +107,7 @@ class Config:
     dead_node_reclaim_time: float = 0.0
     """After this long a dead node's name may move to another address; 0: never."""
     udp_buffer_size: int = 1400
-    """Bytes that a composed packet may take."""
+    """Bytes that a composed packet may take, 1,024 to 65,507. Differs from memberlist: there any number is taken."""
     handoff_queue_depth: int = 1024
     """Messages waiting for the delegate thread; further user messages are dropped and counted."""
 

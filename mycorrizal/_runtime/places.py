@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 PLACES_MAX = 256
-"""Accepted conversations at a time. Each costs a descriptor, and no thread unless there is something to decode."""
+"""Accepted conversations at a time. Each costs a descriptor, and no thread unless there is something to decode.
+
+Differs from memberlist: there only push/pulls are counted."""
 ADDRESS_PLACES_MAX = PLACES_MAX // 4
 """Those of one IPv4 address, or of one IPv6 /64, that a thread is not at work for."""
 ADDRESS_BUSY_MAX = PLACES_MAX // 2

@@ -24,6 +24,7 @@ from mycorrizal._wire.security import (
     encryption_version,
 )
 from mycorrizal._wire.stream import StreamCodec, StreamReader
+from mycorrizal.config import Config
 from mycorrizal.types import host_of
 from tests.golden import STRUCTS, Case, body_of, config_of, fields_of, generate, keyring_of
 
@@ -179,10 +180,15 @@ def check_decrypt_payload(case: Case) -> None:
 # -- whole packets ------------------------------------------------------------------------
 
 
+def label_bytes(config: Config) -> int:
+    """Return the bytes before those of the message itself: type, length and text of the label, if there is one."""
+    return 2 + len(config.label.encode()) if config.label else 0
+
+
 def check_packet_send(case: Case) -> None:
     config = config_of(case["input"])
     message, wire = bytes.fromhex(case["input"]["message_hex"]), bytes.fromhex(case["output"]["wire_hex"])
-    start = 1 + (2 + len(config.label) if config.label else 0)
+    start = 1 + label_bytes(config)
     packets = PacketCodec(config, keyring_of(config), lambda: wire[start : start + 12])
     crc = case["input"]["dest_pmax"] >= 5
     assert packets.seal([message], crc=crc) == [wire]
@@ -213,7 +219,7 @@ def check_packet_ingest(case: Case) -> None:
 def codec_of(case: Case, wire: bytes, *, answer: bool) -> StreamCodec:
     """Return the codec of the side that wrote `wire`, which will draw the same nonce again."""
     config = config_of(case["input"]["config"])
-    start = 6 + (0 if answer or not config.label else 2 + len(config.label))
+    start = 6 + (0 if answer else label_bytes(config))
     return StreamCodec(config, keyring_of(config), lambda: wire[start : start + 12])
 
 
@@ -364,3 +370,25 @@ CHECKS = {
     "formula.encrypted_length": check_encrypted_length,
     "formula.address_text": check_address_text,
 }
+
+
+@pytest.mark.parametrize("label", ["lab", "grün", "東京"])
+def test_a_label_beyond_ascii(label: str) -> None:
+    """Go's cases have labels of ASCII alone; these are put together here, as protocol version 2 encrypts."""
+    text, key, nonce = label.encode(), bytes(range(16)), bytes(range(100, 112))
+    given = {
+        "label": label, "key_hex": key.hex(), "enable_compression": False, "gossip_verify_incoming": True,
+        "gossip_verify_outgoing": True, "protocol_version": 2,
+    }  # fmt: skip
+    header = bytes((m.MessageType.HAS_LABEL, len(text))) + text
+
+    def case(given: dict[str, Any], frame: bytes, plain: bytes) -> Case:
+        wire = header + frame + encrypt_payload(1, key, plain, frame + text, nonce)
+        return {"input": given, "output": {"wire_hex": wire.hex()}}
+
+    message = bytes((m.MessageType.USER,)) + b"hello"
+    check_packet_send(case({**given, "dest_pmax": -1, "message_hex": message.hex()}, b"", message))
+    unlabelled = config_of({**given, "label": "", "key_hex": None})
+    plain = StreamCodec(unlabelled, keyring_of(unlabelled), no_nonce).seal(m.User(b"hello"), answer=False)
+    frame = bytes((m.MessageType.ENCRYPT,)) + encrypted_length(1, len(plain)).to_bytes(4, "big")
+    check_user_initiator(case({"config": given, "message_hex": b"hello".hex()}, frame, plain))

@@ -111,13 +111,13 @@ def test_a_part_as_long_as_a_compound_can_say_goes_once_and_in_one() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("label", ["", "blah"])
+@pytest.mark.parametrize("label", ["", "blah", "grün"])
 @pytest.mark.parametrize("key", [None, KEY])
 @pytest.mark.parametrize("outgoing", [True, False])
 def test_overhead(version: int, label: str, key: bytes | None, outgoing: bool) -> None:
     codec = packets(protocol_version=version, label=label, secret_key=key, gossip_verify_outgoing=outgoing)
     encryption = (45 if version == 1 else 29) if key else 0
-    labelled = 2 + len(label) if label else 0
+    labelled = 2 + len(label.encode()) if label else 0
     assert codec.overhead(gossip=True) == labelled + encryption
     assert codec.overhead(gossip=False) == labelled + (encryption if outgoing else 0)
 
