@@ -32,6 +32,9 @@ class FakeGround:
     def now(self) -> float:
         return self.time
 
+    def wall(self, since: float) -> float:
+        return since
+
     def guard(self, operation: str) -> None:
         assert not self.stopped
 
