@@ -83,6 +83,9 @@ class World:
     def has_handler(self, name: str) -> bool:
         return self.rng.random() < 0.8
 
+    def has_thread(self, depth: int) -> bool:
+        return self.rng.random() < 0.9
+
     def binding(self, *parts: Any) -> Any:
         return b"binding"
 

@@ -297,7 +297,9 @@ class SerfMachine:
             raise ConfigError("name", f"{name!a:.80} is this node itself", hint="it leaves with leave()")
         intent = LeaveIntent(self._clock.tick(), name, prune)
         self._handle_leave(intent, now)
-        self._out.append(Outgoing(encode(intent), Kind.INTENT))
+        message = encode(intent)
+        self._out.append(Outgoing(message, Kind.INTENT))
+        self.queries.say(message, self.name)  # nothing repairs a prune that gossip did not bring to somebody
 
     # -- outputs -------------------------------------------------------------------------
 

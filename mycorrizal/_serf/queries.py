@@ -145,9 +145,16 @@ class Queries:
             self._asked.append(Asked(query, now + query.timeout / 1e9))
         if query.flags & NO_BROADCAST:
             return False
-        others = sorted((name for name in self._alive() if name != query.source), key=lambda n: (n < self._name, n))
-        self._direct += [Direct(message, name) for name in others[: self._fanout]]
+        self.say(message, query.source)
         return True
+
+    def say(self, message: bytes, source: str) -> None:
+        """Say a message, which is gossiped too, to some members directly; `source` knows it.
+
+        Differs from Serf: there it is gossiped only, and in a small cluster so few times that somebody is missed.
+        """
+        others = sorted((name for name in self._alive() if name != source), key=lambda n: (n < self._name, n))
+        self._direct += [Direct(message, name) for name in others[: self._fanout]]
 
     def take_response(self, response: QueryResponse) -> None:
         """Take an acknowledgement of, or an answer to, a query of ours."""

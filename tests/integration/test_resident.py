@@ -64,7 +64,6 @@ with DataPlane("alice", key=bytes(range(7, 39)), peers={"bob": ("127.0.0.1", int
 
 @pytest.mark.parametrize(
     ("call", "mib"),
-    # An answer is beside what is on its way to it, which is bounded for itself: that shows less beside a larger value.
     [("request", 4), ("async", 4), ("all", 4), ("unknown", 4), ("fails", 4), ("time-out", 4), ("echo", 32)],
 )
 def test_resident_memory_stays_within_a_value_over_a_hundred_calls(call: str, mib: int) -> None:
@@ -79,6 +78,8 @@ def test_resident_memory_stays_within_a_value_over_a_hundred_calls(call: str, mi
             timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert float(done.stdout) <= 1.2, f"{done.stdout.strip()} values above what one call takes"
+        # An answer is put together and then handed over as bytes, and so there twice for a moment.
+        most = 2.2 if call == "echo" else 1.2
+        assert float(done.stdout) <= most, f"{done.stdout.strip()} values above what one call takes"
     finally:
         server.communicate("")

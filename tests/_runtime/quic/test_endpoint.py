@@ -152,7 +152,7 @@ def test_restarted_peer_resets_what_it_has_forgotten() -> None:
     a.run(lambda now: conn.ping())
     a.owner.wait(lambda: conn in a.owner.ends, 5.0)
     assert a.owner.ends[conn] == (0, "the peer has forgotten this connection", True, "reset")
-    assert again.counters["quic.resets_sent"] >= 1
+    until(lambda: again.counters["quic.resets_sent"] >= 1)  # counted once it was sent
     a.stop()
     again.stop()
 
