@@ -31,6 +31,7 @@ from mycorrizal import cache as cache_module
 from mycorrizal._cache.definition import Limits
 
 from .agents import Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
+from .conftest import until
 from .planes import Task, together
 
 
@@ -229,11 +230,11 @@ def test_end_of_an_agent_ends_every_wait_and_every_read(agents: Make) -> None:  
     cache = alice.cache("x")
     cache["key"] = 1
     held, gate = cache.lock("job"), threading.Event()
+    (space,) = cache._host.machine.spaces()
     computing = Task(cache.get_or_compute, "slow", gate.wait)
+    until(lambda: len(space.primary.leases._leases) == 1)
     waiting = [Task(cache.lock, "job", timeout=None), Task(cache.get_or_compute, "slow", int, timeout=None)]
-    while cache._host.machine.info("x")["gets"] < 2:
-        time.sleep(0.01)
-    time.sleep(0.1)
+    until(lambda: space.primary.leases._parked == 2)
     alice.close()
     for task, unsure in zip(waiting, (True, False), strict=True):
         with pytest.raises(NotRunningError) as caught:
