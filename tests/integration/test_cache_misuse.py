@@ -232,7 +232,7 @@ def test_end_of_an_agent_ends_every_wait_and_every_read(agents: Make) -> None:  
     held, gate = cache.lock("job"), threading.Event()
     (space,) = cache._host.machine.spaces()
     computing = Task(cache.get_or_compute, "slow", gate.wait)
-    until(lambda: len(space.primary.leases._leases) == 1)
+    until(lambda: space.primary.leases._count == 1)
     waiting = [Task(cache.lock, "job", timeout=None), Task(cache.get_or_compute, "slow", int, timeout=None)]
     until(lambda: space.primary.leases._parked == 2)
     alice.close()
