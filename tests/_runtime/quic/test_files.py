@@ -229,7 +229,8 @@ def test_nobody_receives(pair: Pair, folder: Path) -> None:
     with pytest.raises(OperationTimeout, match="has not taken") as caught:
         pair.alice.send_file("bob", io.BytesIO(b"x"), timeout=0.2)
     assert caught.value.operation == "send_file"
-    until(lambda: pair.bob._started.files._waiting[0].lost)
+    waiting = pair.bob._started.files._waiting
+    until(lambda: waiting and waiting[0].lost)
     with pytest.raises(OperationTimeout):  # what was given up is not received later
         pair.bob.receive_file(folder, 0.2)
     assert names(folder) == []
