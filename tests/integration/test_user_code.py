@@ -181,7 +181,7 @@ def codecs(world: World, error: type[BaseException]) -> None:
             world.bob.settings["coded"] = Value()
         world.bob.settings["coded"] = 2
         until(lambda: [change.value for change in seen if change.error is None][-1:] == [2], WAIT)
-    assert [type(change.error) for change in seen][-2:] == [ValueDecodeError, type(None)]  # one of before may come first
+    assert [type(change.error) for change in seen][-2:] == [ValueDecodeError, type(None)]  # after one of before
 
 
 def logs(world: World, error: type[BaseException]) -> None:
