@@ -93,6 +93,22 @@ def test_what_is_removed_is_forgotten_though_it_has_an_address() -> None:
     assert {*a.machine.peers} == {"a", "b"}, "it is used again, and so is known"
 
 
+def test_who_is_back_before_it_was_forgotten_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, a, b = pair(4)
+    a.request("b", 1)
+    world.run(1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(a.machine.gone, "_is_gone", lambda peer: False)
+        a.machine.peer_down("b", "was removed", world.now)
+        assert a.machine.peers["b"].removed
+        world.run(1.0)
+        _, outcome = b.request("a", 2)
+        world.run(5.0)
+    assert outcome.ok
+    world.run(200.0)
+    assert a.machine.links == {} and {*a.machine.peers} == {"a", "b"}
+
+
 def test_names_that_never_were_do_not_stay() -> None:
     world, a, _ = pair(5)
     outcomes = [a.request(f"slip{number}", timeout=1.0)[1] for number in range(100)]
