@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import CacheRedefined, QueueFull
+from mycorrizal import CacheRedefined, ConfigError, QueueFull
 from mycorrizal._agent import caching
 from mycorrizal._agent.cachemetrics import cache_metrics
 from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
@@ -203,7 +203,10 @@ def test_a_definition_is_told_as_others_read_it() -> None:
 
         __hash__ = int.__hash__
 
-    assert _as_told(replace(good, max_entries=Odd(10))) == good
+    assert _as_told(replace(good, max_entries=Odd(10))) == good  # made plain when it was given
+    odd: Any = {"near": 1}
+    with pytest.raises(ConfigError, match="cannot be told"):
+        _as_told(replace(good, **odd))
 
 
 def test_operations_are_counted_as_what_they_were_and_where() -> None:
