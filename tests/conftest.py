@@ -34,6 +34,22 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _list_failed(report)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _list_failed(report)
+
+
+def _list_failed(report: pytest.CollectReport | pytest.TestReport) -> None:
+    """Write down what failed, for ``tools/test``, which runs a few of them again."""
+    path = os.environ.get("MYCORRIZAL_FAILED_TESTS")
+    if path and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(path, "a", encoding="utf-8") as listed:
+            listed.write(f"{report.nodeid}\n")
+
+
 def pytest_collection_finish() -> None:
     """Take thousands of tests out of the collector's sight: each of its rounds would look at all of them again."""
     gc.collect()
