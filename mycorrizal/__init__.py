@@ -107,7 +107,7 @@ from .types import (
 
 if _TYPE_CHECKING:
     from ._control.messages import ControlEvent
-    from ._runtime.quic.streams import Stream
+    from ._runtime.data.streams import Stream
     from .agent import Agent
     from .cache import ABSENT, Cache, Versioned
     from .control import ControlClient

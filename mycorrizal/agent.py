@@ -33,11 +33,11 @@ from ._agent.keys import Keys
 from ._agent.notebook import current_cell, residents
 from ._agent.talking import Talking
 from ._cache.definition import Definition
-from ._runtime import settings_sources
-from ._runtime.deadline import Deadline
-from ._runtime.layer import Layer
-from ._runtime.lifecycle import Handle
-from ._runtime.shortage import as_ours
+from ._runtime.host import settings_sources
+from ._runtime.swim.layer import Layer
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
+from ._runtime.threads.shortage import as_ours
 from ._wire.meta import read_meta
 from ._wire.text import logger
 from ._wire.values import DEFAULT, Codecs, encode_value
@@ -62,7 +62,7 @@ from .types import Address, Health, Member, Members, Node, html_text
 if TYPE_CHECKING:
     from typing import Literal
 
-    from ._runtime.subscribers import EventStream
+    from ._runtime.threads.subscribers import EventStream
 
 __all__ = ["Agent"]
 

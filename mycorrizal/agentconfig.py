@@ -1,4 +1,4 @@
-"""Settings of an ``Agent``, as one checked value. Where they come from is ``_runtime/settings_sources.py``'s matter."""
+"""Settings of an ``Agent``, as one checked value. Their sources are ``_runtime/host/settings_sources.py``'s matter."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ from ._cache.reading import held
 from ._cache.reading import raw_key as _raw
 from ._cache.survey import CLEAR_KEYS, Cursor
 from ._endings import unreadable
-from ._runtime.caching import CacheHost, new_id
-from ._runtime.clock import now as _now
-from ._runtime.deadline import Deadline
-from ._runtime.lifecycle import Handle
+from ._runtime.cache.caching import CacheHost, new_id
+from ._runtime.threads.clock import now as _now
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
 from ._wire.canonical import equal
 from ._wire.lent import LEND_MIN, Lent
 from ._wire.value_guard import VALUE_BYTES_MAX

@@ -11,7 +11,7 @@ from ._control.commands import COMMANDS, checked
 from ._control.messages import ControlEvent, encode_request
 from ._runtime.control_client import ControlChannel, ControlEvents
 from ._runtime.curve import ControlKeys
-from ._runtime.lifecycle import Handle
+from ._runtime.threads.lifecycle import Handle
 from ._runtime.zeromq import ControlService
 from .exceptions import ControlError
 

@@ -28,16 +28,12 @@ from typing import Any, TypeVar
 from ._data.channel import OutMessage
 from ._data.ports import Call
 from ._endings import Ending, error
-from ._runtime import clock
-from ._runtime.deadline import Deadline
-from ._runtime.futures import PlaneFuture
-from ._runtime.lifecycle import Handle
-from ._runtime.quic import opening
-from ._runtime.quic.core import RESERVED, Core, Handler
-from ._runtime.quic.files import Folder, Source, receive_file, send_file
-from ._runtime.quic.follow import Follower
-from ._runtime.quic.streams import Stream, StreamHandler, open_stream, stream_field
-from ._runtime.quic.tickets import (
+from ._runtime.data import opening
+from ._runtime.data.core import RESERVED, Core, Handler
+from ._runtime.data.files import Folder, Source, receive_file, send_file
+from ._runtime.data.follow import Follower
+from ._runtime.data.streams import Stream, StreamHandler, open_stream, stream_field
+from ._runtime.data.tickets import (
     BlockingTicket,
     FutureTicket,
     Progress,
@@ -49,6 +45,10 @@ from ._runtime.quic.tickets import (
     take,
     withdraw,
 )
+from ._runtime.threads import clock
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.futures import PlaneFuture
+from ._runtime.threads.lifecycle import Handle
 from ._wire.security import Keyring
 from ._wire.text import Log
 from ._wire.values import DEFAULT, Codecs, encode_value

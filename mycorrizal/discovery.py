@@ -17,12 +17,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ._runtime import finders, reentry
-from ._runtime.agentrecord import AgentRecord
-from ._runtime.deadline import Deadline
-from ._runtime.finders import Finder
-from ._runtime.lifecycle import ForkGuard, Handle
-from ._runtime.rundir import RuntimeDir
+from ._runtime.host import finders
+from ._runtime.host.agentrecord import AgentRecord
+from ._runtime.host.finders import Finder
+from ._runtime.host.rundir import RuntimeDir
+from ._runtime.threads import reentry
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import ForkGuard, Handle
 from .agentconfig import check_cluster
 from .exceptions import ConfigError
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ._cache.definition import SECONDS_MAX, check_seconds
 from ._cache.operations import Kind, Op, Result, Status
-from ._runtime.caching import new_id
-from ._runtime.clock import now
-from ._runtime.deadline import Deadline
-from ._runtime.lifecycle import Handle
-from ._runtime.repeating import Repeater
+from ._runtime.cache.caching import new_id
+from ._runtime.threads.clock import now
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
+from ._runtime.threads.repeating import Repeater
 from ._wire.text import logger
 from ._wire.values import decode_lent
 from .exceptions import (

@@ -23,12 +23,13 @@ import warnings
 from collections.abc import Iterable
 from types import TracebackType
 
-from ._runtime import addresses, joining
-from ._runtime.companion import Companion
-from ._runtime.deadline import Deadline
-from ._runtime.lifecycle import Handle
-from ._runtime.membership import Delegates, Membership
-from ._runtime.subscribers import EventStream
+from ._runtime.net import addresses
+from ._runtime.swim import joining
+from ._runtime.swim.companion import Companion
+from ._runtime.swim.membership import Delegates, Membership
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
+from ._runtime.threads.subscribers import EventStream
 from ._wire.limits import USER_BYTES_SENT_MAX
 from ._wire.security import Keyring
 from .config import Config

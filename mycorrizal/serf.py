@@ -36,14 +36,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from ._runtime.deadline import Deadline
-from ._runtime.keyringfile import KeyringFile
-from ._runtime.layer import Ground, Layer
-from ._runtime.lifecycle import Handle
-from ._runtime.serfasking import INTERNAL, PING, Asking, Handler, SerfQuery
-from ._runtime.serfcore import News, SerfCore
-from ._runtime.serfdesk import Desk
-from ._runtime.serfkeys import KeyDesk
+from ._runtime.host.keyringfile import KeyringFile
+from ._runtime.serf.asking import INTERNAL, PING, Asking, Handler, SerfQuery
+from ._runtime.serf.core import News, SerfCore
+from ._runtime.serf.desk import Desk
+from ._runtime.serf.keys import KeyDesk
+from ._runtime.swim.layer import Ground, Layer
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
 from ._serf import Received, SerfStatus, decode_state, decode_tags, encode_tags
 from ._swim import events as swim
 from ._wire.text import logger

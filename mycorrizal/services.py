@@ -18,12 +18,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, overload
 
-from ._runtime.checks import Check
-from ._runtime.deadline import Deadline
-from ._runtime.lifecycle import Handle
-from ._runtime.sharing import Sharing
-from ._runtime.subscribers import EventStream
-from ._runtime.watching import CallbackWatch, Watching
+from ._runtime.shared.checks import Check
+from ._runtime.shared.sharing import Sharing
+from ._runtime.shared.watching import CallbackWatch, Watching
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
+from ._runtime.threads.subscribers import EventStream
 from ._wire.values import Codecs, encode_value
 from .config import RESERVED, check_own_text, check_text
 from .events import ChangesLost, ServiceChange

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, overload
 
-from ._runtime.deadline import Deadline
-from ._runtime.lifecycle import Handle
-from ._runtime.sharing import Sharing
-from ._runtime.subscribers import EventStream
-from ._runtime.watching import CallbackWatch, Watching
+from ._runtime.shared.sharing import Sharing
+from ._runtime.shared.watching import CallbackWatch, Watching
+from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.lifecycle import Handle
+from ._runtime.threads.subscribers import EventStream
 from ._wire.values import Codecs, encode_value
 from .config import check_text
 from .events import ChangesLost, SettingChange

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from mycorrizal._runtime import shortage
+from mycorrizal._runtime.threads import shortage
 from tests.needs import lacks
 
 MEMBERLIST_GO = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist/memberlist.go")

@@ -18,7 +18,7 @@ import pytest
 
 import mycorrizal
 from mycorrizal import exceptions
-from mycorrizal._runtime.lifecycle import Handle
+from mycorrizal._runtime.threads.lifecycle import Handle
 from mycorrizal._serf.messages import UserEvent as SerfUserEvent
 
 

@@ -18,8 +18,9 @@ import dns.rrset
 import pytest
 
 from mycorrizal import ConfigError, OperationTimeout, PeerUnreachable, ReentrantCallError, ResourcesExhausted
-from mycorrizal._runtime import finders, reentry
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host import finders
+from mycorrizal._runtime.host.rundir import RuntimeDir
+from mycorrizal._runtime.threads import reentry
 from mycorrizal.discovery import AgentRecord, Discovery
 from tests.needs import lacks
 
@@ -85,7 +86,7 @@ def test_a_missing_extra_names_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     for name in ("srv", "mdns"):
-        monkeypatch.delitem(sys.modules, f"mycorrizal._runtime.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"mycorrizal._runtime.host.{name}", raising=False)
     with pytest.raises(ConfigError, match=rf"pip install 'mycorrizal\[{extra}\]'"):
         Discovery("c", [seed])
 

@@ -13,10 +13,10 @@ import pytest
 
 from mycorrizal import CacheConflict, Config, ConfigError, DataConfig, JoinError, PeerUnreachable
 from mycorrizal._keylike import HIDDEN, file_name, masked, may_be_key
-from mycorrizal._runtime import addresses
-from mycorrizal._runtime.quic import pki
-from mycorrizal._runtime.settings_sources import load
-from mycorrizal._runtime.settingsfile import SettingsFile
+from mycorrizal._runtime.host.settings_sources import load
+from mycorrizal._runtime.net import addresses
+from mycorrizal._runtime.quic.trust import pki
+from mycorrizal._runtime.shared.settingsfile import SettingsFile
 from mycorrizal.agentconfig import AgentSettings, check_cluster
 from mycorrizal.discovery import Discovery
 

@@ -31,6 +31,21 @@ LAYERS: dict[str, tuple[int, str]] = {
     "": (9, "shell"),  # the package itself re-exports
 }
 
+ROOMS: dict[str, set[str]] = {
+    # room of the runtime: rooms that its modules may import, besides their own
+    "threads": set(),
+    "net": {"threads"},
+    "host": {"threads", "net"},
+    "swim": {"threads", "net"},
+    "serf": {"threads", "host", "swim"},
+    "quic.trust": {"threads", "net"},
+    "quic": {"threads", "net", "quic.trust"},
+    "data": {"threads", "host", "quic", "quic.trust"},
+    "cache": {"threads", "quic", "data"},
+    "shared": {"threads", "host", "swim", "data"},
+    "": {"threads"},  # the control plane
+}
+
 THREADS = {"threading", "_thread", "queue", "concurrent", "multiprocessing", "subprocess", "signal", "sched"}
 SOCKETS = {"socket", "socketserver", "select", "selectors", "ssl", "asyncio", "zmq", "aioquic", "http", "urllib"}
 CLOCKS = {"time", "datetime"}
@@ -67,9 +82,9 @@ EXEMPT = {
     ("_wire.text", "logging.makeLogRecord"): "as above",
     ("_wire.text", "logging.raiseExceptions"): "as above",
     ("types", "pathlib.Path"): "says where a received file is; nothing is done with it",
-    ("_runtime.clock", "time"): "the one clock",
+    ("_runtime.threads.clock", "time"): "the one clock",
 }
-RUNTIME_ONLY_IN = {"time": {"_runtime.clock"}}
+RUNTIME_ONLY_IN = {"time": {"_runtime.threads.clock"}}
 """Inside ``_runtime`` the clock is read in one module, so that it can be replaced there."""
 
 BUILTINS_OF_FILES = {"open", "input", "print", "breakpoint"}
@@ -95,6 +110,8 @@ def _imports_upward(name: str, head: str, tree: ast.AST, is_package: bool) -> It
     level, kind = LAYERS[head]
     for line, target in _own_imports(name, tree, is_package):
         other = target.partition(".")[0]
+        if other == head == "_runtime":
+            yield from ((line, text) for text in _through_walls(name, target, is_package))
         if other == head:
             continue
         if other not in LAYERS:
@@ -107,6 +124,23 @@ def _imports_upward(name: str, head: str, tree: ast.AST, is_package: bool) -> It
             yield line, f"machines must not know each other: {target}"
         elif other_level > level or (other_level == level and kind not in ("values", "facade", "shell")):
             yield line, f"imports upward: {target} (layer {other_level}) from layer {level}"
+
+
+def _through_walls(name: str, target: str, is_package: bool) -> Iterator[str]:
+    """Yield what is wrong with an import within ``_runtime``: its rooms have an order too."""
+    mine, its = _room(f"{name}.__init__" if is_package else name), _room(target)
+    if mine is None:
+        yield "stands in no room of _runtime; give it one in tests/test_layers.py"
+    elif its is not None and its != mine and its not in ROOMS[mine]:
+        yield f"imports room _runtime.{its} from room _runtime.{mine}".replace("_runtime. ", "_runtime ")
+
+
+def _room(name: str) -> str | None:
+    """Return the room of a module below ``_runtime``, None if it is in none."""
+    parts = name.split(".")[1:]
+    rooms = [".".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
+    room = next(room for room in rooms if room in ROOMS)
+    return None if room == "" and len(parts) > 1 else room
 
 
 def _own_imports(name: str, tree: ast.AST, is_package: bool) -> Iterator[tuple[int, str]]:
@@ -125,7 +159,9 @@ def _own_imports(name: str, tree: ast.AST, is_package: bool) -> Iterator[tuple[i
                 base = node.module.split(".")[1:]
             else:
                 continue
-            if base:
+            if base[:1] == ["_runtime"]:  # whose names may be modules: their room counts
+                yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+            elif base:
                 yield node.lineno, ".".join(base)
             else:
                 yield from ((node.lineno, alias.name) for alias in node.names)
@@ -216,8 +252,12 @@ PLANTED = [
     ("simulation.cluster", "import threading\nthreading.Thread()", "threading.Thread"),
     ("memberlist", "import socket\nsocket.socket()", "socket.socket"),
     ("memberlist", "import threading\nthreading.Thread()", "threading.Thread"),
-    ("_runtime.gossip", "import time\ntime.monotonic()", "time.monotonic"),
-    ("_runtime.gossip", "from ..memberlist import Memberlist", "upward"),
+    ("_runtime.swim.gossip", "import time\ntime.monotonic()", "time.monotonic"),
+    ("_runtime.swim.gossip", "from ...memberlist import Memberlist", "upward"),
+    ("_runtime.net.sockets", "from ..swim.gossip import Gossip", "room _runtime.swim from room _runtime.net"),
+    ("_runtime.quic.loop", "from ..data import core", "room _runtime.data from room _runtime.quic"),
+    ("_runtime.quic.trust.keys", "from ..loop import Loop", "room _runtime.quic from room _runtime.quic.trust"),
+    ("_runtime.somewhere.x", "from ..threads import clock", "no room"),
     ("strange", "x = 1", "no layer"),
 ]
 
@@ -234,8 +274,8 @@ def test_planted_fault_is_caught(name: str, source: str, expected: str) -> None:
         ("_swim.machine", "from random import Random"),
         ("_swim.machine", "import logging\nlog = logging.getLogger('x')"),
         ("_swim.machine", "from .._wire.packet import PacketCodec\nfrom ..types import Node\nfrom . import events"),
-        ("_runtime.gossip", "import threading, socket\nfrom .._swim.machine import Swim\nthreading.Lock()"),
-        ("_runtime.clock", "import time\nnow = time.monotonic"),
+        ("_runtime.swim.gossip", "import threading, socket\nfrom .._swim.machine import Swim\nthreading.Lock()"),
+        ("_runtime.threads.clock", "import time\nnow = time.monotonic"),
         ("simulation.cluster", "from random import Random\nfrom .._swim.machine import Swim"),
         ("memberlist", "from concurrent.futures import Future\nfrom ._runtime.gossip import Gossip"),
         ("config", "import socket\nname = socket.gethostname"),

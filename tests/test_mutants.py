@@ -51,7 +51,8 @@ def test_symbols_are_classes_functions_and_constants() -> None:
 
 
 def test_the_nearest_tests_are_asked_first() -> None:
-    found = levels(Path("mycorrizal/_runtime/handlers.py"), ROOT)
-    assert found[0] == ["tests/_runtime/test_handlers.py", "tests/_runtime/test_handlers_ends.py"]
-    assert "tests/_runtime/test_inbox.py" in found[1]
+    found = levels(Path("mycorrizal/_runtime/threads/handlers.py"), ROOT)
+    assert found[0] == ["tests/_runtime/threads/test_handlers.py", "tests/_runtime/threads/test_handlers_ends.py"]
+    assert "tests/_runtime/threads/test_futures.py" in found[1]
+    assert "tests/_runtime/data" in found[2]
     assert all((ROOT / name).exists() for names in found for name in names)

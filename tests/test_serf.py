@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._runtime import serfcore
+from mycorrizal._runtime.serf import core as serfcore
 from mycorrizal._serf.machine import SerfStatus
 from mycorrizal._serf.messages import LeaveIntent, UserEvent, decode_state, encode
 from mycorrizal.config import Config

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from mycorrizal._runtime.keyringfile import KeyringFile
+from mycorrizal._runtime.host.keyringfile import KeyringFile
 from mycorrizal._serf.asking import (
     ACK,
     Query,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.config import RESERVED
 from mycorrizal.exceptions import ConfigError, NotRunningError

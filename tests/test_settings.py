@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mycorrizal._replica.outputs import Setting
-from mycorrizal._runtime.sharing import _LANE_BUSY, Sharing, _Lane
+from mycorrizal._runtime.shared.sharing import _LANE_BUSY, Sharing, _Lane
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.exceptions import ConfigError, QueueFull, ValueDecodeError
 from mycorrizal.settings import Settings

@@ -27,12 +27,13 @@ from mycorrizal._agent.health import health
 from mycorrizal._control import messages as control
 from mycorrizal._replica import messages as shared
 from mycorrizal._replica.clock import Stamp
-from mycorrizal._runtime import joining
-from mycorrizal._runtime.counters import QuietLog
-from mycorrizal._runtime.deadline import Deadline
-from mycorrizal._runtime.departed import Departed
-from mycorrizal._runtime.gossip import Gossip
-from mycorrizal._runtime.quic import aio, files, tickets
+from mycorrizal._runtime.data import files, tickets
+from mycorrizal._runtime.quic import aio
+from mycorrizal._runtime.swim import joining
+from mycorrizal._runtime.swim.departed import Departed
+from mycorrizal._runtime.swim.gossip import Gossip
+from mycorrizal._runtime.threads.counters import QuietLog
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._swim import events as swim_events
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.frames import Challenge, Close, Frame, Status, frame

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mycorrizal import Agent, DataConfig, MycorrizalError
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal.control import ControlClient
 
 SECONDS = 3.0

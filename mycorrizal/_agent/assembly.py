@@ -10,17 +10,18 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from .._replica.outputs import EventReceived, Kept
-from .._runtime import clock, identity
-from .._runtime.addresses import choose_bind
-from .._runtime.agentrecord import AgentRecord
-from .._runtime.caching import CacheHost
-from .._runtime.deadline import Deadline
-from .._runtime.quic.carrier import Carrier
-from .._runtime.rundir import Claim, RuntimeDir, Unclaimed
-from .._runtime.seeking import Seeking
-from .._runtime.settingsfile import SettingsFile
-from .._runtime.sharing import Sharing
-from .._runtime.watching import Watching, merged
+from .._runtime.cache.caching import CacheHost
+from .._runtime.data.carrier import Carrier
+from .._runtime.host.agentrecord import AgentRecord
+from .._runtime.host.rundir import Claim, RuntimeDir, Unclaimed
+from .._runtime.net.addresses import choose_bind
+from .._runtime.quic.trust import identity
+from .._runtime.shared.settingsfile import SettingsFile
+from .._runtime.shared.sharing import Sharing
+from .._runtime.shared.watching import Watching, merged
+from .._runtime.swim.seeking import Seeking
+from .._runtime.threads import clock
+from .._runtime.threads.deadline import Deadline
 from .._runtime.zeromq import ControlService
 from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
 from .._wire.security import Keyring

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from .._cache.operations import Kind, Status
-from .._runtime.caching import CacheHost
+from .._runtime.cache.caching import CacheHost
 
 __all__ = ["cache_metrics"]
 

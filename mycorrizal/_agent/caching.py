@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from .._cache.definition import Definition, differ
-from .._runtime import clock
-from .._runtime.caching import CacheHost
-from .._runtime.deadline import Deadline
-from .._runtime.sharing import Sharing
-from .._runtime.waits import pause
+from .._runtime.cache.caching import CacheHost
+from .._runtime.shared.sharing import Sharing
+from .._runtime.threads import clock
+from .._runtime.threads.deadline import Deadline
+from .._runtime.threads.waits import pause
 from .._wire.text import logger
 from .._wire.values import Codecs, decode_packed, encode_value
 from ..cache import Cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._runtime import clock, shortage
+from .._runtime.threads import clock, shortage
 from ..types import Health, NodeState, printable
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .._runtime.deadline import Deadline
-from .._runtime.seeking import Seeking
-from .._runtime.waits import pause
+from .._runtime.swim.seeking import Seeking
+from .._runtime.threads.deadline import Deadline
+from .._runtime.threads.waits import pause
 from .._wire.text import logger
 from ..discovery import Discovery
 from ..exceptions import JoinError, MycorrizalError, NameInUse, OperationTimeout
 
 if TYPE_CHECKING:
-    from .._runtime.agentrecord import AgentRecord
+    from .._runtime.host.agentrecord import AgentRecord
     from .assembly import Assembly
 
 __all__ = ["join", "join_through"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._runtime.identity import gossip_key
-from .._runtime.waits import Exclusive, apart
+from .._runtime.quic.trust.identity import gossip_key
+from .._runtime.threads.waits import Exclusive, apart
 from .._wire.security import Keyring
 from .._wire.text import logger
 from ..config import weakness

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._runtime.deadline import Deadline
+from .._runtime.threads.deadline import Deadline
 
 if TYPE_CHECKING:
     from ..agent import Agent

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._runtime.futures import PlaneFuture
+from .._runtime.threads.futures import PlaneFuture
 from ..dataplane import DataPlane, Results
 from ..types import Message, PeerInfo, ReceivedFile
 
 if TYPE_CHECKING:
-    from .._runtime.quic.core import Handler
-    from .._runtime.quic.files import Folder, Source
-    from .._runtime.quic.streams import Stream, StreamHandler
-    from .._runtime.quic.tickets import Progress
+    from .._runtime.data.core import Handler
+    from .._runtime.data.files import Folder, Source
+    from .._runtime.data.streams import Stream, StreamHandler
+    from .._runtime.data.tickets import Progress
     from .assembly import Assembly
 
 __all__ = ["Talking"]

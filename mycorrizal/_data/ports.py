@@ -46,7 +46,7 @@ class Connection(Protocol):
 
 
 class Trust(Protocol):
-    """How two nodes prove themselves to each other; see ``_runtime/quic/trust.py``.
+    """How two nodes prove themselves to each other; see ``_runtime/quic/trust/keys.py``.
 
     What a proof is bound to comes from ``Host.binding`` and is not looked into here.
     """

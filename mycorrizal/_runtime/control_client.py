@@ -15,12 +15,12 @@ import zmq
 
 from .._control.messages import EVENT_MAX, REPLY_MAX, ControlEvent, Reply, decode_event, decode_reply
 from ..exceptions import NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
-from . import lifecycle, reentry, waits
 from .control_sockets import HELLO
 from .curve import ControlKeys
-from .deadline import Deadline
 from .endpoints import Endpoint, reachable
-from .shortage import as_ours
+from .threads import lifecycle, reentry, waits
+from .threads.deadline import Deadline
+from .threads.shortage import as_ours
 from .zmqroom import first_socket
 
 __all__ = ["ControlChannel", "ControlEvents"]

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from .._control.messages import REPLY_MAX, REQUEST_MAX
 from .._control.zmtp import Zmtp, message
 from ..exceptions import RemoteProtocolError
-from . import clock
-from .counters import Counters
-from .deadline import Deadline
 from .endpoints import Endpoint
-from .shortage import note
+from .threads import clock
+from .threads.counters import Counters
+from .threads.deadline import Deadline
+from .threads.shortage import note
 
 __all__ = ["HELLO", "Client", "ControlSockets"]
 

@@ -20,10 +20,10 @@ import zmq
 from .._control.messages import REQUEST_MAX
 from ..exceptions import BindError, MycorrizalError
 from .control_sockets import BATCH, HELLO, HELLO_MAX, OVERSIZE_GRACE, Client
-from .counters import Counters
 from .curve import ControlKeys, zap_answer
 from .endpoints import Endpoint
-from .shortage import exhausted
+from .threads.counters import Counters
+from .threads.shortage import exhausted
 from .zmqroom import first_socket
 
 __all__ = ["CurveSockets"]

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..exceptions import BindError, ConfigError, MycorrizalError
-from .deadline import Deadline
-from .shortage import exhausted
-from .waits import wait_sliced
+from .threads.deadline import Deadline
+from .threads.shortage import exhausted
+from .threads.waits import wait_sliced
 
 __all__ = ["Endpoint", "reachable"]
 

@@ -46,16 +46,16 @@ from ..exceptions import (
     QueueFull,
     ResourcesExhausted,
 )
-from . import clock, lifecycle, reentry
 from .control_sockets import Client, ControlSockets
-from .counters import Counters
-from .deadline import Deadline
 from .endpoints import Endpoint
-from .futures import Waiter
-from .handlers import HandlerPool
-from .mailbox import Mailbox
-from .service import Service
-from .shortage import as_ours, exhausted
+from .threads import clock, lifecycle, reentry
+from .threads.counters import Counters
+from .threads.deadline import Deadline
+from .threads.futures import Waiter
+from .threads.handlers import HandlerPool
+from .threads.mailbox import Mailbox
+from .threads.service import Service
+from .threads.shortage import as_ours, exhausted
 
 if TYPE_CHECKING:
     from .curve import ControlKeys

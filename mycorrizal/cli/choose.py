@@ -13,8 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from .._keylike import MISPLACED, may_be_key
-from .._runtime.agentrecord import AgentRecord
-from .._runtime.rundir import RuntimeDir
+from .._runtime.host.agentrecord import AgentRecord
+from .._runtime.host.rundir import RuntimeDir
 from ..control import ControlClient
 from ..exceptions import MycorrizalError, PeerUnreachable
 from .errors import NoAgent, SeveralAgents

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .._runtime import clock
-from .._runtime.deadline import Deadline
-from .._runtime.processes import Children
-from .._runtime.rundir import RuntimeDir
-from .._runtime.waits import pause
+from .._runtime.host.processes import Children
+from .._runtime.host.rundir import RuntimeDir
+from .._runtime.threads import clock
+from .._runtime.threads.deadline import Deadline
+from .._runtime.threads.waits import pause
 from ..agent import Agent
 from ..cache import Cache
 from ..control import ControlClient

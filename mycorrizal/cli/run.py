@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._control.plain import event_fields
-from .._runtime.signals import StopSignals
+from .._runtime.threads.signals import StopSignals
 from ..control import ControlEvent
 from ..exceptions import NotRunningError, OperationTimeout
 from .ask import tags_of

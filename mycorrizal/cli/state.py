@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .._keylike import MISPLACED, file_name, masked
-from .._runtime.settings_sources import read_key
+from .._runtime.host.settings_sources import read_key
 from ..agentconfig import parse_key
 from ..config import weakness
 from ..control import ControlClient

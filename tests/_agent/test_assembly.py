@@ -11,8 +11,9 @@ from mycorrizal import BindError, Config, ConfigError, NameInUse, OperationTimeo
 from mycorrizal._agent import assembly
 from mycorrizal._agent.assembly import DEFAULT_PORT, Assembly, Identity
 from mycorrizal._replica.outputs import EventReceived
-from mycorrizal._runtime import addresses, identity
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.net import addresses
+from mycorrizal._runtime.quic.trust import identity
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.meta import AgentMeta, agent_meta, read_meta
 from mycorrizal.agentconfig import AgentSettings
 from mycorrizal.delegates import BaseDelegate

@@ -15,7 +15,7 @@ from mycorrizal._agent.cachemetrics import cache_metrics
 from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.operations import Kind, Status
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.values import DEFAULT, decode_packed
 
 

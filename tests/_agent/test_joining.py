@@ -9,8 +9,8 @@ import pytest
 
 from mycorrizal import JoinError, OperationTimeout, PeerRefused, RemoteProtocolError
 from mycorrizal._agent import joining
-from mycorrizal._runtime.agentrecord import AgentRecord
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.host.agentrecord import AgentRecord
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal.types import JoinResult
 
 SEED = "10.0.0.2:7946"

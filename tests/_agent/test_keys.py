@@ -15,7 +15,7 @@ import pytest
 from mycorrizal import ConfigError, NotRunningError, ResourcesExhausted
 from mycorrizal._agent.keys import Keys, Rings, derivation
 from mycorrizal._agent.keytable import KeyTable
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataplane import Results
 from tests.keys import WEAK, key_of

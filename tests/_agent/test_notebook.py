@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mycorrizal._agent.notebook import Cell, Residents, current_cell
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal.agent import Agent
 
 

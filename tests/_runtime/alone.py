@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mycorrizal._replica.outputs import EventReceived
-from mycorrizal._runtime.counters import Counters
-from mycorrizal._runtime.deadline import Deadline
-from mycorrizal._runtime.mailbox import Mailbox
-from mycorrizal._runtime.sharing import Sharing
-from mycorrizal._runtime.subscribers import Subscribers
-from mycorrizal._runtime.watching import Watching
+from mycorrizal._runtime.shared.sharing import Sharing
+from mycorrizal._runtime.shared.watching import Watching
+from mycorrizal._runtime.threads.counters import Counters
+from mycorrizal._runtime.threads.deadline import Deadline
+from mycorrizal._runtime.threads.mailbox import Mailbox
+from mycorrizal._runtime.threads.subscribers import Subscribers
 from mycorrizal._wire.values import DEFAULT
 from mycorrizal.exceptions import NotRunningError
 from mycorrizal.types import Node

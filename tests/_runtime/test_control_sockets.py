@@ -12,8 +12,8 @@ import pytest
 
 from mycorrizal._runtime import control_sockets
 from mycorrizal._runtime.control_sockets import HELLO, Client, ControlSockets
-from mycorrizal._runtime.counters import Counters
 from mycorrizal._runtime.endpoints import Endpoint
+from mycorrizal._runtime.threads.counters import Counters
 
 
 class Poor(socket.socket):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mycorrizal._runtime.addresses import ensure_port, has_port
+from mycorrizal._runtime.net.addresses import ensure_port, has_port
 from tests.golden import Case
 
 

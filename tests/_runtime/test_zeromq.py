@@ -27,10 +27,11 @@ from mycorrizal import (
     ResourcesExhausted,
 )
 from mycorrizal._control.messages import encode_request
-from mycorrizal._runtime import control_client, reentry, zeromq
+from mycorrizal._runtime import control_client, zeromq
 from mycorrizal._runtime.curve import ControlKeys
 from mycorrizal._runtime.curve_sockets import CurveSockets
 from mycorrizal._runtime.endpoints import Endpoint, reachable
+from mycorrizal._runtime.threads import reentry
 from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent

@@ -21,7 +21,7 @@ from tests._control.fake import FakeAgent
 
 from .raw_control import Raw
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 MALFORMED = [b"", b"\xff" * 10, cbor2.dumps({"id": 1}), b"\x81" * 5000, cbor2.dumps("ping"), cbor2.dumps({"id": {}})]
 

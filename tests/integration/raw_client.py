@@ -14,8 +14,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StopSendingReceived, StreamDataReceived
 
-from mycorrizal._runtime.quic.proof import Binding, SecretsTap
-from mycorrizal._runtime.quic.trust import KeyTrust, Trust
+from mycorrizal._runtime.quic.trust.keys import KeyTrust, Trust
+from mycorrizal._runtime.quic.trust.proof import Binding, SecretsTap
 from mycorrizal._wire import frames
 from mycorrizal._wire.frames import Challenge, Close, Frame, LaneReader, Limits, Proof, Welcome
 from mycorrizal._wire.security import Keyring

@@ -28,7 +28,7 @@ from mycorrizal import (
     ValueTooLarge,
 )
 from mycorrizal._agent.keytable import KeyTable
-from mycorrizal._runtime.deadline import Deadline
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.values import encode_value
 from tests.keys import key_of
 

@@ -14,7 +14,7 @@ import zmq
 
 from mycorrizal import ControlClient
 from mycorrizal._control.messages import encode_request
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mycorrizal import ConfigError, DataConfig, MycorrizalError, OperationTimeout, PeerUnreachable
 from mycorrizal._runtime.quic import endpoint
-from mycorrizal._runtime.quic.trust import KeyTrust
+from mycorrizal._runtime.quic.trust.keys import KeyTrust
 from mycorrizal._wire.frames import Close
 from mycorrizal._wire.security import Keyring
 from mycorrizal._wire.values import encode_value
 from mycorrizal.dataplane import DataPlane
-from tests._runtime.quic.authority import CLIENT, Authority
+from tests._runtime.quic.trust.authority import CLIENT, Authority
 from tests.keys import key_of
 from tests.needs import lacks
 

@@ -26,7 +26,7 @@ from mycorrizal import (
     Request,
     UnknownHandler,
 )
-from mycorrizal._runtime import reentry
+from mycorrizal._runtime.threads import reentry
 from mycorrizal.dataplane import DataPlane
 
 from .conftest import Start, until

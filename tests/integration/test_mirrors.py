@@ -20,7 +20,7 @@ from mycorrizal import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal.discovery import AgentRecord
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures

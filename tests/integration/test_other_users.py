@@ -11,9 +11,9 @@ import pytest
 
 from mycorrizal import ConfigError
 from mycorrizal._replica.outputs import Kept
-from mycorrizal._runtime.deadline import Deadline
-from mycorrizal._runtime.settings_sources import load
-from mycorrizal._runtime.settingsfile import SettingsFile
+from mycorrizal._runtime.host.settings_sources import load
+from mycorrizal._runtime.shared.settingsfile import SettingsFile
+from mycorrizal._runtime.threads.deadline import Deadline
 
 from .conftest import NOBODY, ROOT
 

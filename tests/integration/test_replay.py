@@ -12,7 +12,7 @@ import pytest
 
 from mycorrizal import Agent, Memberlist, UserEvent
 from mycorrizal._replica.machine import Replica
-from mycorrizal._runtime.nonces import Nonces
+from mycorrizal._runtime.threads.nonces import Nonces
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import Recorder, fast, until

@@ -10,7 +10,7 @@ import chaos_resources
 import chaos_resources_exits
 import pytest
 
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import ROOT

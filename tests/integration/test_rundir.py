@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from mycorrizal import ConfigError, NameInUse
-from mycorrizal._runtime import rundir
-from mycorrizal._runtime.agentrecord import AgentRecord
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host import rundir
+from mycorrizal._runtime.host.agentrecord import AgentRecord
+from mycorrizal._runtime.host.rundir import RuntimeDir
 from tests.needs import lacks
 
 from .conftest import NOBODY, ROOT, until

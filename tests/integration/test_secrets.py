@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mycorrizal import Agent, ControlClient, MycorrizalError
-from mycorrizal._runtime.identity import gossip_key
-from mycorrizal._runtime.settings_sources import load
+from mycorrizal._runtime.host.settings_sources import load
+from mycorrizal._runtime.quic.trust.identity import gossip_key
 
 from .agents import QUICK, Make, agents, meeting_place, runtime_dir  # noqa: F401 - fixtures
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mycorrizal import Agent, BaseDelegate, Config, Memberlist
-from mycorrizal._runtime import lobby, places
+from mycorrizal._runtime.swim import lobby, places
 from mycorrizal._wire.codec import body_codec
 from mycorrizal._wire.compression import compress_message
 from mycorrizal._wire.messages import MessageType, PushPull, User, UserMsgHeader

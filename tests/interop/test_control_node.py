@@ -15,7 +15,7 @@ import pytest
 
 from mycorrizal import Agent
 from mycorrizal._control.messages import decode_request, encode_reply
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal.control import CODES, COMMANDS
 from tests.needs import lacks
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mycorrizal import Agent, ConfigError, Memberlist, SerfDelegate, SerfQuery
-from mycorrizal._runtime.keyringfile import KeyringFile
+from mycorrizal._runtime.host.keyringfile import KeyringFile
 from tests.keys import key_of
 
 from .peers import SerfAgent, wait_until

@@ -87,9 +87,9 @@ GO_TESTS = {
 }
 
 ELSEWHERE = {
-    "TestMemberList_ResolveAddr": "tests/_runtime/test_addresses.py::test_entries",
-    "TestTransport_TcpListenBackoff": "tests/_runtime/test_gossip.py::test_failing_accept_backs_off_and_recovers",
-    "TestUtil_PortFunctions": "tests/_runtime/test_addresses.py::test_ports_as_go_sees_them",
+    "TestMemberList_ResolveAddr": "tests/_runtime/net/test_addresses.py::test_entries",
+    "TestTransport_TcpListenBackoff": "tests/_runtime/swim/test_gossip.py::test_failing_accept_backs_off_and_recovers",
+    "TestUtil_PortFunctions": "tests/_runtime/net/test_addresses.py::test_ports_as_go_sees_them",
 }
 
 NOT_HERE = {

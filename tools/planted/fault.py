@@ -17,16 +17,21 @@ _INTEGRATION = {
     "_data": ("data_inbox", "data_hostile"),
     "_replica": ("agents_sharing",),
     "_runtime": ("halfway", "threads", "agent", "endings"),
+    "_runtime/data": ("halfway", "data_threads", "data_hostile", "endings"),
     "_runtime/quic": ("halfway", "data_threads", "data_hostile", "endings"),
     "cli": ("cli",),
 }
 _ELSEWHERE = {
     "_cache": ["simulation"],
     "_control": ["_runtime/test_zeromq.py"],
-    "_data": ["_runtime/quic", "test_dataplane.py"],
+    "_data": ["_runtime/data", "_runtime/quic", "test_dataplane.py"],
     "_replica": ["simulation"],
     "_runtime": ["test_memberlist.py", "test_dataplane.py"],
-    "_runtime/quic": ["_data", "test_dataplane.py"],
+    "_runtime/data": ["_runtime/quic", "_data", "test_dataplane.py"],
+    "_runtime/quic": ["_runtime/data", "_data", "test_dataplane.py"],
+    "_runtime/serf": ["test_serf.py", "test_serf_queries.py"],
+    "_runtime/swim": ["test_memberlist.py"],
+    "_runtime/threads": ["_runtime/data", "_runtime/swim"],
     "_serf": ["test_serf.py", "test_serf_queries.py"],
     "_swim": ["scenarios", "simulation"],
     "_wire": ["test_vectors.py", "_swim", "_data"],
@@ -36,7 +41,7 @@ NEIGHBOURS = {
     folder: [*_ELSEWHERE.get(folder, []), *(f"integration/test_{name}.py" for name in _INTEGRATION.get(folder, ()))]
     for folder in sorted({*_ELSEWHERE, *_INTEGRATION})
 }
-"""Tests of a folder's modules that stand elsewhere. They are asked last."""
+"""Tests of the modules of a folder, and of those in it, that stand elsewhere. They are asked last."""
 ABOUT_THE_TREE = {"test_house", "test_layers", "test_mutants", "test_fuzz", "test_exports", "test_security_page"}
 """Tests of what the tree looks like, or of tools: they say nothing of a fault."""
 FACADES = ["integration/test_agent.py", "integration/test_cache.py", "integration/test_agents_sharing.py", "_runtime"]
@@ -140,8 +145,11 @@ def levels(path: Path, tree: Path) -> list[list[str]]:
     beside = [file for file in sorted((tests / folder).glob("test_*.py")) if file.stem not in ABOUT_THE_TREE]
     own = [file for file in beside if file.stem == f"test_{path.stem}" or file.stem.startswith(f"test_{path.stem}_")]
     rest = [file for file in beside if file not in own]
-    later = [tests / name for name in NEIGHBOURS.get(str(folder), FACADES if folder == Path() else ())]
+    named = [str(one) for one in (folder, *folder.parents) if one != Path()]
+    later = [tests / name for one in named for name in NEIGHBOURS.get(one, ())] or [
+        tests / name for name in FACADES if folder == Path()
+    ]
     if folder == Path():
         later = list(dict.fromkeys([*sorted((tests / "integration").glob(f"test_{path.stem}*.py")), *later]))
-    asked = [own, rest, later]
+    asked = [own, rest, list(dict.fromkeys(later))]
     return [[str(file.relative_to(tree)) for file in files] for files in asked if files]

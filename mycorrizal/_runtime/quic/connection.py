@@ -17,7 +17,7 @@ from aioquic.quic.events import (
 from ..._wire.frames import Close
 from ..._wire.text import logger, printable
 from ...types import Address
-from ..sockets import from_sockaddr
+from ..net.sockets import from_sockaddr
 from .aio import Quic
 from .loop import Timer
 from .path import SMALLEST, Sockaddr

@@ -24,16 +24,16 @@ from ..._wire.frames import NO_PROOF, Close
 from ..._wire.text import logger
 from ...dataconfig import DataConfig
 from ...types import Address
-from .. import clock
-from ..counters import Counters
-from ..sockets import from_sockaddr
+from ..net.sockets import from_sockaddr
+from ..threads import clock
+from ..threads.counters import Counters
 from . import path
-from .admission import Admission, Bucket, Verdict, WaitingRoom
 from .aio import ALPN, LOCAL, PATH, Buffer, Quic
 from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
 from .loop import Loop, Timer
 from .path import SMALLEST, Sockaddr
-from .trust import SecretsTap, Trust
+from .trust.admission import Admission, Bucket, Verdict, WaitingRoom
+from .trust.keys import SecretsTap, Trust
 
 __all__ = ["Endpoint"]
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from itertools import count
 
 from ..._wire.text import logger
-from .. import clock
-from ..deadline import Deadline
-from ..service import Service
+from ..threads import clock
+from ..threads.deadline import Deadline
+from ..threads.service import Service
 from .polling import Polling
 
 __all__ = ["Loop", "Timer"]

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from ...exceptions import BindError, MycorrizalError
 from ...types import Address, is_loopback, parse_host
-from ..shortage import exhausted
-from ..sockets import from_sockaddr
+from ..net.sockets import from_sockaddr
+from ..threads.shortage import exhausted
 
 __all__ = ["PathInfo", "SocketError", "Sockaddr", "inspect", "open_socket", "pending_errors", "sockaddr_of"]
 

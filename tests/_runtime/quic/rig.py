@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from mycorrizal._runtime.counters import Counters
-from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.quic.connection import Connection
 from mycorrizal._runtime.quic.endpoint import Endpoint
 from mycorrizal._runtime.quic.loop import Loop
 from mycorrizal._runtime.quic.path import open_socket
-from mycorrizal._runtime.quic.trust import OpenTrust, Trust
+from mycorrizal._runtime.quic.trust.keys import OpenTrust, Trust
+from mycorrizal._runtime.threads.counters import Counters
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.types import Address
 

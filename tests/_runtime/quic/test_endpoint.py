@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.quic import endpoint
 from mycorrizal._runtime.quic.connection import UNPROVEN_BYTES, Connection
-from mycorrizal._runtime.quic.trust import KeyTrust
+from mycorrizal._runtime.quic.trust.keys import KeyTrust
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataconfig import DataConfig
-from tests._runtime.quic.couple import until
+from tests._runtime.data.couple import until
 from tests._runtime.quic.rig import SECONDS, Side
 from tests.keys import key_of
 from tests.needs import lacks

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mycorrizal._runtime import clock
-from mycorrizal._runtime.deadline import Deadline
 from mycorrizal._runtime.quic import loop as loop_module
 from mycorrizal._runtime.quic.loop import Loop
 from mycorrizal._runtime.quic.polling import CROWD
+from mycorrizal._runtime.threads import clock
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal.exceptions import NotRunningError, ServiceCrashed
 
 SECONDS = 20.0

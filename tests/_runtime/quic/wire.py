@@ -16,7 +16,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEv
 
 from mycorrizal._runtime.quic.aio import ALPN, LOCAL, Quic
 from mycorrizal._runtime.quic.lean import LeanConnection
-from mycorrizal._runtime.quic.trust import OpenTrust
+from mycorrizal._runtime.quic.trust.keys import OpenTrust
 
 TRUST = OpenTrust("wire", "test")
 CLIENT = ("192.0.2.1", 1111)

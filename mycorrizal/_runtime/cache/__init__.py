@@ -1,0 +1,1 @@
+"""The owner of the cache's machine, on the data plane's loop."""

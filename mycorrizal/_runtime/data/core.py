@@ -1,0 +1,439 @@
+"""The data plane's parts, put together: socket, loop, QUIC, machine, inbox, handlers, futures.
+
+``Core`` is the machine's host: what the machine asks for on the loop thread is
+answered here, and what callers want is handed to that thread. Values are
+encoded and decoded on callers' and handlers' threads only.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..._data.link import Link
+from ..._data.machine import DataMachine
+from ..._data.ports import Received, Served, Sink
+from ..._endings import for_call, unreadable
+from ..._wire.frames import Close, Status
+from ..._wire.text import logger
+from ..._wire.values import Codecs, Encoded, encode_value
+from ...config import RESERVED
+from ...dataconfig import DataConfig
+from ...exceptions import MycorrizalError, NestedTooDeep, RemoteProtocolError, ValueDecodeError, ValueTooLarge
+from ...types import Address, Request
+from ..quic.connection import Connection
+from ..quic.endpoint import Endpoint
+from ..quic.loop import Loop
+from ..quic.trust.keys import Trust
+from ..quic.trust.proof import Binding
+from ..threads import clock, lifecycle, reentry
+from ..threads.counters import Counters, QuietLog
+from ..threads.deadline import Deadline
+from ..threads.futures import Completions, Waiter
+from ..threads.handlers import HandlerPool
+from ..threads.lifecycle import ForkGuard
+from .files import Arrivals
+from .inbox import Inbox
+from .streams import Streams
+
+__all__ = ["RESERVED", "Core"]
+
+log = logger("mycorrizal.data")
+
+Handler = Callable[[Request], Any]
+
+_TEXT_MAX = 8192
+_local = threading.local()
+
+
+class Core:
+    """Everything behind one ``DataPlane``. Methods say which thread may call them."""
+
+    def __init__(
+        self,
+        name: str,
+        sock: socket.socket,
+        trust: Trust,
+        config: DataConfig,
+        codecs: Codecs,
+        resolve: Callable[[str], Address | None],
+        member: Callable[[str], bool | None],
+    ) -> None:
+        self.name = name
+        self.boot = os.urandom(8)
+        self.config = config
+        self.codecs = codecs
+        self.resolve = resolve
+        self.member = member
+        self.process: Callable[[str], bytes | None] = lambda node: None
+        self.counters = Counters()
+        self.count = self.counters.add
+        self.guard = ForkGuard()
+        self.handlers: dict[str, Handler] = {}
+        self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
+        self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
+        self._sock = sock
+        self._trust = trust
+        self._quiet = QuietLog(log, name)
+        self._pool_timer = False
+        self._closed = threading.RLock()  # a signal handler may close what is being closed
+        self._roll = reentry.owner("mycorrizal-quic")
+        self._enrolled = False
+        self.stopped = False
+        self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
+        try:
+            self._assemble()
+            self.pool.start()
+            self.loop.start()
+        except BaseException:
+            if hasattr(self, "pool"):
+                self.pool.stop()
+            trust.unwatch(self._keys_changed)
+            self.loop.discard()
+            raise
+        lifecycle.remember(self)
+
+    def _assemble(self) -> None:
+        name, config = self.name, self.config
+        self.pool = HandlerPool(
+            name,
+            workers=config.handlers,
+            spares=config.handler_spares,
+            queue=config.handler_queue,
+            counters=self.counters,
+            later=self.loop.afterwards,
+        )
+        self.completions = Completions(name, self.counters)
+        self.inbox: Inbox[tuple[str, Received]] = Inbox(config.inbox_messages, config.inbox_bytes, self._room)
+        self.streams = Streams(self)
+        self.accept_stream: Callable[[str, str], Sink | Close] = self.streams.accept
+        self.files = Arrivals(self)
+        self.machine = DataMachine(self, self._trust, config)
+        self.loop.busy = self._busy
+        self.endpoint = Endpoint(self.loop, self._sock, self._trust, self.machine, config, self.counters)
+        self._trust.watch(self._keys_changed)
+        self.loop.submit(self._register)
+
+    def _register(self, now: float) -> None:
+        if self.loop.is_current():  # not where the loop's thread could not be had, and the caller's runs what is left
+            self._roll.__enter__()
+            self._enrolled = True
+
+    # -- what the machine asks for (loop thread) ---------------------------------------------
+
+    def dial(self, address: Address, peer: str | None, now: float) -> Connection:
+        return self.endpoint.dial(address, peer, now)
+
+    def offer(self, item: tuple[str, Received], size: int) -> bool:
+        return self.inbox.offer(item, size)
+
+    def has_handler(self, name: str) -> bool:
+        return name in self.handlers or name in self.system
+
+    def has_thread(self, depth: int) -> bool:
+        """Whether a request that `depth` handlers wait for is not kept from a thread by these very handlers."""
+        most = self.config.handlers + self.config.handler_spares
+        return depth < most or self.pool.busy < most
+
+    def serve(self, request: Served) -> bool:
+        system = self.system.get(request.name)
+        if system is not None:
+            self.loop.calls += 1
+            system(request)
+            return True
+        queue = self.config.handler_queue
+        # Whose requests would fill half of the queue leaves the last quarter of it to others.
+        greedy = isinstance(request.link, Link) and len(request.link.served) > queue // 2
+        return self.run(partial(self._handle, request), queue // 4 if greedy else 0)
+
+    def run(self, job: Callable[[], None], leave: int = 0) -> bool:
+        """Have a handler's thread run `job`; False if there is no room, or only `leave` places. Loop thread."""
+        if not self.pool.submit(job, leave):
+            return False
+        self.loop.calls += 1
+        if not self._pool_timer:
+            self._pool_timer = True
+            self.loop.call_at(clock.now() + 0.001, self._pool_tick)
+        return True
+
+    def _pool_tick(self, now: float) -> None:
+        self._pool_timer = False
+        again = self.pool.tick(now)
+        if again is not None:
+            self._pool_timer = True
+            self.loop.call_at(again, self._pool_tick)
+
+    def nonce(self) -> bytes:
+        return os.urandom(32)
+
+    def jitter(self) -> float:
+        return random.random()
+
+    def binding(self, channel: bytes, server_nonce: bytes, client_nonce: bytes, client: str, server: str) -> Binding:
+        return Binding(channel, server_nonce, client_nonce, client, server)
+
+    def arm(self, delay: float) -> None:
+        self.loop.call_at(clock.now() + delay, self.machine.tick)
+
+    def warn(self, kind: str, message: str, *args: object) -> None:
+        self._quiet.warning(kind, message, *args)
+
+    def _busy(self) -> bool:
+        # A loop that polls keeps the interpreter from whoever has work: never beside a handler.
+        return bool(self.machine.links) and not self.pool.busy
+
+    # -- handlers (their threads) --------------------------------------------------------------
+
+    def _handle(self, request: Served) -> None:
+        status, encoded = Status.EXPIRED, None
+        now = clock.now()
+        if (request.deadline is None or now < request.deadline) and not request.cancelled:
+            status, encoded = self._run_handler(request, now)
+        respond = partial(_respond, request, status, encoded)
+        try:
+            if self.pool.queued and self._pool_timer:
+                # More requests wait: let their answers leave with this one, by the timer that looks after them.
+                self.loop.submit_quietly(respond)
+                if not self._pool_timer:
+                    self.loop.kick()  # it was due just now
+            else:
+                self.loop.submit(respond)
+        except MycorrizalError:
+            pass  # closed meanwhile; the peer hears of that
+
+    def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
+        try:
+            value = self.decode(request.value, request.sender, f"a request {request.name!r}")
+        except BaseException as error:  # also: no memory for it, or a codec that would end the thread
+            return self._raised(error)
+        request.value = _NOTHING  # the value is the handler's alone
+        left = None if request.deadline is None else request.deadline - now
+        handler = self.handlers.get(request.name)
+        if handler is None:
+            return Status.UNKNOWN, None
+        before = getattr(_local, "deadline", None), self.depth()
+        _local.deadline, _local.depth = request.deadline, request.depth + 1
+        try:
+            result = handler(Request(request.name, value, request.sender, left))
+            try:
+                return Status.OK, encode_value(result, self.codecs, limit=self.config.max_value)
+            except ValueTooLarge:
+                return Status.TOO_LARGE, None
+        except NestedTooDeep:
+            return Status.TOO_DEEP, None
+        except BaseException as error:
+            self.counters.add("requests.raised")
+            # Here and nowhere else the traceback is to be had; a quick loop of somebody's must not fill the log.
+            told = ("handler %s of requests raised %r", request.name, error)
+            self._quiet.warning(f"handler {request.name}", *told, exc_info=error)
+            return self._raised(error)
+        finally:
+            _local.deadline, _local.depth = before
+
+    def depth(self) -> int:
+        """Return how many handlers, one within the other, wait for what this thread does."""
+        depth: int = getattr(_local, "depth", 0)
+        return depth
+
+    def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
+        kind, text = "Exception", "an error whose text cannot be made"
+        try:
+            kind = _plain(type(error).__name__)
+            text = _plain("".join(traceback.format_exception(error)) if self.config.tracebacks else str(error))
+        except BaseException:  # it is the user's code, and the peer waits for an answer
+            pass
+        return Status.RAISED, encode_value([kind, text[:_TEXT_MAX]])
+
+    # -- callers (any thread) -------------------------------------------------------------------
+
+    def check(self, operation: str, node: str = "") -> None:
+        """Raise unless the caller may wait here.
+
+        Raises:
+            ForkedProcessError, NotRunningError, ServiceCrashed, ReentrantCallError
+            TypeError: `node` is no name; on the loop thread it would be everybody's trouble.
+        """
+        self.check_running(operation, node)
+        reentry.refuse(operation)
+
+    def check_running(self, operation: str, node: str = "") -> None:
+        """Raise unless this plane can be used in this process; raises as ``check``."""
+        self.guard.check("DataPlane")
+        if self.stopped:
+            raise self.refusal(operation, node)
+        if not isinstance(node, str):
+            raise TypeError(f"{operation}: a node is given by its name, a str, not {type(node).__name__}")
+
+    def refusal(self, operation: str | None = None, node: str | None = None, *, sent: bool = False) -> MycorrizalError:
+        """Return the error for a call that comes too late, or is `sent` and got no answer."""
+        return for_call(self.loop.service.refusal(), sent, node=node or None, operation=operation)
+
+    def submit(self, command: Callable[[float], object]) -> bool:
+        """Run `command` on the loop thread; nothing happens, and False, if that has ended."""
+        try:
+            self.loop.submit(command)
+        except MycorrizalError:
+            return False
+        return True
+
+    def begin(self, command: Callable[[float], object], operation: str, node: str = "") -> None:
+        """Run `command` on the loop thread.
+
+        Raises:
+            NotRunningError, ServiceCrashed: that has ended; nothing was sent.
+        """
+        try:
+            self.loop.submit(command)
+        except MycorrizalError as exc:
+            raise for_call(exc, False, node=node or None, operation=operation) from exc.__cause__
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """Return the end of a call: inside a handler not after that of the request that it serves."""
+        own = Deadline(timeout)
+        outer = getattr(_local, "deadline", None)
+        if outer is None:
+            return own
+        left = own.remaining()
+        return Deadline.at(outer) if left is None or clock.now() + left > outer else own
+
+    def decode(self, received: Received, sender: str, what: str) -> object:
+        """Return a value, which is `what` of `sender`; what is none is an offence, what cannot be read here is not.
+
+        Raises:
+            RemoteProtocolError: it is none.
+            ValueDecodeError: it cannot be read here.
+        """
+        try:
+            return received.decode(self.codecs)
+        except ValueDecodeError as error:
+            raise self._unreadable(error, sender, what) from error.__cause__
+        except RemoteProtocolError as error:
+            self.count("values.bad")
+            self.submit(partial(self.machine.bad_value, sender, error))
+            raise
+
+    def _unreadable(self, error: ValueDecodeError, sender: str, what: str) -> ValueDecodeError:
+        mine = unreadable(error, f"{what} of {sender}", node=sender)
+        self.count("values.unreadable")
+        self.warn("unreadable", "not to be read here: %s", mine)
+        return mine
+
+    def ask(self, question: Callable[[], Any], operation: str) -> Any:
+        """Return `question()`, asked on the loop thread."""
+        self.check(operation)
+        waiter = Waiter()
+
+        def command(now: float) -> None:
+            try:
+                waiter.set((question(), None))
+            except Exception as error:
+                waiter.set((None, error))
+
+        self.begin(command, operation)
+        while not waiter.wait(Deadline(0.5)):
+            if not self.loop.service.alive:
+                raise self.refusal(operation)
+        result, error = waiter.outcome
+        if error is not None:
+            raise error
+        return result
+
+    def _room(self) -> None:
+        self.submit(lambda now: self.machine.room())
+
+    def _keys_changed(self) -> None:
+        self.submit(self.machine.keys_changed)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self, deadline: Deadline, grace: float) -> None:
+        """End it: running handlers may finish for `grace` seconds, then every open call fails. Any thread."""
+        try:
+            if not self.stopped and not self.loop.is_current() and not self.pool.is_worker() and grace > 0:
+                self._drain(Deadline(deadline.capped(grace)))
+        finally:
+            self.stop()  # after a Ctrl-C too: peers have been told already that nothing is served here
+        self.join(deadline)
+
+    def _drain(self, deadline: Deadline) -> None:
+        quiet = Waiter()
+
+        def look(now: float) -> None:
+            self.machine.closing = True
+            if deadline.passed or (self.machine.serving == 0 and not self.machine.unfinished()):
+                quiet.set(None)
+            else:
+                self.loop.call_at(now + 0.01, look)
+
+        self.submit(look)
+        quiet.wait(deadline)
+
+    def stop(self) -> None:
+        """Begin to stop; does not wait."""
+        with self._closed:
+            if self.stopped:
+                return
+            self.stopped = True
+        lifecycle.forget(self)
+        self._trust.unwatch(self._keys_changed)
+        self.inbox.close(self.refusal)
+        self.files.close()
+        self.submit(self._end)
+
+    def _end(self, now: float) -> None:
+        self.machine.close(self.refusal(), now)
+        self.endpoint.close(now)
+        self.loop.stop()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the threads have ended."""
+        if self.loop.is_current():
+            return False
+        done = self.loop.join(deadline)
+        self.pool.stop()
+        if done:  # else the loop has still to say how calls end, and stops it then
+            self.completions.stop()
+        done = self.pool.join(deadline) and done
+        return self.completions.join(deadline) and done
+
+    def _loop_ended(self) -> None:
+        """Last act of the loop thread, of its own accord or not: nobody may go on waiting."""
+        if self._enrolled:
+            self._roll.__exit__(None, None, None)  # another thread may get this one's ident
+        self.stopped = True
+        self.inbox.close(self.refusal)
+        self.files.close()
+        now = clock.now()
+        if not self.machine.ended:
+            self.machine.close(self.refusal(), now)
+        self.loop.drain_refused(now)
+        for act in self.at_end:
+            act()
+        self.pool.stop()  # also where nobody joins: a plane that was dropped
+        self.completions.stop()
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """Close descriptors in a forked child, without a lock."""
+        self.stopped = True
+        for act in self.at_end:
+            act()
+        self.loop.abandon()
+        self._sock.close()
+
+
+def _respond(request: Served, status: int, encoded: Encoded | None, now: float) -> None:
+    request.link.respond(request, status, encoded, now)
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+_NOTHING = Received(b"")

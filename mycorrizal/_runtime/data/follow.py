@@ -1,0 +1,93 @@
+"""A data plane that follows a membership: addresses, names, and who is gone come from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..._wire.meta import quic_port, read_meta
+from ...events import EventsLost, MemberEvent, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
+from ...types import Address, Node
+from ..threads.deadline import Deadline
+from ..threads.service import Service
+from ..threads.subscribers import EventStream
+from .core import Core
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """The thread ``mycorrizal-follow``: tells the machine what membership says.
+
+    Args:
+        members: the current members; never blocks.
+        events: a stream of what happens from now on; it is closed with the follower.
+    """
+
+    def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]], events: EventStream[MemberEvent]) -> None:
+        self._core = core
+        self._members = members
+        self._events = events
+        self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
+        before = core.member, core.process
+        core.member, core.process = self.member, self.process
+        core.submit(self._recheck)  # of those that were here before
+        try:
+            self.service.start()
+        except BaseException:
+            core.member, core.process = before
+            events.close()
+            raise
+
+    def resolve(self, name: str) -> Address | None:
+        """Return where the member `name` listens for QUIC, None if it is no member or tells no port. Any thread."""
+        node = self._find(name)
+        port = quic_port(node.meta) if node is not None else None
+        return None if node is None or port is None else (node.host, port)
+
+    def member(self, name: str) -> bool:
+        """Return whether `name` is a member. Any thread."""
+        return self._find(name) is not None
+
+    def process(self, name: str) -> bytes | None:
+        """Return the boot id of the member `name`, None if it is no member or tells none. Any thread."""
+        node = self._find(name)
+        return None if node is None else read_meta(node.meta).boot
+
+    def _find(self, name: str) -> Node | None:
+        return next((node for node in self._members() if node.name == name), None)
+
+    def _run(self) -> None:
+        for event in self._events:
+            match event:
+                case MemberFailed(node) | MemberLeft(node):
+                    if self.process(node.name) in (None, read_meta(node.meta).boot):
+                        self._down(node.name, "has left" if isinstance(event, MemberLeft) else "was declared dead")
+                    else:
+                        self._changed(node.name)  # its next process is a member already: what waits goes there
+                case MemberJoined(node) | MemberUpdated(node):
+                    self._changed(node.name)
+                case EventsLost():
+                    self._core.submit(self._reconcile)
+
+    def _down(self, name: str, why: str) -> None:
+        self._core.submit(partial(self._core.machine.peer_down, name, why))
+
+    def _changed(self, name: str) -> None:
+        self._core.submit(partial(self._core.machine.peer_changed, name))
+
+    def _reconcile(self, now: float) -> None:
+        """Events were lost: who is no member any more is gone."""
+        names = {node.name for node in self._members()}
+        for name in [name for name in self._core.machine.peers if name not in names]:
+            self._core.machine.peer_down(name, "is no member any more", now)
+        self._recheck(now)
+
+    def _recheck(self, now: float) -> None:
+        for name in list(self._core.machine.peers):
+            self._core.machine.peer_changed(name, now)
+
+    def close(self, deadline: Deadline) -> None:
+        """End the thread."""
+        self._events.close()
+        self.service.join(deadline)

@@ -1,0 +1,1 @@
+"""What this host tells and keeps: the runtime directory, files, settings' sources, where seeds are found."""

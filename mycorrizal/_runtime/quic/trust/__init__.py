@@ -1,0 +1,1 @@
+"""Who is there: keys, proofs, certificates, and who is let in."""

@@ -1,0 +1,1 @@
+"""Queries, keys and intents of Serf on the gossip thread."""

@@ -1,0 +1,1 @@
+"""Events, services and settings: the replica on the gossip thread."""

@@ -1,0 +1,1 @@
+"""The gossip thread, which owns the membership machine and reads its sockets."""

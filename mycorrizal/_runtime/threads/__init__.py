@@ -1,0 +1,1 @@
+"""What every thread of ours is made of: the clock, deadlines, queues, pools, waits and counters."""

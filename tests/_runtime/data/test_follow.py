@@ -1,0 +1,111 @@
+"""A plane that follows a membership: what it takes from metadata and from news."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mycorrizal import ResourcesExhausted
+from mycorrizal._runtime.data.follow import Follower
+from mycorrizal._runtime.threads.deadline import Deadline
+from mycorrizal._wire import msgpack
+from mycorrizal._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, port_meta
+from mycorrizal.events import EventsLost, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
+from mycorrizal.types import Node
+
+OLD, NEW = b"old-boot", b"new-boot"
+
+
+def node(name: str, boot: bytes | None = None, port: int = 7000) -> Node:
+    return Node(name, bytes((10, 0, 0, 1)), 7946, agent_meta(AgentMeta(port, boot), None))
+
+
+class Machine:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.peers = {"b": None, "c": None}
+        self.told: list[tuple[str, str]] = []
+
+    def peer_down(self, name: str, why: str, now: float) -> None:
+        self.told.append((name, why))
+
+    def peer_changed(self, name: str, now: float) -> None:
+        self.told.append((name, "changed"))
+
+
+class Events:
+    """A stream that has ended once all is read."""
+
+    def __init__(self, *events: Any) -> None:
+        self._events = events
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._events)
+
+    def close(self) -> None:
+        """It has ended."""
+
+
+def follow(members: list[Node], *events: Any) -> tuple[Follower, Any, list[tuple[str, str]]]:
+    """Return a follower that has read `events`, its core, and what the machine was told, in order."""
+
+    def submit(command: Callable[[float], object]) -> None:
+        command(0.0)
+
+    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=submit, member=None, process=None)
+    follower = Follower(core, lambda: tuple(members), Events(*events))  # type: ignore[arg-type]
+    follower.close(Deadline(10.0))
+    return follower, core, core.machine.told
+
+
+def test_processes_stand_in_the_metadata_of_agents() -> None:
+    tags = {SERF_TAG: "7000", BOOT_TAG: OLD.hex()}
+    serf = b"\xff" + msgpack.pack({key.encode(): value.encode() for key, value in tags.items()})
+    members = [
+        node("agent", OLD), Node("serf", bytes(4), 1, serf), Node("port", bytes(4), 1, port_meta(7000)),
+        Node("none", bytes(4), 1), Node("odd", bytes(4), 1, b"\x1b\x58" + b"what else"),
+    ]  # fmt: skip
+    _, core, _ = follow(members)
+    assert [core.process(member.name) for member in members] == [OLD, OLD, None, None, None]
+    assert core.process("nobody") is None
+    assert core.member("agent") and not core.member("nobody")
+
+
+def test_who_was_here_before_is_looked_at() -> None:
+    assert follow([node("b", OLD)])[2] == [("b", "changed"), ("c", "changed")]
+
+
+@pytest.mark.parametrize("event", [MemberFailed, MemberLeft])
+def test_the_end_of_a_process_is_not_that_of_the_next_one(event: Any) -> None:
+    """A takeover is told as a failure and a join, and both are known when the first is read."""
+    why = "has left" if event is MemberLeft else "was declared dead"
+    begun = [("b", "changed"), ("c", "changed")]
+    assert follow([], event(node("b", OLD)))[2][2:] == [("b", why)]
+    told = follow([node("b", NEW)], event(node("b", OLD)), MemberJoined(node("b", NEW)))[2]
+    assert told == begun + 2 * [("b", "changed")]
+    # The same process, or one that tells nothing: what is open ends, as it always did.
+    assert follow([node("b", OLD)], event(node("b", OLD)))[2][2:] == [("b", why)]
+    assert follow([node("b")], event(node("b")))[2][2:] == [("b", why)]
+    assert follow([node("b")], event(node("b", OLD)))[2][2:] == [("b", why)]
+    assert follow([node("b", NEW)], event(node("b")))[2][2:] == [("b", "changed")]
+
+
+def test_changed_metadata_and_lost_events_are_looked_at() -> None:
+    assert follow([node("b", NEW)], MemberUpdated(node("b", NEW)))[2][2:] == [("b", "changed")]
+    told = follow([node("b", NEW)], EventsLost(3, ()))[2][2:]
+    assert told == [("c", "is no member any more"), ("b", "changed"), ("c", "changed")]
+
+
+def test_without_a_thread_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    stream = SimpleNamespace(close=lambda: closed.append(True))
+    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=lambda command: None, member="m", process="p")
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('none')"))
+    with pytest.raises(ResourcesExhausted):
+        Follower(core, tuple, stream)  # type: ignore[arg-type]
+    assert closed == [True] and (core.member, core.process) == ("m", "p")
