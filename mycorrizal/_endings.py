@@ -7,8 +7,10 @@ after the end changes nothing: it is dropped, and counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple, TypeVar, cast
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 from .exceptions import (
     CacheError,
@@ -23,8 +25,10 @@ from .exceptions import (
 )
 from .types import printable
 
-__all__ = ["CACHE", "TABLE", "Ending", "Row", "cache_error", "copied", "error", "for_call", "unreadable"]
+__all__ = ["CACHE", "TABLE", "Ending", "Row", "cache_error", "copied", "error", "for_call", "named", "unreadable"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _E = TypeVar("_E", bound=MycorrizalError)
 
 
@@ -114,6 +118,24 @@ def for_call(
     mine.node = made.node or node
     mine.operation = operation or made.operation
     return mine
+
+
+def named(operation: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let each error of a public call say that it is `operation`'s, unless it says of what it is: of a call within."""
+
+    def decorate(call: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(call)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return call(*args, **kwargs)
+            except MycorrizalError as made:
+                if made.operation is None:
+                    made.operation = operation
+                raise
+
+        return called
+
+    return decorate
 
 
 def copied(made: MycorrizalError) -> MycorrizalError:

@@ -33,6 +33,7 @@ from ._agent.keys import Keys
 from ._agent.notebook import current_cell, residents
 from ._agent.talking import Talking
 from ._cache.definition import Definition
+from ._endings import named
 from ._runtime.host import settings_sources
 from ._runtime.swim.layer import Layer
 from ._runtime.threads.deadline import Deadline
@@ -170,7 +171,7 @@ class Agent(Handle, Talking):
         self.settings = Settings(parts.sharing, parts.watching, parts.codecs, parts.name)
         self.services = Services(parts.sharing, parts.watching, parts.codecs, parts.name)
         ask = partial(parts.ask_all, "mycorrizal.keys")  # not ours: `del` shall end us at once
-        self.keys = Keys(parts.rings, ask, partial(parts.data._blocking, "keys"), parts.name)
+        self.keys = Keys(parts.rings, ask, parts.data._blocking, parts.name)
         try:
             parts.serve(self)
             join(parts)
@@ -233,6 +234,7 @@ class Agent(Handle, Talking):
             found.sort(key=lambda member: member.name)
         return Members(found)
 
+    @named("join")
     def join(self, seeds: Iterable[str] | str, timeout: float | None = 10.0) -> None:
         """Join through further seeds, as ``join=`` takes them, and return when what their side shares is here. Blocks.
 
@@ -245,6 +247,7 @@ class Agent(Handle, Talking):
         parts = self._running
         join_through(parts, [seeds] if isinstance(seeds, str) else list(seeds), Deadline(timeout))
 
+    @named("wait_for")
     def wait_for(self, n: int, timeout: float | None = 30.0) -> Members:
         """Wait until there are at least `n` members, this one included, and return them. Blocks.
 
@@ -253,7 +256,7 @@ class Agent(Handle, Talking):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         parts, deadline = self._running, Deadline(timeout)
-        with parts.watching.events(_EVENT_DEPTH) as news:
+        with parts.watching.events(_EVENT_DEPTH, "wait_for") as news:
             while len(members := self.members()) < n:
                 try:
                     news.get(deadline.remaining())
@@ -272,6 +275,7 @@ class Agent(Handle, Talking):
         """
         return self._running.watching.events(_EVENT_DEPTH)
 
+    @named("update_tags")
     def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:
         """Replace this agent's tags, and wait until the others were told. Blocks.
 
@@ -286,13 +290,14 @@ class Agent(Handle, Talking):
         before = parts.identity.tags
         parts.identity.change(dict(tags))
         try:
-            parts.members.update_node(timeout)
+            parts.members._update(timeout, "update_tags")
         except (MetaTooLarge, QueueFull):  # together with what a delegate says; or nobody was told
             parts.identity.change(before)
             raise
 
     # -- events of our own -----------------------------------------------------------------------
 
+    @named("broadcast")
     def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> int:
         """Tell all agents, this one included; return the number of the event. Blocks for the gossip thread only.
 
@@ -311,6 +316,7 @@ class Agent(Handle, Talking):
         publish = parts.sharing.publish
         return parts.sharing.call(lambda now: publish(topic, encoded, now), Deadline(timeout), "broadcast")
 
+    @named("subscribe")
     def subscribe(
         self, topic: str | None = None, *, last: int = 0, depth: int = 1024, timeout: float | None = 10.0
     ) -> EventStream[UserEvent | UserEventsMissed | ChangesLost]:
@@ -338,6 +344,7 @@ class Agent(Handle, Talking):
 
     # -- caches ------------------------------------------------------------------------------------------
 
+    @named("cache")
     def cache(  # noqa: PLR0913 - each is a setting that people look for here
         self,
         name: str,
@@ -381,6 +388,7 @@ class Agent(Handle, Talking):
         )
         return self._running.caches.open(definition, timeout, redefine)
 
+    @named("open_cache")
     def open_cache(self, name: str, timeout: float | None = 10.0) -> Cache:
         """Open the cache `name` with the settings that another agent has opened it with, and hold a part of it. Blocks.
 
@@ -388,7 +396,9 @@ class Agent(Handle, Talking):
             UnknownCache: no agent in sight has opened it; the text tells which there are.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        return self._running.caches.open_known(name, timeout)
+        parts = self._running
+        parts.data._blocking("open_cache")  # or what nobody announces any more were unknown
+        return parts.caches.open_known(name, timeout)
 
     # -- how it is -----------------------------------------------------------------------------------
 
@@ -406,6 +416,7 @@ class Agent(Handle, Talking):
 
     # -- the end ----------------------------------------------------------------------------------
 
+    @named("leave")
     def leave(self, timeout: float | None = 10.0) -> None:
         """Say goodbye, and wait until the others were told. Blocks; idempotent. ``close`` must follow.
 

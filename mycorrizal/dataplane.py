@@ -544,7 +544,7 @@ class DataPlane(Handle):
     def _blocking(self, operation: str, node: str = "", *, closed_is_fine: bool = False) -> Core:
         core = self._started
         if closed_is_fine and core.stopped:
-            core.guard.check("DataPlane")
+            core.guard.check("DataPlane", operation)
         else:
             core.check(operation, node)
         return core

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterable
 from types import TracebackType
 
+from ._endings import named
 from ._runtime.net import addresses
 from ._runtime.swim import joining
 from ._runtime.swim.companion import Companion
@@ -92,6 +93,7 @@ class Memberlist(Handle):
 
     # -- joining and leaving --------------------------------------------------------------
 
+    @named("join")
     def join(self, addresses: Iterable[str], timeout: float | None = 30.0) -> JoinResult:
         """Join the cluster that any of `addresses` belongs to, by exchanging member tables with each.
 
@@ -123,6 +125,7 @@ class Memberlist(Handle):
             )
         return joining.join(membership, addresses, deadline)
 
+    @named("leave")
     def leave(self, timeout: float | None = 10.0) -> None:
         """Tell the others that this node goes, and wait until that was gossiped out. Blocks; idempotent.
 
@@ -274,6 +277,7 @@ class Memberlist(Handle):
 
     # -- telling and asking ------------------------------------------------------------------
 
+    @named("update_node")
     def update_node(self, timeout: float | None = 10.0) -> None:
         """Ask the delegate's ``node_meta`` again and wait until the answer was gossiped out. Blocks.
 
@@ -283,10 +287,9 @@ class Memberlist(Handle):
             LocalProtocolError: this node has left.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
-        membership = self._blocking("update_node")
-        deadline = Deadline(timeout)
-        membership.operate(membership.machine.update_meta, deadline, "update_node")
+        self._update(timeout, "update_node")
 
+    @named("ping")
     def ping(self, node: Node | str, timeout: float | None = 10.0) -> float:
         """Ping a member once over UDP and return the round trip in seconds. Blocks.
 
@@ -305,6 +308,7 @@ class Memberlist(Handle):
         future = membership.gossip.operation(lambda now: membership.machine.ping(target.name, target.address, now))
         return float(membership.wait(future, deadline, "ping"))
 
+    @named("send_reliable")
     def send_reliable(self, node: Node | str, data: bytes, timeout: float | None = 10.0) -> None:
         """Send a user message over TCP; it reaches the peer's ``notify_msg``. Blocks.
 
@@ -333,6 +337,7 @@ class Memberlist(Handle):
         message = membership.user(payload, target.name)
         membership.wait(membership.converse(target.address, message, deadline), deadline, "send_reliable")
 
+    @named("send_best_effort")
     def send_best_effort(self, node: Node | str, data: bytes) -> None:
         """Send a user message in one UDP packet, which may be lost. Never blocks, any thread.
 
@@ -355,6 +360,7 @@ class Memberlist(Handle):
         target = self._member(node, "send_best_effort")
         self._send_packet(target.address, data, target.name)
 
+    @named("send_to_address")
     def send_to_address(self, address: str | Address, data: bytes, *, name: str = "") -> None:
         """Send a user message in one UDP packet to an address, member or not. Never blocks, any thread.
 
@@ -381,6 +387,10 @@ class Memberlist(Handle):
         if self._membership is None:
             raise NotRunningError("this Memberlist was never started")
         return self._membership
+
+    def _update(self, timeout: float | None, operation: str) -> None:
+        membership = self._blocking(operation)
+        membership.operate(membership.machine.update_meta, Deadline(timeout), operation)
 
     def _blocking(self, operation: str) -> Membership:
         membership = self._running

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, overload
 
+from ._endings import named
 from ._runtime.shared.checks import Check
 from ._runtime.shared.sharing import Sharing
 from ._runtime.shared.watching import CallbackWatch, Watching
@@ -49,6 +50,7 @@ class Services(Handle):
         self._registered: dict[str, Registration] = {}
         self._closed = False
 
+    @named("services.register")
     def register(
         self,
         name: str,
@@ -130,6 +132,7 @@ class Services(Handle):
                 found.append(service)
         return found
 
+    @named("services.deregister")
     def deregister(self, service_id: str, timeout: float | None = _SECONDS) -> None:
         """Withdraw this agent's service `service_id`; nothing happens if there is none. Blocks for the gossip thread.
 

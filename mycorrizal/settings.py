@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, overload
 
+from ._endings import named
 from ._runtime.shared.sharing import Sharing
 from ._runtime.shared.watching import CallbackWatch, Watching
 from ._runtime.threads.deadline import Deadline
@@ -104,6 +105,7 @@ class Settings(Handle, MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return key in self._sharing.replica.settings
 
+    @named("settings.set")
     def set(self, key: str, value: Any, timeout: float | None = _SECONDS) -> None:
         """Set `key`; when this returns it holds here, and is on its way to the others. Blocks for the gossip thread.
 
@@ -118,6 +120,7 @@ class Settings(Handle, MutableMapping[str, Any]):
         replica = self._sharing.replica
         self._sharing.tell(lambda now: replica.set_setting(key, encoded, now), Deadline(timeout), "settings.set")
 
+    @named("settings.delete")
     def delete(self, key: str, timeout: float | None = _SECONDS) -> None:
         """Delete `key`, whether or not it is set here; it stays deleted until somebody sets it again. Blocks likewise.
 

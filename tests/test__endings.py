@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mycorrizal import exceptions
-from mycorrizal._endings import CACHE, TABLE, Ending, cache_error, error, for_call
+from mycorrizal._endings import CACHE, TABLE, Ending, cache_error, error, for_call, named
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "data-plane.md"
 WORDS = {None: "goes on", True: "indeterminate", False: "no effect"}
@@ -75,3 +75,20 @@ def test_the_cache_has_its_own_two(sent: bool) -> None:
 def test_a_crash_keeps_its_cause() -> None:
     cause = ValueError("boom")
     assert for_call(error(Ending.CRASHED, "died", cause=cause), True).__cause__ is cause
+
+
+def test_an_error_is_named_by_the_call_unless_it_has_a_name() -> None:
+    @named("outer")
+    def call(made: BaseException | None) -> int:
+        """Raise it."""
+        if made is not None:
+            raise made
+        return 1
+
+    for made, name in ((exceptions.QueueFull("x"), "outer"), (exceptions.QueueFull("x", operation="inner"), "inner")):
+        with pytest.raises(exceptions.QueueFull) as caught:
+            call(made)
+        assert caught.value is made and made.operation == name
+    with pytest.raises(ValueError, match="plain"):
+        call(ValueError("plain"))
+    assert call(None) == 1 and (call.__name__, call.__doc__) == ("call", "Raise it.")

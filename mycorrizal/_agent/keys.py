@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._endings import for_call, named
 from .._runtime.quic.trust.identity import gossip_key
 from .._runtime.threads.waits import Exclusive, apart
 from .._wire.security import Keyring
@@ -122,7 +123,7 @@ class Keys:
         self,
         rings: Rings | None,
         ask: Callable[[list[Any], float | None], Results],
-        check: Callable[[], object],
+        check: Callable[[str], object],
         name: str,
     ) -> None:
         self._rings = rings
@@ -134,6 +135,7 @@ class Keys:
         """Return this agent's keys, the one in use first; empty without encryption."""
         return () if self._rings is None else self._rings.keys()
 
+    @named("keys.add")
     def add(self, key: bytes, timeout: float | None = 10.0) -> Results:
         """Let every agent accept `key` too. Returns ``Results``: True by node name, and the errors of the others.
 
@@ -144,10 +146,12 @@ class Keys:
         """
         return self._change("add", key, timeout)
 
+    @named("keys.use")
     def use(self, key: bytes, timeout: float | None = 10.0) -> Results:
         """Let every agent encrypt and prove with `key`, which it has. Returns and raises as ``add``."""
         return self._change("use", key, timeout)
 
+    @named("keys.remove")
     def remove(self, key: bytes, timeout: float | None = 10.0) -> Results:
         """Let no agent accept `key` any more; connections proved with it end. Returns and raises as ``add``."""
         return self._change("remove", key, timeout)
@@ -155,7 +159,7 @@ class Keys:
     def _change(self, operation: str, key: bytes, timeout: float | None) -> Results:
         if self._rings is None:
             raise ConfigError("key", "this cluster has no keys", hint="start its agents with key=")
-        self._ready()
+        self._ready(f"keys.{operation}")
         rings, failed = self._rings, None
         table = rings.plan(operation, key)
         try:
@@ -164,6 +168,8 @@ class Keys:
         except (ConfigError, ResourcesExhausted) as error:
             failed = error
         results = self._ask(table.pack(), timeout)
+        for name, theirs in results.errors.items():
+            results.errors[name] = for_call(theirs, theirs.indeterminate, operation=f"keys.{operation}")
         tables = {name: reply for name, reply in results.items() if name != self._name}
         for name, reply in tables.items():
             del results[name]

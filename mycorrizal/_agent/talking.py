@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._endings import named
 from .._runtime.threads.futures import PlaneFuture
 from ..dataplane import DataPlane, Results
 from ..types import Message, PeerInfo, ReceivedFile
@@ -62,6 +63,7 @@ class Talking:
         """Like ``request``, but return a future at once. See ``DataPlane.request_async``."""
         return self._data.request_async(node, name, value, timeout)
 
+    @named("request_all")
     def request_all(
         self, name: str, value: Any = None, nodes: Iterable[str] | None = None, timeout: float | None = 10.0
     ) -> Results:

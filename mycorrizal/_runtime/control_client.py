@@ -50,7 +50,7 @@ class _Wire:
 
     def check(self, operation: str) -> None:
         """Raise where nothing can be asked any more."""
-        self._guard.check("ControlClient")
+        self._guard.check("ControlClient", operation)
         if self.closed:
             raise NotRunningError("this ControlClient was closed", operation=operation)
 

@@ -15,6 +15,7 @@ import pytest
 from mycorrizal import ConfigError, NotRunningError, ResourcesExhausted
 from mycorrizal._agent.keys import Keys, Rings, derivation
 from mycorrizal._agent.keytable import KeyTable
+from mycorrizal._endings import TABLE, Ending, error, for_call
 from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataplane import Results
@@ -100,7 +101,7 @@ def test_the_failure_of_this_agent_is_in_the_results_and_the_others_are_asked(er
         results.update({"bob": other.table.pack(), "alice": True})
         return results
 
-    results = Keys(ours, ask, lambda: None, "alice").use(key_of("b"))
+    results = Keys(ours, ask, lambda operation: None, "alice").use(key_of("b"))
     assert dict(results) == {"bob": True} and "full" in str(results.errors["alice"])
     assert other.keys()[0] == key_of("b") and data.keys()[0] == key_of("a")
 
@@ -108,11 +109,12 @@ def test_the_failure_of_this_agent_is_in_the_results_and_the_others_are_asked(er
 def test_an_agent_that_is_closed_changes_nothing() -> None:
     ours, data, _ = kept_rings(None)
 
-    def closed() -> None:
+    def closed(operation: str) -> None:
         raise NotRunningError("closed")
 
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError) as caught:
         Keys(ours, lambda *_: Results(), closed, "n").use(key_of("b"))
+    assert caught.value.operation == "keys.use"
     assert data.keys()[0] == key_of("a")
 
 
@@ -125,10 +127,30 @@ def test_a_change_that_a_later_one_came_before_is_an_error() -> None:
         results.update({"bob": KeyTable.unpack(value).merged(later).pack(), "alice": True})
         return results
 
-    results = Keys(ours, ask, lambda: None, "alice").use(key_of("b"))
+    keys = Keys(ours, ask, lambda operation: None, "alice")
+    results = keys.use(key_of("b"))
     assert set(results.errors) == {"alice", "bob"} and not results
     assert "a later change" in str(results.errors["bob"]) and ours.keys()[0] == key_of("a")
-    assert not Keys(ours, ask, lambda: None, "alice").use(key_of("a")).errors, "and the next one comes after it"
+    assert not keys.use(key_of("a")).errors, "and the next one comes after it"
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_the_errors_of_the_others_are_the_changes_own(ending: Ending) -> None:
+    ours, _, _ = kept_rings(None, "alice")
+    lost = for_call(error(ending, "text"), True, node="bob", operation="request_all")
+
+    def ask(value: list[Any], timeout: float | None) -> Results:
+        results = Results()
+        results.errors["bob"] = lost
+        return results
+
+    keys = Keys(ours, ask, lambda operation: None, "alice")
+    for change in (keys.add, keys.use, keys.remove):
+        mine = change(key_of("a" if change == keys.remove else "b")).errors["bob"]
+        assert (type(mine), mine.ending) == (TABLE[ending].kind, ending.name)
+        assert (mine.node, mine.operation) == ("bob", f"keys.{change.__name__}")
+        assert (mine.indeterminate, mine.retriable) == (True, TABLE[ending].retriable)
+    assert lost.operation == "request_all"
 
 
 def test_rings_never_part_when_threads_change_them_at_once() -> None:

@@ -73,12 +73,12 @@ class Copy:
         """Remove it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def ask(self, tests: list[str], seconds: float) -> str | None:
-        """Return the first test that fails, None if all pass."""
+    def ask(self, tests: list[str], seconds: float, **more: str) -> str | None:
+        """Return the first test that fails, None if all pass; `more` goes into the environment."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
         skip = ("PYTEST_ADDOPTS", "CI")
         env = {name: value for name, value in os.environ.items() if name not in skip}
-        env |= {"PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {"PYTHONPATH": str(self.path), **more}
         run = subprocess.Popen(
             command, cwd=self.path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
@@ -103,7 +103,7 @@ class Copy:
         key = tuple(tests)
         if key not in self._usual:
             began = time.monotonic()
-            # Twice, since a busy machine may make a timing test fail once.
+            # Twice, since a busy machine may make a timing test fail once. What is compiled here is kept.
             if (failed := self.ask(tests, self._limit) and self.ask(tests, self._limit)) is not None:
                 raise RuntimeError(f"without any fault: {failed}")
             self._usual[key] = time.monotonic() - began
@@ -114,14 +114,16 @@ class Copy:
         where = place(fault, self._files)
         file = self.path / where.path
         before = file.read_text("utf-8")
+        times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
         began = time.monotonic()
         for level, tests in zip(LEVELS, levels(where.path, self.path), strict=False):
             seconds = min(self._limit, 30.0 + SLOWER * self.usual(tests))
             file.write_text(where.source, "utf-8")
             try:
-                failed = self.ask(tests, seconds)
+                failed = self.ask(tests, seconds, PYTHONDONTWRITEBYTECODE="1")
             finally:
                 file.write_text(before, "utf-8")
+                os.utime(file, ns=times)  # so that what was compiled of it is valid again
             if failed is not None:
                 return Outcome(fault, str(where.path), level, failed, time.monotonic() - began)
         return Outcome(fault, str(where.path), "", "", time.monotonic() - began)

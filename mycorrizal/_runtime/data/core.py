@@ -264,7 +264,7 @@ class Core:
 
     def check_running(self, operation: str, node: str = "") -> None:
         """Raise unless this plane can be used in this process; raises as ``check``."""
-        self.guard.check("DataPlane")
+        self.guard.check("DataPlane", operation)
         if self.stopped:
             raise self.refusal(operation, node)
         if not isinstance(node, str):
@@ -382,7 +382,7 @@ class Core:
             self.stopped = True
         lifecycle.forget(self)
         self._trust.unwatch(self._keys_changed)
-        self.inbox.close(self.refusal)
+        self.inbox.close(partial(self.refusal, "receive"))
         self.files.close()
         self.submit(self._end)
 
@@ -407,7 +407,7 @@ class Core:
         if self._enrolled:
             self._roll.__exit__(None, None, None)  # another thread may get this one's ident
         self.stopped = True
-        self.inbox.close(self.refusal)
+        self.inbox.close(partial(self.refusal, "receive"))
         self.files.close()
         now = clock.now()
         if not self.machine.ended:

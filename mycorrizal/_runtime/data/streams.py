@@ -390,7 +390,7 @@ class Stream(Handle, io.RawIOBase):
     # -- inside ----------------------------------------------------------------------------------
 
     def _begin(self, operation: str) -> Deadline:
-        self._core.guard.check("Stream")
+        self._core.guard.check("Stream", operation)
         if self.closed:
             raise ValueError("I/O operation on closed stream")
         reentry.refuse(operation)

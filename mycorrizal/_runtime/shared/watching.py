@@ -82,13 +82,13 @@ class Watching:
 
     # -- any thread ----------------------------------------------------------------------------
 
-    def events(self, depth: int) -> EventStream[AgentEvent]:
-        """Return a stream of everything."""
+    def events(self, depth: int, operation: str = "events") -> EventStream[AgentEvent]:
+        """Return a stream of everything; `operation` is what its errors say was called."""
 
         def lost(count: int) -> AgentEvent:
             return EventsLost(count, self._membership.view().members)
 
-        stream: EventStream[AgentEvent] = self._stream(depth, lost, "events", None, self._open_event)
+        stream: EventStream[AgentEvent] = self._stream(depth, lost, operation, None, self._open_event)
         self._events.add(stream)  # type: ignore[arg-type]  # a stream of more kinds than membership's own
         return stream
 

@@ -65,6 +65,12 @@ class View:
     local_node: Node
 
 
+class _Operation(Future[Any]):
+    """The result of an operation of the machine; ``begun``: whether the machine has begun with it, or will."""
+
+    begun = False
+
+
 class Gossip:
     """Drives one ``Swim``. Methods say which thread may call them."""
 
@@ -128,9 +134,10 @@ class Gossip:
             QueueFull: too many calls are waiting.
             NotRunningError, ServiceCrashed: the thread has ended.
         """
-        result: Future[Any] = Future()
+        result = _Operation()
 
         def command(now: float) -> None:
+            result.begun = True  # first this, then a look; who gives up does it the other way round
             if not result.cancelled():
                 operation_id = begin(now)
                 self._sweep()

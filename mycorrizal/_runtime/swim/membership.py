@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..._endings import Ending, error
+from ..._endings import Ending, error, for_call
 from ..._swim.machine import Swim
 from ..._wire.messages import BOOT_BYTES, Message, User
 from ..._wire.packet import PacketCodec
@@ -26,7 +26,7 @@ from ..._wire.text import Log, logger
 from ...config import Config, weakness
 from ...delegates import AliveDelegate, ConflictDelegate, Delegate, EventDelegate, MergeDelegate, PingDelegate
 from ...events import EventsLost, MemberEvent
-from ...exceptions import NotRunningError, QueueFull, ReentrantCallError
+from ...exceptions import MycorrizalError, NotRunningError, QueueFull, ReentrantCallError
 from ...types import Address, Node, NodeState, host_of, is_loopback
 from ..net import addresses, sockets
 from ..threads import clock, lifecycle, shortage
@@ -239,7 +239,7 @@ class Membership:
             ForkedProcessError: in a forked child.
             ReentrantCallError: on the gossip thread, whose progress every blocking call needs.
         """
-        self._fork.check("Memberlist")
+        self._fork.check("Memberlist", operation)
         if self.gossip.service.is_current():
             raise ReentrantCallError(
                 f"{operation}() would wait for the thread it was called on",
@@ -274,17 +274,21 @@ class Membership:
         """Return the future's result.
 
         Raises:
-            OperationTimeout: the deadline passed first; the operation may still have its effect.
+            OperationTimeout: the deadline passed first; the operation may still have its effect, if it had begun.
         """
+        late = error(Ending.TIMEOUT, f"{operation}() was not done within its timeout")
         try:
-            if settled(future, deadline):
-                return future.result()
-        except BaseException:
-            future.cancel()  # Ctrl-C: nobody will look at it any more
-            raise
-        future.cancel()
-        text = f"{operation}() was not done within its timeout"
-        raise error(Ending.TIMEOUT, text, sent=True, operation=operation)  # for all that is known here
+            done = settled(future, deadline)
+        except NotRunningError as over:  # the program
+            done, late = False, over
+        finally:
+            future.cancel()  # if it goes on, also after Ctrl-C: nobody will look at it any more
+        if not done:
+            raise for_call(late, getattr(future, "begun", True), operation=operation)
+        try:
+            return future.result()
+        except MycorrizalError as made:
+            raise for_call(made, made.indeterminate, operation=operation) from made.__cause__
 
     def operate(self, begin: Callable[[float], int], deadline: Deadline, operation: str) -> Any:
         """Run a machine's operation and return its result. Blocks, also while too many calls wait for the thread.

@@ -184,7 +184,7 @@ class PlaneFuture(Handle, Future[T]):
     def _await(self, operation: str, timeout: float | None) -> None:
         if self.done():
             return
-        self._guard.check("future")
+        self._guard.check("future", operation)
         deadline = Deadline(timeout)
         if not deadline.passed:
             reentry.refuse(operation)

@@ -97,8 +97,8 @@ class ForkGuard:
         """Whether this process is not the one that made the handle."""
         return os.getpid() != self._pid
 
-    def check(self, what: str) -> None:
-        """Raise in a child.
+    def check(self, what: str, operation: str | None = None) -> None:
+        """Raise in a child that calls `operation` of `what`.
 
         Raises:
             ForkedProcessError: always, in a forked child.
@@ -106,5 +106,6 @@ class ForkGuard:
         if os.getpid() != self._pid:
             raise ForkedProcessError(
                 f"this {what} belongs to process {self._pid}; a fork copies neither threads nor sockets' ownership",
+                operation=operation,
                 hint="create a new one in the child, with its own name and port",
             )

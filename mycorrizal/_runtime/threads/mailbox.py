@@ -22,11 +22,20 @@ from typing import Any, TypeVar
 from ...exceptions import QueueFull
 from . import clock
 
-__all__ = ["Mailbox"]
+__all__ = ["Mailbox", "Posted"]
 
 T = TypeVar("T")
 
 _Command = tuple[Callable[[float], Any], "Future[Any] | None"]
+
+
+class Posted(Future[T]):
+    """The result of a command."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the command ran, or will; asked of one that was given up."""
+        return not self.cancelled()
 
 
 class Mailbox:
@@ -53,14 +62,14 @@ class Mailbox:
 
     # -- any thread ---------------------------------------------------------------
 
-    def post(self, command: Callable[[float], T], future: Future[T] | None = None) -> Future[T]:
+    def post(self, command: Callable[[float], T]) -> Posted[T]:
         """Queue `command`; the future brings its result or its exception.
 
         Raises:
             QueueFull: `limit` commands are waiting already.
             NotRunningError, ServiceCrashed: the owner has ended.
         """
-        result: Future[T] = Future() if future is None else future
+        result: Posted[T] = Posted()
         self._put((command, result), self._limit)
         return result
 

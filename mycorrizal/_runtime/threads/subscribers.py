@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from ...exceptions import NotRunningError, OperationTimeout
+from ...exceptions import MycorrizalError, NotRunningError, OperationTimeout
 from .counters import Counters
 from .deadline import Deadline
 from .lifecycle import Handle
@@ -45,7 +45,7 @@ class EventStream(Handle, Generic[T]):
         limit: int,
         lost: Callable[[int], T],
         guard: Callable[[str], None],
-        refusal: Callable[[], Exception],
+        refusal: Callable[[], MycorrizalError],
         counters: Counters,
         *,
         operation: str = "events",
@@ -76,8 +76,8 @@ class EventStream(Handle, Generic[T]):
         except NotRunningError:  # the program ends
             raise StopIteration from None
         if event is None:
-            error = self._refusal()
-            if isinstance(error, NotRunningError) or self._closed:
+            error = self._over()
+            if isinstance(error, NotRunningError):
                 raise StopIteration
             raise error
         return event
@@ -114,14 +114,19 @@ class EventStream(Handle, Generic[T]):
         event = self._take(Deadline(timeout))
         if event is not None:
             return event
-        if self._closed:
-            raise NotRunningError("this event stream was closed", operation=self._operation)
-        raise self._refusal()
+        raise self._over()
 
     def close(self) -> None:
         """End the stream and wake its readers; idempotent, any thread."""
         self._closed = True
         self.wake()
+
+    def _over(self) -> MycorrizalError:
+        if self._closed:
+            return NotRunningError("this event stream was closed", operation=self._operation)
+        error = self._refusal()
+        error.operation = self._operation
+        return error
 
     def _take(self, deadline: Deadline) -> T | None:
         """Return the next event, None at the end of the stream."""

@@ -21,7 +21,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ...exceptions import NotRunningError
+from ..._endings import Ending, error
 from . import clock
 from .deadline import Deadline
 from .shortage import start_thread
@@ -168,7 +168,8 @@ def heed_the_end(*, endless: bool) -> None:
     if _ending.since is None and not threading.main_thread().is_alive():
         _ending.begin()
     if _ending.since is not None and (endless or clock.now() - _ending.since > LAST_SECONDS):
-        raise NotRunningError(
+        raise error(
+            Ending.CLOSED,
             "the program's main thread has ended, and so does this wait",
             hint="let the main thread wait for the others, e.g. with ThreadPoolExecutor() as pool",
         )

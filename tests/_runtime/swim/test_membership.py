@@ -10,11 +10,21 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Config, JoinError, JoinResult, NotRunningError, OperationTimeout, PeerUnreachable
+from mycorrizal import (
+    Config,
+    JoinError,
+    JoinResult,
+    MycorrizalError,
+    NotRunningError,
+    OperationTimeout,
+    PeerUnreachable,
+)
+from mycorrizal._endings import Ending, error
 from mycorrizal._runtime.net import addresses
-from mycorrizal._runtime.swim import joining
+from mycorrizal._runtime.swim import joining, membership
 from mycorrizal._runtime.swim.membership import Delegates, Membership
 from mycorrizal._runtime.threads.deadline import Deadline
+from mycorrizal._runtime.threads.mailbox import Posted
 from mycorrizal._wire.security import Keyring
 from mycorrizal.delegates import BaseDelegate, BaseEventDelegate
 from mycorrizal.types import Address
@@ -58,6 +68,47 @@ def test_wait_gives_results_and_the_operation_s_own_timeout(alice: Membership) -
     own.set_exception(OperationTimeout("its own"))
     with pytest.raises(OperationTimeout, match="its own"):
         alice.wait(own, Deadline(0), "test")
+
+
+def test_what_was_given_up_before_it_began_has_no_effect(alice: Membership) -> None:
+    posted: Posted[int] = Posted()
+    with pytest.raises(OperationTimeout) as caught:
+        alice.wait(posted, Deadline(0), "test")
+    assert (caught.value.ending, caught.value.indeterminate) == ("TIMEOUT", False)
+    begun: Posted[int] = Posted()
+    assert begun.set_running_or_notify_cancel()
+    with pytest.raises(OperationTimeout) as caught:
+        alice.wait(begun, Deadline(0), "test")
+    assert (caught.value.ending, caught.value.indeterminate) == ("TIMEOUT", True)
+
+
+@pytest.mark.parametrize("ending", Ending)
+@pytest.mark.parametrize("sent", [False, True])
+def test_the_error_of_a_wait_is_a_copy_that_names_the_call(alice: Membership, ending: Ending, sent: bool) -> None:
+    plain = error(ending, "why", sent=sent, cause=ValueError("boom"))
+    future: Future[int] = Future()
+    future.set_exception(plain)
+    with pytest.raises(type(plain), match="why") as caught:
+        alice.wait(future, Deadline(None), "test")
+    mine = caught.value
+    assert isinstance(mine, MycorrizalError) and mine is not plain and plain.operation is None
+    assert vars(mine) == {**vars(plain), "operation": "test"} and mine.__cause__ is plain.__cause__
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_end_of_the_program_ends_a_wait_as_a_close(
+    alice: Membership, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(future: Future[int], deadline: Deadline) -> bool:
+        raise error(Ending.CLOSED, "the program ends")
+
+    monkeypatch.setattr(membership, "settled", ends)
+    future: Posted[int] = Posted()
+    assert not begun or future.set_running_or_notify_cancel()
+    with pytest.raises(NotRunningError) as caught:
+        alice.wait(future, Deadline(None), "test")
+    assert (caught.value.ending, caught.value.operation, caught.value.indeterminate) == ("CLOSED", "test", begun)
+    assert future.cancelled() is not begun
 
 
 def test_interrupted_wait_cancels(alice: Membership, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mycorrizal import (
     EventsLost,
     MemberJoined,
+    MycorrizalError,
     Node,
     NotRunningError,
     OperationTimeout,
@@ -27,7 +28,7 @@ EVENTS = [MemberJoined(node) for node in NODES]
 
 def subscribers(
     limit: int = 4,
-    refusal: Callable[[], Exception] = lambda: NotRunningError("over"),
+    refusal: Callable[[], MycorrizalError] = lambda: NotRunningError("over"),
     guard: Callable[[str], None] = lambda operation: None,
 ) -> tuple[Subscribers[MemberEvent], Counters]:
     counters = Counters()

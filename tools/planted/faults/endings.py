@@ -29,9 +29,7 @@ FAULTS = [
     Fault("LocalPeer.fail_waiting", "for_call(why, True,", "for_call(why, False,", "also a request to oneself has run"),
     Fault("Peer._expire", "sent=sent", "sent=False", "a request that times out may have run"),
     Fault("Peer._drop", "sink.broken(for_call(why, True,", "sink.broken(for_call(why, False,", "a stream had begun"),
-    Fault(
-        "PlaneFuture.cancel", "self._why = on_cancel()", "on_cancel()", "a cancelled call says how far it had come"
-    ),
+    Fault("PlaneFuture.cancel", "self._why = on_cancel()", "on_cancel()", "a cancelled call says how far it had come"),
     Fault("_send", "for_call(exc, ended,", "for_call(exc, True,", "a part of a file has no effect"),
     Fault("Gossip._ended", "refusal(sent=True)", "refusal()", "what gossip had begun may have its effect"),
     Fault(
@@ -58,4 +56,30 @@ FAULTS = [
         "True",
         "a peer that came, asked and went is called without a pause",
     ),
+    Fault(
+        "Membership.wait",
+        'for_call(late, getattr(future, "begun", True)',
+        "for_call(late, True",
+        "what was given up before it began has no effect",
+    ),
+    Fault(
+        "Membership.wait", "made.indeterminate, operation=", "False, operation=", "what gossip had begun may have run"
+    ),
+    Fault(
+        "Membership.wait", "            done, late = False, over\n", "            done = False\n", "our exit is a close"
+    ),
+    Fault("Posted.begun", "not self.cancelled()", "False", "a command that runs may have its effect"),
+    Fault(
+        "Gossip.operation",
+        "            result.begun = True  # first this, then a look; who gives up does it the other way round\n",
+        "",
+        "an operation that the machine has begun with may have its effect",
+    ),
+    Fault("named", "if made.operation is None:", "if True:", "the call within keeps its name"),
+    Fault(
+        "EventStream._over", "        error.operation = self._operation\n", "", "a stream's end says what was called"
+    ),
+    Fault("Keys._change", 'operation=f"keys.{operation}")', "operation=None)", "the change's errors are its own"),
+    Fault("ForkGuard.check", "operation=operation", "operation=None", "in a forked child too an error names the call"),
+    Fault("Agent.open_cache", 'parts.data._blocking("open_cache")', "pass", "what is closed does not say: unknown"),
 ]

@@ -16,7 +16,7 @@ FAULTS = [
     Fault("Rings.take", "self._gossip.replace(map(self._derive, keys))", "pass", "the two rings have the same keys"),
     Fault("Rings.plan", "self.table.latest + 1", "0", "a change comes after all that this agent knows"),
     Fault("Rings.change", 'apart(partial(self.take, table), "mycorrizal-keys")', "self.take(table)", "Ctrl-C parts it"),
-    Fault("Keys._change", "        self._ready()\n", "", "an agent that is closed changes nothing"),
+    Fault("Keys._change", "self._ready(", "str(", "an agent that is closed changes nothing"),
     Fault("Keys._change", "if told.did(operation, key):", "if True:", "a change that lost is told"),
     Fault("Keys._change", "            failed = error\n", "            raise\n", "the others are asked all the same"),
     Fault("KeyTable.merged", "max(self.used, other.used)", "other.used", "the later choice of a key counts"),
