@@ -23,6 +23,7 @@ import fuzz_cache
 import fuzz_control
 import fuzz_data
 import fuzz_replica
+import fuzz_values
 import numpy as np
 
 from mycorrizal import Config, RemoteProtocolError
@@ -150,7 +151,10 @@ def everything() -> list[bytes]:
     return widen(load_corpus())
 
 
-_OWN: dict[str, Callable[[], Iterator[bytes]]] = {"replica": fuzz_replica.corpus, "cache": fuzz_cache.corpus}
+_OWN: dict[str, Callable[[], Iterator[bytes]]] = {
+    **{"replica": fuzz_replica.corpus, "cache": fuzz_cache.corpus},
+    **{"value-round-trip": fuzz_values.corpus, "value-equality": fuzz_values.corpus},
+}
 """Targets whose inputs nobody else takes."""
 
 
@@ -498,6 +502,8 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "stream-secure": (_streams("msgpack", secure=True), 96 * MIB),
     "value": (_value, 8 * MIB),
     "value-reader": (_value_reader, 4 * MIB),
+    "value-round-trip": (fuzz_values.round_trip, 16 * MIB),
+    "value-equality": (fuzz_values.equality, 16 * MIB),
     "link": (fuzz_data.link, 16 * MIB),
     "replica": (fuzz_replica.target, 4 * MIB),
     "cache": (fuzz_cache.target, 4 * MIB),

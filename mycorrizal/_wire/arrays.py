@@ -192,7 +192,8 @@ def canonical_array(value: object) -> list[bytes] | None:
     numpy = find_numpy()
     if numpy is None or not isinstance(value, numpy.ndarray):
         return None
-    return [value.dtype.str.encode(), repr(value.shape).encode(), value.tobytes()]
+    elements = value.view(numpy.uint8) != 0 if _odd_elements(numpy, value) == "bool" else value  # as encode_array
+    return [value.dtype.str.encode(), repr(value.shape).encode(), elements.tobytes()]
 
 
 # -- decoding: called for each tag, from the inside out -----------------------------------------------------------

@@ -23,8 +23,8 @@ from mycorrizal._wire.value_codecs import Codecs
 from mycorrizal._wire.values import decode_packed, encode_value
 
 from .strategies import brief, long
-from .value_exceptions import Colour, Level
-from .value_strategies import same, values
+from .value_exceptions import Colour, Level, same
+from .value_strategies import values
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
@@ -96,6 +96,8 @@ def test_what_arrives_as_a_plain_type_is_equal_to_it() -> None:
         (frozenset({1}), {1}),
         (bytearray(b"a"), b"a"),
         ({np.int64(1): 1}, {1: 1}),
+        (np.array([0, 2, 255], "u1").view(bool), np.array([False, True, True])),
+        (np.array([[0, 2], [255, 1]], "u1").view(bool).T, np.array([[False, True], [True, True]])),
         ({np.float64(1), Level.LOW + 1, Colour.RED}, {1.0, 2, "red"}),
     ]
     for one, other in pairs:

@@ -1,19 +1,25 @@
-"""What arrives as something else than what was sent: the whole list, as docs/data-plane.md shows it."""
+"""What arrives as something else than what was sent: the whole list, as docs/data-plane.md shows it.
+
+And ``same``, which is the rule for all else: equal by value and type.
+"""
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter, namedtuple
 from collections.abc import Callable
-from datetime import UTC, datetime, timezone
+from datetime import UTC, date, datetime, timezone
+from decimal import Decimal
 from enum import IntEnum, StrEnum
+from fractions import Fraction
 from typing import Any, NamedTuple
 from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-__all__ = ["EXCEPTIONS", "arriving", "table"]
+__all__ = ["EXCEPTIONS", "arriving", "same", "table"]
 
 
 class Exceptional(NamedTuple):
@@ -24,6 +30,39 @@ class Exceptional(NamedTuple):
     applies: Callable[[Any], bool]
     becomes: Callable[[Any], Any]
     example: Any
+
+
+class Unit(np.ndarray):
+    """An array that means more than its numbers."""
+
+
+class Word(str):
+    """A text that is equal to itself only."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Number(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Raw(bytes):
+    pass
+
+
+class Sequence(list):  # type: ignore[type-arg]
+    pass
+
+
+Pair = namedtuple("Pair", "x y")
 
 
 class Colour(StrEnum):
@@ -118,7 +157,7 @@ EXCEPTIONS = (
     ),
     Exceptional(
         "array of bool over bytes other than 0 and 1", "True where the byte is not 0",
-        _any_bool, lambda v: v.view("u1") != 0, np.array([0, 2, 255], "u1").view(bool),
+        _any_bool, lambda v: np.asarray(v.view("u1") != 0), np.array([0, 2, 255], "u1").view(bool),
     ),
     Exceptional(
         "`numpy.memmap`, a read-only array", "`numpy.ndarray`, which can be written to",
@@ -144,3 +183,38 @@ def table() -> str:
     """Return the table as the page has it."""
     rows = [f"| {row.sent} | {row.arrives} |" for row in EXCEPTIONS]
     return "\n".join(["| sent | arrives as |", "|---|---|", *rows])
+
+
+# -- the rule -----------------------------------------------------------------------------------------------------
+
+
+def same(sent: Any, got: Any) -> bool:
+    """Return whether `got` is what `sent` arrives as: equal by value and type, but for the exceptions of the docs."""
+    sent = arriving(sent)
+    if type(got) is not type(sent):
+        return False
+    if isinstance(sent, np.ndarray | np.generic):
+        return bool(
+            got.dtype == sent.dtype
+            and got.shape == sent.shape
+            and got.tobytes() == sent.tobytes()
+            and (isinstance(sent, np.generic) or _order(got) == _order(sent))
+        )
+    if isinstance(sent, list):
+        return len(got) == len(sent) and all(map(same, sent, got))
+    if isinstance(sent, dict):
+        return all(map(same, sent, got)) and len(got) == len(sent) and all(map(same, sent.values(), got.values()))
+    if isinstance(sent, set):
+        return Counter((type(item), repr(item)) for item in sent) == Counter((type(item), repr(item)) for item in got)
+    if isinstance(sent, float):
+        return repr(got) == repr(sent)
+    if isinstance(sent, Decimal):
+        return bool(got.as_tuple() == sent.as_tuple())
+    if isinstance(sent, datetime):
+        return repr(got) == repr(sent)
+    assert isinstance(sent, bool | int | str | bytes | date | UUID | Fraction | None)
+    return bool(got == sent)
+
+
+def _order(array: Any) -> tuple[bool, bool]:
+    return array.flags.c_contiguous, array.flags.f_contiguous

@@ -1,10 +1,10 @@
-"""Values of all kinds that travel, and whether what arrived is what was sent."""
+"""Values of all kinds, those that travel and those that do not, for Hypothesis."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter, OrderedDict, defaultdict, namedtuple
-from datetime import date, datetime, timedelta, timezone
+from collections import OrderedDict, defaultdict
+from datetime import timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, SafeUUID
@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from .value_exceptions import Colour, Level, arriving
+from .value_exceptions import Colour, Level, Number, Pair, Raw, Real, Sequence, Unit, Word, same
 
 __all__ = ["anything", "arrays", "plain_values", "same", "scalars", "values"]
 
@@ -97,39 +97,6 @@ values = st.recursive(atoms | rarer | arrays() | scalars(), _containers, max_lea
 
 # -- what a sender may have in its hands, whether it travels or not -----------------------------------------------
 
-
-class Unit(np.ndarray):
-    """An array that means more than its numbers."""
-
-
-class Word(str):
-    """A text that is equal to itself only."""
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class Number(int):
-    pass
-
-
-class Real(float):
-    pass
-
-
-class Raw(bytes):
-    pass
-
-
-class Sequence(list):  # type: ignore[type-arg]
-    pass
-
-
-Pair = namedtuple("Pair", "x y")
-
 _offsets = st.timedeltas(-timedelta(hours=23, minutes=59), timedelta(hours=23, minutes=59)).map(timezone)
 _coarse = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 _memory = st.binary(min_size=8, max_size=64).map(lambda data: np.frombuffer(data[: len(data) // 8 * 8], "u1"))
@@ -184,35 +151,3 @@ def _odd_containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 anything = st.recursive(atoms | rarer | arrays() | scalars() | _odd, _odd_containers, max_leaves=8)
 """Values that travel, and values that do not."""
-
-
-def same(sent: Any, got: Any) -> bool:
-    """Return whether `got` is what `sent` arrives as: equal by value and type, but for the exceptions of the docs."""
-    sent = arriving(sent)
-    if type(got) is not type(sent):
-        return False
-    if isinstance(sent, np.ndarray | np.generic):
-        return bool(
-            got.dtype == sent.dtype
-            and got.shape == sent.shape
-            and got.tobytes() == sent.tobytes()
-            and (isinstance(sent, np.generic) or _order(got) == _order(sent))
-        )
-    if isinstance(sent, list):
-        return len(got) == len(sent) and all(map(same, sent, got))
-    if isinstance(sent, dict):
-        return all(map(same, sent, got)) and len(got) == len(sent) and all(map(same, sent.values(), got.values()))
-    if isinstance(sent, set):
-        return Counter((type(item), repr(item)) for item in sent) == Counter((type(item), repr(item)) for item in got)
-    if isinstance(sent, float):
-        return repr(got) == repr(sent)
-    if isinstance(sent, Decimal):
-        return bool(got.as_tuple() == sent.as_tuple())
-    if isinstance(sent, datetime):
-        return repr(got) == repr(sent)
-    assert isinstance(sent, bool | int | str | bytes | date | UUID | None)
-    return bool(got == sent)
-
-
-def _order(array: Any) -> tuple[bool, bool]:
-    return array.flags.c_contiguous, array.flags.f_contiguous
