@@ -26,7 +26,8 @@ class DataConfig:
         window_messages, window_bytes: what one peer may send ahead of our inbox.
         max_value: largest value accepted or sent, headers included.
         bulk_memory: bytes of values above 256 KiB that may be arriving at a time, from all peers together; one peer
-            gets half of it, or a single value; of the last eighth who holds nothing gets a quarter of what is free.
+            gets half of it, or a single value; of the last eighth who holds nothing gets a quarter of what is free, and
+            those at one address never get the last sixteenth.
         stall_timeout: a large value that makes no progress for this long is given up.
         handlers, handler_spares, handler_queue: threads that run request handlers; further ones while those wait
             inside calls of ours; requests that wait for a thread. A request beyond that is answered ``PeerBusy``.

@@ -161,7 +161,7 @@ class Bulk:
         self.values[stream] = value
         if size > BULK_INITIAL:
             value.on_grant = lambda: self._grant(stream, value)
-            self.link.machine.budget.ask(value, self.link.peer)
+            self.link.machine.budget.ask(value, self.link.peer, self.link.conn.address[0])
 
     def _refusal(self, kind: int, body: bytes, size: int, now: float) -> Close | None:
         """Return the code to stop a value with, if we do not want it; its sender has been told the rest."""

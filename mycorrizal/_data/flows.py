@@ -141,7 +141,7 @@ class InValue:
         granted: whether it counts in the budget.
     """
 
-    __slots__ = ("body", "granted", "kind", "last", "limit", "on_grant", "owner", "reader", "since", "size")
+    __slots__ = ("body", "granted", "host", "kind", "last", "limit", "on_grant", "owner", "reader", "since", "size")
 
     def __init__(self, kind: int, body: bytes, size: int, now: float) -> None:
         self.kind = kind
@@ -151,6 +151,7 @@ class InValue:
         self.limit = min(size, BULK_INITIAL)
         self.granted = False
         self.owner: object = None  # of the budget: the peer
+        self.host = ""  # of the budget: the address that the peer sends from
         self.last = self.since = now
         self.on_grant: Callable[[], None] = _nothing
 
@@ -188,13 +189,15 @@ class Budget:
     """Memory for large values that are arriving, from all peers together. Who holds least is served first.
 
     One peer gets half of it, or a single value, so that one that is slow, or means to be, does not have it all. Nor
-    do several, or one under several names: of the last eighth each that holds nothing gets a quarter of what is free.
+    do several, or one under several names: of the last eighth each that holds nothing gets a quarter of what is free,
+    and the last sixteenth is for addresses that hold nothing, since names cost nothing.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._held: dict[object, int] = {}
+        self._held: dict[object, int] = {}  # by owner
+        self._at: dict[str, int] = {}  # held by those at an address
         self._waiting: dict[object, OrderedDict[InValue, None]] = {}  # by owner, none of them empty
 
     @property
@@ -202,9 +205,9 @@ class Budget:
         """Whether values wait for room."""
         return bool(self._waiting)
 
-    def ask(self, value: InValue, owner: object) -> None:
-        """Call ``value.on_grant`` now or once there is room; `owner` is the peer that sends it."""
-        value.owner = owner
+    def ask(self, value: InValue, owner: object, host: str) -> None:
+        """Call ``value.on_grant`` now or once there is room; `owner` is the peer that sends it, from `host`."""
+        value.owner, value.host = owner, host
         self._waiting.setdefault(owner, OrderedDict())[value] = None
         self._serve()
 
@@ -213,10 +216,7 @@ class Budget:
         value.on_grant = _nothing
         if value.granted:
             value.granted = False
-            self.used -= value.size
-            left = self._held.pop(value.owner) - value.size
-            if left:
-                self._held[value.owner] = left
+            self._count(value, -value.size)
         else:
             self._leave(value)
         self._serve()
@@ -232,18 +232,27 @@ class Budget:
         while (value := self._next()) is not None:
             self._leave(value)
             value.granted = True
-            self.used += value.size
-            self._held[value.owner] = self._held.get(value.owner, 0) + value.size
+            self._count(value, value.size)
             value.on_grant()
+
+    def _count(self, value: InValue, size: int) -> None:
+        self.used += size
+        held = self._held.pop(value.owner, 0) + size
+        if held:
+            self._held[value.owner] = held
+        at = self._at.pop(value.host, 0) + size
+        if at:
+            self._at[value.host] = at
 
     def _next(self) -> InValue | None:
         """Return what there is room for. Who has his share holds up nobody; who waits for others is not passed by."""
         room = self.limit - self.used
         left = room - self.limit // 8
-        for owner in sorted(self._waiting, key=lambda owner: self._held.get(owner, 0)):
-            value = next(iter(self._waiting[owner]))
-            held = self._held.get(owner, 0)
-            if not self.used or value.size <= (0 if held else room // 4):
+        first = [next(iter(values)) for values in self._waiting.values()]
+        for value in sorted(first, key=self._holds):
+            at, held = self._holds(value)
+            few = 0 if held else (room - self.limit // 16 if at else room) // 4
+            if not self.used or value.size <= few:
                 return value
             if held and held + value.size > self.limit // 2:
                 continue
@@ -251,6 +260,10 @@ class Budget:
                 return value
             left = 0
         return None
+
+    def _holds(self, value: InValue) -> tuple[int, int]:
+        """Return how much is held by those at the address that `value` comes from, and by its owner."""
+        return self._at.get(value.host, 0), self._held.get(value.owner, 0)
 
 
 def _nothing() -> None:

@@ -350,6 +350,10 @@ class DataMachine:
         """Requests of peers that are open."""
         return len(self.local_calls) + sum(len(link.served) for link in self.links.values())
 
+    def serving_at(self, host: str) -> int:
+        """Return how many requests of peers at an address are open, whatever their names."""
+        return sum(len(link.served) for link in self.links.values() if link.conn.address[0] == host)
+
     def unfinished(self) -> bool:
         """Whether streams that users have ended are still to be delivered."""
         return any(link.bulk.unfinished() for link in self.links.values())

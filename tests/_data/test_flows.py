@@ -71,6 +71,9 @@ def test_budget_in_any_order(seed: int) -> None:
     def held(owner: object) -> int:
         return sum(value.size for value in granted if value.owner == owner)
 
+    def held_at(host: str) -> int:
+        return sum(value.size for value in granted if value.host == host)
+
     for _ in range(300):
         if rng.random() < 0.5:
             value = InValue(Frame.MESSAGE, b"", rng.choice((10, 400, 999, 5000)), 0.0)
@@ -80,13 +83,15 @@ def test_budget_in_any_order(seed: int) -> None:
                 waiting.remove(value)
                 assert not held(value.owner) or held(value.owner) + value.size <= 500
                 total = sum(other.size for other in granted) + value.size
-                few = not held(value.owner) and value.size <= (1000 - total + value.size) // 4
+                spare = 1000 - total + value.size - (62 if held_at(value.host) else 0)
+                few = not held(value.owner) and value.size <= spare // 4
                 assert not granted or total <= 875 or few
                 granted.append(value)
 
             value.on_grant = grant
             waiting.append(value)
-            budget.ask(value, rng.randrange(3))
+            owner = rng.randrange(3)
+            budget.ask(value, owner, "ab"[owner // 2])
         elif granted and rng.random() < 0.7:
             budget.drop(granted.pop(rng.randrange(len(granted))))
         elif waiting:
@@ -101,9 +106,9 @@ def test_budget_in_any_order(seed: int) -> None:
     assert budget.used == 0 and not budget.wanted
 
 
-def wants(budget: Budget, owner: str, size: int) -> InValue:
+def wants(budget: Budget, owner: str, size: int, host: str = "10.0.0.1") -> InValue:
     value = InValue(Frame.MESSAGE, b"", size, 0.0)
-    budget.ask(value, owner)
+    budget.ask(value, owner, host)
     return value
 
 
@@ -114,6 +119,25 @@ def test_one_under_several_names_does_not_get_all_memory() -> None:
             wants(budget, f"name {number}", size)
     assert budget.wanted
     assert all(wants(budget, honest, 1 << 20).granted for honest in ("a", "b", "c"))
+
+
+def test_one_of_any_number_of_names_leaves_some_to_other_addresses() -> None:
+    budget = Budget(1 << 30)
+    for power in range(29, 17, -1):
+        for number in range(100):
+            wants(budget, f"name {power}.{number}", 1 << power)
+    assert budget.wanted
+    assert not wants(budget, "neighbour", 1 << 18).granted, "a name more at that address"
+    assert all(wants(budget, f"at {number}", 1 << 20, f"10.0.1.{number}").granted for number in range(10))
+
+
+def test_those_of_the_address_that_holds_least_come_first() -> None:
+    budget = Budget(1000)
+    full, other = wants(budget, "a", 450), wants(budget, "b", 420)
+    fresh, honest = wants(budget, "c", 400), wants(budget, "d", 300, "10.0.0.2")
+    assert full.granted and other.granted and not fresh.granted and not honest.granted
+    budget.drop(full)
+    assert honest.granted and not fresh.granted, "who waits longer has a new name, at an address that holds more"
 
 
 def test_who_has_his_share_holds_up_nobody() -> None:

@@ -36,6 +36,7 @@ class RawClient:
     Args:
         key: what it holds; None makes it a stranger, who takes any certificate.
         window: flow control of what the server may send to it, in bytes.
+        source: address that it sends from.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RawClient:
         cluster: str = "default",
         window: int = 1 << 24,
         idle: float = 60.0,
+        source: str = "",
     ) -> None:
         self.name = name
         self.server = server
@@ -70,6 +72,7 @@ class RawClient:
             configuration.token = self.trust.knock()
         self.quic = QuicConnection(configuration=configuration)
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind((source, 0))
         self.sock.connect(address)
         self.sock.setblocking(False)
         self.address = address

@@ -449,6 +449,26 @@ def test_values_announced_as_1_gib_cost_nothing_until_they_come() -> None:
         assert waited < 10, "they keep the memory for large values no longer than they may stall"
 
 
+def test_one_holder_of_the_key_under_many_names_does_not_get_all_memory_for_large_values() -> None:
+    """Each name takes what it can get, and nothing of it ever comes; others have another address."""
+    limit = 64 << 20
+    with attacked(bulk_memory=limit, stall_timeout=120.0) as victim, ExitStack() as stack:
+        room, number = limit, 0
+        while number < 2 or room // 4 > 300_000:
+            size = limit * 7 // 16 if number < 2 else room // 4
+            raw = stack.enter_context(victim.raw(name=f"name {number}", source="127.0.0.2")).join()
+            body = frames.request_body(1, 0) + frames.name_field("echo")
+            preamble = b"\x01" + (size - 15).to_bytes(8, "big") + b"\0\0\0\2"
+            raw.open(raw.value_head(Frame.REQUEST, body, size) + preamble + bytes(1000))
+            raw.pump(seconds=0.1)
+            room, number = room - size, number + 1
+        assert victim.metrics()["bulk.bytes"] > limit * 7 // 8
+        large = bytes(900_000)
+        assert victim.member.request("server", "echo", large, timeout=60) == large
+        assert victim.metrics()["bulk.bytes"] > limit * 7 // 8, "they hold it still"
+        assert victim.grown < 64
+
+
 def test_slow_loris_on_heads_and_frames() -> None:
     """A byte of everything, and then nothing."""
     with attacked(stall_timeout=0.5) as victim:

@@ -147,10 +147,21 @@ class Core:
             self.loop.calls += 1
             system(request)
             return True
+        leave = self._left_to_others(request.link) if isinstance(request.link, Link) else 0
+        return self.run(partial(self._handle, request), leave)
+
+    def _left_to_others(self, link: Link) -> int:
+        """Return how many places of the handlers' queue are not for requests from `link`.
+
+        Whose requests would fill half of the queue leaves the last quarter of it, those at one address, under
+        whatever names, the last eighth.
+        """
         queue = self.config.handler_queue
-        # Whose requests would fill half of the queue leaves the last quarter of it to others.
-        greedy = isinstance(request.link, Link) and len(request.link.served) > queue // 2
-        return self.run(partial(self._handle, request), queue // 4 if greedy else 0)
+        if self.pool.queued <= queue // 2:
+            return 0
+        if len(link.served) > queue // 2:
+            return queue // 4
+        return queue // 8 if self.machine.serving_at(link.conn.address[0]) > queue // 2 else 0
 
     def run(self, job: Callable[[], None], leave: int = 0) -> bool:
         """Have a handler's thread run `job`; False if there is no room, or only `leave` places. Loop thread."""

@@ -7,6 +7,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
 
@@ -72,6 +73,27 @@ def test_one_peer_does_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:
             assert late.result(SECONDS) is True
             # 6 wait in three quarters of the queue; the thread has one, if it was awake before they came, or two.
             assert sum(future.exception(SECONDS) is None for future in many) in (6, 7, 8)
+
+
+def test_several_names_of_one_address_do_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:
+    alice, _ = pair
+    go = threading.Event()
+    with ExitStack() as stack:
+        busy = stack.enter_context(DataPlane("busy", key=KEY, config=DataConfig(handlers=1, handler_queue=16)))
+        busy.on_request("slow")(lambda request: go.wait(SECONDS))
+        alice.add_peer("busy", busy.address)
+        many = []
+        for number in range(5):
+            name = DataPlane(f"name {number}", bind="127.0.0.2", key=KEY, peers={"busy": busy.address})
+            stack.enter_context(name)
+            many += [name.request_async("busy", "slow", timeout=SECONDS) for _ in range(7)]
+            refused = [future for future in many[17:] if isinstance(future.exception(SECONDS), PeerBusy)]
+            assert len(refused) == len(many[17:])
+        late = alice.request_async("busy", "slow", timeout=SECONDS)
+        alice.connect(busy.address)
+        go.set()
+        assert late.result(SECONDS) is True
+        assert sum(future.exception(SECONDS) is None for future in many) in (14, 15, 16)
 
 
 FEW = DataConfig(handlers=1, handler_spares=3)

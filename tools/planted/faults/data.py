@@ -96,13 +96,14 @@ FAULTS = [
     Fault("Budget._next", "held and held + value.size > self.limit // 2", "False", "a peer has half of it"),
     Fault(
         "Budget._next",
-        "sorted(self._waiting, key=lambda owner: self._held.get(owner, 0))",
-        "list(self._waiting)",
+        "sorted(first, key=self._holds)",
+        "first",
         "who holds least is first",
     ),
     Fault("Budget._next", "                continue", "                break", "who has his share holds up nobody"),
     Fault("Budget._next", "            left = 0\n", "", "who waits for room is not passed by"),
-    Fault("Budget._next", "(0 if held else room // 4)", "0", "who holds nothing gets some of what is free"),
+    Fault("Budget._next", "value.size <= few", "False", "who holds nothing gets some of what is free"),
+    Fault("Budget._next", "room - self.limit // 16 if at else room", "room", "other addresses get some, too"),
     Fault("Pipe.feed", "if self._received > self.limit:", "if False:", "more than granted is an offence"),
     Fault("Pipe.consumed", ">= STREAM_WINDOW // 4", ">= 2 * STREAM_WINDOW", "a reader grants more"),
     Fault(
