@@ -112,9 +112,7 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
     if not array.dtype.itemsize:  # of an empty text, to which NumPy gives one character in an array
         array = array.astype(array.dtype.char + "1")
     fault = _odd_elements(numpy, array)
-    if fault == "bool":
-        array = array.view(numpy.uint8) != 0  # NumPy reads any byte as True
-    elif fault:
+    if fault and fault != "bool":
         raise Unfit(f"an array of {fault} cannot be sent", "send .view('uint8')")
     text = array.dtype.str
     tag, lies = TAG_ARRAY, array
@@ -124,6 +122,8 @@ def encode_array(value: Any, buffers: Buffers) -> cbor2.CBORTag:
             tag, lies = TAG_ARRAY_F, array.T
         else:
             lies = numpy.ascontiguousarray(array)
+    if fault:
+        lies = lies.view(numpy.uint8) != 0  # NumPy reads any byte as True
     raw = memoryview(lies.reshape(-1).view(numpy.uint8)) if array.size else memoryview(b"")
     content: Any
     if raw.nbytes < BUFFER_MIN or len(buffers) >= BUFFERS_MAX:

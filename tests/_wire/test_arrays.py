@@ -74,6 +74,7 @@ def test_received_arrays_share_memory_with_nothing() -> None:
         np.zeros((1,) * 32),
         np.arange(10).view(np.memmap),
         np.array([0, 255, 1, 2] * 1000, "u1").view(bool),
+        np.arange(24, dtype="u1").view(bool).reshape(2, 3, 4).T[::2],
     ],
     ids=lambda array: f"{array.dtype.str}{array.shape}",
 )
