@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import CacheRedefined, ConfigError, QueueFull
+from mycorrizal import CacheConflict, CacheRedefined, ConfigError, QueueFull
 from mycorrizal._agent import caching
 from mycorrizal._agent.cachemetrics import cache_metrics
-from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack
+from mycorrizal._agent.caching import ANNOUNCED, Caches, _as_told, _pack, _unpack
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.operations import Kind, Status
 from mycorrizal._runtime.threads.deadline import Deadline
@@ -41,7 +41,7 @@ class Host:
 
     def define(self, definition: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
         self.told.append(("define", definition.name))
-        return definition
+        return replace(definition, edition=1) if redefine else definition
 
     def register(self, service_id: str, record: bytes, now: float) -> None:
         if self.full:
@@ -114,6 +114,61 @@ def test_a_newer_definition_is_taken_announced_and_told(caplog: pytest.LogCaptur
     assert host.events == [CacheRedefined("c", "bob", {"ttl": 5.0, "replicas": 2}, {"ttl": 6.0, "replicas": 3})]
     assert cache.definition == newer and [record for _, record in host.registered] == [_pack(newer), _pack(told)]
     assert host.services["bob", ANNOUNCED + "c"] == _pack(told)
+
+
+class Contested(Host):
+    """Another agent redefines the cache while ours tells of it. `late`: our machine hears of that last."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__()
+        self.late = late
+        self.theirs: Definition | None = None
+        self.caches: Any = None
+
+    def define(self, definition: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
+        definition = super().define(definition, now, redefine)
+        if self.theirs is None:
+            return definition
+        if self.late:
+            self.hear()  # after this answer of the machine, and before its caller goes on
+            return definition
+        return self.theirs
+
+    def hear(self) -> None:
+        self.services["bob", ANNOUNCED + "c"] = _pack(self.theirs)
+        self.caches.view_changed({"bob": b"b" * 8}, list(self.services))
+
+    def announce(self, service_id: str, record: bytes, deadline: Deadline) -> None:
+        super().announce(service_id, record, deadline)
+        mine = _unpack("c", record)
+        if mine is not None and mine.edition:
+            self.theirs = replace(mine, ttl=7.0, born=mine.born - 1)
+            if not self.late:
+                self.hear()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_who_redefines_a_cache_at_the_same_moment_as_another_is_told(known: bool) -> None:
+    host = Contested(late=False)
+    caches = host.caches = caches_of(host)
+    if known:
+        caches.open(Definition("c"), None)
+    with pytest.raises(CacheConflict, match=r"'c' was to have ttl=5\.0, and was given ttl=7\.0 elsewhere"):
+        caches.open(Definition("c", ttl=5.0), None, redefine=True)
+    (cache,) = caches
+    assert cache.definition == Definition("c", ttl=7.0)
+    assert caches.open(Definition("c", ttl=7.0), None, redefine=True) is cache
+    host.told.clear()
+    assert caches.hand_over(Deadline(0.0)) and ("retire", "c") in host.told, "it has a part of it all the same"
+
+
+def test_what_another_has_redefined_is_not_put_back_by_who_comes_late() -> None:
+    host = Contested(late=True)
+    caches = host.caches = caches_of(host)
+    cache = caches.open(Definition("c"), None)
+    caches.open(Definition("c", ttl=5.0), None, redefine=True)
+    assert cache.definition == Definition("c", ttl=7.0)
+    assert [event.after for event in host.events] == [{"ttl": 7.0}]
 
 
 def test_a_definition_that_cannot_be_announced_yet_is_taken_later() -> None:

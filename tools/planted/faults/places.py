@@ -64,7 +64,7 @@ FAULTS = [
     ),
     # Memory for large values.
     Fault("Budget.drop", "self._count(value, -value.size)", "pass", "memory is given back"),
-    Fault("Budget._count", "self._held.pop(value.owner, 0)", "self._held.get(value.owner, 0)", "also of a peer's share"),
+    Fault("Budget._count", "self._held.pop(value.owner, 0)", "self._held.get(value.owner, 0)", "also of a peer's"),
     Fault("Budget._count", "self._at.pop(value.host, 0)", "self._at.get(value.host, 0)", "and of that of an address"),
     # The handlers' queue.
     Fault("Core._left_to_others", "else 0", "* 0", "nor do several names of one address fill it"),
