@@ -67,7 +67,7 @@ FAULTS = [
     Fault("Budget._count", "self._held.pop(value.owner, 0)", "self._held.get(value.owner, 0)", "also of a peer's"),
     Fault("Budget._count", "self._at.pop(value.host, 0)", "self._at.get(value.host, 0)", "and of that of an address"),
     # The handlers' queue.
-    Fault("Core._left_to_others", "else 0", "* 0", "nor do several names of one address fill it"),
+    Fault("Core._left_to_others", "queue // 8 if", "0 if", "nor do several names of one address fill it"),
     Fault("Budget._next", "room - self.limit // 8", "room", "several do not get all of the memory"),
     Fault("Budget._next", "self.limit // 2", "self.limit", "half of it for one peer"),
     Fault("Bulk.clear", "self.link.machine.budget.drop(value)", "pass", "a lost connection gives its memory back"),
