@@ -28,7 +28,7 @@ from mycorrizal._control import messages as control
 from mycorrizal._replica import messages as shared
 from mycorrizal._replica.clock import Stamp
 from mycorrizal._runtime.data import files, tickets
-from mycorrizal._runtime.quic import aio
+from mycorrizal._runtime.quic.fast import aio
 from mycorrizal._runtime.swim import joining
 from mycorrizal._runtime.swim.departed import Departed
 from mycorrizal._runtime.swim.gossip import Gossip

@@ -18,7 +18,7 @@ from ..._wire.frames import Close
 from ..._wire.text import logger, printable
 from ...types import Address
 from ..net.sockets import from_sockaddr
-from .aio import Quic
+from .fast.aio import Quic
 from .loop import Timer
 from .path import SMALLEST, Sockaddr
 

@@ -28,8 +28,8 @@ from ..net.sockets import from_sockaddr
 from ..threads import clock
 from ..threads.counters import Counters
 from . import path
-from .aio import ALPN, LOCAL, PATH, Buffer, Quic
 from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
+from .fast.aio import ALPN, LOCAL, PATH, Buffer, Quic
 from .loop import Loop, Timer
 from .path import SMALLEST, Sockaddr
 from .trust.admission import Admission, Bucket, Verdict, WaitingRoom

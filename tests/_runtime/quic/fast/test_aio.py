@@ -12,12 +12,12 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests._runtime.quic.fast.wire import Wire, configurations
 
-from mycorrizal._runtime.quic import aio
-from mycorrizal._runtime.quic.aio import LocalCongestion, Quic, check_aioquic
-from mycorrizal._runtime.quic.sender import Sender, pull_varint, push_varint, varint_size
+from mycorrizal._runtime.quic.fast import aio
+from mycorrizal._runtime.quic.fast.aio import LocalCongestion, Quic, check_aioquic
+from mycorrizal._runtime.quic.fast.sender import Sender, pull_varint, push_varint, varint_size
 from mycorrizal.exceptions import NotRunningError
-from tests._runtime.quic.wire import Wire, configurations
 
 
 def test_this_aioquic_is_known() -> None:

@@ -21,8 +21,8 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnec
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 
-from ..._wire.text import Log, logger
-from ...exceptions import NotRunningError
+from ...._wire.text import Log, logger
+from ....exceptions import NotRunningError
 from .lean import LeanConnection
 
 __all__ = ["ALPN", "LOCAL", "PATH", "Buffer", "Quic", "check_aioquic"]

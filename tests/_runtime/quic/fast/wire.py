@@ -14,8 +14,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
 
-from mycorrizal._runtime.quic.aio import ALPN, LOCAL, Quic
-from mycorrizal._runtime.quic.lean import LeanConnection
+from mycorrizal._runtime.quic.fast.aio import ALPN, LOCAL, Quic
+from mycorrizal._runtime.quic.fast.lean import LeanConnection
 from mycorrizal._runtime.quic.trust.keys import OpenTrust
 
 TRUST = OpenTrust("wire", "test")
