@@ -9,6 +9,7 @@ from aioquic.quic.connection import QuicConnection
 
 from mycorrizal._wire.values import encode_value
 from mycorrizal.dataplane import DataPlane
+from tests._runtime.quic.rig import inside
 
 from . import raw_client
 from .planes import KEY, mesh
@@ -37,7 +38,7 @@ def test_a_node_that_dials_again_offers_no_ticket_and_no_early_data() -> None:
         a.remove_peer("b")
         a.add_peer("b", b.address)
         assert a.request("b", "echo", 2) == 2
-        seen = [conn._quic for plane in (a, b) for conn in plane._started.endpoint.connections]
+        seen = [inside(conn) for plane in (a, b) for conn in plane._started.endpoint.connections]
         assert seen
         for quic in seen:
             assert not quic.tls.session_resumed

@@ -18,9 +18,9 @@ from ..._wire.frames import Close
 from ..._wire.text import logger, printable
 from ...types import Address
 from ..net.sockets import from_sockaddr
-from .fast.aio import Quic
 from .loop import Timer
 from .path import SMALLEST, Sockaddr
+from .transport import PROVEN_WINDOW, UNPROVEN_BYTES, Transport
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -29,12 +29,8 @@ __all__ = ["Connection", "Owner"]
 
 log = logger("mycorrizal.quic")
 
-UNPROVEN_BYTES = 64 << 10
-"""What a client may send before it has proved the key."""
 _APPLICATION_ERROR = 0xC
 """What a close says in handshake packets, where its own code is not for everybody's eyes (RFC 9000 §10.2.3)."""
-PROVEN_WINDOW = 16 << 20
-"""Flow control afterwards; the limits that count are the owner's credits."""
 
 
 class Owner(Protocol):
@@ -110,11 +106,10 @@ class Connection:
         "second_try",
         "sockaddr",
         "stream_bytes",
-        "take_binding",
     )
 
     def __init__(
-        self, endpoint: Endpoint, quic: Quic, sockaddr: Sockaddr, *, dialled: bool, local: bool, now: float
+        self, endpoint: Endpoint, quic: Transport, sockaddr: Sockaddr, *, dialled: bool, local: bool, now: float
     ) -> None:
         self._endpoint = endpoint
         self._quic = quic
@@ -124,9 +119,8 @@ class Connection:
         self.created = self.last_received = now
         self.connected = self.closed = self.proved = False
         self.knocked = self.counted = False  # for admission: as a key holder, as unproven
-        self.remake: Callable[[int], tuple[Quic, Callable[[], bytes | None]]] | None = None
+        self.remake: Callable[[int], Transport] | None = None
         self.channel: bytes | None = None
-        self.take_binding: Callable[[], bytes | None] | None = None
         self.cids: list[bytes] = []
         self.reset_token: bytes | None = None
         self.datagrams_sent = self.datagrams_received = self.bytes_sent = self.bytes_received = self.stream_bytes = 0
@@ -156,9 +150,7 @@ class Connection:
 
     def open_stream(self, *, uni: bool) -> int:
         """Return the id of a new stream. Never blocks: beyond about 100 at once the peer's limit holds data back."""
-        stream = self._quic.get_next_available_stream_id(is_unidirectional=uni)
-        self._quic.send_stream_data(stream, b"")  # takes the number
-        return stream
+        return self._quic.open_stream(uni)
 
     def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None:
         """Write to a stream; nothing happens if it, or the connection, is gone."""
@@ -237,15 +229,12 @@ class Connection:
         self.bytes_received += len(data)
         if not self._touched:
             self.touch()
-        quic = self._quic
-        idle_at = quic._close_at
         try:
-            quic.take_datagram(data, sockaddr, now)
+            if self._quic.take_datagram(data, sockaddr, now):
+                self.last_received = now
         except Exception as exc:
             self._failed(exc, now)
             return
-        if quic._close_at != idle_at:  # it was the peer's, and not forged
-            self.last_received = now
         self.pump(now)
 
     def pump(self, now: float) -> None:
@@ -258,7 +247,7 @@ class Connection:
                 if self.closed or not (self.proved or self.dialled or self._within_allowance(data, now)):
                     return
                 owner.stream_data(self, stream, data, fin, now)
-        events = quic._events
+        events = quic.events
         while events and not self.closed:
             event: Any = events.popleft()
             kind = type(event)
@@ -276,7 +265,7 @@ class Connection:
                 self._endpoint.retired(self, event.connection_id)
             elif kind is HandshakeCompleted:
                 self._handshake_done(now)
-        if not self.closed and quic._close_event is not None:
+        if not self.closed and quic.ended:
             self._ended_by_quic(now)
 
     def _within_allowance(self, data: bytes, now: float) -> bool:
@@ -288,8 +277,7 @@ class Connection:
         return False
 
     def _handshake_done(self, now: float) -> None:
-        take, self.take_binding = self.take_binding, None
-        self.channel = None if take is None else take()
+        self.channel = self._quic.binding()
         self.connected = True
         self._endpoint.established(self)
         self._endpoint.owner.connected(self, now)
@@ -337,14 +325,14 @@ class Connection:
     def _send_datagrams(self, now: float) -> None:
         quic = self._quic
         try:
-            more = bool(quic._network_paths) and quic.give_datagrams(self._emit, now)
+            more = quic.give_datagrams(self._emit, now)
         except Exception as exc:
             if not self.closed:
                 self._failed(exc, now)
             return
         if quic is not self._quic:
             return  # a datagram was too large, and the dial began over
-        if quic._events:
+        if quic.events:
             self.pump(now)
         if more and not self._touched:
             self.touch_again()
@@ -367,7 +355,6 @@ class Connection:
         self._timer = self.deadline = self.second_try = None
         self._endpoint.forget(self, self._quic.closing_time() if was_connected else 1.0, now)
         self._quic.free()
-        self.take_binding = None
         if kind == "handshake":
             self._endpoint.count("quic.handshake_failed")
         self._endpoint.owner.closed(self, code, reason, by_peer, kind, now)
@@ -402,17 +389,16 @@ class Connection:
         self.touch()
         self.pump(now)
 
-    def start(self, take_binding: Callable[[], bytes | None], now: float) -> None:
+    def start(self, now: float) -> None:
         """Dial: the first packet goes out at the end of this turn."""
-        self.take_binding = take_binding
         try:
             self._quic.connect(self.sockaddr, now)
         except Exception as exc:
             self._failed(exc, now)
         self.touch()
 
-    def replace(self, quic: Quic) -> None:
-        """Take another QuicConnection for the handshake: the path did not carry the first one's datagrams."""
+    def replace(self, quic: Transport) -> None:
+        """Take another transport for the handshake: the path did not carry the first one's datagrams."""
         self._quic.free()
         self._quic = quic
 

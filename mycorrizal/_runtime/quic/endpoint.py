@@ -6,19 +6,7 @@ import errno
 import hmac
 import os
 import socket
-import ssl
 from collections.abc import Callable
-
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import (
-    QuicHeader,
-    QuicPacketType,
-    QuicProtocolVersion,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.retry import QuicRetryTokenHandler
 
 from ..._wire.frames import NO_PROOF, Close
 from ..._wire.text import logger
@@ -27,19 +15,20 @@ from ...types import Address
 from ..net.sockets import from_sockaddr
 from ..threads import clock
 from ..threads.counters import Counters
-from . import path
-from .connection import PROVEN_WINDOW, UNPROVEN_BYTES, Connection, Owner
-from .fast.aio import ALPN, LOCAL, PATH, Buffer, Quic
+from . import initial, path
+from .choice import packet_path
+from .connection import Connection, Owner
+from .initial import First, RetryTokens
 from .loop import Loop, Timer
 from .path import SMALLEST, Sockaddr
+from .transport import CID_LENGTH, PacketPath, Setup, Transport
 from .trust.admission import Admission, Bucket, Verdict, WaitingRoom
-from .trust.keys import SecretsTap, Trust
+from .trust.keys import Trust
 
 __all__ = ["Endpoint"]
 
 log = logger("mycorrizal.quic")
 
-CID_LENGTH = 8
 _MARK = 3
 """Bytes of a connection id that say "made by this node": a reset is sent for no other node's ids,
 so that one holder of the key does not hand out the reset tokens of another (RFC 9000 §21.11)."""
@@ -49,7 +38,6 @@ _LATE_MAX = 4096
 _SECOND_TRY = 0.4
 _BLOCKED_MAX = 1024
 _RECEIVE_SIZE = 16384 + 64  # a larger datagram is none of ours; it is cut, and fails to decrypt
-_VERSIONS = (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2)
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL)
 
 
@@ -84,8 +72,15 @@ class Endpoint:
     """
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, trust: Trust, owner: Owner, config: DataConfig, counters: Counters
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        trust: Trust,
+        owner: Owner,
+        config: DataConfig,
+        counters: Counters,
     ) -> None:
+        self.packets: PacketPath = packet_path()
         self.loop = loop
         self.owner = owner
         self.connections: set[Connection] = set()
@@ -107,7 +102,7 @@ class Endpoint:
         now = clock.now()
         self._admission = Admission(config.max_unproven, config.retry_threshold, knocking=bool(trust.knock()), now=now)
         self._waiting: WaitingRoom[tuple[bytes, Sockaddr]] = WaitingRoom()
-        self._retry = QuicRetryTokenHandler()
+        self._retry = RetryTokens()
         self._small_answers = Bucket(100.0, 100.0, now)
         self._mark_key = trust.reset_token(b"mark " + loop.node.encode("utf-8", "surrogateescape")) or os.urandom(16)
         self._window = path.receive_window(sock)
@@ -127,11 +122,12 @@ class Endpoint:
         """
         tls = self._trust.client_tls(peer)
         info = path.inspect(address, self._config.max_datagram)
+        largest = self.packets.datagram_size(info)
 
-        def make(size: int) -> tuple[Quic, Callable[[], bytes | None]]:
-            return self._client(tls.cadata, tls.server_name, info.local, size)
+        def make(size: int) -> Transport:
+            return self.packets.client(self._setup(info.local, size), tls, self._trust.knock())
 
-        quic, take = make(info.mtu)
+        quic = make(largest)
         problem = None
         sockaddr: Sockaddr = address
         try:
@@ -144,8 +140,8 @@ class Endpoint:
             conn.end(0, problem, by_peer=False, kind="refused", now=now, tell=False)
             return conn
         conn.remake = make
-        self._begin(conn, take, now)
-        if info.mtu > SMALLEST and not info.local:
+        self._begin(conn, now)
+        if largest > SMALLEST and not info.local:
             conn.second_try = self.loop.call_at(now + _SECOND_TRY, lambda later: self._second_try(conn, later))
         conn.deadline = self.loop.call_at(now + self._config.connect_timeout, lambda later: self._give_up(conn, later))
         return conn
@@ -167,40 +163,14 @@ class Endpoint:
 
     # -- dialling ----------------------------------------------------------------------------
 
-    def _client(
-        self, cadata: bytes, server_name: str, local: bool, size: int
-    ) -> tuple[Quic, Callable[[], bytes | None]]:
-        tap = SecretsTap()
-        configuration = self._configuration(tap, local, size, is_client=True)
-        configuration.cadata = cadata
-        configuration.server_name = server_name
-        configuration.verify_mode = ssl.CERT_REQUIRED
-        configuration.token = self._trust.knock()
-        quic = Quic(configuration, self._make_cid, self._trust.reset_token)
-        if local:
-            quic.be_local(self._window)
-        return quic, tap.binding
+    def _setup(self, local: bool, size: int) -> Setup:
+        return Setup(local, size, self._window, self._idle, self._make_cid, self._trust.reset_token)
 
-    def _configuration(self, tap: SecretsTap, local: bool, size: int, *, is_client: bool) -> QuicConfiguration:
-        return QuicConfiguration(
-            is_client=is_client,
-            alpn_protocols=[ALPN],
-            congestion_control_algorithm=LOCAL if local else PATH,
-            connection_id_length=CID_LENGTH,
-            idle_timeout=self._idle,
-            initial_rtt=0.025 if local else 0.1,
-            max_data=PROVEN_WINDOW if is_client else UNPROVEN_BYTES,
-            max_stream_data=PROVEN_WINDOW,
-            max_datagram_size=size,
-            secrets_log_file=tap,  # type: ignore[arg-type]
-            # session_ticket stays unset: a resumed session would skip the certificate.
-        )
-
-    def _begin(self, conn: Connection, take: Callable[[], bytes | None], now: float) -> None:
+    def _begin(self, conn: Connection, now: float) -> None:
         for cid in conn.cids:
             self._cids.pop(cid, None)
         conn.cids.clear()
-        conn.start(take, now)
+        conn.start(now)
         self.issued(conn, conn.host_cid)
 
     def redial(self, conn: Connection, size: int, now: float) -> None:
@@ -211,9 +181,8 @@ class Endpoint:
         make = conn.remake
         if size <= SMALLEST:
             conn.remake = None
-        quic, take = make(max(SMALLEST, size))
-        conn.replace(quic)
-        self._begin(conn, take, now)
+        conn.replace(make(max(SMALLEST, size)))
+        self._begin(conn, now)
 
     def _second_try(self, conn: Connection, now: float) -> None:
         if not conn.closed and not conn.connected and not conn.datagrams_received:
@@ -260,27 +229,23 @@ class Endpoint:
 
     def _first_datagram(self, data: bytes, sockaddr: Sockaddr, now: float) -> None:
         """Decide on the first datagram of a handshake."""
-        try:
-            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
-        except ValueError:
+        first = initial.read_first(data)
+        if first is None:
             return
-        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION or header.version is None:
-            return
-        if header.version not in _VERSIONS:
+        if first.version not in initial.VERSIONS:
             if self._small_answers.take(now):
-                answer = encode_quic_version_negotiation(header.destination_cid, header.source_cid, list(_VERSIONS))
-                self._sendto(answer, sockaddr, now)
+                self._sendto(initial.version_negotiation(first), sockaddr, now)
             return
-        original = header.destination_cid
-        if header.packet_type != QuicPacketType.INITIAL or len(original) < CID_LENGTH:  # RFC 9000 §7.2
+        original = first.destination
+        if not first.initial or len(original) < CID_LENGTH:  # RFC 9000 §7.2
             return
         retried = None
         knock = None
-        if header.token:
-            if self._trust.knows(header.token):
-                knock = header.token
-            else:
-                retried = self._retried(header, sockaddr, now)
+        if first.token:
+            if self._trust.knows(first.token):
+                knock = first.token
+            else:  # a token that is not ours is as good as none (RFC 9000 §8.1.3)
+                retried = self._retry.original(first.token, from_sockaddr(sockaddr), original, now)
         if len(self.connections) >= self._config.max_connections:
             self.count("quic.refused_connections")
             return
@@ -291,58 +256,26 @@ class Endpoint:
         if verdict is Verdict.FULL and knock is not None:
             self._waiting.put(original, (data, sockaddr), now)
         elif verdict is Verdict.RETRY:
-            self._send_retry(header, sockaddr, now)
+            self._send_retry(first, sockaddr, now)
         elif verdict is Verdict.ACCEPT:
             if retried is not None:
-                self._accept(data, sockaddr, retried, header.destination_cid, False, now)
+                self._accept(data, sockaddr, retried, original, False, now)
             else:
                 self._accept(data, sockaddr, original, None, knock is not None, now)
 
-    def _retried(self, header: QuicHeader, sockaddr: Sockaddr, now: float) -> bytes | None:
-        """Return the first destination id if the token is that of a Retry of ours, None if not."""
-        try:
-            return self._retry.validate_token(
-                address=_plain(sockaddr), destination_cid=header.destination_cid, token=header.token, now=now
-            )
-        except ValueError:
-            return None  # a token that is not ours is as good as none (RFC 9000 §8.1.3)
-
-    def _send_retry(self, header: QuicHeader, sockaddr: Sockaddr, now: float) -> None:
-        assert header.version is not None
+    def _send_retry(self, first: First, sockaddr: Sockaddr, now: float) -> None:
         source = self._make_cid()
-        token = self._retry.create_token(
-            address=_plain(sockaddr),
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source,
-            now=now,
-        )
-        answer = encode_quic_retry(header.version, source, header.source_cid, header.destination_cid, token)
-        self._sendto(answer, sockaddr, now)
+        token = self._retry.make(from_sockaddr(sockaddr), first.destination, source, now)
+        self._sendto(initial.retry(first, source, token), sockaddr, now)
 
     def _accept(
         self, data: bytes, sockaddr: Sockaddr, original: bytes, retried: bytes | None, member: bool, now: float
     ) -> None:
         info = path.inspect(from_sockaddr(sockaddr), self._config.max_datagram)
-        tls = self._trust.server_tls()
-        tap = SecretsTap()
         # The client's first datagram is padded to the size that its path is thought to carry, and it arrived.
-        size = max(SMALLEST, min(info.mtu, len(data)))
-        configuration = self._configuration(tap, info.local, size, is_client=False)
-        configuration.certificate = tls.certificate
-        configuration.private_key = tls.private_key
-        configuration.certificate_chain = list(tls.chain)
-        quic = Quic(
-            configuration,
-            self._make_cid,
-            self._trust.reset_token,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retried,
-        )
-        quic.limits_held = True
-        if info.local:
-            quic.be_local(self._window)
+        size = max(SMALLEST, min(self.packets.datagram_size(info), len(data)))
+        quic = self.packets.server(self._setup(info.local, size), self._trust.server_tls(), original, retried)
         conn = Connection(self, quic, sockaddr, dialled=False, local=info.local, now=now)
-        conn.take_binding = tap.binding
         conn.knocked = member
         conn.counted = True
         self._admission.opened(member=member)
@@ -373,10 +306,7 @@ class Endpoint:
         token = self._trust.reset_token(cid)
         if token is None or not self._small_answers.take(now):
             return
-        # Shorter than what came, so that two nodes never answer each other for ever (RFC 9000 §10.3.3).
-        size = min(41, len(data) - 1) - 17
-        noise = os.urandom(size + 1)
-        if self._sendto(bytes([noise[0] & 0x3F | 0x40]) + noise[1:] + token, sockaddr, now):
+        if self._sendto(initial.reset(token, len(data)), sockaddr, now):
             self.count("quic.resets_sent")
 
     def _make_cid(self) -> bytes:
@@ -543,8 +473,3 @@ class Endpoint:
                 elif error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
                     self.count("quic.icmp_refusals")
                     conn.refused(path.strerror(error.errno), now)
-
-
-def _plain(sockaddr: Sockaddr) -> Address:
-    """Return what aioquic's token handler takes as an address: no zone."""
-    return (sockaddr[0].partition("%")[0], sockaddr[1])

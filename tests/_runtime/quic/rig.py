@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mycorrizal._runtime.quic.connection import Connection
 from mycorrizal._runtime.quic.endpoint import Endpoint
@@ -19,6 +19,12 @@ from mycorrizal.types import Address
 
 SECONDS = 20.0
 T = TypeVar("T")
+
+
+def inside(conn: Connection) -> Any:
+    """Return aioquic's own connection of `conn`, whatever the packet path."""
+    quic: Any = conn._quic
+    return getattr(quic, "quic", quic)
 
 
 class Recorder:

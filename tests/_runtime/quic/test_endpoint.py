@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from mycorrizal._runtime.quic import endpoint
-from mycorrizal._runtime.quic.connection import UNPROVEN_BYTES, Connection
+from mycorrizal._runtime.quic.connection import Connection
+from mycorrizal._runtime.quic.transport import UNPROVEN_BYTES
 from mycorrizal._runtime.quic.trust.keys import KeyTrust
 from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.security import Keyring
 from mycorrizal.dataconfig import DataConfig
 from tests._runtime.data.couple import until
-from tests._runtime.quic.rig import SECONDS, Side
+from tests._runtime.quic.rig import SECONDS, Side, inside
 from tests.keys import key_of
 from tests.needs import lacks
 
@@ -303,7 +304,7 @@ def test_closed_connections_leave_no_cycles_behind(sides: tuple[Side, Side]) -> 
 
 def _connect_and_close(a: Side, b: Side) -> list[Callable[[], object]]:
     conn = a.connect(b)
-    parts: list[Callable[[], object]] = [weakref.ref(conn._quic), weakref.ref(conn._quic.tls)]
+    parts: list[Callable[[], object]] = [weakref.ref(inside(conn)), weakref.ref(inside(conn).tls)]
     a.run(lambda now: conn.close(0, "", now))
     a.owner.wait(lambda: a.owner.ends)
     b.owner.wait(lambda: b.owner.ends)
@@ -413,7 +414,7 @@ def test_who_takes_the_id_of_another_does_not_take_its_reset(sides: tuple[Side, 
     assert token is not None
 
     def steal(now: float) -> None:
-        thief._quic._peer_cid.cid = conn.peer_cid
+        inside(thief)._peer_cid.cid = conn.peer_cid
         a.endpoint._resets.pop(thief.reset_token or b"")
         thief.reset_token = None
         a.endpoint.established(thief)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
-    Fault("Connection.receive", "if quic._close_at != idle_at:", "if True:", "a forged datagram is no sign of life"),
+    Fault(
+        "Connection.receive",
+        "if self._quic.take_datagram(data, sockaddr, now):",
+        "self._quic.take_datagram(data, sockaddr, now)\n            if True:",
+        "a forged datagram is no sign of life",
+    ),
     Fault(
         "Connection.mark_proved", "            self._quic.raise_limit(PROVEN_WINDOW)\n", "", "the proven may send more"
     ),

@@ -1,4 +1,4 @@
-"""What aioquic's public interface lacks. Only this, ``guarded``, ``lean`` and ``sender`` touch private attributes.
+"""What aioquic's public interface lacks.
 
 ``check_aioquic`` names every one of them, so that a future aioquic which
 lacks one is refused with its name, and not met by a wrong answer later.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,11 +24,13 @@ from aioquic.tls import Epoch
 
 from ...._wire.text import Log, logger
 from ....exceptions import NotRunningError
+from ..path import PathInfo
+from ..transport import Setup, settings
+from ..trust.certificates import ClientTls, ServerTls
 from .lean import LeanConnection
 
-__all__ = ["ALPN", "LOCAL", "PATH", "Buffer", "Quic", "check_aioquic"]
+__all__ = ["LOCAL", "PATH", "FastPath", "Quic", "check_aioquic"]
 
-ALPN = "mycorrizal/1"
 LOCAL = "mycorrizal-local"
 """Name of the congestion control for peers on this host."""
 PATH = "mycorrizal-path"
@@ -224,6 +227,52 @@ def _missing() -> Iterable[str]:
     quic.__dict__.clear()
 
 
+class FastPath:
+    """Makes connections of the fast kind."""
+
+    name = "fast"
+
+    def datagram_size(self, info: PathInfo) -> int:
+        """Return what the path is thought to carry; it is lowered if it does not."""
+        return info.mtu
+
+    def client(self, setup: Setup, tls: ClientTls, token: bytes) -> Quic:
+        """Return a connection that is to dial."""
+        configuration = _settings(setup, is_client=True)
+        configuration.cadata = tls.cadata
+        configuration.server_name = tls.server_name
+        configuration.verify_mode = ssl.CERT_REQUIRED
+        configuration.token = token
+        return self._made(Quic(configuration, setup.make_cid, setup.reset_token), setup)
+
+    def server(self, setup: Setup, tls: ServerTls, original: bytes, retried: bytes | None) -> Quic:
+        """Return a connection for a client that has not proved itself."""
+        configuration = _settings(setup, is_client=False)
+        configuration.certificate = tls.certificate
+        configuration.private_key = tls.private_key
+        configuration.certificate_chain = list(tls.chain)
+        quic = Quic(
+            configuration,
+            setup.make_cid,
+            setup.reset_token,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retried,
+        )
+        quic.limits_held = True
+        return self._made(quic, setup)
+
+    def _made(self, quic: Quic, setup: Setup) -> Quic:
+        if setup.local:
+            quic.be_local(setup.window)
+        return quic
+
+
+def _settings(setup: Setup, *, is_client: bool) -> QuicConfiguration:
+    configuration = settings(setup, is_client=is_client, congestion=LOCAL if setup.local else PATH)
+    configuration.initial_rtt = 0.025 if setup.local else 0.1
+    return configuration
+
+
 class Quic(LeanConnection):
     """A QuicConnection with what its public interface lacks. Loop thread only.
 
@@ -246,6 +295,7 @@ class Quic(LeanConnection):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._logger = self._loss._logger = _QUIET
+        self.events = self._events
         self._make_cid = make_cid
         self._make_token = token
         own = self._host_cids[0]
@@ -289,7 +339,19 @@ class Quic(LeanConnection):
         """Return three probe timeouts in seconds: how long late packets may still come (RFC 9000 §10.2)."""
         return 3 * float(self._loss.get_probe_timeout())
 
+    def binding(self) -> bytes | None:
+        """Return what only the two ends of this TLS session have."""
+        tap: Any = self._configuration.secrets_log_file
+        binding: bytes | None = tap.binding()
+        return binding
+
     # -- streams -----------------------------------------------------------------------
+
+    def open_stream(self, uni: bool) -> int:
+        """Return the id of a new stream."""
+        stream = self.get_next_available_stream_id(is_unidirectional=uni)
+        self.send_stream_data(stream, b"")  # takes the number
+        return stream
 
     def backlog(self, stream_id: int) -> int:
         """Return the bytes written to a stream and not yet acknowledged."""

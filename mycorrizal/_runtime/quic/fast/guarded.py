@@ -1,7 +1,5 @@
 """aioquic, told to trust a peer less: bounds on what it keeps, and a rule it forgets.
 
-With ``aio``, ``lean`` and ``sender`` the only modules that touch private attributes of aioquic.
-
 From: RFC 9000 §4.1, §4.6, §21.6.
 """
 

@@ -1,6 +1,5 @@
 """The hot paths of aioquic, written again for packets that hold nothing but streams and acknowledgements.
 
-Only ``aio``, ``guarded``, ``sender`` and this module touch private attributes of aioquic.
 Once a handshake is confirmed nearly every packet is a short one on the one
 validated path; those are read and written here, with a third of the calls and
 of the copies. Whatever is unusual about a packet or a connection (another
@@ -157,8 +156,12 @@ class LeanConnection(Guarded):
 
     # -- receiving --------------------------------------------------------------------------
 
-    def take_datagram(self, data: bytes, sockaddr: Any, now: float) -> None:
-        """Do what ``receive_datagram`` does; stream data is put into ``arrived``."""
+    def take_datagram(self, data: bytes, sockaddr: Any, now: float) -> bool:
+        """Do what ``receive_datagram`` does; stream data is put into ``arrived``.
+
+        True: it was the peer's, and not forged.
+        """
+        idle_at = self._close_at
         if (
             data[0] & 0xC0 == 0x40
             and self._handshake_confirmed
@@ -176,8 +179,9 @@ class LeanConnection(Guarded):
                 if keys is None or keys.aead is not keys.pair.recv.aead:
                     keys = self._keys(False)
                 if keys is not None and self._take_short(data, keys, now):
-                    return
+                    return self._close_at != idle_at
         self.receive_datagram(data, sockaddr, now)
+        return self._close_at != idle_at
 
     def _take_short(self, data: bytes, keys: _Keys, now: float) -> bool:
         """Read a short packet; False if aioquic has to, and nothing was done."""
@@ -350,6 +354,8 @@ class LeanConnection(Guarded):
 
         True: there is more, which was held back only to let others have their turn.
         """
+        if not self._network_paths:
+            return False
         if self._packet_number >= self._renew_at:
             self._renew_at = self._packet_number + _KEY_PACKETS
             self.request_key_update()

@@ -1,7 +1,5 @@
 """The sending half of a stream, and the integers of QUIC.
 
-With ``aio``, ``guarded`` and ``lean`` one of the four modules that touch private attributes of aioquic.
-
 From: RFC 9000 §3.1, §16, §19.8.
 """
 

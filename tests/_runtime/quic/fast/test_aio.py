@@ -168,4 +168,4 @@ def aio_state(lost: bool) -> Any:
 
 
 def test_names_are_exported() -> None:
-    assert {"ALPN", "LOCAL", "Quic", "check_aioquic"} <= set(aio.__all__)
+    assert {"LOCAL", "FastPath", "Quic", "check_aioquic"} <= set(aio.__all__)

@@ -14,8 +14,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
 
-from mycorrizal._runtime.quic.fast.aio import ALPN, LOCAL, Quic
+from mycorrizal._runtime.quic.fast.aio import LOCAL, Quic
 from mycorrizal._runtime.quic.fast.lean import LeanConnection
+from mycorrizal._runtime.quic.transport import ALPN
 from mycorrizal._runtime.quic.trust.keys import OpenTrust
 
 TRUST = OpenTrust("wire", "test")
