@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["lacks"]
+__all__ = ["fast_path", "lacks"]
 
 
 def lacks(what: str) -> NoReturn:
@@ -15,3 +15,8 @@ def lacks(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
+
+
+def fast_path(why: str) -> pytest.MarkDecorator:
+    """Leave a test out where `MYCORRIZAL_PACKET_PATH=stock` (`tools/test --all`): the stock path does otherwise."""
+    return pytest.mark.skipif(os.environ.get("MYCORRIZAL_PACKET_PATH") == "stock", reason=f"stock packet path: {why}")

@@ -24,7 +24,7 @@ DOCUMENTED = {
     "aioquic.quic.configuration": {"QuicConfiguration"},
     "aioquic.quic.connection": {"QuicConnection"},
     "aioquic.quic.events": None,
-    "aioquic.quic.logger": {"QuicLogger", "QuicLoggerTrace"},
+    "aioquic.quic.logger": {"QuicLogger"},
 }
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}
 

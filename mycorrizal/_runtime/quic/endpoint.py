@@ -15,6 +15,7 @@ from ...types import Address
 from ..net.sockets import from_sockaddr
 from ..threads import clock
 from ..threads.counters import Counters
+from ..threads.shortage import note
 from . import initial, path
 from .choice import packet_path
 from .connection import Connection, Owner
@@ -68,6 +69,7 @@ class Endpoint:
 
     Attributes:
         address, port: where it listens.
+        choice: the packet path, and why it is not the fast one.
         connections: those that have not ended.
     """
 
@@ -80,13 +82,15 @@ class Endpoint:
         config: DataConfig,
         counters: Counters,
     ) -> None:
-        self.packets: PacketPath = packet_path()
+        self.choice = packet_path()
+        self.packets: PacketPath = self.choice.path
         self.loop = loop
         self.owner = owner
         self.connections: set[Connection] = set()
         self.touched: list[Connection] = []
         self._later: list[Connection] = []
         self.count = counters.add
+        self.count("quic.stock_path", self.packets.name == "stock")
         name = sock.getsockname()
         self.address: Address = from_sockaddr(name)
         self.port: int = self.address[1]
@@ -224,6 +228,8 @@ class Endpoint:
         known = self._cids.get(data[6 : 6 + data[5]])
         if known is not None:
             known.receive(data, sockaddr, now)
+            if isinstance(known, Connection):
+                self._named(known)
         elif not self._closed and len(data) >= SMALLEST:
             self._first_datagram(data, sockaddr, now)
 
@@ -274,16 +280,26 @@ class Endpoint:
         info = path.inspect(from_sockaddr(sockaddr), self._config.max_datagram)
         # The client's first datagram is padded to the size that its path is thought to carry, and it arrived.
         size = max(SMALLEST, min(self.packets.datagram_size(info), len(data)))
-        quic = self.packets.server(self._setup(info.local, size), self._trust.server_tls(), original, retried)
+        try:
+            quic = self.packets.server(self._setup(info.local, size), self._trust.server_tls(), original, retried)
+        except OSError as exc:  # no descriptor is left; the client will come again
+            note(exc)
+            self.count("quic.errors")
+            return
         conn = Connection(self, quic, sockaddr, dialled=False, local=info.local, now=now)
         conn.knocked = member
         conn.counted = True
         self._admission.opened(member=member)
         self.connections.add(conn)
         self.issued(conn, retried or original)
-        self.issued(conn, quic.host_cid)
         conn.deadline = self.loop.call_at(now + _UNPROVEN_SECONDS, lambda later: self._unproven(conn, later))
         conn.receive(data, sockaddr, now)
+        self._named(conn)
+
+    def _named(self, conn: Connection) -> None:
+        """The id that `conn` has given itself is known after its first genuine packet, or is not yet."""
+        if not conn.closed and (cid := conn.host_cid):
+            self.issued(conn, cid)
 
     def _unproven(self, conn: Connection, now: float) -> None:
         if not conn.closed and not conn.proved:

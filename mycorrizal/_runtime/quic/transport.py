@@ -52,7 +52,7 @@ class Transport(Protocol):
     Attributes:
         arrived: ``(stream, data, fin)`` in order, to be taken before ``events``.
         events: what else happened, of the kinds in ``aioquic.quic.events``; taken from the left.
-        host_cid: the id that the peer's packets carry at first.
+        host_cid: the id that the peer's packets carry at first; empty until the first packet is ready.
     """
 
     arrived: list[tuple[int, bytes, bool]]

@@ -24,7 +24,7 @@ from mycorrizal.dataconfig import DataConfig
 from tests._runtime.data.couple import until
 from tests._runtime.quic.rig import SECONDS, Side, inside
 from tests.keys import key_of
-from tests.needs import lacks
+from tests.needs import fast_path, lacks
 
 KEY = bytes(range(32))
 NO_STRANGERS = DataConfig(retry_threshold=0)
@@ -139,6 +139,7 @@ def test_peer_process_gone_is_refused_at_the_second_look(sides: tuple[Side, Side
     assert a.owner.ends[conn][3] == "refused"
 
 
+@fast_path("its connection ids are aioquic's, so it does not know them again after a restart")
 def test_restarted_peer_resets_what_it_has_forgotten() -> None:
     a, b = Side("a", trust=keyed("a")), Side("b", trust=keyed("b"))
     b.owner.echo = True
@@ -186,6 +187,7 @@ def test_other_key_fails_in_the_handshake() -> None:
     b.stop()
 
 
+@fast_path("it cannot withhold credit, and ends the connection instead")
 def test_unproven_clients_may_send_little(sides: tuple[Side, Side]) -> None:
     a, b = sides
     b.owner.prove = False

@@ -1,19 +1,17 @@
 """What aioquic's public interface lacks.
 
-``check_aioquic`` names every one of them, so that a future aioquic which
-lacks one is refused with its name, and not met by a wrong answer later.
-Written against aioquic 1.7.2.
+``missing`` names every one of them that an aioquic lacks, so that such a one
+is met with the stock path and not by a wrong answer later. Written against
+aioquic 1.7.2.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import aioquic
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
@@ -23,13 +21,12 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 
 from ...._wire.text import Log, logger
-from ....exceptions import NotRunningError
 from ..path import PathInfo
 from ..transport import Setup, settings
 from ..trust.certificates import ClientTls, ServerTls
 from .lean import LeanConnection
 
-__all__ = ["LOCAL", "PATH", "FastPath", "Quic", "check_aioquic"]
+__all__ = ["LOCAL", "PATH", "FastPath", "Quic", "missing"]
 
 LOCAL = "mycorrizal-local"
 """Name of the congestion control for peers on this host."""
@@ -37,7 +34,6 @@ PATH = "mycorrizal-path"
 """Name of the congestion control for all others."""
 _LOSSES_OF_A_HOLE = 4
 _CRYPTO_ROOM = 2048
-OLDEST = (1, 7, 2)
 _LOCAL_ACK_DELAY = 0.008
 """Most acknowledgements ride along with data or follow 64 KiB; a timer for the rest costs a packet each way."""
 
@@ -182,24 +178,8 @@ class _NoPacer:
         pass
 
 
-def check_aioquic() -> None:
-    """Make sure that this aioquic is one that this module knows.
-
-    Raises:
-        NotRunningError: it is too old, or lacks an attribute, which is named.
-    """
-    version = str(aioquic.__version__)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    hint = "install aioquic 1.7.2, or a newer mycorrizal"
-    if numbers < OLDEST:
-        raise NotRunningError(f"aioquic {version} is too old", hint=hint)
-    missing = list(_missing())
-    if missing:
-        raise NotRunningError(f"aioquic {version} lacks {', '.join(missing)}", hint=hint)
-
-
-def _missing() -> Iterable[str]:
-    """Yield what a connection that dials, and its parts, lack."""
+def missing() -> Iterable[str]:
+    """Yield the names that this aioquic lacks: of a connection that dials, and of its parts."""
     quic: Any = QuicConnection(configuration=QuicConfiguration(server_name="n", cadata=b""))
     found: dict[str, Any] = {"QuicConnection": quic}
 

@@ -10,12 +10,12 @@ from aioquic.quic.events import StreamReset
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicPacketBuilderStop
 from aioquic.tls import Epoch
-from tests._runtime.quic.fast.wire import CLIENT, Wire
 
 from mycorrizal._runtime.quic.fast import lean
 from mycorrizal._runtime.quic.fast.aio import Quic
 from mycorrizal._runtime.quic.fast.lean import LeanConnection
 from mycorrizal._runtime.quic.fast.sender import Sender, push_varint
+from tests._runtime.quic.fast.wire import CLIENT, Wire
 
 PAIRS = [(False, False), (True, False), (False, True)]
 

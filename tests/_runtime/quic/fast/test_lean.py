@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aioquic.quic.events import PingAcknowledged, StopSendingReceived, StreamReset
 from aioquic.tls import Epoch
-from tests._runtime.quic.fast.wire import CLIENT, Wire
 
 from mycorrizal._runtime.quic.fast.aio import Quic
 from mycorrizal._runtime.quic.fast.lean import LeanConnection
+from tests._runtime.quic.fast.wire import CLIENT, Wire
 
 PAIRS = [(False, False), (True, False), (False, True)]
 NETWORKS: list[dict[str, Any]] = [
