@@ -21,7 +21,7 @@ where None waits; Ctrl-C ends them and the agent stays usable.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from ._agent.talking import Talking
 from ._cache.definition import Definition
 from ._endings import named
 from ._runtime.host import settings_sources
+from ._runtime.host.filepaths import FilePath
 from ._runtime.swim.layer import Layer
 from ._runtime.threads.deadline import Deadline
 from ._runtime.threads.lifecycle import Handle
@@ -90,6 +91,8 @@ class Agent(Handle, Talking):
         key: 16, 24 or 32 random bytes, or their base64, that all agents have: gossip is encrypted with it and
             connections prove it. Without it this user's agents on this host share one, and keep to loopback; with
             ``wire="msgpack"`` they share none, and every user of the host gets in.
+        certificates: paths of PEM files, ``(certificate, private key, CA)``: connections are proved with them instead
+            of with the key, so that names are bound; gossip needs the key all the same.
         bind, port: where to listen; port None takes 7946 if that is free, and any other one if not.
         quic_port: of the data plane (UDP); 0 picks a free one.
         advertise: ``host`` or ``host:port`` that others should dial.
@@ -131,6 +134,7 @@ class Agent(Handle, Talking):
         cluster: str | None = None,
         join: Iterable[str] | str | None = None,
         key: bytes | str | None = None,
+        certificates: Sequence[FilePath] | None = None,
         bind: str | None = None,
         port: int | None = None,
         quic_port: int | None = None,
@@ -156,7 +160,8 @@ class Agent(Handle, Talking):
         if wire is None and isinstance(delegate, Layer):
             wire = delegate.wire
         given = {
-            "name": name, "cluster": cluster, "join": join, "key": key, "bind": bind, "port": port,
+            "name": name, "cluster": cluster, "join": join, "key": key, "certificates": certificates, "bind": bind,
+            "port": port,
             "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,
             "config": config, "data_config": data_config, "insecure": insecure, "discover": discover,
             "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry, "expect": expect,

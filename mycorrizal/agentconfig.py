@@ -35,6 +35,8 @@ class AgentSettings:
         join: seeds, as ``mycorrizal.discovery.Discovery`` takes them.
         key: 16, 24 or 32 random bytes, None without; never shown. Passphrases and the like only with
             ``wire="msgpack"``: a Go cluster may have such a key.
+        certificates: paths of PEM files: the certificate, its private key, the CA; the data plane is proved with them
+            instead of with the key.
         bind, port: IP literal and port to listen on; None means the agent's choice.
         quic_port: UDP port of the data plane; 0 picks a free one.
         advertise: IP literal, with or without a port, that others should dial.
@@ -61,6 +63,7 @@ class AgentSettings:
     cluster: str = "default"
     join: tuple[str, ...] = ()
     key: bytes | None = field(default=None, repr=False)
+    certificates: tuple[str, str, str] | None = None
     bind: str | None = None
     port: int | None = None
     quic_port: int = 0
@@ -91,6 +94,8 @@ class AgentSettings:
         object.__setattr__(self, "join", tuple(map(as_builtin, self.join)))
         if self.key is not None:
             check_key("key", self.key, allow_weak=self.wire == "msgpack")
+        if self.certificates is not None:
+            _check_certificates(self.certificates)
         _check_literal("bind", self.bind)
         _check_port("port", self.port)
         _check_port("quic_port", self.quic_port)
@@ -187,6 +192,13 @@ def _check_path(name: str, value: str) -> None:
         raise ConfigError(name, f"must be a path, not {type(value).__name__}")
     if not value or "\0" in value:
         raise ConfigError(name, f"{value!a:.80} is no path")
+
+
+def _check_certificates(value: tuple[str, str, str]) -> None:
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise ConfigError("certificates", "are not three paths", hint="the certificate, its private key, and the CA")
+    for path in value:
+        _check_path("certificates", path)
 
 
 def _check_seconds(name: str, value: float | None) -> None:

@@ -20,7 +20,7 @@ inside a call of ours lends its place to a spare thread.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -45,12 +45,11 @@ from ._runtime.data.tickets import (
     take,
     withdraw,
 )
-from ._runtime.threads import clock
+from ._runtime.host.filepaths import FilePath
 from ._runtime.threads.deadline import Deadline
 from ._runtime.threads.futures import PlaneFuture
 from ._runtime.threads.lifecycle import Handle
 from ._wire.security import Keyring
-from ._wire.text import Log
 from ._wire.values import DEFAULT, Codecs, encode_value
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
@@ -86,7 +85,7 @@ class DataPlane(Handle):
         key: 16, 24 or 32 random bytes that all nodes have, or a ``Keyring``. Both sides of a connection prove it.
             Without a key or certificates the plane keeps to loopback.
         cluster: nodes of different clusters refuse each other even with one key.
-        certificates: ``(certificate, private key, CA)``, paths of PEM files, instead of a key.
+        certificates: paths of PEM files instead of a key: ``(certificate, private key, CA)``.
         insecure: allow other addresses than loopback without a key.
         peers: addresses by name; ``add_peer`` adds more.
         config: further settings.
@@ -105,7 +104,7 @@ class DataPlane(Handle):
         port: int = 0,
         key: bytes | Keyring | None = None,
         cluster: str = "default",
-        certificates: tuple[str, str, str] | None = None,
+        certificates: Sequence[FilePath] | None = None,
         insecure: bool = False,
         peers: Mapping[str, Address] | None = None,
         config: DataConfig | None = None,
@@ -448,6 +447,17 @@ class DataPlane(Handle):
         self._follower = Follower(core, cluster.members, cluster.events())
         self._directory.fallback = self._follower.resolve
 
+    def reload_certificates(self) -> None:
+        """Read the files of ``certificates=`` again; new connections use what they hold now. Blocks, any thread.
+
+        A connection that exists stays until the certificate that it was proved with has expired.
+
+        Raises:
+            ConfigError: a file cannot be used, or there are none; everything stays as it was.
+            NotRunningError, ForkedProcessError
+        """
+        self._running("reload_certificates").trust.reload()
+
     def peers(self) -> list[PeerInfo]:
         """Return what is known of each peer: connection, round trip, path, open work. Waits for the loop only.
 
@@ -461,20 +471,7 @@ class DataPlane(Handle):
     def metrics(self) -> dict[str, int]:
         """Return counters and gauges. Never blocks, any thread."""
         core = self._started
-        gauges = {
-            "inbox.messages": len(core.inbox),
-            "inbox.bytes": core.inbox.bytes,
-            "handlers.threads": core.pool.threads,
-            "handlers.busy": core.pool.busy,
-            "handlers.queued": core.pool.queued,
-            "handlers.stuck": int(core.pool.stuck(clock.now())),
-            "connections": len(core.machine.links),
-            "peers": len(core.machine.peers) - 1,
-            "bulk.bytes": core.machine.budget.used,
-            "files.waiting": len(core.files),
-            "log.faults": Log.faults,
-        }
-        return {**core.counters.snapshot(), **core.loop.metrics(), **gauges}
+        return {**core.counters.snapshot(), **core.loop.metrics(), **core.gauges()}
 
     @property
     def name(self) -> str:

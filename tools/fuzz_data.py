@@ -108,6 +108,7 @@ class Trust:
     """A trust that believes everything."""
 
     early = True
+    compare = "compare both sides"
 
     def offer(self) -> bytes:
         return b"k"

@@ -145,8 +145,9 @@ class Assembly:
         ring = Keyring(stored[1:], key, allow_weak=settings.wire == "msgpack") if key is not None else None
         with in_words(PLANE):
             self.plane = DataPlane(
-                self.name, bind=bind, port=settings.quic_port, key=ring, cluster=settings.cluster,
-                insecure=settings.insecure, config=settings.data_config, codecs=self.codecs,
+                self.name, bind=bind, port=settings.quic_port, key=None if settings.certificates else ring,
+                cluster=settings.cluster, certificates=settings.certificates, insecure=settings.insecure,
+                config=settings.data_config, codecs=self.codecs,
             )  # fmt: skip
         core = self.plane._started
         self.identity = Identity(core.boot, self.plane.port, {}, serf)

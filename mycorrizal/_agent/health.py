@@ -19,6 +19,8 @@ _NONCES = 1 << 32
 """Random nonces under one key, by all nodes together (NIST SP 800-38D, §8.3)."""
 _NONCES_USED = 0.5  # from this part of them on it is time to rotate
 _CONTESTS_SHOWN = 3
+_EXPIRES_SOON = 1 / 3  # of a certificate's time; and not longer before than this:
+_EXPIRES_MOST = 14 * 86400.0
 _NAMES_MAX = 500  # characters; members of a cluster with Go peers may have any name
 
 
@@ -72,12 +74,36 @@ def health(parts: Assembly) -> Health:
         problems.append(f"all handlers have been busy for {stuck} s, and {waiting} requests wait: does one hang?")
     if failed := gossip.get("tcp.failing", 0):
         problems.append(f"{failed} dials failed to members that answer over UDP: does a firewall let TCP through?")
+    if (dates := parts.data._started.trust.validity()) is not None:
+        problems += certificate_problem(*dates, clock.now() + clock.wall_offset())
     if (problem := key_problem(gossip["key.sealed"], len(members))) is not None:
         problems.append(problem)
     return Health(
         parts.name, parts.settings.cluster, score, len(members), len(suspects), gossip["stalls"],
         data["connections"], inbox, gossip["events.lost"], tuple(problems),
     )  # fmt: skip
+
+
+def certificate_problem(begins: float, ends: float, now: float) -> list[str]:
+    """Return what is to be said of a certificate that is valid from `begins` to `ends`, seconds since 1970."""
+    left = ends - now
+    if left > min((ends - begins) * _EXPIRES_SOON, _EXPIRES_MOST):
+        return []
+    when = clock.date(ends)
+    what = f"expires in {in_units(left)}, at {when}" if left > 0 else f"expired at {when}, and nobody takes it"
+    return [f"the certificate, or what it rests on, {what}: replace the files and call reload_certificates()"]
+
+
+def in_units(seconds: float) -> str:
+    """Return a time in the two units that matter: ``2 d 3 h``, ``5 min 20 s``, ``4 s``."""
+    whole, parts = int(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0 s"
 
 
 def key_problem(sealed: int, members: int) -> str | None:

@@ -98,6 +98,10 @@ class Talking:
         """Wait for a file and store it in `directory`. Blocks. See ``DataPlane.receive_file``."""
         return self._data.receive_file(directory, timeout, progress, limit=limit)
 
+    def reload_certificates(self) -> None:
+        """Read the three files of ``certificates=`` again. Blocks. See ``DataPlane.reload_certificates``."""
+        self._data.reload_certificates()
+
     def peers(self) -> list[PeerInfo]:
         """Return what is known of each peer: connection, round trip, open work. See ``DataPlane.peers``."""
         return self._data.peers()

@@ -402,10 +402,15 @@ class DataMachine:
             hint = _CODES.get(Close(code)) if code in Close._value2member_map_ else None
         elif kind == "handshake" and reason:
             what += f": {reason}"
-            if "issuer" in reason or "signature" in reason or "certificate" in reason:
-                hint = "compare key= and cluster= of both sides"
-        if code == Close.NOT_PROVED and reason == NO_PROOF:  # a wrong key is told at once
-            hint = _BUSY
+            if "doesn't match" in reason:  # of the TLS library, with both names as patterns
+                what = "the handshake failed: its certificate is one of another name, key, authority or cluster"
+                hint = self.trust.compare
+            elif "issuer" in reason or "signature" in reason or "certificate" in reason:
+                hint = self.trust.compare
+        if code == Close.NOT_PROVED:
+            hint = self.trust.compare
+            if reason == NO_PROOF:  # a wrong key is told at once
+                hint = f"one of the two nodes may be overloaded: try again; if it stays so, {hint}"
         ending = _FATES.get(kind, Ending.LOST)
         if kind in ("closed", "local"):  # one that never came about was a failed attempt
             ending = _ENDINGS.get(code, Ending.PEER_CLOSED if link.welcomed else Ending.LOST)
@@ -529,21 +534,19 @@ _KINDS = {
     "silent": "no answer",
     "idle": "no answer",
     "replaced": "another process has its name now",
-    "key removed": "the key of this connection was removed",
+    "key removed": "the key of this connection was removed, or its certificate has expired",
 }
 _SILENT = "check the address, that the peer runs and is not overloaded, and that UDP passes"
-_BUSY = "one of the two nodes may be overloaded: try again; if it stays so, compare key= and cluster= of both sides"
 _HINTS = {
     "refused": "is the peer running, and is this its data port?",
     "silent": _SILENT,
     "idle": _SILENT,
-    "handshake": "compare key=, cluster= and the versions of both sides",
+    "handshake": "compare key=, certificates=, cluster= and the versions of both sides",
     "reset": "try again",
 }
 _CODES = {
     Close.NAME_TAKEN: "names must be unique; choose another name=",
     Close.WRONG_NAME: "compare peers= with the names of the nodes",
-    Close.NOT_PROVED: "compare key= and cluster= of both sides",
     Close.WRONG_FORMAT: "install the same version of mycorrizal on both sides",
     Close.TRY_AGAIN: "try again in a moment",
     Close.OTHER_PROCESS: "one that has just restarted is known in a moment; otherwise two processes have this name",

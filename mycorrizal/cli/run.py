@@ -40,6 +40,10 @@ MESSAGES_AT_ONCE = 100
 @click.option("--label", help="Go's label, with --wire msgpack.")
 @click.option("--key-file", type=FileName(exists=True), help="The file that holds the cluster's key.")
 @click.option("--prompt", is_flag=True, help="Ask for the key.")
+@click.option(
+    "--certificates", type=FileName(exists=True), nargs=3, metavar="CERTIFICATE KEY CA",
+    help="PEM files; connections are proved with them instead of with the key.",
+)  # fmt: skip
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without a key.")
 @click.option("--discover/--no-discover", default=None, help="Look for this host's agents when there are no seeds.")
 @click.option("--seed-port", type=click.IntRange(1, 65535), help="Of seeds that name none; 7946.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mycorrizal._agent.health import health, key_problem
+from mycorrizal._agent.health import certificate_problem, health, in_units, key_problem
 
 
 def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
@@ -19,6 +19,23 @@ def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
         assert f"({sealed} here, {members} members)" in problem
 
 
+def test_a_certificate_is_told_before_it_expires() -> None:
+    day = 86400.0
+    for begins, ends, soon in ((0.0, 365 * day, 14 * day), (0.0, 9 * day, 3 * day), (0.0, 3600.0, 1200.0)):
+        assert certificate_problem(begins, ends, begins) == []
+        assert certificate_problem(begins, ends, ends - soon - 1) == []
+        (problem,) = certificate_problem(begins, ends, ends - soon + 1)
+        assert "expires in" in problem and "reload_certificates()" in problem
+        (problem,) = certificate_problem(begins, ends, ends)
+        assert "expired at" in problem
+    assert "in 2 d 3 h, at 1970-01-10 00:00 UTC" in certificate_problem(0.0, 9 * day, 6 * day + 75600)[0]
+
+
+def test_times_are_told_in_two_units() -> None:
+    seconds = (0.4, 4.9, 80, 3600, 3605, 90061, 172800)
+    assert [in_units(value) for value in seconds] == ["0 s", "4 s", "1 min 20 s", "1 h", "1 h", "1 d 1 h", "2 d"]
+
+
 def parts_of(**changes: Any) -> Any:
     """Return an agent's parts of which nothing is wrong."""
     late = changes.pop("late", 0)
@@ -27,6 +44,7 @@ def parts_of(**changes: Any) -> Any:
     core = SimpleNamespace(
         machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: [])),
         config=SimpleNamespace(inbox_messages=100),
+        trust=SimpleNamespace(validity=lambda: None),
     )
     inbox = changes.pop("inbox", 0)
     data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})

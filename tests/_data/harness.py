@@ -57,6 +57,7 @@ class FakeTrust:
     """Proofs that say what they are bound to; ``keys`` are held, the first one proves."""
 
     early = True
+    compare = "compare key= and cluster= of both sides"
 
     def __init__(self, *keys: str) -> None:
         self.keys = list(keys) or ["k"]

@@ -321,7 +321,7 @@ def test_server_that_tls_takes_and_we_do_not_hears_nothing(tmp_path: Path, thief
         b.on_request("tell")(lambda request: heard.append(request.value))
         a.request(name, "tell", "to the real one")
         a.remove_peer(name)
-        identity: Any = b._started._trust
+        identity: Any = b._started.trust
         private = load_pem_private_key(stolen.keyfile.read_bytes(), None)
         chain = x509.load_pem_x509_certificates(stolen.certfile.read_bytes())
         identity._identity = type(identity._identity)(private, chain, identity._identity.roots)
@@ -338,8 +338,8 @@ def test_with_certificates_an_address_alone_is_refused_and_nothing_else_happens(
     root = Authority(tmp_path)
     papers = {name: tuple(str(path) for path in root.issue(name)) for name in "ab"}
     with (
-        DataPlane("b", certificates=papers["b"]) as b,  # type: ignore[arg-type]
-        DataPlane("a", certificates=papers["a"], peers={"b": b.address}) as a,  # type: ignore[arg-type]
+        DataPlane("b", certificates=papers["b"]) as b,
+        DataPlane("a", certificates=papers["a"], peers={"b": b.address}) as a,
     ):
         with pytest.raises(ConfigError):
             a.connect(b.address)

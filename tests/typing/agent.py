@@ -55,6 +55,7 @@ def membership(agent: Agent) -> None:
     agent.join(["10.0.0.5"], timeout=5)
     assert_type(agent.health(), Health)
     assert_type(agent.metrics(), dict[str, int])
+    agent.reload_certificates()
 
 
 def talking(agent: Agent) -> None:

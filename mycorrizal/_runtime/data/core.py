@@ -21,7 +21,7 @@ from ..._data.machine import DataMachine
 from ..._data.ports import Received, Served, Sink
 from ..._endings import for_call, unreadable
 from ..._wire.frames import Close, Status
-from ..._wire.text import logger
+from ..._wire.text import Log, logger
 from ..._wire.values import Codecs, Encoded, encode_value
 from ...config import RESERVED
 from ...dataconfig import DataConfig
@@ -79,7 +79,7 @@ class Core:
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
         self._sock = sock
-        self._trust = trust
+        self.trust = trust
         self._quiet = QuietLog(log, name)
         self._pool_timer = False
         self._closed = threading.RLock()  # a signal handler may close what is being closed
@@ -114,10 +114,10 @@ class Core:
         self.streams = Streams(self)
         self.accept_stream: Callable[[str, str], Sink | Close] = self.streams.accept
         self.files = Arrivals(self)
-        self.machine = DataMachine(self, self._trust, config)
+        self.machine = DataMachine(self, self.trust, config)
         self.loop.busy = self._busy
-        self.endpoint = Endpoint(self.loop, self._sock, self._trust, self.machine, config, self.counters)
-        self._trust.watch(self._keys_changed)
+        self.endpoint = Endpoint(self.loop, self._sock, self.trust, self.machine, config, self.counters)
+        self.trust.watch(self._keys_changed)
         self.loop.submit(self._register)
 
     def _register(self, now: float) -> None:
@@ -246,6 +246,22 @@ class Core:
             return self._raised(error)
         finally:
             _local.deadline, _local.depth = before
+
+    def gauges(self) -> dict[str, int]:
+        """Return what there is at this moment, by name. Any thread."""
+        return {
+            "inbox.messages": len(self.inbox),
+            "inbox.bytes": self.inbox.bytes,
+            "handlers.threads": self.pool.threads,
+            "handlers.busy": self.pool.busy,
+            "handlers.queued": self.pool.queued,
+            "handlers.stuck": int(self.pool.stuck(clock.now())),
+            "connections": len(self.machine.links),
+            "peers": len(self.machine.peers) - 1,
+            "bulk.bytes": self.machine.budget.used,
+            "files.waiting": len(self.files),
+            "log.faults": Log.faults,
+        }
 
     def depth(self) -> int:
         """Return how many handlers, one within the other, wait for what this thread does."""
@@ -392,7 +408,7 @@ class Core:
                 return
             self.stopped = True
         lifecycle.forget(self)
-        self._trust.unwatch(self._keys_changed)
+        self.trust.unwatch(self._keys_changed)
         self.inbox.close(partial(self.refusal, "receive"))
         self.files.close()
         self.submit(self._end)

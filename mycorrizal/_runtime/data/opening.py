@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 from ..._wire.security import Keyring
 from ..._wire.text import logger
@@ -12,7 +13,7 @@ from ...config import check_key, check_name
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
 from ...types import Address, as_builtin, is_loopback, parse_host
-from ..host.filepaths import path_text
+from ..host.filepaths import FilePath, path_text
 from ..quic import path
 from ..quic.choice import packet_path
 from ..quic.trust.keys import KeyTrust, OpenTrust, Trust
@@ -80,7 +81,7 @@ def open_core(
     port: int,
     key: bytes | Keyring | None,
     cluster: str,
-    certificates: tuple[str, str, str] | None,
+    certificates: Sequence[FilePath] | None,
     directory: Directory,
     config: DataConfig,
     codecs: Codecs,
@@ -108,16 +109,16 @@ def open_core(
 
 
 def _trust(
-    name: str, key: bytes | Keyring | None, cluster: str, certificates: tuple[str, str, str] | None
+    name: str, key: bytes | Keyring | None, cluster: str, certificates: Sequence[FilePath] | None
 ) -> Trust:
     if certificates is not None:
         if key is not None:
             raise ConfigError("certificates", "given beside key=", hint="use one of the two")
         if not (isinstance(certificates, (tuple, list)) and len(certificates) == 3):
             raise ConfigError("certificates", "must be three paths", hint="(certificate, private key, CA), PEM files")
-        from ..quic.trust.pki import PkiTrust
+        from ..quic.trust.pki import PkiTrust  # late: most planes have a key
 
-        return PkiTrust(name, *(path_text("certificates", path) for path in certificates))
+        return PkiTrust(name, *(os.path.abspath(path_text("certificates", path)) for path in certificates))
     if key is None:
         return OpenTrust(name, cluster)
     keyring = key if isinstance(key, Keyring) else Keyring(primary=check_key("key", key))

@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TypeAlias
 
 from ...exceptions import ConfigError
 
-__all__ = ["exposed", "path_text"]
+__all__ = ["FilePath", "exposed", "path_text"]
+
+FilePath: TypeAlias = str | os.PathLike[str]
 
 _LINKS_MAX = 40  # as many as Linux follows
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from ..._keylike import file_name
 from ...agentconfig import parse_key
 from ...exceptions import ConfigError
+from ..reading import read
 from ..threads.shortage import exhausted
 from ..threads.waits import Exclusive
 from .filepaths import path_text
 from .rundir import _draft, _settle, _unlink
-from .settings_sources import _read
 
 __all__ = ["KeyringFile"]
 
@@ -47,7 +47,7 @@ class KeyringFile:
         if not self._path.exists():
             return ()
         shown = file_name(str(self._path))
-        data, private = _read(str(self._path), str(self._path), MOST_BYTES, SETTING)
+        data, private = read(str(self._path), str(self._path), MOST_BYTES, SETTING)
         if private is not None:
             hint = f"chmod 600 {shlex.quote(str(self._path))}"
             raise ConfigError(SETTING, f"{shown} holds keys and {private}", hint=hint)

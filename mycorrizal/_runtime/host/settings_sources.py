@@ -19,12 +19,14 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from ..._keylike import file_name, may_be_key
+from ..._keylike import file_name
 from ..._wire.text import logger
 from ...agentconfig import AgentSettings, parse_key
 from ...config import Config
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
+from ..reading import READING, content
+from ..reading import read as read_file
 from ..threads.shortage import exhausted
 from .filepaths import path_text
 
@@ -37,8 +39,6 @@ FILE_NAME = "mycorrizal.toml"
 
 _FILE_MAX_BYTES = 1 << 18
 _KEY_FILE_MAX_BYTES = 4096
-_KEY_ITSELF = "a key itself is given as key=, or in MYCORRIZAL_KEY"
-_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _PREFIX = "MYCORRIZAL_"
 _ELSEWHERE = {  # fields of Config that are settings of the agent itself
     "name": "name", "bind_addr": "bind", "bind_port": "port", "advertise_addr": "advertise",
@@ -108,6 +108,8 @@ def _final(name: str, found: _Given) -> Any:
             value = _seeds(value)
         elif name == "settings_file":
             value = path_text(name, value)
+        elif name == "certificates":
+            value = _paths(name, value)
         elif name == "tags" and isinstance(value, Mapping):
             value = MappingProxyType(dict(value))
         build: Callable[..., AgentSettings] = AgentSettings
@@ -142,6 +144,12 @@ def _seeds(value: Any) -> tuple[str, ...]:
     if not isinstance(value, Iterable):
         raise ConfigError("join", f"must be a list of texts, not {type(value).__name__}", hint="e.g. ['10.0.0.5']")
     return tuple(value)
+
+
+def _paths(setting: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(setting, f"must be a list of paths, not {type(value).__name__}")
+    return tuple(os.path.expanduser(path_text(setting, path)) for path in value)
 
 
 def _put(layer: _Layer, name: str, value: Any, where: str, folder: str = "") -> None:
@@ -195,7 +203,7 @@ ENVIRONMENT: Mapping[str, Callable[[str], Any]] = MappingProxyType({
     "name": str, "cluster": str, "join": _list, "key": str, "key_file": str, "bind": str, "port": _whole,
     "quic_port": _whole, "advertise": str, "tags": _tags, "wire": str, "label": str, "insecure": _yes_or_no,
     "discover": _yes_or_no, "control": _yes_or_no, "seed_port": _whole, "join_timeout": _seconds,
-    "join_retry": _seconds, "expect": _whole, "settings_file": str,
+    "join_retry": _seconds, "expect": _whole, "settings_file": str, "certificates": _list,
 })  # fmt: skip
 """What is read from ``MYCORRIZAL_`` and the name in capitals, and how. An empty variable counts as not set."""
 
@@ -263,7 +271,7 @@ def _find_file(chosen: Any, environ: Mapping[str, str]) -> tuple[str, bytes, str
     if named == os.devnull:
         return None
     path = os.path.abspath(os.path.expanduser(named))
-    return path, *_read(path, named, _FILE_MAX_BYTES, "config_file")
+    return path, *read_file(path, named, _FILE_MAX_BYTES, "config_file")
 
 
 def _find_here() -> tuple[str, bytes, str | None] | None:
@@ -275,7 +283,7 @@ def _find_here() -> tuple[str, bytes, str | None] | None:
     try:
         path = os.path.abspath(FILE_NAME)
         try:
-            descriptor = os.open(path, _READING | os.O_NOFOLLOW)
+            descriptor = os.open(path, READING | os.O_NOFOLLOW)
             found = os.fstat(descriptor)
         except OSError as exc:
             error, found = exc, os.lstat(path)
@@ -291,7 +299,7 @@ def _find_here() -> tuple[str, bytes, str | None] | None:
         assert error is not None
         short = exhausted(error, f"cannot read {path}")
         raise short or ConfigError("config_file", f"cannot read {path}: {error.strerror}") from error
-    return path, *_content(descriptor, path, _FILE_MAX_BYTES, "config_file")
+    return path, *content(descriptor, path, _FILE_MAX_BYTES, "config_file")
 
 
 def _not_ours(found: os.stat_result) -> str | None:
@@ -317,6 +325,10 @@ def _settings_of(agent: dict[str, Any], path: str) -> _Layer:
             layer["data_config"] = _Given(DataConfig(**values), place)
         elif name == "settings_file" and isinstance(value, str):
             _put(layer, name, os.path.join(os.path.dirname(path), os.path.expanduser(value)), where)
+        elif name == "certificates" and isinstance(value, list):
+            folder = os.path.dirname(path)
+            beside = [os.path.join(folder, os.path.expanduser(item)) for item in value if isinstance(item, str)]
+            _put(layer, name, beside if len(beside) == len(value) else value, where)
         else:
             _put(layer, name, value, where, os.path.dirname(path))
     return layer
@@ -363,7 +375,7 @@ def read_key(path: str, given: str | None = None) -> bytes:
         given: the path as it was written, if a directory was put before it.
     """
     given = path if given is None else given
-    data, private = _read(path, given, _KEY_FILE_MAX_BYTES, "key_file")
+    data, private = read_file(path, given, _KEY_FILE_MAX_BYTES, "key_file")
     if private is not None:
         hint = f"chmod 600 {shlex.quote(path)}"
         raise ConfigError("key_file", f"{file_name(path, given)} holds a key and {private}", hint=hint)
@@ -371,57 +383,3 @@ def read_key(path: str, given: str | None = None) -> bytes:
         return parse_key(data.decode("ascii"))
     except (UnicodeDecodeError, ConfigError):
         return parse_key(data)
-
-
-def _read(path: str, given: str, most: int, setting: str) -> tuple[bytes, str | None]:
-    """Return a regular file's content, and why it is not private if it is not.
-
-    Args:
-        given: the path as it was written; it is not shown if it may be a key.
-
-    Raises:
-        ConfigError: it cannot be read, or is too large to be what it should be.
-    """
-    shown = file_name(path, given)
-    try:
-        descriptor = os.open(path, _READING)
-    except OSError as exc:
-        reason, short = exc.strerror, exhausted(exc, f"cannot read {shown}")
-    except ValueError as exc:
-        reason, short = str(exc), None  # text that no file system has
-    else:
-        return _content(descriptor, shown, most, setting)
-    # Outside of the handlers: what they caught holds the path, which may be a key.
-    hint = _KEY_ITSELF if may_be_key(given) else None
-    raise short or ConfigError(setting, f"cannot read {shown}: {reason}", hint=hint)
-
-
-def _content(descriptor: int, shown: str, most: int, setting: str) -> tuple[bytes, str | None]:
-    """As ``_read``, of what is open already; closes it. Errors call it `shown`."""
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(setting, f"{shown} is no regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(most + 1)
-    except OSError as exc:
-        short = exhausted(exc, f"cannot read {shown}")
-        raise short or ConfigError(setting, f"cannot read {shown}: {exc.strerror}") from exc
-    finally:
-        os.close(descriptor)
-    if len(data) > most:
-        raise ConfigError(setting, f"{shown} has more than {most} bytes")
-    return data, _not_private(found)
-
-
-def _not_private(found: os.stat_result) -> str | None:
-    """Return why others may read the file, None if they may not.
-
-    A service's secret often belongs to root and is given to the service's group: that is private enough.
-    """
-    allowed = stat.S_IRGRP if found.st_uid == 0 != os.geteuid() else 0
-    if found.st_uid not in (0, os.geteuid()):
-        return f"belongs to user {found.st_uid}"
-    if found.st_mode & 0o077 & ~allowed:
-        return f"others can read it (mode {stat.S_IMODE(found.st_mode):04o})"
-    return None

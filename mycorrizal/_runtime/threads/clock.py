@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["now", "wall_offset"]
+__all__ = ["date", "now", "wall_offset"]
 
 
 def _choose() -> Callable[[], float]:
@@ -31,3 +31,8 @@ now = _choose()
 def wall_offset() -> float:
     """Return what must be added to ``now()`` to get seconds since 1970. It changes when somebody sets the clock."""
     return time.time() - now()
+
+
+def date(seconds: float) -> str:
+    """Return a moment, in seconds since 1970, as people read it: ``2026-12-01 13:06 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

@@ -94,13 +94,15 @@ def test_every_variable_is_read() -> None:
         "MYCORRIZAL_LABEL": "l", "MYCORRIZAL_INSECURE": "Yes", "MYCORRIZAL_DISCOVER": "0", "MYCORRIZAL_CONTROL": "off",
         "MYCORRIZAL_JOIN_TIMEOUT": "2.5", "MYCORRIZAL_SETTINGS_FILE": "s.db", "MYCORRIZAL_SEED_PORT": "4",
         "MYCORRIZAL_JOIN_RETRY": "inf", "MYCORRIZAL_EXPECT": "3",
+        "MYCORRIZAL_CERTIFICATES": "a.pem, a.key,/ca.pem",
     }  # fmt: skip
     settings = load({}, environ)
     expected = AgentSettings(
         name="n", cluster="c", join=("10.0.0.5", "dns://seeds"), key=SECRET, bind="::1", port=1, quic_port=2,
         advertise="10.0.0.1:3", tags={"zone": "a", "role": "b=c"}, wire="msgpack", label="l", insecure=True,
         discover=False, control=False, join_timeout=2.5, settings_file="s.db", seed_port=4,
-        join_retry=math.inf, expect=3, sources=settings.sources,
+        join_retry=math.inf, expect=3, certificates=("a.pem", "a.key", "/ca.pem"),
+        sources=settings.sources,
     )  # fmt: skip
     assert settings == expected
     assert {"MYCORRIZAL_KEY_FILE", *environ} == {f"MYCORRIZAL_{name.upper()}" for name in ENVIRONMENT}
@@ -435,6 +437,23 @@ def test_a_secret_that_root_gives_to_the_service_s_group(
 def test_a_pipe_is_no_key_file(here: Path) -> None:
     os.mkfifo(here / "pipe", 0o600)
     refused({"key_file": "pipe"}, "no regular file")
+
+
+def test_certificates_are_three_paths_and_lie_beside_a_settings_file(write: Write, here: Path) -> None:
+    path = write('[agent]\ncertificates = ["a.pem", "/b.key", "~/ca.pem"]')
+    assert load({}, {}).certificates == (str(here / "a.pem"), "/b.key", os.path.expanduser("~/ca.pem"))
+    given = [Path("a.pem"), "b.key", "~/ca.pem"]
+    assert load({"certificates": given}, {}).certificates == ("a.pem", "b.key", os.path.expanduser("~/ca.pem"))
+    assert refused({"certificates": ("a", "b")}, "three paths.*argument certificates").field == "certificates"
+    refused({"certificates": "a.pem"}, "list of paths, not str")
+    refused({"certificates": b"abc"}, "list of paths, not bytes")
+    refused({"certificates": 3}, "list of paths, not int")
+    refused({"certificates": ("a", "b", 3)}, "must be a path, not int")
+    refused({"certificates": ("a", "b", "")}, "is no path")
+    refused({}, "three paths.*MYCORRIZAL_CERTIFICATES", {"MYCORRIZAL_CERTIFICATES": "a.pem"})
+    for text, match in (('"a.pem"', "list of paths, not str"), ('["a", "b", 3]', "not int"), ('["a"]', "three paths")):
+        write(f"[agent]\ncertificates = {text}")
+        refused({}, f"{match}.*{path}")
 
 
 # -- the page ------------------------------------------------------------------------------------------------

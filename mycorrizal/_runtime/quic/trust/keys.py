@@ -61,9 +61,11 @@ class Trust(Protocol):
     Attributes:
         early: whether a server whose TLS has passed is the one that was dialled, so that it may have a client's
             first frames before its answer.
+        compare: what to do about a peer that does not prove what it should.
     """
 
     early: bool
+    compare: str
 
     def server_tls(self) -> ServerTls:
         """Return the certificate for the next accepted connection; connections that exist keep theirs."""
@@ -108,6 +110,18 @@ class Trust(Protocol):
 
     def holds(self, key_id: str) -> bool:
         """Tell whether what a connection was proved with still counts; if not, close it."""
+
+    def reload(self) -> None:
+        """Read again what lies in files. Blocks.
+
+        Raises:
+            ConfigError: nothing does, or it cannot be used; everything stays as it was.
+        """
+        raise ConfigError("certificates", "none were given", hint="certificates=; a key is changed with agent.keys")
+
+    def validity(self) -> tuple[float, float] | None:
+        """Return from when to when an operator's certificate is valid, seconds since 1970; None if there is none."""
+        return None
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback`, on the thread that makes the change, whenever ``holds`` may answer differently."""
@@ -165,6 +179,7 @@ class KeyTrust(Trust):
     """Trust in whoever holds a key of the ring. Follows changes of the ring by itself. Any thread."""
 
     early = True
+    compare = "compare key= and cluster= of both sides"
 
     def __init__(self, keyring: Keyring, name: str, cluster: str, *, clock: Callable[[], float] = wall) -> None:
         """Derive everything for node `name`; about 1 ms a key.

@@ -18,6 +18,7 @@ From: RFC 5280 §6 (paths; ``cryptography.x509.verification``), RFC 6125 §6.4
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from os import PathLike
@@ -32,6 +33,8 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from ...._keylike import file_name
 from ....exceptions import ConfigError, ProofError
+from ....types import printable
+from ... import reading
 from .certificates import ClientTls, ServerTls, hashed_name, wall
 from .keys import Trust
 from .proof import Binding, transcript
@@ -46,6 +49,9 @@ _CLIENT = "mycorrizal client certificate 1"
 _SERVER = "mycorrizal server certificate 1"
 _PROOF_BYTES_MAX = 16384
 _CHAIN_MAX = 5  # the leaf and four above it; bounds the paths that a stranger can make us try
+_FILE_MAX = 1 << 20
+_WHAT = {"certfile": "the certificate", "keyfile": "the private key", "cafile": "the CA"}
+_NAMES_SHOWN = 3
 _RSA_BITS = (2048, 4096)
 _RSA_EXPONENT_MAX = 1 << 32  # a huge one makes each check of a signature slow
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -66,7 +72,7 @@ def tls_name(node: str) -> str:
 class _Identity:
     """One state of the three files, checked. Immutable."""
 
-    __slots__ = ("cadata", "chain", "id", "leaf", "prefix", "private", "roots")
+    __slots__ = ("cadata", "chain", "id", "leaf", "prefix", "private", "roots", "validity")
 
     def __init__(self, private: PrivateKey, chain: list[x509.Certificate], roots: list[x509.Certificate]) -> None:
         self.private = private
@@ -75,6 +81,10 @@ class _Identity:
         self.roots = roots
         self.cadata = b"".join(root.public_bytes(Encoding.PEM) for root in roots)
         self.id = _id_of(self.leaf)
+        above = [root for root in roots if _signed_by(chain[-1], root)]
+        ends = [certificate.not_valid_after_utc for certificate in chain]
+        ends += [max(root.not_valid_after_utc for root in above)] if above else []  # else refused by ``_load``
+        self.validity = (self.leaf.not_valid_before_utc.timestamp(), min(ends).timestamp())
         ders = [certificate.public_bytes(Encoding.DER) for certificate in chain]
         self.prefix = bytes((len(ders),)) + b"".join(len(der).to_bytes(2, "big") + der for der in ders)
 
@@ -84,6 +94,7 @@ class PkiTrust(Trust):
     6 ms with RSA-4096, and 0.3 to 0.9 ms to check."""
 
     early = False  # aioquic takes wildcards, and certificates that are not for servers
+    compare = "compare certificates= of both sides: both need them, from an authority that the other one trusts"
 
     def __init__(
         self,
@@ -130,6 +141,10 @@ class PkiTrust(Trust):
         self._identity = self._load()
         for callback in tuple(self._watchers):
             callback()
+
+    def validity(self) -> tuple[float, float]:
+        """Return from when to when this node's certificate, and all that it rests on, is valid; seconds since 1970."""
+        return self._identity.validity
 
     # -- TLS -------------------------------------------------------------------------------
 
@@ -209,6 +224,17 @@ class PkiTrust(Trust):
     # -- private ---------------------------------------------------------------------------
 
     def _load(self) -> _Identity:
+        try:
+            return self._loaded()
+        except ConfigError as exc:  # the field is of ours alone: the caller gave three paths as one setting
+            what, path = next(row for row in zip(_WHAT.items(), self._files, strict=True) if row[0][0] == exc.field)
+            text = str(exc).removeprefix(f"{exc.field}: ").removesuffix(f" ({exc.hint})")
+            shown = file_name(str(path))
+            text = f"{what[1]}: {text}" if shown in text else f"{what[1]} {shown} {text}"
+            error = ConfigError("certificates", text, hint=exc.hint)
+        raise error  # outside of the handler: what it caught may hold a path that is a key
+
+    def _loaded(self) -> _Identity:
         certfile, keyfile, cafile = self._files
         chain = _certificates("certfile", certfile)
         roots = _certificates("cafile", cafile)
@@ -217,20 +243,22 @@ class PkiTrust(Trust):
             raise ConfigError("cafile", "holds more than root authorities", hint="what is between goes into certfile")
         private = _private_key(keyfile, self._password)
         if len(chain) > _CHAIN_MAX:
-            raise ConfigError("certfile", f"holds {len(chain)} certificates", hint=f"at most {_CHAIN_MAX} are sent")
+            raise ConfigError("certfile", f"has {len(chain)} certificates in it", hint=f"at most {_CHAIN_MAX} are sent")
         if private.public_key() != chain[0].public_key():
             raise ConfigError("keyfile", "is not the key of the first certificate in certfile")
         identity = _Identity(private, chain, roots)
         if len(identity.prefix) > _PROOF_BYTES_MAX // 2:
-            raise ConfigError("certfile", "the chain is too large", hint="leave out what peers have in cafile")
+            raise ConfigError("certfile", "has too large a chain", hint="leave out what peers have in cafile")
         now = datetime.fromtimestamp(self._clock(), UTC)
         leaf, wanted = chain[0], tls_name(self._name)
         if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
             raise ConfigError(
-                "certfile", f"valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}, which is not now"
+                "certfile", f"is valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}, which is not now"
             )
         if not _names(leaf, wanted):
-            raise ConfigError("certfile", f"is not one for node {self._name!r}", hint=f"it needs the SAN DNS:{wanted}")
+            names = ", ".join(map(printable, _dns_names(leaf)[:_NAMES_SHOWN])) or "no name"
+            text = f"is not one for node {self._name!r}, but for {names}"
+            raise ConfigError("certfile", text, hint=f"it needs the SAN DNS:{wanted}, or the agent another name=")
         for server in (True, False):
             try:
                 _check_path(chain, identity.roots, self._name, self._clock(), server=server)
@@ -334,11 +362,15 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 def _names(leaf: x509.Certificate, wanted: str) -> bool:
     """Tell whether the SAN holds exactly this DNS name; a wildcard names no node."""
+    return wanted in (name.lower() for name in _dns_names(leaf))
+
+
+def _dns_names(leaf: x509.Certificate) -> list[str]:
     try:
         san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
-        return False
-    return wanted in (name.lower() for name in san.get_values_for_type(x509.DNSName))
+        return []
+    return san.get_values_for_type(x509.DNSName)
 
 
 def _usable(public: object) -> bool:
@@ -368,15 +400,10 @@ def _id_of(leaf: x509.Certificate) -> str:
 
 
 def _read(field: str, path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-    except ValueError as exc:
-        reason = str(exc)  # a NUL in the path
-    # Outside of the handlers: what they caught holds the path, which may be the key itself.
-    raise ConfigError(field, f"{file_name(str(path))} cannot be read: {reason}")
+    data, exposed = reading.read(str(path), str(path), _FILE_MAX, field)
+    if exposed is not None and field == "keyfile":
+        raise ConfigError(field, f"holds a private key and {exposed}", hint=f"chmod 600 {shlex.quote(str(path))}")
+    return data
 
 
 def _certificates(field: str, path: Path) -> list[x509.Certificate]:
@@ -385,9 +412,9 @@ def _certificates(field: str, path: Path) -> list[x509.Certificate]:
         found = x509.load_pem_x509_certificates(data)
         usable = all(_usable(certificate.public_key()) for certificate in found)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise ConfigError(field, f"{path} holds no PEM certificate: {exc}") from exc
+        raise ConfigError(field, f"holds no PEM certificate: {exc}") from exc
     if not usable:
-        raise ConfigError(field, f"{path} has a key of another kind or size", hint="use ECDSA P-256 or P-384, or RSA")
+        raise ConfigError(field, "has a key of another kind or size", hint="use ECDSA P-256 or P-384, or RSA")
     return found
 
 
@@ -398,8 +425,8 @@ def _private_key(path: Path, password: bytes | None) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         # Never the text of the cause: it is about a secret.
         raise ConfigError(
-            "keyfile", f"{path} holds no private key that can be read", hint="is password= right?"
+            "keyfile", "holds no private key that can be read", hint="is it PEM, with a password that was not given?"
         ) from exc
     if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        raise ConfigError("keyfile", "a key of another kind", hint="use ECDSA P-256 or P-384, or RSA")
+        raise ConfigError("keyfile", "is a key of another kind", hint="use ECDSA P-256 or P-384, or RSA")
     return key

@@ -130,6 +130,7 @@ class Authority:
         files.certfile.write_bytes(b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain))
         files.cafile.write_bytes(above.certificate.public_bytes(Encoding.PEM))
         sealed = BestAvailableEncryption(password) if password else NoEncryption()
+        files.keyfile.touch(0o600)
         files.keyfile.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed))
         return files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_key_under_a_password(root: Authority) -> None:
     for wrong in (None, "falsch"):
         with pytest.raises(ConfigError, match="password") as caught:
             PkiTrust("alice", *files, wrong)
-        assert caught.value.field == "keyfile" and "falsch" not in str(caught.value)
+        assert "the private key" in str(caught.value) and "falsch" not in str(caught.value)
 
 
 def test_dialling_needs_a_name(root: Authority) -> None:
@@ -134,7 +135,10 @@ def test_nothing_that_needs_a_common_key(root: Authority) -> None:
 def refused(root: Authority, field: str, text: str, files: Files, node: str = "alice") -> None:
     with pytest.raises(ConfigError, match=text) as caught:
         PkiTrust(node, *files)
-    assert caught.value.field == field
+    assert caught.value.field == (field if field == "name" else "certificates")
+    if field != "name":
+        words, path = {"certfile": "the certificate", "keyfile": "the private key", "cafile": "the CA"}, files._asdict()
+        assert words[field] in str(caught.value) and str(path[field]) in str(caught.value)
 
 
 def test_certificate_of_another_name(root: Authority) -> None:
@@ -172,10 +176,38 @@ def test_files_that_are_no_pem(tmp_path: Path, root: Authority) -> None:
     for data in (None, b"", b"\x00\xff", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         if data is not None:
             bad.write_bytes(data)
-        text = "cannot be read" if data is None else "PEM|private key"
+        text = "cannot read" if data is None else "PEM|private key"
         refused(root, "certfile", text, good._replace(certfile=bad))
         refused(root, "keyfile", text, good._replace(keyfile=bad))
         refused(root, "cafile", text, good._replace(cafile=bad))
+
+
+def test_private_key_that_others_can_read(root: Authority) -> None:
+    files = root.issue("alice")
+    files.keyfile.chmod(0o644)
+    refused(root, "keyfile", "others can read it .mode 0644.*chmod 600", files)
+    files.certfile.chmod(0o644)
+    files.keyfile.chmod(0o600)
+    PkiTrust("alice", *files)
+
+
+def test_a_pipe_is_no_file_of_these(root: Authority, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for field in Files._fields:
+        refused(root, field, "no regular file", root.issue("alice")._replace(**{field: tmp_path / "pipe"}))
+
+
+def test_validity_ends_with_the_first_that_expires(root: Authority, tmp_path: Path) -> None:
+    files = root.issue("alice", days=(-1, 20))
+    leaf = x509.load_pem_x509_certificate(files.certfile.read_bytes())
+    begins, ends = PkiTrust("alice", *files).validity()
+    assert (begins, ends) == (leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+    longer = PkiTrust("alice", *root.issue("alice", days=(-1, 90))).validity()
+    assert longer[1] == root.certificate.not_valid_after_utc.timestamp()
+    key = KeyTrust(Keyring(primary=bytes(range(32))), "alice", "c")
+    assert key.validity() is None
+    with pytest.raises(ConfigError, match="certificates: none were given"):
+        key.reload()
 
 
 def test_keys_of_other_kinds_and_sizes(root: Authority) -> None:
