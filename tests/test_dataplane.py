@@ -60,7 +60,7 @@ def pair() -> Iterator[tuple[DataPlane, DataPlane]]:
         ({"key": "text"}, "bytes"),
         ({"key": Keyring()}, "key"),
         ({"key": KEY, "certificates": ("a", "b", "c")}, "certificates"),
-        ({"certificates": ("/nowhere.pem", "/nowhere.key", "/nowhere.ca")}, "certfile"),
+        ({"certificates": ("/nowhere.pem", "/nowhere.key", "/nowhere.ca")}, "the certificate"),
         ({"certificates": ("/nowhere.pem", "/nowhere.key")}, "certificates"),
         ({"certificates": "abc"}, "certificates"),
         ({"certificates": 5}, "certificates"),
