@@ -458,7 +458,8 @@ def problems() -> Iterator[object]:
     data: Any = SimpleNamespace(
         metrics=lambda: {"inbox.messages": 0, "connections": 0},
         _started=SimpleNamespace(
-            config=SimpleNamespace(inbox_messages=1), machine=SimpleNamespace(contests=contests)
+            config=SimpleNamespace(inbox_messages=1), trust=SimpleNamespace(validity=lambda: None),
+            machine=SimpleNamespace(contests=contests)
         ),
     )
     settings = SimpleNamespace(cluster="c", insecure=False)
