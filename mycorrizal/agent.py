@@ -64,6 +64,8 @@ from .types import Address, Health, Member, Members, Node, html_text
 if TYPE_CHECKING:
     from typing import Literal
 
+    from ._runtime.data.core import Handler
+    from ._runtime.data.streams import StreamHandler
     from ._runtime.threads.subscribers import EventStream
 
 __all__ = ["Agent"]
@@ -116,6 +118,8 @@ class Agent(Handle, Talking):
         control: answer the command line and other programs of this user on this host.
         config_file: path of a TOML file with settings; False reads none, None the usual one.
         codecs: for values of types that CBOR does not have.
+        handlers, streams: by name, what ``on_request`` and ``on_stream`` would register: they are there before
+            anybody can know of this agent, so nobody meets it without.
 
     Raises:
         NameInUse: another live agent of the cluster has the name.
@@ -156,6 +160,8 @@ class Agent(Handle, Talking):
         control: bool | None = None,
         config_file: str | Literal[False] | None = None,
         codecs: Codecs = DEFAULT,
+        handlers: Mapping[str, Handler] | None = None,
+        streams: Mapping[str, StreamHandler] | None = None,
     ) -> None:
         if wire is None and isinstance(delegate, Layer):
             wire = delegate.wire
@@ -169,7 +175,7 @@ class Agent(Handle, Talking):
         }  # fmt: skip
         with as_ours("the agent cannot start", node=name):
             found = settings_sources.load(given)
-            self._start(Assembly(found, delegate, event_delegate, codecs, _make_way))
+            self._start(Assembly(found, delegate, event_delegate, codecs, _make_way, handlers or {}, streams or {}))
 
     def _start(self, parts: Assembly) -> None:
         self._parts = parts
@@ -180,6 +186,7 @@ class Agent(Handle, Talking):
         try:
             parts.serve(self)
             join(parts)
+            parts.data._started.started()
         except BaseException:
             parts.close(Deadline(1.0))
             raise

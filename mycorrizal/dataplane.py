@@ -38,6 +38,7 @@ from ._runtime.data.tickets import (
     FutureTicket,
     Progress,
     answer,
+    ask,
     cancel_call,
     cancelled,
     field,
@@ -219,10 +220,11 @@ class DataPlane(Handle):
     ) -> Any:
         """Ask `node`'s handler `name`, and return its answer. Blocks.
 
-        Inside a handler the time left is at most that of the request it serves.
+        Inside a handler the time left is at most that of the request it serves. A handler that is missing at a node
+        which has just started is asked for again, for 5 s at most.
 
         Raises:
-            RemoteError: the handler raised; ``UnknownHandler``: there is none.
+            RemoteError: the handler raised; ``UnknownHandler``: there is none; ``retriable`` if there may soon be one.
             PeerBusy: all handlers are taken and the queue is full; nothing ran. NestedTooDeep: handlers wait in a row.
             OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
             PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
@@ -231,29 +233,16 @@ class DataPlane(Handle):
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
         core, node = self._blocking("request", node), as_builtin(node)
-        encoded = encode_value(value, core.codecs, limit=core.config.max_value)
-        deadline, ticket, size = core.deadline(timeout), BlockingTicket(core.loop), encoded.size
-        call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
-        del encoded  # the call lets go of it, while an error keeps this frame
-        try:
-            core.begin(partial(core.machine.request, call), "request", node)
-            with core.pool.waiting():
-                if progress is None:
-                    done = ticket.wait(deadline)
-                else:
-                    done = ticket.wait_watching(deadline, progress, size)
-        except BaseException:
-            cancel_call(core, call)
-            raise
-        if not done:
-            raise late(core, call, name, timeout, "request")
-        status, received = ticket.result("request")
-        return answer(core, status, received, node, name)
+        encode = partial(encode_value, value, core.codecs, limit=core.config.max_value)
+        return ask(core, node, name, encode, timeout, progress)
 
     def request_async(
         self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
-        """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer."""
+        """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer.
+
+        What has just started is not asked again, here and in ``request_all``: the error is ``retriable``.
+        """
         core, node = self._running("request_async", node), as_builtin(node)
         encoded = encode_value(value, core.codecs, limit=core.config.max_value)
 

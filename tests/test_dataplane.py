@@ -27,7 +27,6 @@ from mycorrizal import (
     RemoteError,
     Request,
     ResourcesExhausted,
-    UnknownHandler,
     ValueDecodeError,
     ValueEncodeError,
     ValueTooLarge,
@@ -230,12 +229,6 @@ def test_answer_that_cannot_be_sent_is_an_error_of_the_handler(pair: tuple[DataP
     with pytest.raises(RemoteError) as caught:
         alice.request("bob", "odd", timeout=PATIENCE)
     assert caught.value.type == "ValueEncodeError"
-
-
-def test_unknown_handler_is_named(pair: tuple[DataPlane, DataPlane]) -> None:
-    alice, _ = pair
-    with pytest.raises(UnknownHandler, match="nothing"):
-        alice.request("bob", "nothing", timeout=PATIENCE)
 
 
 def test_value_that_cannot_be_sent_is_found_before_anything_is(pair: tuple[DataPlane, DataPlane]) -> None:

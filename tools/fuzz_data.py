@@ -83,6 +83,10 @@ class World:
     def has_handler(self, name: str) -> bool:
         return self.rng.random() < 0.8
 
+    @property
+    def settling(self) -> bool:
+        return self.rng.random() < 0.5
+
     def has_thread(self, depth: int) -> bool:
         return self.rng.random() < 0.9
 

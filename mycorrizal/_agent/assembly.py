@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .._replica.outputs import EventReceived, Kept
@@ -43,6 +44,8 @@ from .keytable import KeyTable
 from .words import MEMBERLIST, PLANE, in_words
 
 if TYPE_CHECKING:
+    from .._runtime.data.core import Handler
+    from .._runtime.data.streams import StreamHandler
     from ..agent import Agent
     from .notebook import Ending
 
@@ -109,6 +112,8 @@ class Assembly:
         event_delegate: EventDelegate | None,
         codecs: Codecs,
         make_way: Callable[[str, str, bool], None],
+        handlers: Mapping[str, Handler] = MappingProxyType({}),
+        streams: Mapping[str, StreamHandler] = MappingProxyType({}),
     ) -> None:
         self.settings = settings
         self.delegate = delegate
@@ -117,6 +122,7 @@ class Assembly:
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
+        self._handlers, self._streams = handlers, streams
         self.claim: Claim | Unclaimed | None = None
         self.discovery: Discovery | None = None
         self.plane: DataPlane | None = None
@@ -149,6 +155,7 @@ class Assembly:
                 cluster=settings.cluster, certificates=settings.certificates, insecure=settings.insecure,
                 config=settings.data_config, codecs=self.codecs,
             )  # fmt: skip
+        self._register(self.plane)
         core = self.plane._started
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
         tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
@@ -184,6 +191,13 @@ class Assembly:
             )  # fmt: skip
             if serf is not None:
                 serf._keys.manage(self.rings)
+
+    def _register(self, plane: DataPlane) -> None:
+        """Have the handlers that were given, before membership tells anybody where the plane listens."""
+        for name, handler in self._handlers.items():
+            plane.on_request(name)(handler)
+        for name, served in self._streams.items():
+            plane.on_stream(name)(served)
 
     def _rundir(self) -> RuntimeDir | None:
         """Return this user's directory on this host; None if there is none, and the agent can do without.

@@ -267,7 +267,7 @@ class Link:
         if machine.closing:
             return Status.CLOSING
         if not machine.host.has_handler(name):
-            return Status.UNKNOWN
+            return Status.NOT_YET if machine.host.settling else Status.UNKNOWN
         if not machine.host.has_thread(depth):
             return Status.TOO_DEEP
         # What was answered and not fetched counts too: it is as much to keep.

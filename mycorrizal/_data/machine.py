@@ -428,9 +428,10 @@ class DataMachine:
 
     def stream_error(self, link: Link, code: int) -> MycorrizalError:
         """Return the error for an open stream that the peer gave up."""
-        if code == Close.UNKNOWN:
-            hint = "it has no on_stream() of this name"
-            return PeerUnreachable(f"{link.name} refused the stream", node=link.name, hint=hint, retriable=False)
+        if code in (Close.UNKNOWN, Close.NOT_YET):
+            yet = code == Close.NOT_YET
+            hint = "it has no on_stream() of this name" + (" yet: it has just started" if yet else "")
+            return PeerUnreachable(f"{link.name} refused the stream", node=link.name, hint=hint, retriable=yet)
         if code == Close.FULL:
             return PeerBusy(f"{link.name} is busy", node=link.name, hint="try again")
         if code == Close.SHUTDOWN:

@@ -104,6 +104,7 @@ class Status(enum.IntEnum):
     CLOSING = 5
     EXPIRED = 6
     TOO_DEEP = 7  # made within so many handlers that no thread may be left
+    NOT_YET = 8  # no such handler, of a node that has just started and may register it
 
 
 NO_PROOF = "no proof in time"
@@ -135,6 +136,7 @@ class Close(enum.IntEnum):
     REPLACED = 0x6D0F
     OTHER_PROCESS = 0x6D10
     WRONG_FORMAT = 0x6D11
+    NOT_YET = 0x6D12
 
 
 # -- building -------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def parse_response(body: bytes) -> tuple[int, int]:
     if len(body) < 5:
         raise RemoteProtocolError("a response without id and status")
     number, status = _RESPONSE.unpack_from(body)
-    if status > Status.TOO_DEEP:
+    if status > Status.NOT_YET:
         raise RemoteProtocolError(f"a response of unknown status {status}")
     return number, status
 

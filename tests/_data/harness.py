@@ -56,8 +56,7 @@ class Outcome:
 class FakeTrust:
     """Proofs that say what they are bound to; ``keys`` are held, the first one proves."""
 
-    early = True
-    compare = "compare key= and cluster= of both sides"
+    early, compare = True, "compare key= and cluster= of both sides"
 
     def __init__(self, *keys: str) -> None:
         self.keys = list(keys) or ["k"]
@@ -342,6 +341,7 @@ class Node:
         self.sinks: dict[str, Callable[[], Any]] = {}
         self._refused = False
         self.trust = trust or FakeTrust()
+        self.settling = False
         self.machine = DataMachine(self, self.trust, config or DataConfig())
         world.nodes[address] = self
 

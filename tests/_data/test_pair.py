@@ -201,6 +201,11 @@ def test_statuses() -> None:
     _, big = a.request("b", BIG, name="unknown")
     world.run(1.0)
     assert unknown.result[0] == big.result[0] == Status.UNKNOWN
+    b.settling = True
+    _, early = a.request("b", name="unknown")
+    _, big = a.request("b", BIG, name="unknown")
+    world.run(1.0)
+    assert early.result[0] == big.result[0] == Status.NOT_YET
     assert [call.result[0] for call in calls if call.ok] == [Status.BUSY] * 2
     b.machine.closing = True
     _, closing = a.request("b")

@@ -56,6 +56,8 @@ def membership(agent: Agent) -> None:
     assert_type(agent.health(), Health)
     assert_type(agent.metrics(), dict[str, int])
     agent.reload_certificates()
+    with Agent("w", handlers={"add": lambda request: request.value}, streams={"log": lambda stream: stream.close()}):
+        pass
 
 
 def talking(agent: Agent) -> None:

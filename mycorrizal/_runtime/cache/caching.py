@@ -49,7 +49,7 @@ _FOREVER = 365.0 * 86400
 _JOBS_MAX = 16
 _OK = int(Status.OK)
 _HARMLESS = frozenset({Kind.GET, Kind.RETURN})
-_NOT_READ = frozenset({Status.UNKNOWN, Status.BUSY, Status.CLOSING, Status.TOO_LARGE})
+_NOT_READ = frozenset({Status.UNKNOWN, Status.NOT_YET, Status.BUSY, Status.CLOSING, Status.TOO_LARGE})
 
 Outcome = Result | CacheError
 

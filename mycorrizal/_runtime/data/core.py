@@ -48,6 +48,8 @@ log = logger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
 
+SETTLING_SECONDS = 5.0
+"""In which a handler that a node does not have yet is asked for again."""
 _TEXT_MAX = 8192
 _local = threading.local()
 
@@ -86,6 +88,7 @@ class Core:
         self._roll = reentry.owner("mycorrizal-quic")
         self._enrolled = False
         self.stopped = False
+        self.started()
         self.loop = Loop(name, spin=config.spin, on_end=self._loop_ended)
         try:
             self._assemble()
@@ -135,6 +138,15 @@ class Core:
 
     def has_handler(self, name: str) -> bool:
         return name in self.handlers or name in self.system
+
+    @property
+    def settling(self) -> bool:
+        """Whether this node has started so short a time ago that handlers may still be registered. Any thread."""
+        return clock.now() < self._settled
+
+    def started(self) -> None:
+        """It begins now: what was before was for meeting others. Any thread."""
+        self._settled = clock.now() + SETTLING_SECONDS
 
     def has_thread(self, depth: int) -> bool:
         """Whether a request that `depth` handlers wait for is not kept from a thread by these very handlers."""

@@ -439,7 +439,7 @@ class Streams:
         core = self._core
         reserved, handler = self.reserved.get(name), self.handlers.get(name)
         if reserved is None and handler is None:
-            return Close.UNKNOWN
+            return Close.NOT_YET if core.settling else Close.UNKNOWN
         stream = Stream(core, sender, name, accepted=True)
         if reserved is not None:
             return stream if reserved(stream) else Close.FULL

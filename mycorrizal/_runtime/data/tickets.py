@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..._data.ports import Received
+from ..._data.ports import Call, Received
 from ..._endings import Ending, copied, error
 from ..._wire.frames import INLINE_MAX, Status, name_field
 from ...exceptions import (
@@ -27,13 +28,14 @@ from ..threads.futures import Completions, PlaneFuture, Waiter
 
 if TYPE_CHECKING:
     from ..._data.channel import OutMessage
-    from ..._data.ports import Call
+    from ..._wire.values import Encoded
     from .core import Core
 
 __all__ = [
     "BlockingTicket",
     "FutureTicket",
     "answer",
+    "ask",
     "cancel_call",
     "cancelled",
     "field",
@@ -48,6 +50,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], object]
 
 _PROGRESS_SECONDS = 0.05
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.5  # before a handler is asked for again
 
 
 class BlockingTicket(Waiter):
@@ -180,6 +183,46 @@ def own(why: MycorrizalError, operation: str) -> MycorrizalError:
     return mine
 
 
+def ask(
+    core: Core, node: str, name: str, encode: Callable[[], Encoded], timeout: float | None, progress: Progress | None
+) -> Any:
+    """Ask, and return the answer; again, as long as the node has just started and lacks the handler. Blocks.
+
+    Args:
+        encode: makes what is sent. The call lets go of it when it ends, while an error keeps the frames here.
+    """
+    deadline, pause = core.deadline(timeout), _FIRST_PAUSE
+    while True:
+        try:
+            return _ask(core, node, name, encode, timeout, deadline, progress)
+        except UnknownHandler as unknown:
+            if not unknown.retriable or deadline.capped(2 * pause) < 2 * pause:  # no time for a try
+                raise
+        with core.pool.waiting():
+            Waiter().wait(Deadline(pause))
+        pause = min(2 * pause, _LAST_PAUSE)
+
+
+def _ask(
+    core: Core, node: str, name: str, encode: Callable[[], Encoded], timeout: float | None, deadline: Deadline,
+    progress: Progress | None,
+) -> Any:  # fmt: skip
+    ticket = BlockingTicket(core.loop)
+    call = Call(node, field(name), encode(), deadline.moment, ticket, core.depth())
+    size = call.value.size
+    try:
+        core.begin(partial(core.machine.request, call), "request", node)
+        with core.pool.waiting():
+            done = ticket.wait(deadline) if progress is None else ticket.wait_watching(deadline, progress, size)
+    except BaseException:
+        cancel_call(core, call)
+        raise
+    if not done:
+        raise late(core, call, name, timeout, "request")
+    status, received = ticket.result("request")
+    return answer(core, status, received, node, name)
+
+
 def answer(core: Core, status: int, received: Received, node: str, name: str, operation: str = "request") -> Any:
     """Return the value of a response, or raise what it says. On the caller's thread."""
     if status == Status.OK:
@@ -195,13 +238,11 @@ def answer(core: Core, status: int, received: Received, node: str, name: str, op
         raise RemoteError(
             f"{node}: {name}: {kind}: {text}", kind=kind, text=text, node=node, operation=operation, hint=hint
         )
-    if status == Status.UNKNOWN:
-        raise UnknownHandler(
-            f"{node} has no handler {name!r}",
-            node=node,
-            operation=operation,
-            hint=f"register it there with @on_request({name!r})",
-        )
+    if status in (Status.UNKNOWN, Status.NOT_YET):
+        yet = status == Status.NOT_YET  # the same words, so that who compares them finds one error
+        text = f"{node} has no handler {name!r}" + (" yet: it has just started" if yet else "")
+        hint = "try again, or give it handlers=" if yet else f"register it there with @on_request({name!r})"
+        raise UnknownHandler(text, node=node, operation=operation, hint=hint, retriable=yet)
     if status == Status.BUSY:
         raise PeerBusy(f"{node} is busy", node=node, operation=operation, hint="try again, or raise its handlers=")
     if status == Status.TOO_LARGE:

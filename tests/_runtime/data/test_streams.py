@@ -357,8 +357,16 @@ def test_writer_hears_of_a_reader_that_went_and_the_connection_lives(pair: Pair)
     until(pair.quiet)  # what was under way then is no offence
 
 
+def test_name_that_a_node_which_has_just_started_lacks_may_come(pair: Pair) -> None:
+    with pair.open("nobody") as stream, pytest.raises(PeerUnreachable, match="yet: it has just started") as caught:
+        stream.read(1)
+    assert caught.value.retriable
+    until(pair.quiet)
+
+
 @pytest.mark.parametrize("act", ["read", "write"])
 def test_unknown_name(pair: Pair, act: str) -> None:
+    pair.bob._started._settled = 0.0
     with pair.open("nobody") as stream:
         with pytest.raises(PeerUnreachable, match="on_stream") as caught:
             stream.read(1) if act == "read" else stream.write(bytes(10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
+    Fault("Link.refusal", "Status.NOT_YET if machine.host.settling else ", "", "who has just started says so"),
     Fault(
         "Link._lane_data",
         "        if fin:\n            raise",

@@ -11,6 +11,9 @@ FAULTS = [
         "self._quic.take_datagram(data, sockaddr, now)\n            if True:",
         "a forged datagram is no sign of life",
     ),
+    Fault("ask", "not unknown.retriable or ", "True or ", "a handler that may come is asked for again"),
+    Fault("Core.settling", "clock.now() < self._settled", "False", "who has just started may register handlers"),
+    Fault("PkiTrust._loaded", "if not _names(leaf, wanted):", "if False:", "a certificate is for its node"),
     Fault(
         "Connection.mark_proved", "            self._quic.raise_limit(PROVEN_WINDOW)\n", "", "the proven may send more"
     ),

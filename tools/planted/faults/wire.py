@@ -103,7 +103,7 @@ FAULTS = [
         "a frame of exactly the limit is taken",
     ),
     Fault("StreamHead.feed", "not 0 < size <= 512", "not 0 < size < 512", "a head of 512 bytes is taken"),
-    Fault("parse_response", "status > Status.TOO_DEEP", "status > Status.EXPIRED", "what is too deep is told so"),
+    Fault("parse_response", "status > Status.NOT_YET", "status > Status.EXPIRED", "what is too deep is told so"),
     Fault("_parse_limits", "min(limits) < 1", "limits.messages < 1", "no limit of a peer may be zero"),
     Fault("Proof.parse", "len(nonce) != 32 or ", "", "a nonce has 32 bytes"),
     Fault("Challenge.parse", " or len(boot) != 8", "", "a boot id has 8 bytes"),
