@@ -470,12 +470,12 @@ class DataPlane(Handle):
     @property
     def address(self) -> Address:
         """Where it listens."""
-        return self._started.endpoint.address
+        return self._started.address
 
     @property
     def port(self) -> int:
         """The UDP port it listens on."""
-        return self._started.endpoint.port
+        return self._started.address[1]
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -506,7 +506,7 @@ class DataPlane(Handle):
         core = self._core
         if core is None:
             return "<DataPlane not started>"
-        state = "closed" if core.stopped else f"at {core.endpoint.address[0]}:{core.endpoint.port}"
+        state = "closed" if core.stopped else f"at {core.address[0]}:{core.address[1]}"
         return f"<DataPlane {printable(core.name)} {state}>"
 
     def __del__(self) -> None:

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -412,6 +411,8 @@ def html_table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]], count:
 
 def html_text(value: object) -> str:
     """Return `value` as text for HTML: escaped, one printable line, not too long."""
+    from html import escape  # late: for notebooks
+
     return escape(printable(str(value), HTML_TEXT_MAX))
 
 

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +70,18 @@ def test_the_command_line_starts_lean() -> None:
     """A command that asks an agent pays for no member, no QUIC, and for tables only if it prints one."""
     heavy = {"mycorrizal.memberlist", "mycorrizal.serf", "mycorrizal._swim", "aioquic", "cryptography", "rich"}
     assert heavy & imported("import mycorrizal.cli.app") == set()
+
+
+def test_an_agent_without_peers_starts_lean() -> None:
+    """QUIC comes with the first peer to be met over it; Serf, tables, files and finders with who asks for them."""
+    heavy = {
+        "aioquic", "asyncio", "OpenSSL", "ssl", "cryptography.x509", "numpy", "zmq", "sqlite3", "tomllib", "difflib",
+        "importlib.metadata", "html", "mycorrizal.serf", "mycorrizal._serf", "mycorrizal._control",
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        agent = "mycorrizal.Agent('a', cluster='lean', control=False, config_file=False, discover=False)"
+        code = f"import os; os.environ['MYCORRIZAL_RUNTIME_DIR'] = {place!r}; import mycorrizal; {agent}.close()"
+        assert heavy & imported(code) == set()
 
 
 def imported(code: str) -> set[str]:

@@ -17,13 +17,12 @@ from .._runtime.host.agentrecord import AgentRecord
 from .._runtime.host.rundir import Claim, RuntimeDir, Unclaimed
 from .._runtime.net.addresses import choose_bind
 from .._runtime.quic.trust import identity
-from .._runtime.shared.settingsfile import SettingsFile
 from .._runtime.shared.sharing import Sharing
 from .._runtime.shared.watching import Watching, merged
+from .._runtime.swim.layer import Layer
 from .._runtime.swim.seeking import Seeking
 from .._runtime.threads import clock
 from .._runtime.threads.deadline import Deadline
-from .._runtime.zeromq import ControlService
 from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
 from .._wire.security import Keyring
 from .._wire.text import logger
@@ -36,7 +35,6 @@ from ..discovery import Discovery
 from ..events import MemberJoined
 from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
 from ..memberlist import Memberlist
-from ..serf import SerfDelegate
 from ..types import Request, is_loopback
 from .caching import Caches
 from .keys import Rings, derivation
@@ -46,7 +44,10 @@ from .words import MEMBERLIST, PLANE, in_words
 if TYPE_CHECKING:
     from .._runtime.data.core import Handler
     from .._runtime.data.streams import StreamHandler
+    from .._runtime.shared.settingsfile import SettingsFile
+    from .._runtime.zeromq import ControlService
     from ..agent import Agent
+    from ..serf import SerfDelegate
     from .notebook import Ending
 
 __all__ = ["Assembly", "Identity"]
@@ -117,8 +118,7 @@ class Assembly:
     ) -> None:
         self.settings = settings
         self.delegate = delegate
-        # Serf's rules need the joins and leaves too.
-        self.event_delegate = event_delegate or (delegate if isinstance(delegate, SerfDelegate) else None)
+        self.event_delegate = event_delegate or _as_serf(delegate)  # Serf's rules need the joins and leaves too
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
@@ -143,7 +143,7 @@ class Assembly:
         self.discovery = Discovery(settings.cluster, settings.join, rundir=self.rundir, port=settings.seed_port)
         self.claim = self._claim()
         self.name = self.claim.name
-        serf = self.delegate if isinstance(self.delegate, SerfDelegate) else None
+        serf = _as_serf(self.delegate)
         stored: tuple[bytes, ...] = () if serf is None else serf._stored  # a keyring file, which counts
         if serf is not None and settings.wire != serf.wire:
             raise ConfigError("wire", f"Serf does not understand {settings.wire!r}", hint="leave wire= out")
@@ -167,6 +167,8 @@ class Assembly:
         )  # fmt: skip
         entries: list[Kept] = []
         if settings.settings_file is not None:
+            from .._runtime.shared.settingsfile import SettingsFile  # late: SQLite
+
             self.file = SettingsFile(settings.settings_file, self.name, self.sharing.kept)
             entries = self.file.load()
             self.sharing.on_setting = self.file.changed  # before anybody can send us a setting
@@ -279,9 +281,8 @@ class Assembly:
         if settings.advertised is not None:
             changes |= dict(zip(("advertise_addr", "advertise_port"), settings.advertised, strict=True))
         config = base.replace(name=self.name, bind_addr=bind, **changes)
-        if isinstance(self.delegate, SerfDelegate):
-            config = self.delegate.config(config)
-        return config
+        serf = _as_serf(self.delegate)
+        return config if serf is None else serf.config(config)
 
     def _listen(self, config: Config) -> Memberlist:
         """Take the port that was asked for, or memberlist's if it is free, or any."""
@@ -316,6 +317,8 @@ class Assembly:
         assert self.claim is not None
         commands = events = None
         if self.settings.control:
+            from .._runtime.zeromq import ControlService  # late: who answers nobody does without
+
             assert isinstance(self.claim, Claim)
             commands, events = (f"ipc://{self.claim.socket_path(kind)}" for kind in ("control", "events"))
             # A proxy: an agent that its owner has dropped is closed, whatever the control plane has of it.
@@ -426,8 +429,9 @@ class Assembly:
 
     def leave(self, timeout: float | None) -> None:
         """Say goodbye; to Serf first by its own message, or it would report a failure. Blocks. See ``Agent.leave``."""
-        if isinstance(self.delegate, SerfDelegate):
-            self.delegate.leave(self.members, timeout)
+        serf = _as_serf(self.delegate)
+        if serf is not None:
+            serf.leave(self.members, timeout)
         else:
             self.members.leave(timeout)
 
@@ -467,6 +471,14 @@ class Assembly:
                 log.warning("! %s: %s may still tell of this agent: %s", self.name, seed, failure)
         if self.claim is not None:
             self.claim.release()
+
+
+def _as_serf(delegate: Delegate | None) -> SerfDelegate | None:
+    if not isinstance(delegate, Layer):  # asked first: it costs nothing, and no Serf is imported for it
+        return None
+    from ..serf import SerfDelegate
+
+    return delegate if isinstance(delegate, SerfDelegate) else None
 
 
 def _is_utf8(text: str) -> bool:

@@ -67,7 +67,7 @@ def health(parts: Assembly) -> Health:
     if parts.file is not None and parts.file.failing:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
     problems += shortage.problems()
-    if (unfit := parts.data._started.endpoint.choice.problem) is not None:
+    if (unfit := parts.data._started.unfit) is not None:
         problems.append(unfit)
     if (stuck := data.get("handlers.stuck", 0)) >= _STUCK_SECONDS:
         waiting = data["handlers.queued"]

@@ -255,7 +255,12 @@ class Peer:
                 )
             )
             return
-        self.dialling = machine.add(machine.host.dial(address, self.name, now), self.name)
+        try:
+            conn = machine.host.dial(address, self.name, now)
+        except MycorrizalError as exc:  # there is no way at all, for now
+            self._dial_failed(exc, now)
+            return
+        self.dialling = machine.add(conn, self.name)
 
     def _dial_failed(self, why: MycorrizalError, now: float) -> None:
         """An attempt has ended without a connection: what waits fails, unless there is another."""

@@ -10,7 +10,8 @@ import pytest
 from mycorrizal._data.peer import Opening
 from mycorrizal._wire.frames import Close
 from mycorrizal.dataconfig import DataConfig
-from tests._data.harness import FakeSink, Node, Outcome, World, answer_of, mesh, pair
+from mycorrizal.exceptions import ResourcesExhausted
+from tests._data.harness import FakeSink, Node, Outcome, World, answer_of, leftovers, mesh, pair
 
 SECONDS = 5.0
 DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -112,6 +113,34 @@ def test_the_accepting_side_pauses_too() -> None:
     a.send("b", "waits")
     world.run(SECONDS)
     assert 1 <= len(dials) <= MOST
+
+
+def test_where_no_connection_can_be_made_calls_fail_and_dials_pause() -> None:
+    """QUIC cannot be loaded, say, for want of descriptors: what waits hears of it, and later it works."""
+    world, a, b = pair(3)
+    dials, dial = record(a), a.dial
+    why = ResourcesExhausted("no descriptors")
+
+    def fails(address: Any, peer: str | None, now: float) -> Any:
+        dials.append(now)
+        raise why
+
+    a.dial = fails  # type: ignore[method-assign]
+    (_, asked), (_, told) = a.request("b", timeout=1.0), a.send("b", "one")
+    world.run(1.0)
+    assert isinstance(asked.error, ResourcesExhausted) and isinstance(told.error, ResourcesExhausted)
+    assert leftovers(a.machine) == []
+    dials.clear()
+
+    def more() -> None:
+        a.send("b", "again")
+        world.later(0.01, more)
+
+    more()
+    world.run(SECONDS)
+    assert 4 <= len(dials) <= MOST
+    a.dial = dial  # type: ignore[method-assign]
+    world.until(lambda: b.messages)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._data.link import Link
 from ..._data.machine import DataMachine
@@ -27,8 +27,8 @@ from ...config import RESERVED
 from ...dataconfig import DataConfig
 from ...exceptions import MycorrizalError, NestedTooDeep, RemoteProtocolError, ValueDecodeError, ValueTooLarge
 from ...types import Address, Request
-from ..quic.connection import Connection
-from ..quic.endpoint import Endpoint
+from ..net.sockets import from_sockaddr
+from ..quic.door import Door
 from ..quic.loop import Loop
 from ..quic.trust.keys import Trust
 from ..quic.trust.proof import Binding
@@ -41,6 +41,10 @@ from ..threads.lifecycle import ForkGuard
 from .files import Arrivals
 from .inbox import Inbox
 from .streams import Streams
+
+if TYPE_CHECKING:
+    from ..quic.connection import Connection
+    from ..quic.endpoint import Endpoint
 
 __all__ = ["RESERVED", "Core"]
 
@@ -80,6 +84,7 @@ class Core:
         self.handlers: dict[str, Handler] = {}
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
+        self.address: Address = from_sockaddr(sock.getsockname())
         self._sock = sock
         self.trust = trust
         self._quiet = QuietLog(log, name)
@@ -119,7 +124,7 @@ class Core:
         self.files = Arrivals(self)
         self.machine = DataMachine(self, self.trust, config)
         self.loop.busy = self._busy
-        self.endpoint = Endpoint(self.loop, self._sock, self.trust, self.machine, config, self.counters)
+        self._door = Door(self.loop, self._sock, self._make_endpoint)
         self.trust.watch(self._keys_changed)
         self.loop.submit(self._register)
 
@@ -128,10 +133,24 @@ class Core:
             self._roll.__enter__()
             self._enrolled = True
 
+    def _make_endpoint(self, kind: type[Endpoint]) -> Endpoint:
+        return kind(self.loop, self._sock, self.trust, self.machine, self.config, self.counters)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """QUIC's connections. Loop thread; raises as ``Door.open``."""
+        return self._door.open()
+
+    @property
+    def unfit(self) -> str | None:
+        """What is wrong with this aioquic, if a connection was made and its fast packet path could not be. Any thread."""
+        endpoint = self._door.endpoint
+        return None if endpoint is None else endpoint.choice.problem
+
     # -- what the machine asks for (loop thread) ---------------------------------------------
 
     def dial(self, address: Address, peer: str | None, now: float) -> Connection:
-        return self.endpoint.dial(address, peer, now)
+        return self.endpoint.dial(address, peer, clock.now())  # later than `now` if that had to be imported
 
     def offer(self, item: tuple[str, Received], size: int) -> bool:
         return self.inbox.offer(item, size)
@@ -427,7 +446,8 @@ class Core:
 
     def _end(self, now: float) -> None:
         self.machine.close(self.refusal(), now)
-        self.endpoint.close(now)
+        if self._door.endpoint is not None:
+            self._door.endpoint.close(now)
         self.loop.stop()
 
     def join(self, deadline: Deadline) -> bool:

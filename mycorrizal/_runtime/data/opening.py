@@ -14,8 +14,7 @@ from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
 from ...types import Address, as_builtin, is_loopback, parse_host
 from ..host.filepaths import FilePath, path_text
-from ..quic import path
-from ..quic.choice import packet_path
+from ..quic import choice, path
 from ..quic.trust.keys import KeyTrust, OpenTrust, Trust
 from ..threads.shortage import as_ours
 from .core import Core
@@ -87,7 +86,7 @@ def open_core(
     codecs: Codecs,
 ) -> Core:
     """Check, bind, and start."""
-    packet_path()  # before a port is taken
+    choice.wanted()  # before a port is taken
     name, port = check_name(name), as_builtin(port)
     if not isinstance(port, int) or not 0 <= port < 65536:  # the system would take 65536 off
         raise ConfigError("port", f"{port!r} is not a port", hint="1 to 65535, or 0 for any that is free")

@@ -9,7 +9,6 @@ long as they like, and a caller waits only until its deadline.
 
 from __future__ import annotations
 
-import importlib.metadata
 import queue
 import threading
 from collections import deque
@@ -136,7 +135,9 @@ class _Function:
 
 def _foreign(scheme: str, location: str, seed: str) -> Finder:
     """Return the finder of an entry point: a class is made with what comes after ``://``, a function called with it."""
-    found = importlib.metadata.entry_points(group=GROUP, name=scheme)
+    from importlib.metadata import entry_points  # late: few need it, and it brings email, zipfile and csv
+
+    found = entry_points(group=GROUP, name=scheme)
     for point in found:
         try:
             target = point.load()
@@ -150,7 +151,7 @@ def _foreign(scheme: str, location: str, seed: str) -> Finder:
         if not callable(getattr(finder, "find", None)):
             raise ConfigError("join", f"{seed!r}: {point.value} has no find(cluster, timeout)")
         return finder  # type: ignore[no-any-return]
-    others = importlib.metadata.entry_points(group=GROUP)
+    others = entry_points(group=GROUP)
     known = sorted({"dns", "local", "mdns", "srv", *(point.name for point in others)})
     hint = f"there are {', '.join(known)}; a package adds more by an entry point in {GROUP}"
     raise ConfigError("join", f"{seed!r}: nobody knows how to find agents by {scheme!r}", hint=hint)

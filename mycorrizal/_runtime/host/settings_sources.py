@@ -9,11 +9,9 @@ Keys are read from files that nobody else can read, and stand in no error.
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import stat
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -229,7 +227,7 @@ def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
     known = [_PREFIX + name.upper() for name in (*ENVIRONMENT, "config", "runtime_dir")]
     for variable in environ:
         if variable.startswith(_PREFIX) and variable not in known:
-            close = difflib.get_close_matches(variable, known, 1, 0.85)
+            close = _alike(variable, known, 0.85)
             if close:
                 log.warning("! the environment variable %s means nothing; is it %s?", variable, close[0])
 
@@ -241,6 +239,8 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
     found = _find_file(chosen, environ)
     if found is None:
         return {}
+    import tomllib  # late: few have a file
+
     path, data, private = found
     table, error = None, ""
     try:
@@ -358,8 +358,14 @@ def _only(table: Mapping[str, Any], known: set[str], path: str, place: str) -> N
             raise ConfigError(name, f"no such setting, {place} of {path}", hint=_similar(name, known))
 
 
+def _alike(name: str, known: list[str], how: float = 0.6) -> list[str]:
+    from difflib import get_close_matches  # late, as what nobody needs whose settings are right
+
+    return get_close_matches(name, known, 1, how)
+
+
 def _similar(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1)
+    close = _alike(name, sorted(known))
     return f"is it {close[0]}?" if close else "docs/agent-settings.md lists them"
 
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
-from typing import NamedTuple
-
-import aioquic
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..._wire.text import logger, printable
 from ...exceptions import ConfigError, NotRunningError
-from .stock import StockPath
-from .transport import PacketPath
-from .trial import try_out
 
-__all__ = ["Choice", "packet_path"]
+if TYPE_CHECKING:
+    from .transport import PacketPath
+
+__all__ = ["Choice", "packet_path", "wanted"]
 
 log = logger("mycorrizal.quic")
 
@@ -40,6 +38,18 @@ class Choice(NamedTuple):
     problem: str | None
 
 
+def wanted() -> str:
+    """Return what ``MYCORRIZAL_PACKET_PATH`` says: "fast", "stock" or "auto". Imports nothing of QUIC.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    said = os.environ.get(_VARIABLE) or "auto"
+    if said not in ("auto", "fast", "stock"):
+        raise ConfigError(_VARIABLE, f"{printable(said)!r} is no packet path", hint='"auto", "fast" or "stock"')
+    return said
+
+
 def packet_path() -> Choice:
     """Return the way to make connections in this process.
 
@@ -49,14 +59,16 @@ def packet_path() -> Choice:
         ConfigError: the variable says something else.
         NotRunningError: this aioquic is too old, or fits neither path; or not the one that the variable insists on.
     """
-    wanted = os.environ.get(_VARIABLE) or "auto"
-    if wanted not in ("auto", "fast", "stock"):
-        raise ConfigError(_VARIABLE, f"{printable(wanted)!r} is no packet path", hint='"auto", "fast" or "stock"')
-    return _choice(wanted)
+    return _choice(wanted())
 
 
 @cache
 def _choice(wanted: str) -> Choice:
+    import aioquic  # late, as all that knows it: with the first connection
+
+    from .stock import StockPath
+    from .trial import try_out
+
     version = str(aioquic.__version__)
     if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < _OLDEST:
         raise NotRunningError(f"aioquic {version} is too old", hint=_HINT)
@@ -78,6 +90,9 @@ def _choice(wanted: str) -> Choice:
 
 def _fast(version: str) -> PacketPath | str:
     """Return the fast path, or what this aioquic lacks for it."""
+    from .stock import StockPath
+    from .trial import try_out
+
     try:
         from .fast.aio import FastPath, missing
     except (ImportError, AttributeError) as exc:

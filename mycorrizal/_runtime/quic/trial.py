@@ -11,7 +11,8 @@ from aioquic.quic.events import HandshakeCompleted, StreamDataReceived, StreamRe
 
 from .path import SMALLEST, Sockaddr
 from .transport import CID_LENGTH, PROVEN_WINDOW, PacketPath, Setup, Transport
-from .trust.certificates import Authority, ClientTls, ServerTls, hashed_name, wall
+from .trust.authority import Authority
+from .trust.certificates import ClientTls, ServerTls, hashed_name, wall
 
 __all__ = ["try_out"]
 

@@ -21,14 +21,13 @@ import hmac
 import os
 from collections.abc import Callable
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...._wire.security import Keyring
 from ....exceptions import ConfigError, ProofError
 from .certificates import (
     KEY_ID_BYTES,
     LEAF_HALF_LIFE,
-    Authority,
     ClientTls,
     ServerTls,
     hashed_name,
@@ -37,6 +36,9 @@ from .certificates import (
     wall,
 )
 from .proof import MAC_BYTES, Binding, SecretsTap, derive, mac, transcript
+
+if TYPE_CHECKING:
+    from .authority import Authority
 
 __all__ = ["Binding", "ClientTls", "KeyTrust", "OpenTrust", "SecretsTap", "ServerTls", "Trust"]
 
@@ -146,16 +148,26 @@ class Trust(Protocol):
 class _Key:
     """One key of the ring with everything that is derived from it."""
 
-    __slots__ = ("authority", "client", "id", "knock", "reset", "server", "text")
+    __slots__ = ("_authority", "_secret", "client", "id", "knock", "reset", "server", "text")
 
     def __init__(self, key: bytes, cluster: str) -> None:
         self.id = key_id(key, cluster)
         self.text = self.id.hex()
-        self.authority = Authority(key, cluster)
+        self._secret = key, cluster
+        self._authority: Authority | None = None
         self.client = derive(key, "client proof", cluster)
         self.server = derive(key, "server proof", cluster)
         self.knock = derive(key, "knock", cluster)
         self.reset = derive(key, "stateless reset", cluster)
+
+    @property
+    def authority(self) -> Authority:
+        """The authority of this key, made for the first connection."""
+        if self._authority is None:
+            from .authority import Authority  # late: X.509
+
+            self._authority = Authority(*self._secret)  # by two threads at once: alike in all that counts
+        return self._authority
 
     def __repr__(self) -> str:
         return f"<key {self.id.hex()}>"
@@ -164,14 +176,13 @@ class _Key:
 class _Ring:
     """What follows from one state of the keyring. Immutable but for the leaf, which is renewed."""
 
-    __slots__ = ("by_id", "cadata", "keys", "offer", "primary", "raw")
+    __slots__ = ("by_id", "keys", "offer", "primary", "raw")
 
     def __init__(self, raw: tuple[bytes, ...], keys: tuple[_Key, ...]) -> None:
         self.raw = raw
         self.keys = keys
         self.primary = keys[0]
         self.by_id = {key.id: key for key in keys}
-        self.cadata = b"".join(key.authority.pem for key in keys)
         self.offer = b"".join(key.id for key in keys[:_KEYS_MAX])
 
 
@@ -182,7 +193,7 @@ class KeyTrust(Trust):
     compare = "compare key= and cluster= of both sides"
 
     def __init__(self, keyring: Keyring, name: str, cluster: str, *, clock: Callable[[], float] = wall) -> None:
-        """Derive everything for node `name`; about 1 ms a key.
+        """Derive everything for node `name`; an authority, about 1 ms a key, with the first connection.
 
         Args:
             keyring: at least one key.
@@ -218,7 +229,8 @@ class KeyTrust(Trust):
 
     def client_tls(self, peer: str | None) -> ClientTls:
         """Return the authorities of all keys; with no `peer`, the name that every member's leaf carries."""
-        return ClientTls(self._ring().cadata, self._names[1] if peer is None else hashed_name(peer))
+        authorities = b"".join(key.authority.pem for key in self._ring().keys)
+        return ClientTls(authorities, self._names[1] if peer is None else hashed_name(peer))
 
     # -- proofs ----------------------------------------------------------------------------
 
