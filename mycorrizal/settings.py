@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, overload
 
 from ._endings import named
+from ._replica.outputs import Setting
 from ._runtime.shared.sharing import Sharing
 from ._runtime.shared.watching import CallbackWatch, Watching
 from ._runtime.threads.deadline import Deadline
@@ -47,6 +48,7 @@ class Settings(Handle, MutableMapping[str, Any]):
         self._watching = watching
         self._codecs = codecs
         self._node = node
+        self._readable: dict[str, Setting] = {}  # which once were read, so that whoever counts decodes nothing twice
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of `key`, the caller's own copy.
@@ -58,6 +60,9 @@ class Settings(Handle, MutableMapping[str, Any]):
         setting = self._sharing.replica.settings.get(key)
         if setting is None:
             raise KeyError(key)
+        return self._read(key, setting)
+
+    def _read(self, key: str, setting: Setting) -> Any:
         return self._watching.decode(setting.value, setting.writer, f"the setting {key!r}")
 
     @property
@@ -68,20 +73,23 @@ class Settings(Handle, MutableMapping[str, Any]):
         """
         return self._split()[1]
 
-    def _split(self) -> tuple[list[str], dict[str, MycorrizalError]]:
-        """Return the keys of what can be read, and the errors of the others."""
-        found: list[str] = []
+    def _split(self) -> tuple[dict[str, Setting], dict[str, MycorrizalError]]:
+        """Return what can be read, and the errors of what cannot, both by key."""
+        settings, known = self._sharing.replica.settings.copy(), self._readable
+        if settings == known:
+            return known, {}
+        readable: dict[str, Setting] = {}
         errors: dict[str, MycorrizalError] = {}
-        for key in sorted(self._sharing.replica.settings.copy()):
-            try:
-                self[key]
-            except KeyError:
-                continue  # deleted just now
-            except MycorrizalError as error:
-                errors[key] = frameless(error)
-            else:
-                found.append(key)
-        return found, errors
+        for key, setting in sorted(settings.items()):
+            if known.get(key) != setting:
+                try:
+                    self._read(key, setting)
+                except MycorrizalError as error:
+                    errors[key] = frameless(error)
+                    continue
+            readable[key] = setting
+        self._readable = readable
+        return readable, errors
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -92,7 +100,7 @@ class Settings(Handle, MutableMapping[str, Any]):
         self.delete(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._split()[0])
+        return iter(sorted(self._split()[0]))
 
     def __len__(self) -> int:
         return len(self._split()[0])

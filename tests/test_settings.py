@@ -90,6 +90,24 @@ def test_one_that_cannot_be_read_keeps_nobody_from_the_others(settings: Settings
     assert "bad" not in settings and settings.errors == {} and len(settings) == 0
 
 
+def test_who_counts_decodes_nothing_twice(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.update({f"k{number}": number for number in range(10)})
+    decoded: list[bytes] = []
+    decode = settings._watching.decode
+
+    def noted(value: bytes, sender: str, what: str) -> object:
+        decoded.append(value)
+        return decode(value, sender, what)
+
+    monkeypatch.setattr(settings._watching, "decode", noted)
+    for _ in range(2):
+        assert len(settings) == len(list(settings)) == 10 and len(decoded) == 10
+    settings["k1"] = "other"
+    del settings["k2"]
+    assert len(settings) == 9 and "k2" not in list(settings) and len(decoded) == 11
+    assert settings["k1"] == "other"
+
+
 def test_what_cannot_be_read_is_shown_as_that(settings: Settings, sharing: Sharing) -> None:
     settings["good"] = 1
     sharing.replica.settings["bad"] = Setting(b"rubbish", "bob")

@@ -330,8 +330,13 @@ class Replica:
 
     def pushes_to_send(self) -> list[Push]:
         """Take what is to be pushed."""
-        taken, self._spread.pushes = self._spread.pushes, []
+        taken, self._spread.pushes, self._spread.push_bytes = self._spread.pushes, [], 0
         return taken
+
+    @property
+    def push_bytes(self) -> int:
+        """Bytes that ``pushes_to_send`` has; 0 if there is none."""
+        return self._spread.push_bytes
 
     def direct_to_send(self) -> tuple[list[bytes], list[str]]:
         """Take messages of our own that ride gossip, and whom to tell them at once: gossip may leave some out."""

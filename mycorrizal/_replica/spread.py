@@ -43,6 +43,7 @@ class Spread:
         self._peers = peers
         self._count = count
         self.pushes: list[Push] = []
+        self.push_bytes = 0
         self.direct: list[bytes] = []  # beside gossip, in one packet to everybody
         self.muted = False  # while what was pushed is taken: its sender tells everybody itself
 
@@ -70,6 +71,7 @@ class Spread:
         else:
             self._count("spread.pushed")
             self.pushes.append(Push(tuple(peers), raw))
+            self.push_bytes += len(raw)
 
     def again(self, raw: bytes, name: str) -> None:
         """Pass on what is news to us, if it can ride gossip."""

@@ -12,9 +12,11 @@ import math
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._replica import outputs as replica
@@ -54,7 +56,8 @@ _REPAIR_SECONDS = 2.0  # between two exchanges of states with a member that some
 _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushes
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
-_DIRECT_SECONDS = 0.02  # between two rounds of telling everybody: what is told meanwhile shares packets
+_ROUND_SECONDS = 0.02  # between two rounds of telling everybody: what is told meanwhile shares packets and requests
+_BATCH_MESSAGES, _BATCH_BYTES = 256, 256 << 10  # in one push; so many bytes do not wait for the next round
 _STALL_SECONDS = 5.0  # between two times that stalls are told
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
 _LANE_MAX = 1024  # pushes on their way to one member; what it remembers of events is as much
@@ -89,7 +92,7 @@ class Sharing:
         self._up: dict[str, bytes | None] = {}
         self._queue = TransmitLimitedQueue(retransmit_mult, lambda: len(self._up) or 1)
         self._wall_at = clock.now()
-        self._direct_due = 0.0
+        self._round_due = 0.0
         self._stalled = 0.0  # seconds that were not told yet
         self._stall_due = 0.0  # when they may be
         self.replica = Replica(
@@ -227,7 +230,7 @@ class Sharing:
 
         def waiting(now: float) -> bool:
             self.pump(now)  # what was told just now goes out first
-            return any(lane.waiting for lane in self._lanes.values())
+            return self.replica.push_bytes > 0 or any(lane.waiting for lane in self._lanes.values())
 
         while self.call(waiting, deadline, "leave") and not deadline.passed:
             pause(deadline.capped(_SETTLE_SECONDS))
@@ -235,16 +238,19 @@ class Sharing:
     def serve(self, sender: str, payload: bytes, answer: Answer) -> None:
         """Take a payload of another agent. Loop thread of the data plane."""
         kind, body = payload[:1], payload[1:]
-        if kind == _PUSH:
+        pushed = unpacked(body, bytes) if kind in (_PUSH, ANNOUNCE) else []
+
+        def take(now: float) -> None:
+            for raw in pushed:
+                self.replica.receive(raw, now, pushed=True)
+            if kind == ANNOUNCE:  # answered a turn later: by then all that follows from it here has happened
+                self._tell(lambda then: answer(b""))
+
+        if kind == _PUSH and pushed:
             # Who hears nothing of it compares states with us; who was told that it is here would not.
-            if self._tell(lambda now: self.replica.receive(body, now, pushed=True)):
+            if self._tell(take):
                 answer(b"")
         elif kind == ANNOUNCE:
-            # Answered a turn later: by then all that follows from it here has happened.
-            def take(now: float) -> None:
-                for raw in unpacked(body, bytes):
-                    self.replica.receive(raw, now, pushed=True)
-                self._tell(lambda then: answer(b""))
 
             self._tell(take)
         elif kind == SPREAD:
@@ -336,8 +342,8 @@ class Sharing:
         due = self.replica.get_timer()
         if self._stalled:
             due = min(self._stall_due, math.inf if due is None else due)
-        if self.replica.direct_waiting:
-            due = min(self._direct_due, math.inf if due is None else due)
+        if (at := self._round_at()) is not None:
+            due = min(at, math.inf if due is None else due)
         return min(self._put_off[0][0], math.inf if due is None else due) if self._put_off else due
 
     def handle_timer(self, now: float) -> None:
@@ -352,14 +358,8 @@ class Sharing:
             self.replica.set_wall(clock.wall_offset())
         if self._lost:
             self._repair(now)
-        if self.replica.direct_waiting and now >= self._direct_due:
-            self._direct_due = now + _DIRECT_SECONDS
-            told, names = self.replica.direct_to_send()
-            self._attached.machine.send_users([self._share.ours(one) for one in told], names, now)
-        for push in self.replica.pushes_to_send():
-            for target in push.targets:
-                if target in self._up:  # it may have gone since
-                    self._push(target, push.payload, now)
+        if (at := self._round_at()) is not None and now >= at:
+            self._tell_all(now)
         for fetch in self.replica.fetches_to_start():
             self._fetch(fetch)
         while (event := self.replica.next_event()) is not None:
@@ -381,6 +381,25 @@ class Sharing:
             self._view_changed = False
             self.on_view(self._up, services)
 
+    def _round_at(self) -> float | None:
+        """Return when what waits is to be told, None if nothing does."""
+        replica = self.replica
+        if replica.push_bytes >= _BATCH_BYTES:
+            return 0.0
+        return self._round_due if replica.direct_waiting or replica.push_bytes else None
+
+    def _tell_all(self, now: float) -> None:
+        self._round_due = now + _ROUND_SECONDS
+        if self.replica.direct_waiting:
+            told, names = self.replica.direct_to_send()
+            self._attached.machine.send_users([self._share.ours(one) for one in told], names, now)
+        for targets, pushes in groupby(self.replica.pushes_to_send(), key=attrgetter("targets")):
+            for batch in _batches([push.payload for push in pushes]):
+                payload = _PUSH + encode_value(batch).pack()
+                for target in targets:
+                    if target in self._up:  # it may have gone since
+                        self._push(target, payload, len(batch), now)
+
     def publish(self, topic: str, value: bytes, now: float) -> int:
         """Tell an event; see ``Replica.publish``. Gossip thread.
 
@@ -399,25 +418,25 @@ class Sharing:
         if any(lane.busy(now) for lane in self._lanes.values()):
             raise QueueFull("the others are behind with what was told", hint="tell less a second, or try again")
 
-    def _push(self, target: str, payload: bytes, now: float) -> None:
+    def _push(self, target: str, payload: bytes, count: int, now: float) -> None:
         lane = self._lanes.setdefault(target, _Lane(now))
         if self._carrier is None or lane.waiting >= _LANE_MAX:
-            self.counters.add("share.pushes_dropped")
+            self.counters.add("share.pushes_dropped", count)
             self._lost.setdefault(target, now + _REPAIR_SECONDS)
             return
 
         def done(answer: bytes | None, error: MycorrizalError | None) -> None:
-            lane.ended += 1
+            lane.ended += count
             if error is None:
                 lane.moved = clock.now()
             else:
-                self.counters.add("share.pushes_failed")
+                self.counters.add("share.pushes_failed", count)
                 self._lost.setdefault(target, clock.now() + _REPAIR_SECONDS)
 
         if not lane.waiting:
             lane.moved = now
-        lane.begun += 1
-        self._carrier.ask(target, _PUSH + payload, _FETCH_SECONDS, done)
+        lane.begun += count
+        self._carrier.ask(target, payload, _FETCH_SECONDS, done)
 
     def _repair(self, now: float) -> None:
         """Compare states with those who missed pushes: nobody asks for a setting that it has never heard of."""
@@ -463,6 +482,20 @@ class Sharing:
         for future in syncs.values():
             if future.set_running_or_notify_cancel():
                 future.set_exception(self._attached.gossip.service.refusal(sent=True))
+
+
+def _batches(messages: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield `messages` in lists that go as one: not too many, and not too many bytes unless it is a single one."""
+    batch: list[bytes] = []
+    size = 0
+    for message in messages:
+        if batch and (len(batch) >= _BATCH_MESSAGES or size + len(message) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += len(message)
+    if batch:
+        yield batch
 
 
 class _Lane:

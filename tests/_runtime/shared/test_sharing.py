@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from mycorrizal._replica.outputs import SyncDone
 from mycorrizal._replica.share import PREFIX
 from mycorrizal._runtime.shared import sharing as sharing_module
 from mycorrizal._runtime.shared.sharing import (
+    _BATCH_BYTES,
+    _BATCH_MESSAGES,
     _FETCH,
     _LANE_BUSY,
     _LANE_MAX,
@@ -20,6 +23,7 @@ from mycorrizal._runtime.shared.sharing import (
     _PUSH,
     _REPAIR_LATEST,
     _REPAIR_SECONDS,
+    _ROUND_SECONDS,
     STALLED,
     _Lane,
 )
@@ -27,7 +31,7 @@ from mycorrizal._runtime.threads import clock
 from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._swim import events as swim
 from mycorrizal._wire.meta import AgentMeta, agent_meta
-from mycorrizal._wire.values import decode_packed
+from mycorrizal._wire.values import decode_packed, encode_value
 from mycorrizal.config import RESERVED
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
@@ -73,7 +77,7 @@ class Rig:
 
     def push(self, count: int = 1, target: str = "bob") -> None:
         for _ in range(count):
-            self.sharing._push(target, b"x", self.now)
+            self.sharing._push(target, _PUSH + b"x", 1, self.now)
 
     def counted(self, name: str) -> int:
         return self.sharing.counters[name]
@@ -99,6 +103,63 @@ def test_pushes_on_their_way_to_one_member_are_bounded_and_what_is_dropped_is_re
     assert len(rig.carrier.pushes()) == _LANE_MAX
     assert rig.counted("share.pushes_dropped") == 3
     assert rig.sharing._lost == {"bob": rig.now + _REPAIR_SECONDS}
+
+
+def test_what_is_told_within_a_moment_is_pushed_together(rig: Rig) -> None:
+    """A thousand settings are some payloads to each member, encoded once, and not a thousand."""
+    sharing, now = rig.sharing, rig.now
+    for name in ("bob", "eve"):
+        rig.join(name)
+    sharing.replica.set_setting("first", b"0", now)
+    sharing.pump(now)
+    assert len(rig.carrier.pushes()) == 2, "the first goes at once"
+    for number in range(1000):
+        sharing.replica.set_setting(f"k{number}", b"1", now)
+        sharing.pump(now)
+    assert len(rig.carrier.pushes()) == 2 and sharing.get_timer() == now + _ROUND_SECONDS
+    sharing.pump(now + _ROUND_SECONDS)
+    sent = [payload for _, payload, _, _ in rig.carrier.asked[2:]]
+    assert len(sent) == 2 * math.ceil(1000 / _BATCH_MESSAGES) and len(set(map(id, sent))) == len(sent) // 2
+    assert sharing._lanes["bob"].waiting == 1001
+    other, answers = sharing_of(rig.membership), list[bytes]()
+    for payload in sent:
+        other.serve("me", payload, answers.append)
+        rig.membership.mailbox.run()
+    assert len(other.replica.settings) == 1000 and len(answers) == len(sent)
+
+
+def test_what_is_large_does_not_wait_for_the_next_round(rig: Rig) -> None:
+    sharing, now = rig.sharing, rig.now
+    rig.join("bob")
+    for size in (_BATCH_BYTES, _BATCH_BYTES, 20_000):
+        sharing.replica.publish("t", bytes(size), now)
+        sharing.pump(now)
+    assert len(rig.carrier.pushes()) == 2
+    sharing.pump(now + _ROUND_SECONDS)
+    assert len(rig.carrier.pushes()) == 3
+
+
+def test_who_leaves_waits_for_what_the_next_round_tells(rig: Rig) -> None:
+    rig.join("bob")
+    for number in range(2):
+        rig.sharing.replica.set_setting(f"k{number}", b"1", rig.now)
+        rig.sharing.pump(rig.now)
+    answer = rig.carrier.ask
+
+    def ask(node: str, payload: bytes, timeout: float, done: Done) -> None:
+        answer(node, payload, timeout, done)
+        done(b"", None)
+
+    rig.carrier.ask = ask  # type: ignore[method-assign]
+    rig.carrier.pushes()[0](b"", None)
+    rig.sharing.settle(Deadline(10.0))
+    assert len(rig.carrier.pushes()) == 2
+
+
+def test_a_push_that_is_no_list_of_messages_is_refused(rig: Rig) -> None:
+    answers: list[bytes] = []
+    rig.sharing.serve("bob", _PUSH + b"rubbish", answers.append)
+    assert answers == [b""] and rig.counted("share.rejected") == 1
 
 
 def test_a_push_that_failed_is_over_counted_and_repaired(rig: Rig) -> None:
@@ -196,7 +257,7 @@ def test_payloads_of_unknown_kind_and_without_room_are_counted(rig: Rig) -> None
     rig.sharing.serve("bob", b"\x77what", answers.append)
     assert rig.counted("share.rejected") == 1 and answers == [b""]
     for _ in range(6):
-        rig.sharing.serve("bob", _PUSH + b"x", answers.append)
+        rig.sharing.serve("bob", _PUSH + encode_value([b"x"]).pack(), answers.append)
     # What had no room is not said to be here.
     assert rig.counted("share.dropped") == 2 and answers == [b""] * 5
 
@@ -311,6 +372,7 @@ def test_nothing_is_pushed_to_who_has_gone_and_nothing_is_kept_of_it(rig: Rig) -
     for number in range(20):
         rig.join(f"n{number}")
         sharing.replica.publish("t", bytes(20_000), rig.now)
+        rig.now += _ROUND_SECONDS
         if number % 2:
             sharing.pump(rig.now)
         sharing.observe(swim.NodeLeft(node(f"n{number}")), rig.now)

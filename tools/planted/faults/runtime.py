@@ -24,7 +24,10 @@ FAULTS = [
         "Sharing.observe", "                self.on_stall(seconds, now)\n", "                pass\n", "a stall is told"
     ),
     Fault("Sharing._push", "lane.waiting >= _LANE_MAX", "False", "pushes to one member are bounded"),
-    Fault("Sharing._push", 'self.counters.add("share.pushes_dropped")', "pass", "dropped pushes are counted"),
+    Fault("Sharing._round_at", "replica.push_bytes >= _BATCH_BYTES", "False", "what is large does not wait"),
+    Fault("Sharing._tell_all", "now + _ROUND_SECONDS", "now", "what is told within a moment shares pushes"),
+    Fault("Sharing.settle", "self.replica.push_bytes > 0 or ", "", "who leaves waits for the round"),
+    Fault("Sharing._push", 'self.counters.add("share.pushes_dropped", count)', "pass", "dropped pushes are counted"),
     Fault(
         "Sharing._push",
         "            self._lost.setdefault(target, now + _REPAIR_SECONDS)\n            return",
@@ -37,11 +40,11 @@ FAULTS = [
         "pass",
         "a failed push is repaired",
     ),
-    Fault("Sharing._push", 'self.counters.add("share.pushes_failed")', "pass", "failed pushes are counted"),
+    Fault("Sharing._push", 'self.counters.add("share.pushes_failed", count)', "pass", "failed pushes are counted"),
     Fault(
         "Sharing._push",
-        "            lane.ended += 1\n",
-        "            lane.ended += error is None\n",
+        "            lane.ended += count\n",
+        "            lane.ended += count * (error is None)\n",
         "a failed push is over",
     ),
     Fault(
