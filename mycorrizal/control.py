@@ -10,7 +10,6 @@ from ._control.answers import CODES, Controlled
 from ._control.commands import COMMANDS, checked
 from ._control.messages import ControlEvent, encode_request
 from ._runtime.control_client import ControlChannel, ControlEvents
-from ._runtime.curve import ControlKeys
 from ._runtime.threads.lifecycle import Handle
 from ._runtime.zeromq import ControlService
 from .exceptions import ControlError
@@ -21,7 +20,6 @@ __all__ = [
     "ControlClient",
     "ControlEvent",
     "ControlEvents",
-    "ControlKeys",
     "ControlService",
     "Controlled",
 ]
@@ -35,17 +33,15 @@ class ControlClient(Handle):
     Args:
         endpoint: the agent's endpoint for commands, as ``mycorrizal info`` prints it.
         timeout: seconds for a call, unless the call says otherwise; None for as long as the command takes.
-        keys: of a ``tcp://`` endpoint.
 
     Raises:
         ConfigError: an endpoint that is refused.
     """
 
-    def __init__(self, endpoint: str, timeout: float | None = 10.0, *, keys: ControlKeys | None = None) -> None:
+    def __init__(self, endpoint: str, timeout: float | None = 10.0) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
-        self._keys = keys
-        self._channel = ControlChannel(endpoint, keys)
+        self._channel = ControlChannel(endpoint)
         self._numbers = itertools.count(1)
 
     def call(self, command: str, /, **arguments: Any) -> Any:
@@ -84,7 +80,7 @@ class ControlClient(Handle):
         endpoint = told.get("endpoint") if isinstance(told, dict) else None
         if not isinstance(endpoint, str):
             raise ControlError("unsupported", "this agent tells no events")
-        return ControlEvents(endpoint, tuple(topics), self._keys, timeout)
+        return ControlEvents(endpoint, tuple(topics), timeout)
 
     def close(self) -> None:
         """Give up calls that are under way, and close. Idempotent, any thread."""

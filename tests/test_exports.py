@@ -84,6 +84,11 @@ def test_an_agent_without_peers_starts_lean() -> None:
         assert heavy & imported(code) == set()
 
 
+def test_an_agent_answers_commands_without_libzmq() -> None:
+    """libzmq ends the whole process where something is refused: docs/design.md."""
+    assert "zmq" not in imported("from mycorrizal._runtime.zeromq import ControlService; import mycorrizal.agent")
+
+
 def imported(code: str) -> set[str]:
     """Return the names of all modules after `code`, in a process of its own."""
     code = f"{code}\nimport sys; print(*sys.modules)"

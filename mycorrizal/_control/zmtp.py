@@ -2,10 +2,10 @@
 
 Only what a control plane on a private Unix socket needs: version 3, no
 security mechanism (who may open the socket is the directory's matter), and the
-messages of a ROUTER or a PUB. Why not libzmq: its listener on Unix sockets
-ends the whole process when there is no descriptor left for a new connection,
-and it bounds neither the frames of a message nor what a subscriber subscribes
-to. Loopback TCP, with CURVE, is libzmq's all the same.
+messages of a ROUTER or a PUB. Why not libzmq: it ends the whole process where
+a descriptor, a thread or a place in epoll is refused, and bounds neither
+connections nor the frames of a message nor what a subscriber subscribes to
+(docs/design.md has what was tried).
 
 From: ZeroMQ RFC 23 (ZMTP 3.0), RFC 37 (3.1: PING, SUBSCRIBE and CANCEL are understood).
 """

@@ -16,7 +16,6 @@ import zmq
 from .._control.messages import EVENT_MAX, REPLY_MAX, ControlEvent, Reply, decode_event, decode_reply
 from ..exceptions import NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
 from .control_sockets import HELLO
-from .curve import ControlKeys
 from .endpoints import Endpoint, reachable
 from .threads import lifecycle, reentry, waits
 from .threads.deadline import Deadline
@@ -38,9 +37,8 @@ TOPICS_MAX = 4096
 class _Wire:
     """A ZeroMQ context whose sockets are closed by their users; ends with the last of them. Any thread."""
 
-    def __init__(self, endpoint: Endpoint, keys: ControlKeys | None) -> None:
-        self.endpoint = endpoint
-        self._keys = keys
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = Endpoint.parse(endpoint)
         self._guard = lifecycle.ForkGuard()
         self._context = zmq.Context()
         self._changes = threading.RLock()
@@ -89,10 +87,6 @@ class _Wire:
         made.setsockopt(zmq.LINGER, 0)
         made.setsockopt(zmq.RCVHWM, EVENTS_QUEUED if made.type == zmq.SUB else 16)
         made.setsockopt(zmq.MAXMSGSIZE, max(REPLY_MAX, EVENT_MAX) + 4096)
-        if self._keys is not None and not self.endpoint.path:
-            made.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server_public)
-            made.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.client_public)
-            made.setsockopt(zmq.CURVE_SECRETKEY, self._keys.client_secret)
         made.connect(str(self.endpoint))
 
     def release(self, one: zmq.Socket[bytes]) -> None:
@@ -140,8 +134,8 @@ class _Wire:
 class ControlChannel:
     """Carries requests to one agent. Any thread; several may call at a time, each has a socket of its own."""
 
-    def __init__(self, endpoint: str, keys: ControlKeys | None = None) -> None:
-        self._wire = _Wire(Endpoint.parse(endpoint, secured=keys is not None), keys)
+    def __init__(self, endpoint: str) -> None:
+        self._wire = _Wire(endpoint)
         self._idle: list[zmq.Socket[bytes]] = []
 
     def call(self, number: int, data: bytes, timeout: float | None) -> Reply:
@@ -197,8 +191,8 @@ class ControlEvents:
     has begun when the constructor returns: what happens after that is there.
     """
 
-    def __init__(self, endpoint: str, topics: tuple[str, ...], keys: ControlKeys | None, timeout: float | None) -> None:
-        self._wire = _Wire(Endpoint.parse(endpoint, secured=keys is not None), keys)
+    def __init__(self, endpoint: str, topics: tuple[str, ...], timeout: float | None) -> None:
+        self._wire = _Wire(endpoint)
         self._seen: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._early: deque[ControlEvent] = deque()
         try:

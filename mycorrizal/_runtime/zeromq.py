@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._control.answers import Controlled, Desk, code_of
 from .._control.commands import checked
@@ -38,7 +38,6 @@ from .._control.plain import event_fields
 from .._wire.text import logger
 from ..exceptions import (
     BindError,
-    ConfigError,
     ControlError,
     MycorrizalError,
     NotRunningError,
@@ -56,10 +55,6 @@ from .threads.handlers import HandlerPool
 from .threads.mailbox import Mailbox
 from .threads.service import Service
 from .threads.shortage import as_ours, exhausted
-
-if TYPE_CHECKING:
-    from .curve import ControlKeys
-    from .curve_sockets import CurveSockets
 
 __all__ = ["ControlService"]
 
@@ -107,8 +102,7 @@ class ControlService:
 
     Args:
         agent: what the commands are carried out on.
-        commands, events: endpoints, ``ipc:///path`` in a directory that only this user can enter, or
-            ``tcp://127.0.0.1:port`` (0 for any) with `keys`.
+        commands, events: endpoints, ``ipc:///path`` in a directory that only this user can enter.
         facts: further fields of ``info``.
         follow: whether to tell ``agent.events()``; False leaves it to ``publish``.
 
@@ -123,13 +117,11 @@ class ControlService:
         *,
         commands: str,
         events: str,
-        keys: ControlKeys | None = None,
         facts: Mapping[str, Any] | None = None,
         follow: bool = True,
     ) -> None:
         self._name = agent.name
         self._publisher = agent.boot.hex()
-        self._keys = keys
         self._guard = lifecycle.ForkGuard()
         self._counters = Counters(*(f"control.{name}" for name in _COUNTED))
         self._open: dict[int, _Open] = {}
@@ -141,12 +133,9 @@ class ControlService:
         self._numbering = threading.RLock()  # guards _sequence, _topics, and their order in the mailbox
         self._stopping = False
         self._ready = Waiter()
-        wanted = [Endpoint.parse(text, secured=keys is not None) for text in (commands, events)]
-        if bool(wanted[0].path) != bool(wanted[1].path):
-            raise ConfigError("control", "one endpoint is a file and the other a port", hint="both alike")
-        self._listeners = _listen(wanted)
+        self._listeners = _listen([Endpoint.parse(text) for text in (commands, events)])
         self._endpoints = [endpoint for endpoint, _ in self._listeners]
-        self._sockets: ControlSockets | CurveSockets | None = None  # the control thread's
+        self._sockets: ControlSockets | None = None  # the control thread's
         told = {"version": _version(), "pid": os.getpid(), "commands": self.commands, "events": self.events}
         told |= facts or {}
         self._desk = Desk(agent, told, lambda: self._sequence)
@@ -204,12 +193,12 @@ class ControlService:
 
     @property
     def commands(self) -> str:
-        """The endpoint for commands, with the port it got."""
+        """The endpoint for commands."""
         return str(self._endpoints[0])
 
     @property
     def events(self) -> str:
-        """The endpoint of the event stream, with the port it got."""
+        """The endpoint of the event stream."""
         return str(self._endpoints[1])
 
     @property
@@ -291,7 +280,7 @@ class ControlService:
     def _run(self) -> None:
         with reentry.owner("mycorrizal-control"):
             try:
-                sockets = self._sockets = self._open_sockets()
+                sockets = self._sockets = ControlSockets(self._listeners, self._counters, self._mailbox.fileno())
             except Exception as error:
                 self._close_listeners()
                 short = exhausted(error, "no control plane", operation="control")
@@ -310,15 +299,7 @@ class ControlService:
                 for endpoint in self._endpoints:
                     endpoint.remove()
 
-    def _open_sockets(self) -> ControlSockets | CurveSockets:
-        if self._endpoints[0].path:
-            return ControlSockets(self._listeners, self._counters, self._mailbox.fileno())
-        from .curve_sockets import CurveSockets  # late: only TCP needs libzmq
-
-        assert self._keys is not None
-        return CurveSockets(self._listeners, self._keys, self._counters, self._mailbox.fileno())
-
-    def _turn(self, sockets: ControlSockets | CurveSockets) -> float | None:
+    def _turn(self, sockets: ControlSockets) -> float | None:
         """Do all there is to do; return the seconds until there is more, None if only others know."""
         self._mailbox.run()
         for client, data in sockets.requests():
@@ -328,7 +309,7 @@ class ControlService:
         moments = [moment for moment in (self._pool.tick(now), self._expire(sockets, now)) if moment is not None]
         return max(0.0, min(moments) - now) if moments else None
 
-    def _take(self, sockets: ControlSockets | CurveSockets, client: Client, data: bytes | None) -> None:
+    def _take(self, sockets: ControlSockets, client: Client, data: bytes | None) -> None:
         """Hand a request to a worker, or refuse it."""
         self._counters.add("control.requests")
         if data is None:
@@ -352,9 +333,7 @@ class ControlService:
             self._forget(self._number)
             self._refuse(sockets, client, data, "busy", "too many commands are waiting; try again")
 
-    def _refuse(
-        self, sockets: ControlSockets | CurveSockets, client: Client, data: bytes, code: str, text: str
-    ) -> None:
+    def _refuse(self, sockets: ControlSockets, client: Client, data: bytes, code: str, text: str) -> None:
         self._counters.add("control.errors")
         number = None
         if 0 < len(data) <= 4096:  # cheap enough for this thread
@@ -375,7 +354,7 @@ class ControlService:
                 del self._by_client[one.client.identity]
         return one
 
-    def _expire(self, sockets: ControlSockets | CurveSockets, now: float) -> float | None:
+    def _expire(self, sockets: ControlSockets, now: float) -> float | None:
         """Answer for commands that do not end; return when to look again."""
         for number in [number for number, one in self._open.items() if one.until <= now]:
             one = self._forget(number)

@@ -12,8 +12,9 @@ from .threads.starting import own_thread
 
 __all__ = ["first_socket"]
 
-_DESCRIPTORS = 10
-"""Of a context's two threads and the mailboxes it starts with (eight), and the first socket's."""
+_DESCRIPTORS = 32
+"""Of a context's two threads and the mailboxes it starts with (eight), the first socket's, and what others take
+in the meantime."""
 _THREADS = 2
 
 

@@ -118,7 +118,7 @@ def test_silence_is_a_timeout_that_says_that_it_may_have_happened(odd: Callable[
             client.call("ping")
         assert caught.value.indeterminate
         with pytest.raises(OperationTimeout):
-            ControlEvents(other.events, ("event.",), None, 0.1)
+            ControlEvents(other.events, ("event.",), 0.1)
 
 
 def test_agent_without_events_says_so(odd: Callable[[Answer], Odd]) -> None:
@@ -175,7 +175,7 @@ def test_topics_that_a_reader_remembers_are_bounded(
 
     thread = threading.Thread(target=publish)
     thread.start()
-    with ControlEvents(other.events, ("event.",), None, 10) as events:
+    with ControlEvents(other.events, ("event.",), 10) as events:
         for _ in range(5):
             events.get(10)
         assert list(events._seen) == ["event.3", "event.4"]

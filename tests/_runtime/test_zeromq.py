@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import selectors
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,13 @@ from mycorrizal import (
 )
 from mycorrizal._control.messages import encode_request
 from mycorrizal._runtime import control_client, zeromq
-from mycorrizal._runtime.curve import ControlKeys
-from mycorrizal._runtime.curve_sockets import CurveSockets
 from mycorrizal._runtime.endpoints import Endpoint, reachable
 from mycorrizal._runtime.threads import reentry
 from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
-from tests.keys import key_of
 
 from .raw_control import Raw
-
-KEYS = ControlKeys.derive(bytes(range(32)))
-
 
 # -- commands -----------------------------------------------------------------------------
 
@@ -215,47 +210,6 @@ def test_agent_that_ends_ends_the_events(agent: FakeAgent, plane: ControlService
     assert not plane._follower.alive
 
 
-# -- loopback TCP -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tcp(agent: FakeAgent) -> Iterator[ControlService]:
-    made = ControlService(agent, commands="tcp://127.0.0.1:0", events="tcp://127.0.0.1:0", keys=KEYS)
-    yield made
-    made.close()
-
-
-def test_tcp_with_keys(tcp: ControlService, agent: FakeAgent) -> None:
-    with ControlClient(tcp.commands, keys=KEYS) as client:
-        assert client.call("ping")["name"] == "alice"
-        with client.events() as events:
-            agent.broadcast("deploy")
-            assert events.get(10).topic == "event.user.deploy"
-
-
-def test_tcp_lets_nobody_else_in(tcp: ControlService) -> None:
-    stranger = ControlKeys.derive(key_of("another secret"))
-    mixed = ControlKeys(KEYS.server_public, stranger.client_public, b"", stranger.client_secret)
-    for keys in (stranger, mixed):
-        with ControlClient(tcp.commands, timeout=0.3, keys=keys) as client, pytest.raises(OperationTimeout):
-            client.call("ping")
-    plain = Raw(tcp.commands)
-    plain.send(encode_request(1, "ping", {}))
-    assert not plain.socket.poll(300)
-    plain.close()
-    with ControlClient(tcp.commands, keys=KEYS) as client:
-        assert client.call("metrics") is not None
-    assert tcp.metrics()["control.requests"] == 1
-    assert tcp.metrics()["control.handshakes_failed"] >= 2
-
-
-def test_tcp_without_keys_is_refused(agent: FakeAgent) -> None:
-    with pytest.raises(ConfigError, match="without CURVE keys"):
-        ControlService(agent, commands="tcp://127.0.0.1:0", events="tcp://127.0.0.1:0")
-    with pytest.raises(ConfigError, match="without CURVE keys"):
-        ControlClient("tcp://127.0.0.1:5000")
-
-
 # -- beginning and end --------------------------------------------------------------------------
 
 
@@ -266,15 +220,24 @@ def test_address_that_is_taken_is_the_callers_error_and_leaves_nothing(agent: Fa
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
 
 
-def test_what_zeromq_refuses_is_the_callers_error_too(
+def test_what_the_thread_lacks_is_the_callers_error_too(
     agent: FakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*args: object) -> None:
-        raise zmq.ZMQError(errno.EMFILE)
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(CurveSockets, "_socket", refuse)
+    monkeypatch.setattr(selectors, "DefaultSelector", refuse)
     with pytest.raises(ResourcesExhausted, match="Too many open files.*ulimit -n"):
-        ControlService(agent, commands="tcp://127.0.0.1:0", events="tcp://127.0.0.1:0", keys=KEYS)
+        ControlService(agent, commands=f"ipc://{tmp_path}/c", events=f"ipc://{tmp_path}/e")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:5000", "tcp://[::1]:0", "inproc://x"])
+def test_what_other_users_could_reach_is_refused_on_both_sides(agent: FakeAgent, tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="is not ipc:///path"):
+        ControlService(agent, commands=f"ipc://{tmp_path}/c", events=address)
+    with pytest.raises(ConfigError, match="is not ipc:///path"):
+        ControlClient(address)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,7 +406,7 @@ def test_another_user_cannot_reach_it(agent: FakeAgent) -> None:
 
 def _refused(endpoint: str) -> bool:
     try:
-        reachable(Endpoint.parse(endpoint, secured=False))
+        reachable(Endpoint.parse(endpoint))
     except PermissionError:
         return True
     return False

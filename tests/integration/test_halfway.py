@@ -25,7 +25,6 @@ from typing import Any
 import pytest
 
 from mycorrizal import Agent, ControlClient, DataPlane, Memberlist, MycorrizalError, ResourcesExhausted
-from mycorrizal._runtime.curve import ControlKeys
 from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal._runtime.shared.settingsfile import SettingsFile
 from mycorrizal._runtime.threads import lifecycle
@@ -245,21 +244,19 @@ def test_agent_in_a_new_directory(refusals: Refusals, monkeypatch: pytest.Monkey
         assert [path.name for path in Path(folder, "run").iterdir() if path.suffix != ".key"] == []
 
 
-@pytest.mark.parametrize("secured", [False, True])
-def test_control_plane_and_its_client(refusals: Refusals, runtime_dir: str, secured: bool) -> None:
-    keys = ControlKeys.derive(bytes(range(32))) if secured else None
-    ends = ["tcp://127.0.0.1:0"] * 2 if secured else [f"ipc://{runtime_dir}/c", f"ipc://{runtime_dir}/e"]
+def test_control_plane_and_its_client(refusals: Refusals, runtime_dir: str) -> None:
+    commands, events = f"ipc://{runtime_dir}/c", f"ipc://{runtime_dir}/e"
     with Agent("alice", config=QUICK, control=False, config_file=False) as agent:
 
         def serve() -> ControlService:
-            return ControlService(agent, commands=ends[0], events=ends[1], keys=keys)
+            return ControlService(agent, commands=commands, events=events)
 
         every_step(refusals, serve, ControlService.close, runtime_dir)
         service = serve()
         try:
 
             def ask() -> None:
-                with ControlClient(service.commands, 5.0, keys=keys) as client:
+                with ControlClient(service.commands, 5.0) as client:
                     assert client.call("ping")["name"] == "alice"
                     client.events().close()
 

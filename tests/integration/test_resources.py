@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import chaos_resources
 import chaos_resources_exits
@@ -36,18 +37,18 @@ _STARVED = """
 import os, resource, sys
 from chaos_resources_node import count_as_another_user
 from mycorrizal import Agent, ResourcesExhausted
-from mycorrizal.control import ControlClient, ControlKeys, ControlService
+from mycorrizal.control import ControlClient, ControlService
 
 count_as_another_user()
 agent = Agent("bob", bind="127.0.0.1", port=0, discover=False, control=False, key=bytes(range(32)))
-address = dict.fromkeys(("commands", "events"), "tcp://127.0.0.1:0")
+address = {kind: f"ipc://{sys.argv[4]}/{kind}" for kind in ("commands", "events")}
 
 def ask():
     with ControlClient(sys.argv[1], timeout=20) as client:
         return client.call("ping")["name"]
 
 def serve():
-    service = ControlService(agent, **address, keys=ControlKeys.derive(bytes(range(32))))
+    service = ControlService(agent, **address)
     service.close()
 
 def refused(call, *kinds):
@@ -66,27 +67,30 @@ for few in range(int(sys.argv[3])):
     resource.setrlimit(kind, (free[few] if sys.argv[2] == "NOFILE" else 1, hard))
     error = refused(ask, ResourcesExhausted)
     assert error is None or (error.operation == "connect" and error.retriable), error
-    refused(serve, ResourcesExhausted)
-    found.append(error is None)
+    served = refused(serve, ResourcesExhausted)
+    found.append((error is None, served is None))
     resource.setrlimit(kind, (soft, hard))
-assert not found[0] and found == sorted(found), found  # refused, until there is enough
+for each in zip(*found):
+    assert not each[0] and list(each) == sorted(each), found  # refused, until there is enough
+    assert len(each) == 1 or each[-1], found
 serve()
 print(ask())
 """
 
 
 @pytest.mark.usefixtures("need_root")
-@pytest.mark.parametrize(("kind", "rounds"), [("NOFILE", 24), ("NPROC", 1)])
-def test_process_without_descriptors_or_threads_survives_libzmq(
+@pytest.mark.parametrize(("kind", "rounds"), [("NOFILE", 65), ("NPROC", 1)])
+def test_process_without_descriptors_or_threads_goes_on_beside_a_control_plane_and_its_client(
     agents: Make,  # noqa: F811
     runtime_dir: str,  # noqa: F811
+    tmp_path: Path,
     kind: str,
     rounds: int,
 ) -> None:
-    """It ends the process when it cannot start."""
+    """At each number of free descriptors. libzmq, the client's, ends the process where it cannot start."""
     agents("alice", port=0)
     (alice,) = RuntimeDir().agents()
     environ = {"PYTHONPATH": f"{ROOT}:{ROOT}/tools", "MYCORRIZAL_RUNTIME_DIR": runtime_dir}
-    command = [sys.executable, "-c", _STARVED, str(alice.control), kind, str(rounds)]
+    command = [sys.executable, "-c", _STARVED, str(alice.control), kind, str(rounds), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environ)
     assert (done.returncode, done.stdout.strip()) == (0, "alice"), done.stderr

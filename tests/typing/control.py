@@ -6,12 +6,11 @@ from typing import Any
 
 import mycorrizal
 from mycorrizal import ControlClient, ControlError, ControlEvent
-from mycorrizal.control import CODES, COMMANDS, ControlEvents, ControlKeys, Controlled
+from mycorrizal.control import CODES, COMMANDS, ControlEvents, Controlled
 
 
 def ask(endpoint: str) -> Any:
-    keys: ControlKeys = ControlKeys.derive(bytes(32))
-    with ControlClient(endpoint, timeout=3, keys=keys) as client:
+    with ControlClient(endpoint, timeout=3) as client:
         try:
             client.call("send", node="bob", value={"x": 1}, timeout=None)
         except ControlError as error:
