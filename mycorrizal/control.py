@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from ._control.answers import CODES, Controlled
+from ._control.answers import CODES
 from ._control.commands import COMMANDS, checked
+from ._control.controlled import Controlled
 from ._control.messages import ControlEvent, encode_request
 from ._runtime.control_client import ControlChannel, ControlEvents
 from ._runtime.threads.lifecycle import Handle

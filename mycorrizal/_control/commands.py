@@ -1,65 +1,85 @@
-"""The commands of the control plane: their names, what each takes, and what it answers.
+"""The commands of the control plane, each declared once: a function says its name, its arguments and what it does.
 
-One table says it for the agent, which checks what arrives, for the ``commands``
-command, which tells other programs, and for docs/control.md.
+Its parameters after the first are the command's arguments: their names, their
+kinds, their defaults. So one table makes the check of what arrives, the answer,
+what the ``commands`` command tells other programs, the command line
+(``cli.made``) and the table of docs/control.md, which a test compares.
+
+Each function takes what it is carried out on (`on`) and waits as long as the
+agent's own method does.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import hashlib
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import ControlError
+from .arguments import (
+    KINDS,
+    TIMEOUT_MAX,
+    Boolean,
+    CacheKey,
+    Count,
+    Key,
+    Parameter,
+    Port,
+    Seconds,
+    Tags,
+    Text,
+    Texts,
+    Ttl,
+    Value,
+    parameters_of,
+)
+from .controlled import Served
+from .messages import PROTOCOL
+from .plain import plain
 
-__all__ = ["COMMANDS", "TIMEOUT_MAX", "Command", "Parameter", "checked", "described"]
+__all__ = ["COMMANDS", "TIMEOUT_MAX", "Command", "Line", "Parameter", "checked", "described", "fingerprint"]
 
-TIMEOUT_MAX = 3600.0
-"""Seconds that a command may ask for."""
-
-TTL_MAX = 1e9
-"""Seconds that an entry of a cache may be told to live."""
-
-TEXT_MAX = 255
-"""Bytes of a name, as elsewhere in the library."""
-
-CACHE_KEY_MAX = 1024
-"""Bytes of a key in a cache."""
-
-LIST_MAX = 1024
-"""Entries of a list of addresses or a map of tags."""
-
-_REQUIRED: Any = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One argument of a command; without a `default` it has to be there."""
-
-    name: str
-    kind: str
-    default: Any = _REQUIRED
-
-    @property
-    def required(self) -> bool:
-        """Whether a request must have it."""
-        return self.default is _REQUIRED
+REGISTRATIONS_MAX = 256
+"""Services that may be registered through one control plane at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Line(NamedTuple):
+    """A command on the command line.
+
+    Attributes:
+        usage: its words, and in capitals the arguments that need no option: ``cache get CACHE KEY``.
+        about: its help.
+        show: how its result is printed, a name that ``cli.made`` knows.
+        columns: of a table.
+        empty: the sentence where there is nothing to print.
+        options: the help of each option, by the argument's name.
+    """
+
+    usage: str
+    about: str
+    show: str = "nothing"
+    columns: tuple[str, ...] = ()
+    empty: str = ""
+    options: Mapping[str, str] = {}
+
+
+class Command(NamedTuple):
     """What may be asked.
 
     Attributes:
+        result: what it answers, as docs/control.md says it.
+        run: carries it out; takes a ``Served`` and the arguments.
         waits: whether it waits for other nodes, so that its thread's place is lent meanwhile.
+        line: how it is typed; None for one that is for programs, or that another one of the command line is made of.
     """
 
     name: str
-    about: str
-    parameters: tuple[Parameter, ...] = ()
-    waits: bool = False
+    result: str
+    parameters: tuple[Parameter, ...]
+    run: Callable[..., Any]
+    waits: bool
+    line: Line | None
 
     @property
     def timeout(self) -> Parameter | None:
@@ -67,167 +87,383 @@ class Command:
         return next((one for one in self.parameters if one.name == "timeout"), None)
 
 
-# -- what may stand in an argument ----------------------------------------------------------
+COMMANDS: dict[str, Command] = {}
+"""Every command by its name."""
+
+_Run = Callable[..., Any]
 
 
-def _text(value: Any) -> Any:
-    if isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= TEXT_MAX:
-        return value
-    raise ValueError(f"a text of 1 to {TEXT_MAX} bytes")
+def _command(name: str, result: str, line: Line | None = None, *, waits: bool | None = None) -> Callable[[_Run], _Run]:
+    """Enter a function in the table; it `waits` if it has a timeout."""
+
+    def enter(run: _Run) -> _Run:
+        parameters = parameters_of(run)
+        lends = any(one.name == "timeout" for one in parameters) if waits is None else waits
+        COMMANDS[name] = Command(name, result, parameters, run, lends, line)
+        return run
+
+    return enter
 
 
-def _cache_key(value: Any) -> Any:
-    if isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= CACHE_KEY_MAX:
-        return value
-    raise ValueError(f"a text of 1 to {CACHE_KEY_MAX} bytes")
+# -- the agent ------------------------------------------------------------------------------
 
 
-def _texts(value: Any) -> Any:
-    if isinstance(value, list) and 0 < len(value) <= LIST_MAX and all(isinstance(item, str) and item for item in value):
-        return value
-    raise ValueError("a list of texts")
+@_command("ping", "`{name, cluster, version, protocol}`")
+def _ping(on: Served) -> dict[str, Any]:
+    version = on.facts.get("version")
+    return {"name": on.agent.name, "cluster": on.agent.cluster, "version": version, "protocol": PROTOCOL}
 
 
-def _tags(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) <= LIST_MAX and {*map(type, value), *map(type, value.values())} <= {str}:
-        return value
-    raise ValueError("a map from text to text")
+@_command("commands", "this table: `[{command, answers, arguments: [{name, kind, required, default}]}]`")
+def _commands(on: Served) -> list[dict[str, Any]]:
+    return described()
 
 
-def _boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("true or false")
+@_command(
+    "info",
+    "`{name, cluster, boot, host, port, quic_port, version, pid, commands, events}`",
+    Line("info", "Tell who the agent is: name, cluster, addresses, process.", "pairs"),
+)
+def _info(on: Served) -> dict[str, Any]:
+    agent = on.agent
+    host, port = agent.address
+    who = {"name": agent.name, "cluster": agent.cluster, "boot": agent.boot.hex()}
+    return {**who, "host": host, "port": port, "quic_port": agent.quic_port, **on.facts}
 
 
-def _count(value: Any) -> Any:
-    if type(value) is int and 1 <= value <= 1_000_000:
-        return value
-    raise ValueError("a whole number from 1 to 1,000,000")
+@_command(
+    "members",
+    "`[{name, host, port, quic_port, state, tags, boot, since}]`; with `all` those that left or failed within a day "
+    "too, and `since` when, in seconds since 1970",
+)
+def _members(on: Served, all: Boolean = False) -> Any:  # noqa: A002
+    return plain(list(on.agent.members(all=all)))
 
 
-def _port(value: Any) -> Any:
-    if type(value) is int and 1 <= value <= 65535:
-        return value
-    raise ValueError("a whole number from 1 to 65535")
+@_command(
+    "health",
+    "`{score, members, problems, ...}`; a score of 0 and no problems are well",
+    Line("health", "Tell how well the agent is doing; exit code 1 if something is not well.", "health"),
+)
+def _health(on: Served) -> Any:
+    return plain(on.agent.health())
 
 
-def _ttl(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= TTL_MAX:
-        return float(value)
-    raise ValueError("a number of seconds, or 0 for ever")
+@_command("metrics", "`{name: number}`", Line("metrics", "List all counters and gauges of the agent.", "sorted"))
+def _metrics(on: Served) -> dict[str, int]:
+    return dict(on.agent.metrics())
 
 
-def _seconds(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= TIMEOUT_MAX:
-        return float(value)
-    raise ValueError(f"a number of seconds from 0 to {TIMEOUT_MAX:.0f}")
-
-
-def _key(value: Any) -> Any:
-    raw: Any = value
-    if isinstance(value, str):
-        try:
-            raw = base64.b64decode(value.strip(), validate=True)
-        except (ValueError, binascii.Error):
-            raw = b""
-    if isinstance(raw, bytes) and len(raw) in (16, 24, 32):
-        return raw
-    raise ValueError("a key: 16, 24 or 32 bytes, or their base64 text")
-
-
-_KINDS: dict[str, Callable[[Any], Any]] = {
-    **{"text": _text, "texts": _texts, "tags": _tags, "boolean": _boolean, "count": _count, "port": _port},
-    **{"seconds": _seconds, "ttl": _ttl, "cache_key": _cache_key, "key": _key, "value": lambda value: value},
-}
-
-# -- the table ------------------------------------------------------------------------------
-
-_TIMEOUT = Parameter("timeout", "seconds", 10.0)
-_NODE = Parameter("node", "text")
-_VALUE = Parameter("value", "value")
-_KEY = Parameter("key", "key")
-_CACHE = Parameter("cache", "text")
-_CACHE_KEY = Parameter("key", "cache_key")
-
-_ALL = (
-    Command("ping", "the agent's name, cluster, version and the version of this protocol"),
-    Command("commands", "this table"),
-    Command("info", "who the agent is: name, cluster, boot, addresses, process, endpoints"),
-    Command("members", "every member as the agent sees it now", (Parameter("all", "boolean", False),)),
-    Command("health", "how well the agent is doing"),
-    Command("metrics", "all counters and gauges, a map from name to number"),
-    Command("peers", "connections of the data plane"),
-    Command("subscribe", "endpoint and topics of the event stream"),
-    Command("wait", "the members, once there are that many", (Parameter("members", "count"), _TIMEOUT), waits=True),
-    Command("send", "nothing, once the node's inbox has the value", (_NODE, _VALUE, _TIMEOUT), waits=True),
-    Command(
-        "request",
-        "what the node's handler of that name answers",
-        (_NODE, Parameter("name", "text"), Parameter("value", "value", None), _TIMEOUT),
-        waits=True,
-    ),
-    Command(
-        "broadcast",
-        "the event's number, once it is on its way to all",
-        (Parameter("topic", "text"), Parameter("value", "value", None), _TIMEOUT),
-        waits=True,
-    ),
-    Command(
-        "services.list",
-        "registered services, of one name or all",
-        (Parameter("name", "text", None), Parameter("healthy", "boolean", False)),
-    ),
-    Command(
-        "services.register",
-        "nothing, once it is known here; it ends with the agent. The id is the name unless given",
-        (
-            *(Parameter("name", "text"), Parameter("id", "text", None), Parameter("port", "port", None)),
-            *(Parameter("meta", "value", None), _TIMEOUT),
-        ),
-        waits=True,
-    ),
-    Command(
-        "services.deregister",
-        "nothing, once what was registered here under that id is withdrawn",
-        (Parameter("id", "text"), _TIMEOUT),
-        waits=True,
-    ),
-    Command("settings.list", "all settings, a map"),
-    Command("settings.get", "the value of a setting", (Parameter("key", "text"),)),
-    Command("settings.set", "nothing, once it is set here", (Parameter("key", "text"), _VALUE, _TIMEOUT), waits=True),
-    Command("settings.delete", "nothing, once it is gone here", (Parameter("key", "text"), _TIMEOUT), waits=True),
-    Command("cache.get", "the value of a key", (_CACHE, _CACHE_KEY, _TIMEOUT), waits=True),
-    Command(
-        "cache.set",
-        "nothing, once all its copies have it; without a ttl it lives as the cache says",
-        (_CACHE, _CACHE_KEY, _VALUE, Parameter("ttl", "ttl", None), _TIMEOUT),
-        waits=True,
-    ),
-    Command("cache.delete", "nothing, once the key is gone", (_CACHE, _CACHE_KEY, _TIMEOUT), waits=True),
-    Command(
-        "cache.keys",
-        "keys of a cache, up to a limit, and whether there are more",
-        (_CACHE, Parameter("limit", "count", 1000), _TIMEOUT),
-        waits=True,
-    ),
-    Command("cache.stats", "per node that holds the cache, its numbers", (_CACHE, _TIMEOUT), waits=True),
-    Command("keys.list", "fingerprints of the agent's keys, the one in use first"),
-    Command("keys.add", "per node, whether it has the key", (_KEY, _TIMEOUT), waits=True),
-    Command("keys.use", "per node, whether it encrypts with the key", (_KEY, _TIMEOUT), waits=True),
-    Command("keys.remove", "per node, whether it has forgotten the key", (_KEY, _TIMEOUT), waits=True),
-    Command("update_tags", "nothing, once the tags are announced", (Parameter("tags", "tags"), _TIMEOUT), waits=True),
-    Command("join", "nothing, once one address was joined", (Parameter("addresses", "texts"), _TIMEOUT), waits=True),
-    Command("leave", "nothing, once the others know; the agent stays, outside the cluster", (_TIMEOUT,), waits=True),
-    Command(
-        "shutdown",
-        "nothing; then the agent leaves (unless told not to) and closes",
-        (Parameter("leave", "boolean", True), _TIMEOUT),
+@_command(
+    "peers",
+    "`[{name, address, state, rtt, mtu, ...}]`",
+    Line(
+        *("peers", "List the connections of the agent's data plane.", "table"),
+        columns=("name", "state", "rtt", "mtu", "connections", "calls", "serving", "messages"),
+        empty="no connections",
     ),
 )
+def _peers(on: Served) -> Any:
+    return plain(list(on.agent.peers()))
 
-COMMANDS: Mapping[str, Command] = {command.name: command for command in _ALL}
-"""Every command by its name."""
+
+@_command("subscribe", "`{endpoint, topics, publisher, sequence, protocol}`")
+def _subscribe(on: Served) -> dict[str, Any]:
+    where = {"endpoint": on.facts.get("events"), "topics": ["event."], "publisher": on.agent.boot.hex()}
+    return {**where, "sequence": on.sequence(), "protocol": PROTOCOL}
+
+
+@_command("wait", "as `members`, once there are that many")
+def _wait(on: Served, members: Count, timeout: Seconds = 10.0) -> Any:
+    return plain(list(on.agent.wait_for(members, timeout=timeout)))
+
+
+# -- messages -------------------------------------------------------------------------------
+
+
+@_command(
+    "send",
+    "null, once the node's inbox has it",
+    Line("send NODE VALUE", "Send VALUE to the inbox of NODE; done when it is there."),
+)
+def _send(on: Served, node: Text, value: Value, timeout: Seconds = 10.0) -> Any:
+    return on.agent.send(node, value, timeout=timeout)
+
+
+@_command(
+    "request",
+    "what the handler answers",
+    Line(
+        "request NODE NAME [VALUE]",
+        "Ask the handler NAME of NODE, and print what it answers: text as it is, anything else as JSON.",
+        "value",
+    ),
+)
+def _request(on: Served, node: Text, name: Text, value: Value = None, timeout: Seconds = 10.0) -> Any:
+    return on.agent.request(node, name, value, timeout=timeout)
+
+
+@_command(
+    "broadcast",
+    "the number of the event",
+    Line("broadcast TOPIC [VALUE]", "Tell all agents an event of TOPIC; `mycorrizal events` shows it."),
+)
+def _broadcast(on: Served, topic: Text, value: Value = None, timeout: Seconds = 10.0) -> Any:
+    return on.agent.broadcast(topic, value, timeout=timeout)
+
+
+# -- services -------------------------------------------------------------------------------
+
+
+@_command(
+    "services.list",
+    "`[{name, node, host, port, meta, healthy, id}]`",
+    Line(
+        *("services list [NAME]", "List the services called NAME, or all.", "table"),
+        columns=("name", "node", "host", "port", "healthy", "meta", "id"),
+        empty="no services",
+        options={"healthy": "Only those whose check passes."},
+    ),
+)
+def _services(on: Served, name: Text | None = None, healthy: Boolean = False) -> Any:
+    return plain(list(on.agent.services.find(name, healthy=True if healthy else None)))
+
+
+@_command(
+    "services.register",
+    "null; the id is the name if not given",
+    Line(
+        "services register NAME",
+        "Register a service at the agent. It goes when the agent does.",
+        options={
+            "id": "Unique at the agent; NAME if not given.",
+            "port": "Where it listens.",
+            "meta": "Whatever else there is to know.",
+        },
+    ),
+)
+def _register(
+    on: Served,
+    name: Text,
+    id: Text | None = None,  # noqa: A002
+    port: Port | None = None,
+    meta: Value = None,
+    timeout: Seconds = 10.0,
+) -> None:
+    number = name if id is None else id
+    if number not in on.registrations:
+        if len(on.registrations) >= REGISTRATIONS_MAX:
+            text = f"{REGISTRATIONS_MAX} services are registered through this control plane"
+            raise ControlError("busy", text, hint="deregister some")
+        taken = on.agent.services.find(healthy=None)
+        if any(one.node == on.agent.name and one.id == number for one in taken):
+            text = f"the agent's own program has a service with the id {number!r}"
+            raise ControlError("bad_arguments", text, hint="choose another id")
+    more = {"port": port, "meta": meta, "service_id": number, "timeout": timeout}
+    on.registrations[number] = on.agent.services.register(name, **more)
+
+
+@_command(
+    "services.deregister",
+    "null",
+    Line("services deregister ID", "Withdraw what was registered at the agent with this command line."),
+)
+def _deregister(on: Served, id: Text, timeout: Seconds = 10.0) -> None:  # noqa: A002
+    made = on.registrations.get(id)
+    if made is None:
+        hint = "what a program registered, that program withdraws"
+        raise ControlError("not_found", f"no service {id!r} was registered through this agent", hint=hint)
+    made.deregister(timeout=timeout)
+    on.registrations.pop(id, None)
+
+
+# -- settings -------------------------------------------------------------------------------
+
+
+@_command(
+    "settings.list",
+    "`{key: value}`; `{error, text}` for a value that the agent cannot read",
+    Line("settings list", "List all settings.", "sorted", empty="no settings"),
+)
+def _settings(on: Served) -> Any:
+    return {**on.agent.settings, **plain(on.agent.settings.errors)}
+
+
+@_command(
+    "settings.get",
+    "the value",
+    Line("settings get KEY", "Print the value of a setting: text as it is, anything else as JSON.", "value"),
+)
+def _setting(on: Served, key: Text) -> Any:
+    try:
+        return on.agent.settings[key]
+    except KeyError:
+        raise _no_setting(key) from None
+
+
+@_command("settings.set", "null", Line("settings set KEY VALUE", "Set a setting for the whole cluster."))
+def _set_setting(on: Served, key: Text, value: Value, timeout: Seconds = 10.0) -> Any:
+    return on.agent.settings.set(key, value, timeout=timeout)
+
+
+@_command("settings.delete", "null", Line("settings delete KEY", "Delete a setting for the whole cluster."))
+def _delete_setting(on: Served, key: Text, timeout: Seconds = 10.0) -> None:
+    if key not in on.agent.settings:
+        raise _no_setting(key)
+    on.agent.settings.delete(key, timeout=timeout)
+
+
+def _no_setting(key: str) -> ControlError:
+    return ControlError("not_found", f"there is no setting {key!r}", hint="settings.list tells which there are")
+
+
+# -- caches: one that the agent has open, or opens as others in sight have it ----------------
+
+
+@_command(
+    "cache.get",
+    "the value; the agent opens the cache if another one has told how it is defined",
+    Line(
+        "cache get CACHE KEY",
+        "Print the value of KEY: text as it is, anything else as JSON. Exit code 1 if it is not there.",
+        "value",
+    ),
+)
+def _cache_get(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) -> Any:
+    missing = object()
+    value = on.agent.open_cache(cache, timeout).get(key, missing, timeout=timeout)
+    if value is missing:
+        raise _no_key(cache, key)
+    return value
+
+
+@_command(
+    "cache.set",
+    "null; `ttl` in seconds, 0 for ever, without one as the cache says",
+    Line(
+        "cache set CACHE KEY VALUE",
+        "Write KEY; done when all its copies have it.",
+        options={"ttl": "How long it lives; 0 is for ever."},
+    ),
+)
+def _cache_set(
+    on: Served, cache: Text, key: CacheKey, value: Value, ttl: Ttl | None = None, timeout: Seconds = 10.0
+) -> None:
+    more: dict[str, Any] = {} if ttl is None else {"ttl": ttl or None}
+    on.agent.open_cache(cache, timeout).set(key, value, timeout=timeout, **more)
+
+
+@_command("cache.delete", "null", Line("cache delete CACHE KEY", "Delete KEY. Exit code 1 if it is not there."))
+def _cache_delete(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) -> None:
+    if not on.agent.open_cache(cache, timeout).delete(key, timeout=timeout):
+        raise _no_key(cache, key)
+
+
+@_command(
+    "cache.keys",
+    "`{keys, more}`",
+    Line(
+        *("cache keys CACHE", "List the keys of CACHE.", "keys"),
+        empty="no keys",
+        options={"limit": "No more than that."},
+    ),
+)
+def _cache_keys(on: Served, cache: Text, limit: Count = 1000, timeout: Seconds = 10.0) -> dict[str, Any]:
+    found = list(itertools.islice(on.agent.open_cache(cache, timeout).keys(timeout=timeout), limit + 1))
+    return {"keys": sorted(found[:limit]), "more": len(found) > limit}
+
+
+@_command(
+    "cache.stats",
+    "`{node: {name: number}}`, null for a node that did not answer",
+    Line(
+        *("cache stats CACHE", "Tell what every agent holds of CACHE, and what it was asked as primary.", "nodes"),
+        columns=("node", "entries", "bytes", "primary_entries", "gets", "hits", "writes", "evicted", "expired"),
+        empty="nobody holds it",
+    ),
+)
+def _cache_stats(on: Served, cache: Text, timeout: Seconds = 10.0) -> Any:
+    return on.agent.open_cache(cache, timeout).stats(timeout=timeout)
+
+
+def _no_key(cache: str, key: str) -> ControlError:
+    return ControlError("not_found", f"the cache {cache!r} has no key {key[:64]!r}")
+
+
+# -- keys of the cluster --------------------------------------------------------------------
+
+_BY_NODE = "`{node: true or {error, text}}`"
+
+
+@_command(
+    "keys.list",
+    "`[fingerprint]`, the key in use first",
+    Line("keys list", "List fingerprints of the agent's keys, the one in use first.", "lines", empty="no keys"),
+)
+def _keys(on: Served) -> list[str]:
+    return [fingerprint(key) for key in on.agent.keys.list()]
+
+
+@_command("keys.add", _BY_NODE, Line("keys add", "Install a key on every node; nobody encrypts with it yet.", "done"))
+def _add_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
+    return _by_node(on.agent.keys.add(key, timeout=timeout))
+
+
+@_command("keys.use", _BY_NODE, Line("keys use", "Have every node encrypt with a key that all have.", "done"))
+def _use_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
+    return _by_node(on.agent.keys.use(key, timeout=timeout))
+
+
+@_command(
+    "keys.remove", _BY_NODE, Line("keys remove", "Have every node forget a key that nobody encrypts with.", "done")
+)
+def _remove_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
+    return _by_node(on.agent.keys.remove(key, timeout=timeout))
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what a key is known by where the key itself must not be seen."""
+    return hashlib.sha256(b"mycorrizal key " + key).hexdigest()[:16]
+
+
+def _by_node(results: Any) -> Any:
+    """Return the outcomes of all nodes, also those that failed, by name."""
+    return plain({**results, **results.errors})
+
+
+# -- the agent's place in the cluster, and its end --------------------------------------------
+
+
+@_command("update_tags", "null", Line("tags TAGS", "Have the agent announce these tags, and no others."))
+def _update_tags(on: Served, tags: Tags, timeout: Seconds = 10.0) -> None:
+    on.agent.update_tags(tags, timeout=timeout)
+
+
+@_command("join", "null", Line("join ADDRESSES", "Have the agent join a cluster through one of ADDRESSES."))
+def _join(on: Served, addresses: Texts, timeout: Seconds = 10.0) -> Any:
+    return on.agent.join(addresses, timeout=timeout)
+
+
+@_command(
+    "leave",
+    "null; the agent stays, outside the cluster",
+    Line("leave", "Have the agent leave the cluster; its process goes on."),
+)
+def _leave(on: Served, timeout: Seconds = 10.0) -> Any:
+    return on.agent.leave(timeout=timeout)
+
+
+@_command(
+    "shutdown",
+    "null, then the agent ends",
+    Line("shutdown", "End the agent.", options={"leave": "Say goodbye to the others first."}),
+    waits=False,
+)
+def _shutdown(on: Served, leave: Boolean = True, timeout: Seconds = 10.0) -> None:
+    """Nothing yet: the reply goes out first (``Desk.shutdown``)."""
+
+
+# -- what is made from the table --------------------------------------------------------------
 
 
 def checked(name: str, arguments: Mapping[str, Any]) -> tuple[Command, dict[str, Any]]:
@@ -249,7 +485,7 @@ def checked(name: str, arguments: Mapping[str, Any]) -> tuple[Command, dict[str,
         if parameter.name not in arguments:
             raise ControlError("bad_arguments", f"{name}: {parameter.name} is missing")
         try:
-            found[parameter.name] = _KINDS[parameter.kind](given)
+            found[parameter.name] = KINDS[parameter.kind].check(given)
         except ValueError as error:
             text = f"{name}: {parameter.name} must be {error}, not this {type(given).__name__}"
             raise ControlError("bad_arguments", text) from None
@@ -265,7 +501,7 @@ def described() -> list[dict[str, Any]]:
     return [
         {
             "command": command.name,
-            "answers": command.about,
+            "answers": command.result,
             "arguments": [
                 {"name": one.name, "kind": one.kind, "required": True}
                 if one.required
@@ -273,5 +509,5 @@ def described() -> list[dict[str, Any]]:
                 for one in command.parameters
             ],
         }
-        for command in _ALL
+        for command in COMMANDS.values()
     ]

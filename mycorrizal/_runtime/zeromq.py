@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .._control.answers import Controlled, Desk, code_of
+from .._control.answers import Desk, code_of
 from .._control.commands import checked
+from .._control.controlled import Controlled
 from .._control.messages import (
     REQUEST_MAX,
     decode_request,

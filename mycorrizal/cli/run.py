@@ -10,10 +10,10 @@ from .._control.plain import event_fields
 from .._runtime.threads.signals import StopSignals
 from ..control import ControlEvent
 from ..exceptions import NotRunningError, OperationTimeout
-from .ask import tags_of
 from .choose import FileName, as_json
+from .keyfiles import key_from
+from .made import tags_of
 from .output import line, say, say_json, shown
-from .state import key_from
 from .values import to_json
 from .watch import told
 

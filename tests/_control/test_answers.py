@@ -24,8 +24,8 @@ from mycorrizal import (
     ValueEncodeError,
     ValueTooLarge,
 )
-from mycorrizal._control.answers import CODES, REGISTRATIONS_MAX, Desk, code_of, fingerprint
-from mycorrizal._control.commands import COMMANDS, checked
+from mycorrizal._control.answers import CODES, Desk, code_of
+from mycorrizal._control.commands import REGISTRATIONS_MAX, checked, fingerprint
 
 from .fake import FakeAgent
 
@@ -46,10 +46,6 @@ class Asked:
 @pytest.fixture
 def ask() -> Asked:
     return Asked()
-
-
-def test_every_command_has_an_answer(ask: Asked) -> None:
-    assert set(ask.desk._answers) == set(COMMANDS)
 
 
 def test_who_is_there(ask: Asked) -> None:

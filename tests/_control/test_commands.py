@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mycorrizal import ControlError
-from mycorrizal._control.commands import _KINDS, COMMANDS, checked, described
+from mycorrizal._control.arguments import KINDS
+from mycorrizal._control.commands import COMMANDS, checked, described
 
 
 def test_defaults_are_filled_in() -> None:
@@ -87,7 +88,7 @@ def test_table_describes_itself_in_plain_values() -> None:
     ],
 )
 def test_the_bounds_of_what_may_stand_in_an_argument(kind: str, good: list[object], bad: list[object]) -> None:
-    check = _KINDS[kind]
+    check = KINDS[kind].check
     for value in good:
         assert check(value) == value
     for value in bad:

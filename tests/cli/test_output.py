@@ -141,7 +141,7 @@ def test_every_line_goes_through_the_two_that_print() -> None:
         ("output.py", "console.print"): "into a buffer",
         ("demo.py", "sys.stdout.write"): "JSON in ASCII, which the director reads",
         ("app.py", "error.show"): "into a buffer",
-        ("state.py", "file.write"): "a key into its file",
+        ("keyfiles.py", "file.write"): "a key into its file",
     }
     found = set()
     for path in Path(mycorrizal.cli.__path__[0]).glob("*.py"):

@@ -43,5 +43,6 @@ FAULTS = [
     Fault("_seconds", "not isinstance(value, bool) and 0", "0", "a bool is no time"),
     Fault("_count", "1 <= value <= 1_000_000", "1 <= value", "a count is bounded"),
     Fault("_port", "1 <= value <= 65535", "0 <= value <= 65535", "port 0 is none"),
+    Fault("_command", 'one.name == "timeout"', "False", "who waits for others lends its place"),
     Fault("_key", "validate=True", "validate=False", "a key's text is base64"),
 ]
