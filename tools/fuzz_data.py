@@ -49,9 +49,9 @@ class Connection:
         return {}
 
     def nothing(self, *args: object) -> None:
-        """Reset, stop, touch, ping, mark_proved."""
+        """Reset, stop, touch, ping, mark_proved, follow."""
 
-    reset = stop = touch = ping = mark_proved = nothing
+    reset = stop = touch = ping = mark_proved = follow = nothing
 
 
 class World:

@@ -58,9 +58,7 @@ class DataMachine:
         self.host = host
         self.trust = trust
         self.config = config
-        self.limits = Limits(
-            config.window_messages, config.window_bytes, config.requests_per_peer, config.max_value
-        )
+        self.limits = Limits(config.window_messages, config.window_bytes, config.requests_per_peer, config.max_value)
         self.budget = Budget(config.bulk_memory)
         self.closing = False  # peers' requests are answered so
         self.ended = False
@@ -382,6 +380,7 @@ class DataMachine:
             peer.failures, peer.next_dial = 0, 0.0
             if peer.links and self.is_other(name, peer.boot):
                 peer.replaced(now)
+            peer.follow()
             dialling = peer.dialling
             if dialling is not None and dialling.conn.address != self.host.resolve(name):
                 dialling.surplus = True

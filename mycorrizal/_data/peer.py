@@ -262,6 +262,17 @@ class Peer:
             return
         self.dialling = machine.add(conn, self.name)
 
+    def follow(self) -> None:
+        """Go on at the peer's new address with what we dialled, where membership says that it is the same process."""
+        host = self.machine.host
+        address = host.resolve(self.name)
+        if address is None or not self.boot or host.process(self.name) != self.boot:
+            return
+        for link in self.links:
+            if link.conn.dialled and link.conn.address != address:
+                host.count("quic.followed")
+                link.conn.follow(address)
+
     def _dial_failed(self, why: MycorrizalError, now: float) -> None:
         """An attempt has ended without a connection: what waits fails, unless there is another."""
         self._back_off(self.machine.config.redial_max, now)

@@ -137,10 +137,8 @@ class Conn:
         self.created = self.last_received = self.world.now
         self.channel: bytes | None = None
         self.other: Conn | None = None
-        self.up = self.gone = False
+        self.up = self.gone = self.proved = self._gap = False
         self.lost = False  # nothing passes any more
-        self._gap = False
-        self.proved = False
         self.pings = 0
         self.sent: dict[int, int] = {}
         self.acked: dict[int, int] = {}
@@ -200,6 +198,9 @@ class Conn:
 
     def stats(self) -> dict[str, float | int]:
         return {}
+
+    def follow(self, address: Address) -> None:
+        self.address = address
 
     def mark_proved(self) -> None:
         self.proved = True

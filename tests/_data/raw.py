@@ -17,6 +17,7 @@ from mycorrizal._wire.frames import (
     stream_head,
 )
 from mycorrizal.dataconfig import DataConfig
+from mycorrizal.types import Address
 
 from .harness import FakeTrust, Node, World
 
@@ -67,6 +68,9 @@ class RawConn:
 
     def ping(self) -> None:
         pass
+
+    def follow(self, address: Address) -> None:
+        self.address = address
 
     def stats(self) -> dict[str, float | int]:
         return {}

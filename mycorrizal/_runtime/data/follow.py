@@ -28,6 +28,8 @@ class Follower:
         self._core = core
         self._members = members
         self._events = events
+        own = self._find(core.name)
+        self._address = None if own is None else own.address
         self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
         before = core.member, core.process
         core.member, core.process = self.member, self.process
@@ -65,6 +67,9 @@ class Follower:
                         self._down(node.name, "has left" if isinstance(event, MemberLeft) else "was declared dead")
                     else:
                         self._changed(node.name)  # its next process is a member already: what waits goes there
+                case MemberUpdated(node) if node.name == self._core.name and node.address != self._address:
+                    self._address = node.address
+                    self._core.submit(self._moved)
                 case MemberJoined(node) | MemberUpdated(node):
                     self._changed(node.name)
                 case EventsLost():
@@ -75,6 +80,12 @@ class Follower:
 
     def _changed(self, name: str) -> None:
         self._core.submit(partial(self._core.machine.peer_changed, name))
+
+    def _moved(self, now: float) -> None:
+        """This host has another address: whom we dialled answers to that once it has heard from there."""
+        for link in self._core.machine.links.values():
+            if link.conn.dialled:
+                link.conn.ping()
 
     def _reconcile(self, now: float) -> None:
         """Events were lost: who is no member any more is gone."""

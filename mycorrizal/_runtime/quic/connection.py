@@ -18,6 +18,7 @@ from ..._wire.frames import Close
 from ..._wire.text import logger, printable
 from ...types import Address
 from ..net.sockets import from_sockaddr
+from . import path
 from .loop import Timer
 from .path import SMALLEST, Sockaddr
 from .transport import PROVEN_WINDOW, UNPROVEN_BYTES, Transport
@@ -184,6 +185,21 @@ class Connection:
             self._quic.send_ping(0)
             self.touch()
 
+    def follow(self, address: Address) -> None:
+        """Send to another address of the same peer from now on, and take what comes from there. Of a client only.
+
+        In QUIC (RFC 9000 §9) a server never moves, since its client could not know where to; ours does, from a
+        membership. Whoever is there, its packets count only if they are of this connection.
+        """
+        if self.closed or not self.dialled or not self.connected:
+            return
+        try:
+            self.sockaddr = path.sockaddr_of(self._endpoint._sock, address)
+        except OSError:  # of the other family: it will be silent, and dialled again
+            return
+        self._quic.follow(self.sockaddr)
+        self.ping()
+
     def mark_proved(self) -> None:
         """The peer proved the key: lift the limits on strangers."""
         if self.proved:
@@ -232,6 +248,8 @@ class Connection:
         try:
             if self._quic.take_datagram(data, sockaddr, now):
                 self.last_received = now
+                if sockaddr != self.sockaddr and self._quic.moved_to(sockaddr):
+                    self.sockaddr = sockaddr  # a client's host has another address
         except Exception as exc:
             self._failed(exc, now)
             return

@@ -157,6 +157,8 @@ class StockTransport:
         self._end: tuple[int, str] | None = None
         self._freed = False
         self._is_client = configuration.is_client
+        self._dialled: Any = None  # where the server was, which aioquic goes on believing
+        self._sent_to: Any = None
         self._tap = configuration.secrets_log_file
         self._heard = False
         self._made: list[tuple[bytes, Any]] = []
@@ -212,12 +214,15 @@ class StockTransport:
 
     def connect(self, addr: Any, now: float) -> None:
         """Dial."""
+        self._dialled = self._sent_to = addr
         self.quic.connect(addr, now)
         self._make_first(now)
 
     def take_datagram(self, data: bytes, sockaddr: Sockaddr, now: float) -> bool:
         """Read a datagram; return whether it was the peer's."""
         self._heard = False
+        if self._is_client and sockaddr == self._sent_to:
+            sockaddr = self._dialled
         self.quic.receive_datagram(data, sockaddr, now)
         self._take_events()
         if not self.host_cid:
@@ -241,10 +246,20 @@ class StockTransport:
                 self.quic.request_key_update()
             made, self._made = self._made, []
             for data, address in made + self.quic.datagrams_to_send(now):
-                send(data, address)
+                if not self._is_client:
+                    self._sent_to = address
+                send(data, self._sent_to)
             if not self._freed:  # by `send`, where the path does not carry so much
                 self._take_events()
         return False
+
+    def follow(self, sockaddr: Sockaddr) -> None:
+        """Have the server at another address."""
+        self._sent_to = sockaddr
+
+    def moved_to(self, sockaddr: Sockaddr) -> bool:
+        """Return whether the client is at `sockaddr` now, as far as aioquic's answers tell."""
+        return bool(self._sent_to == sockaddr)
 
     def next_timer(self) -> float | None:
         """Return when ``handle_timer`` is due."""

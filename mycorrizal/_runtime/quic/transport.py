@@ -93,6 +93,12 @@ class Transport(Protocol):
     def give_datagrams(self, send: Callable[[bytes, Any], object], now: float) -> bool:
         """Hand each datagram that is due to `send`; true: there is more, held back to let others have their turn."""
 
+    def follow(self, sockaddr: Sockaddr) -> None:
+        """Have the server at another address."""
+
+    def moved_to(self, sockaddr: Sockaddr) -> bool:
+        """Return whether the client is at `sockaddr` now (RFC 9000 §9)."""
+
     def next_timer(self) -> float | None:
         """Return when ``handle_timer`` is due."""
 

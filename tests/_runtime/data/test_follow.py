@@ -101,6 +101,23 @@ def test_changed_metadata_and_lost_events_are_looked_at() -> None:
     assert told == [("c", "is no member any more"), ("b", "changed"), ("c", "changed")]
 
 
+def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
+    """Those answer to where they have heard from; they need not have heard of the move."""
+    pinged: list[str] = []
+
+    def link(name: str, dialled: bool) -> Any:
+        return SimpleNamespace(conn=SimpleNamespace(dialled=dialled, ping=lambda: pinged.append(name)))
+
+    moved = Node("a", bytes((10, 0, 0, 9)), 7946)
+    for event, expected in ((MemberUpdated(node("a")), []), (MemberUpdated(moved), ["b"])):
+        core: Any = SimpleNamespace(
+            name="a", machine=Machine(), member=None, process=None, submit=lambda command: command(0.0)
+        )
+        core.machine.links = {"b": link("b", True), "c": link("c", False)}
+        Follower(core, lambda: (node("a"),), Events(event)).close(Deadline(10.0))  # type: ignore[arg-type]
+        assert pinged == expected
+
+
 def test_without_a_thread_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     stream = SimpleNamespace(close=lambda: closed.append(True))

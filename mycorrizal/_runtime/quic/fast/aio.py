@@ -352,6 +352,16 @@ class Quic(LeanConnection):
         if stream is not None and not stream.receiver.is_finished and self._stream_can_receive(stream_id):
             stream.receiver.stop(code)
 
+    # -- addresses ------------------------------------------------------------------------
+
+    def follow(self, sockaddr: Any) -> None:
+        """Have the server at another address."""
+        self._network_paths = [type(self._network_paths[0])(sockaddr, is_validated=True)]
+
+    def moved_to(self, sockaddr: Any) -> bool:
+        """Return whether the client is at `sockaddr` now."""
+        return bool(self._network_paths[0].addr == sockaddr)
+
     # -- limits and sizes ---------------------------------------------------------------
 
     def raise_limit(self, max_data: int) -> None:

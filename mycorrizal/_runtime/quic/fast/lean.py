@@ -181,6 +181,9 @@ class LeanConnection(Guarded):
                 if keys is not None and self._take_short(data, keys, now):
                     return self._close_at != idle_at
         self.receive_datagram(data, sockaddr, now)
+        paths = self._network_paths
+        if len(paths) > 1 and paths[0].addr == sockaddr and paths[0].is_validated:
+            del paths[1:]  # a client that has shown where it is now is nowhere else
         return self._close_at != idle_at
 
     def _take_short(self, data: bytes, keys: _Keys, now: float) -> bool:
