@@ -120,6 +120,8 @@ class Config:
     """How many lost members are remembered; the oldest is forgotten first."""
     name_takeover: bool = True
     """On a name conflict ask the old address first; if it is silent, the new one is taken."""
+    follow_address: bool = True
+    """Bound to all addresses and without ``advertise_addr``: announce the new one when this host's address changes."""
     verify_suspicions: bool = True
     """Correct accusers who are behind, and ping a suspect a few times before it is declared dead."""
     suspicion_min_timeout: float = 0.0
@@ -273,6 +275,7 @@ _SWITCHES = (
     "require_node_names",
     "disable_tcp_pings",
     "name_takeover",
+    "follow_address",
     "verify_suspicions",
     "trust_refusals",
     "number_messages",

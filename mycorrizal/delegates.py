@@ -71,7 +71,7 @@ class EventDelegate(Protocol):
         """A node left (``node.state`` LEFT) or failed (DEAD)."""
 
     def notify_update(self, node: Node) -> None:
-        """A node's metadata changed."""
+        """A node's metadata changed, or its address."""
 
 
 class ConflictDelegate(Protocol):

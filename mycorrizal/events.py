@@ -60,7 +60,7 @@ class MemberFailed:
 
 @dataclass(frozen=True, slots=True)
 class MemberUpdated:
-    """The metadata of `node` changed."""
+    """The metadata of `node` changed, or its address."""
 
     kind: ClassVar[str] = "update"
     node: Node

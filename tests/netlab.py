@@ -82,6 +82,21 @@ class Lab:
         """Return the IPv4 address of a host."""
         return f"10.77.0.{host + 1}"
 
+    def move(self, host: int, address: str, *, gap: bool = False) -> None:
+        """Give a host another IPv4 address, as DHCP does; with a `gap` it has none at all for a moment."""
+        inside, name = f"lab{self._id}i{host}", self._name(host)
+        found = subprocess.run(
+            ["ip", "-n", name, "-4", "-o", "addr", "show", "dev", inside], check=True, capture_output=True, text=True
+        ).stdout.split()
+        steps = [f"addr add {address}/24 dev {inside}", f"addr del {found[3]} dev {inside}"]
+        for step in reversed(steps) if gap else steps:
+            # The new one is secondary beside the old one, and goes with that unless it is promoted.
+            subprocess.run(
+                ["ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv4.conf.{inside}.promote_secondaries=1"],
+                check=True,
+            )
+            subprocess.run(["ip", "-n", name, *step.split()], check=True)
+
     def popen(self, host: int, command: list[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process on a host; it is killed when the lab closes."""
         child = subprocess.Popen(["ip", "netns", "exec", self._name(host), *command], **options)

@@ -295,6 +295,12 @@ def lost_members() -> None:
     run_timers(awake, 10.0)
 
 
+def a_move() -> None:
+    swim = make(cidrs_allowed=("10.0.0.0/24",))
+    swim.moved(b"\x0b\0\0\1", 0.0)
+    swim.moved(b"\x0a\0\0\2", 1.0)
+
+
 def a_stall() -> None:
     swim = make(stall_threshold=1.0, reconnect_interval=10.0)
     joins(swim, RAW)
@@ -510,7 +516,7 @@ def test_what_comes_in_raw_comes_out_printable(
 
 def test_the_ways_in_reach_every_line_that_membership_logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mycorrizal")
-    for way in (*WAYS_IN[:8], a_stall):
+    for way in (*WAYS_IN[:8], a_stall, a_move):
         list(way() or ())
     reached = {(record.filename, record.funcName) for record in caplog.records if record.name == "mycorrizal.swim"}
     there = set()

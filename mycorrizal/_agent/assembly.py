@@ -327,6 +327,12 @@ class Assembly:
             self.name, self.settings.cluster, identity.process(), node.host, node.port, self.data.port, commands,
             events, self.identity.boot.hex(), clock.now() + clock.wall_offset(),
         )  # fmt: skip
+        self.members._running.gossip.roaming.on_moved = lambda node: self._publish(replace(record, host=node.host))
+        self._publish(replace(record, host=self.members.local_node.host))  # it may have moved just now
+
+    def _publish(self, record: AgentRecord) -> None:
+        """Show where this agent is to the other programs of the host, and where its seeds say it."""
+        assert self.claim is not None
         self.claim.publish(record)
         self.seeds.advertise(record)
         for seed, failure in self.seeds.failures.items():

@@ -35,6 +35,9 @@ def health(parts: Assembly) -> Health:
         problems.append(f"this node answers late, or is answered late (score {score}): is the machine overloaded?")
     if (late := gossip.get("timers.late_ms", 0)) >= _LATE_MS:
         problems.append(f"the gossip thread was {late / 1000:.1f} s behind lately: is the machine overloaded?")
+    if gossip.get("address.lost"):
+        host = parts.members.local_node.host
+        problems.append(f"this host has the address {host} no longer, and the others were told no other one")
     if suspects:
         problems.append(f"no answer lately from {printable(', '.join(suspects), _NAMES_MAX)}")
     if parts.seeking is not None and parts.seeking.alone:

@@ -15,8 +15,8 @@ that an answer that has arrived is never taken for one that has not.
 
 The rules are in ``transitions`` (what a claim does to a record), ``probe``
 (failure detection), ``gossip`` (dissemination), ``sync`` (push/pull),
-``appeals`` (suspects are heard) and ``claims`` (a name at two addresses); this module is the door. One thread owns a
-machine; nothing in it is thread-safe but the immutable values it hands out.
+``appeals`` (suspects are heard), ``claims`` (a name at two addresses) and ``moving`` (our own address is another one);
+this module is the door. One thread owns a machine; nothing in it is thread-safe but the immutable values it hands out.
 
 Same configuration, same ``rng`` seed, same inputs: the same bytes.
 """
@@ -41,6 +41,7 @@ from .core import Core
 from .events import Event, ExchangeRequested, PacketRejected, Stalled, UserMessage
 from .gossip import Gossiper
 from .members import Member
+from .moving import Moving
 from .probe import Prober
 from .replays import Replays
 from .sync import Sync
@@ -95,6 +96,7 @@ class Swim:
         if config.name_takeover:
             self._claims = Claims(core, self._transitions, self._prober)
             self._transitions.on_conflict = self._claims.contest
+        self._moving = Moving(core, self._transitions, self._prober, self._sync)
         self._transitions.on_dead = self._saw_death
         self._transitions.on_alive = self._sync.saw_join
         self._untold: dict[int, None] = {}  # calls that end when their broadcast is out
@@ -145,7 +147,10 @@ class Swim:
         # As ``answering``, which takes a tenth of the time of a packet.
         before, core.allowance = core.allowance, Allowance(len(data)) if core.config.limit_answers else None
         try:
-            for message in opened.messages:
+            messages: Sequence[Message] = opened.messages
+            if len(messages) > 1 and self._claims is not None and Dead in map(type, messages):
+                messages = self._claims.sort(messages)
+            for message in messages:
                 self._handle(message, addr, now)
         finally:
             core.allowance = before
@@ -215,6 +220,13 @@ class Swim:
             MetaTooLarge: more than 512 bytes; the old metadata stays.
         """
         return self._call(now, self._update_meta)
+
+    def moved(self, addr: bytes, now: float) -> bool:
+        """Our host has the address `addr` now, and not the one that was told; return whether the new one is told."""
+        now = self._enter(now)
+        told = self._moving.moved(addr, now)
+        self._gossiper.rearm(now)
+        return told
 
     def send_user(self, message: bytes | User, address: Address, now: float, *, name: str = "") -> None:
         """Send a user message in one packet, best effort; bytes alone go unnumbered."""
@@ -398,6 +410,8 @@ class Swim:
                     self._appeals.correct(message, addr, now)
             case Dead():
                 core.count("msg.dead")
+                if self._claims is not None and self._claims.hold(message):
+                    return
                 self._transitions.dead(message, now)
                 if self._appeals is not None:
                     self._appeals.correct(message, addr, now)

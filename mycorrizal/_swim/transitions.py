@@ -348,7 +348,7 @@ class Transitions:
 
     def _take(self, member: Member, claim: Alive, now: float, finished: Callable[[], None] | None) -> None:
         core = self._core
-        was_gone, old_meta = member.gone, member.meta or b""
+        was_gone, before = member.gone, (member.meta or b"", member.address)
         core.queue_broadcast(claim, member.name, finished)
         if claim.vsn is not None and len(claim.vsn) >= 6:
             member.vsn = claim.vsn[:6]
@@ -367,7 +367,7 @@ class Transitions:
             core.emit(NodeJoined(member.node()))
             if not core.is_self(member):
                 self.on_alive(member, now)
-        elif (member.meta or b"") != old_meta:
+        elif (member.meta or b"", member.address) != before:
             core.emit(NodeUpdated(member.node()))
 
     def _start_suspicion(self, member: Member, sender: str, now: float) -> None:

@@ -18,7 +18,7 @@ from mycorrizal._swim.events import Event, ExchangeRequested, OperationDone
 from mycorrizal._wire.messages import Message, User
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal.exceptions import RemoteProtocolError
-from mycorrizal.types import Address, Node, NodeState
+from mycorrizal.types import Address, Node, NodeState, pack_host
 from tests._swim.harness import FAITHFUL, make, nonces
 
 __all__ = ["LIVELY", "Network", "Peer", "Sent", "faithful", "named", "state_of"]
@@ -103,6 +103,16 @@ class Network:
     def remove(self, swim: Swim) -> None:
         """Switch a machine off, without a word."""
         del self._peers[self.peer(swim).swim.local_node.address]
+
+    def move(self, swim: Swim, host: str, *, notice: float = 0.0) -> None:
+        """Give a machine's host another address; the machine is told after `notice` seconds."""
+        peer = self._peers.pop(self.peer(swim).swim.local_node.address)
+        self._peers[host, swim.local_node.port] = peer
+
+        def told() -> None:
+            swim.moved(pack_host(host), self.now)
+
+        self._later(self.now + notice, told)
 
     def peer(self, swim: Swim) -> Peer:
         """Return the entry of `swim`."""

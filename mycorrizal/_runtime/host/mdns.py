@@ -43,6 +43,7 @@ class Multicast:
                 hint = "write mdns://, or the addresses of interfaces"
                 raise ConfigError("join", f"'mdns://{location}' holds what is no address", hint=hint)
         self._zeroconf: Zeroconf | None = None
+        self._told = False
         self._guard = threading.Lock()
         self._closed = False
 
@@ -74,7 +75,7 @@ class Multicast:
             browser.cancel()
 
     def advertise(self, record: AgentRecord) -> None:
-        """Tell of this agent until ``close``."""
+        """Tell of this agent until ``close``, or until it tells of another address."""
         label = f"{_tag(record.cluster)}{hashlib.sha256(record.name.encode()).hexdigest()[:16]}"
         told = len(record.name.encode()) <= _NAME_MAX_BYTES
         info = ServiceInfo(
@@ -85,13 +86,21 @@ class Multicast:
             server=f"{label}.local.",
             parsed_addresses=[record.host],
         )
+        if self._told:  # its sockets belong to interfaces as they were
+            self._release()
+        self._told = True
         # Without the probes for a name of one's own, 1.2 s: the label is a hash, and to answer twice would do no harm.
         self._open().register_service(info, cooperating_responders=True)
 
     def close(self) -> None:
         """Say goodbye."""
         with self._guard:
-            zeroconf, self._zeroconf, self._closed = self._zeroconf, None, True
+            self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        with self._guard:
+            zeroconf, self._zeroconf = self._zeroconf, None
         if zeroconf is not None:
             zeroconf.close()
 

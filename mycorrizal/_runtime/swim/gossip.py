@@ -25,6 +25,7 @@ from ..._wire.text import logger
 from ...config import Config
 from ...types import Address, Node, NodeState
 from ..net.sockets import BoundSockets, from_sockaddr, to_sockaddr
+from ..roaming import Roaming
 from ..threads import clock, reentry
 from ..threads.counters import Counters, QuietLog
 from ..threads.deadline import Deadline
@@ -110,6 +111,7 @@ class Gossip:
         self.view: View | None = None
         self.health_score = 0
         self.reach = Reach()
+        self.roaming = Roaming(config, machine, mailbox, pool)
         self.departed = Departed()
         self.machine_metrics: dict[str, int] = {}
         self.started: Future[None] = Future()
@@ -203,6 +205,7 @@ class Gossip:
             if now - due >= self.late(now) and self._machine.stood_still(now) <= self._stall:
                 self._late = now - due, now
             self._machine.handle_timer(now)
+        self.roaming.look(now)
         if companion is not None and (due := companion.get_timer()) is not None and due <= now:
             companion.handle_timer(now)
         if (due := self.lobby.get_timer()) is not None and due <= now:

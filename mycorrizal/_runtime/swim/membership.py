@@ -371,6 +371,7 @@ class Membership:
             "exchanges.threads": self.pool.threads(),
             "key.sealed": self._nonces.drawn,
             "log.faults": Log.faults,
+            "address.lost": int(gossip.roaming.lost),
             "timers.late_ms": int(1000 * gossip.late(clock.now())),
             "tcp.failing": self.gossip.reach.failing((node.address for node in self._alive(view)), clock.now()),
         }

@@ -41,8 +41,8 @@ FAULTS = [
     # -- claims --
     Fault(
         "Claims.contest",
-        " and pending.incarnation < claim.incarnation:",
-        ":",
+        "if pending.claim.incarnation < claim.incarnation:",
+        "if True:",
         "an older record of a claimant does not take the place of a newer one",
     ),
     Fault(
@@ -63,18 +63,41 @@ FAULTS = [
         "Claims._outbid", "or len(self._outbids) > _CLAIMS_MAX", "or False", "addresses that were outbid are bounded"
     ),
     Fault(
-        "Claims._answered",
+        "Claims._conflict",
         "self._core.table.get(member.name) is member and ",
         "",
         "who was forgotten meanwhile has no conflict",
     ),
     Fault(
-        "Claims._answered",
+        "Claims._conflict",
         " and _address(claim) != member.address",
         "",
         "a claim that turned out to be true is no conflict",
     ),
     Fault("Claims._silent", 'core.count("takeovers")', "pass", "takeovers are counted"),
+    Fault("Claims._silent", "_same_life(current.meta, pending)", "False", "who has moved is not seen to go and come"),
+    Fault("Claims._silent", "if pending.leave is not None:", "if False:", "a leave that came late is a leave"),
+    Fault(
+        "Claims._answered",
+        "claim.incarnation < member.incarnation and not",
+        "False and not",
+        "an old record of who has moved is no conflict",
+    ),
+    Fault("Claims.contest", "if boot is not None and", "if False and", "an old record of the same process is old"),
+    Fault(
+        "Claims.contest",
+        "if claim.incarnation > member.incarnation and member.suspicion is not None:",
+        "if False:",
+        "who may have moved is not buried while that is looked into",
+    ),
+    Fault("Claims.sort", "_is_leave(m, lives.get(m.node, 0))", "False", "a goodbye for Go's sake is none"),
+    Fault("Claims.hold", "pending.leave = leave", "pass", "a leave that waits is not forgotten"),
+    Fault("_same_life", "and not pending.anew", "", "a new process elsewhere is a new life"),
+    # -- moving --
+    Fault("Moving.moved", "core.addr = addr", "pass", "answers are asked for where we are"),
+    Fault("Moving.moved", "self._prober.abandon(now)", "pass", "what was asked from the old address accuses nobody"),
+    Fault("Moving.moved", "core.awareness.apply(-core.awareness.score)", "pass", "who has moved is not ill"),
+    Fault("Moving._tell", "(goodbye, claim) if", "(claim,) if", "Go's members see a leave and a join"),
     Fault(
         "Claims._silent",
         "elif current.address == asked:",
