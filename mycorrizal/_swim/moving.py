@@ -8,8 +8,9 @@ nobody answers at the old one (module ``claims``). Switched off by
 
 Go's members take a new address of nobody but who has left. So with
 ``wire="msgpack"`` each is sent a leave of the old incarnation and the new
-record in one packet: for them we leave and join; our own kind takes the two for
-what they are (``Claims.sort``).
+record in one packet: for them we leave and join (they look at the record first,
+tell of a conflict, and take it when it comes again); our own kind takes the two
+for what they are (``Claims.sort``).
 """
 
 from __future__ import annotations

@@ -3,96 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chaos_agents import wait_for
-from child_lines import Lines
 
 from tests.netlab import Lab
 
-SECONDS = 60.0
+from .movers import SECONDS, Host
+
 NEW = "10.77.0.99"
-
-SCRIPT = """
-import json, logging, sys, threading, time
-from mycorrizal import Agent
-
-class Notes(logging.Handler):
-    def emit(self, record):
-        if record.levelno >= logging.WARNING:
-            notes.append(record.getMessage())
-
-notes, happened, served = [], [], []
-logging.getLogger("mycorrizal").addHandler(Notes())
-name, seed, wire = sys.argv[1:4]
-agent = Agent(name, port=7946, key=bytes(range(32)), join=[seed] if seed else [], discover=False, control=False,
-              wire=wire, join_timeout=60)
-events = agent.events()
-threading.Thread(target=lambda: happened.extend((e.kind, e.node.name) for e in events), daemon=True).start()
-
-@agent.on_request("slow")
-def slow(request):
-    served.append(request.value)
-    time.sleep(request.value)
-    return name
-
-cache = agent.cache("numbers", replicas=1)
-print(json.dumps("ready"), flush=True)
-
-def answer(order):
-    match order["do"]:
-        case "where": return {node.name: node.host for node in agent.members()}
-        case "happened": return happened
-        case "notes": return notes
-        case "problems": return list(agent.health().problems)
-        case "set": cache[order["key"]] = order["value"]
-        case "get": return cache.get(order["key"], None)
-        case "setting": agent.settings[order["key"]] = order["value"]
-        case "settings": return dict(agent.settings)
-        case "ask": return agent.request(order["node"], "slow", order["seconds"], timeout=order["seconds"] + 30)
-
-for line in sys.stdin:
-    try:
-        print(json.dumps(answer(json.loads(line))), flush=True)
-    except Exception as error:
-        print(json.dumps({"error": repr(error)}), flush=True)
-agent.close()
-"""
-
-
-class Host:
-    """An agent on a host of the lab that does what it is told."""
-
-    def __init__(self, lab: Lab, number: int, wire: str, runtime: Path) -> None:
-        self.number = number
-        seed = lab.address(0) if number else ""
-        command = [sys.executable, "-c", SCRIPT, f"h{number}", seed, wire]
-        environment = {**os.environ, "MYCORRIZAL_RUNTIME_DIR": str(runtime)}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self.child = lab.popen(number, command, env=environment, **pipes)
-        self._lines = Lines(self.child)
-
-    def take(self) -> Any:
-        """Return the next answer."""
-        answer = json.loads(self._lines.next(SECONDS))
-        assert not (isinstance(answer, dict) and "error" in answer), answer
-        return answer
-
-    def tell(self, do: str, **order: Any) -> None:
-        """Give an order whose answer is taken later."""
-        assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
-
-    def ask(self, do: str, **order: Any) -> Any:
-        """Give an order and return the answer."""
-        self.tell(do, **order)
-        return self.take()
 
 
 @pytest.fixture
@@ -124,8 +45,6 @@ def followed(hosts: list[Host], address: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])
 def test_an_agent_is_followed_with_all_that_it_has(lab: Lab, wire: str, tmp_path: Path) -> None:
-    for path in range(3):
-        (tmp_path / f"run{path}").mkdir(mode=0o700)
     hosts = start(lab, wire, tmp_path)
     before = [len(host.ask("happened")) for host in hosts]
     # Requests are under way both ways while it happens, and are answered over the same connections.
@@ -152,8 +71,6 @@ def test_an_agent_is_followed_with_all_that_it_has(lab: Lab, wire: str, tmp_path
 
 @pytest.mark.slow
 def test_a_moment_without_any_address(lab: Lab, tmp_path: Path) -> None:
-    for path in range(3):
-        (tmp_path / f"run{path}").mkdir(mode=0o700)
     hosts = start(lab, "cbor", tmp_path)
     before = [len(host.ask("happened")) for host in hosts]
     lab.move(1, NEW, gap=True)
