@@ -65,15 +65,18 @@ class Announcing:
     Args:
         name: the agent's.
         others: returns the names of the other agents.
+        suspects: returns the names of members that may be gone: nobody waits for them, and none tells the others.
         ask: sends a payload.
         note: runs a command on the gossip thread, soon.
     """
 
     def __init__(
-        self, name: str, others: Callable[[], list[str]], ask: Ask, note: Callable[[Callable[[float], object]], None]
-    ) -> None:
+        self, name: str, others: Callable[[], list[str]], suspects: Callable[[], set[str]], ask: Ask,
+        note: Callable[[Callable[[float], object]], None],
+    ) -> None:  # fmt: skip
         self._name = name
         self._others = others
+        self._suspects = suspects
         self._ask = ask
         self._note = note
         self._waiting: dict[str, list[_News]] = {}  # by agent, not sent yet
@@ -82,8 +85,8 @@ class Announcing:
     def tell(self, raw: bytes, done: Heard) -> None:
         """Tell all others `raw`; `done` gets the names of those that have heard it, as soon as no more are expected."""
         others = self._others()
-        first = min(others, default=self._name)
-        if len(others) <= _FEW or self._name < first:
+        first = min(set(others) - self._suspects(), default=self._name)
+        if len(others) <= _FEW or self._name <= first:
             self._tell_each(raw, others, done)
             return
 
@@ -106,8 +109,9 @@ class Announcing:
         self._tell_each(raw, rest, lambda more: done([*heard, *more]))
 
     def _tell_each(self, raw: bytes, names: list[str], done: Heard) -> None:
-        news = _News(raw, names, done)
-        if not names:
+        suspects = self._suspects()
+        news = _News(raw, [name for name in names if name not in suspects], done)
+        if not news.left:
             done([])
         for name in names:
             waiting = self._waiting.setdefault(name, [])
@@ -138,6 +142,8 @@ class Announcing:
         self._send(name)
 
     def _end(self, news: _News, name: str, heard: bool) -> None:
+        if name not in news.left:
+            return  # a suspect, for which nobody waits
         del news.left[name]
         if heard:
             news.heard.append(name)

@@ -32,6 +32,7 @@ from ...config import RESERVED
 from ...delegates import BaseDelegate, Delegate
 from ...events import CacheRedefined
 from ...exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
+from ...types import NodeState
 from ..threads import clock
 from ..threads.counters import Counters, QuietLog
 from ..threads.deadline import Deadline
@@ -104,7 +105,7 @@ class Sharing:
         self._share = Share(self.replica, None)
         self._quiet = QuietLog(log, name)
         self._carrier: Carrier | None = None
-        self._announcing = Announcing(name, self._other_agents, self._ask, self.note)
+        self._announcing = Announcing(name, self._other_agents, self._suspects, self._ask, self.note)
         self._lanes: dict[str, _Lane] = {}  # pushes on their way, by target; gossip thread
         self._lost: dict[str, float] = {}  # who missed pushes, and when to repair that; the loop only adds
         self._syncs: dict[int, Future[None]] = {}
@@ -201,6 +202,9 @@ class Sharing:
 
     def _other_agents(self) -> list[str]:
         return [name for name, boot in self._up.items() if boot is not None and name != self._name]
+
+    def _suspects(self) -> set[str]:
+        return {node.name for node in self._attached.view().members if node.state == NodeState.SUSPECT}
 
     def _ask(self, node: str, payload: bytes, timeout: float, done: Done) -> None:
         if self._carrier is None:

@@ -19,10 +19,13 @@ class Agents:
         self.heard: dict[str, list[bytes]] = {name: [] for name in self.names}
         self.asks: Counter[tuple[str, str]] = Counter()
         self.deaf: set[str] = set()
+        self.suspects: set[str] = set()
         self.error: MycorrizalError = PeerUnreachable("deaf")
         self.steps: deque[Callable[[], object]] = deque()
         self.all = {
-            name: Announcing(name, partial(self.others, name), partial(self.ask, name), self.note)
+            name: Announcing(
+                name, partial(self.others, name), lambda: self.suspects, partial(self.ask, name), self.note
+            )
             for name in self.names
         }
 
@@ -96,6 +99,32 @@ def test_a_first_that_is_late_makes_no_more_work() -> None:
     found = agents.tell(*agents.names[1:])
     assert all(heard == [[]] for heard in found.values())
     assert {*agents.asks} == {(name, "n00") for name in agents.names[1:]}
+
+
+def test_who_may_be_gone_is_not_the_one_who_tells_the_others() -> None:
+    """A host that has vanished is suspect for seconds before it is dead; who asked it heard from nobody meanwhile."""
+    agents = Agents(10)
+    agents.deaf, agents.error, agents.suspects = {"n00"}, OperationTimeout("late"), {"n00"}
+    found = agents.tell("n05", "n09")
+    assert all(sorted([*heard, "n00"]) == agents.others(name) for name, (heard,) in found.items())
+    assert ("n05", "n01") in agents.asks and ("n01", "n00") in agents.asks, "it is told all the same"
+
+
+def test_nobody_waits_for_suspects() -> None:
+    agents = Agents(4)
+    agents.deaf, agents.suspects = {"n02"}, {"n01", "n02"}
+    assert agents.tell("n00")["n00"] == [["n03"]]
+    assert agents.heard["n01"] == [b"n00"]
+    agents.suspects = {"n01", "n02", "n03"}
+    assert agents.tell("n00")["n00"] == [[]]
+    assert not any(agent._sent or agent._waiting for agent in agents.all.values())
+
+
+def test_where_all_others_are_suspect_each_is_told() -> None:
+    agents = Agents(10)
+    agents.suspects = {*agents.names[:9]}
+    assert agents.tell("n09")["n09"] == [[]]
+    assert all(agents.heard[name] == [b"n09"] for name in agents.names[:9])
 
 
 def test_an_agent_alone_has_told_everybody() -> None:

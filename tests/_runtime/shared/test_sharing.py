@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from mycorrizal._wire.values import decode_packed, encode_value
 from mycorrizal.config import RESERVED
 from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
-from mycorrizal.types import Node
+from mycorrizal.types import Node, NodeState
 
 from ..alone import Alone, sharing_of
 
@@ -378,3 +379,13 @@ def test_nothing_is_pushed_to_who_has_gone_and_nothing_is_kept_of_it(rig: Rig) -
         sharing.observe(swim.NodeLeft(node(f"n{number}")), rig.now)
         sharing.pump(rig.now)
     assert len(rig.carrier.pushes()) == 10 and sharing._lanes == {}
+
+
+def test_a_member_that_is_suspect_does_not_tell_the_others(rig: Rig) -> None:
+    names = [f"n{number}" for number in range(6)]
+    for name in names:
+        rig.join(name)
+    rig.membership.members = tuple(replace(node(name), state=NodeState(name == "n0")) for name in names)
+    rig.sharing._announcing._name = "zoe"
+    rig.sharing._announcing.tell(b"x", lambda heard: None)
+    assert [name for name, *_ in rig.carrier.asked] == ["n1"]
