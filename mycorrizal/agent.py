@@ -173,7 +173,7 @@ class Agent(Handle, Talking):
             "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry, "expect": expect,
             "settings_file": settings_file, "control": control, "config_file": config_file,
         }  # fmt: skip
-        with as_ours("the agent cannot start", node=name):
+        with as_ours("the agent cannot start", node=name, operation="Agent"):
             found = settings_sources.load(given)
             self._start(Assembly(found, delegate, event_delegate, codecs, _make_way, handlers or {}, streams or {}))
 

@@ -104,6 +104,40 @@ def test_local_agents_are_those_of_the_cluster(tmp_path: Path, monkeypatch: pyte
     assert found("local://") == []
 
 
+class Told:
+    """A finder that finds a host without a port, and is to be closed."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closes = name, 0
+
+    def find(self, cluster: str, timeout: float) -> list[str]:
+        return [self.name]
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+def test_seeds_stay_in_their_order_whoever_answers_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = finders.ask_all
+
+    def last_first(*given: Any) -> dict[str, Any]:
+        return dict(reversed(plain(*given).items()))
+
+    monkeypatch.setattr(finders, "ask_all", last_first)
+    assert Discovery("c", ["10.0.0.5:1", "10.0.0.6:1"]).addresses() == ["10.0.0.5:1", "10.0.0.6:1"]
+    assert Discovery("c", ["10.0.0.6:1", "10.0.0.5:1"]).addresses() == ["10.0.0.6:1", "10.0.0.5:1"]
+
+
+def test_what_is_found_has_the_port_of_seeds_and_is_closed_once() -> None:
+    told = Told("host")
+    discovery = Discovery("c", ["10.0.0.5"], port=9)
+    discovery._finders["told"] = told
+    assert discovery.addresses() == ["10.0.0.5:9", "host:9"]
+    discovery.close()
+    discovery.close()
+    assert told.closes == 1 and discovery.addresses() == []
+
+
 # -- DNS ----------------------------------------------------------------------------------------------
 
 

@@ -329,3 +329,15 @@ def test_options_are_those_of_get_or_compute() -> None:
     table.memoize(name="f")(lambda: 1)()
     table.memoize(None, name="f")(lambda: 1)()
     assert table.options == [{"ttl": 5, "lease": 3}, {}, {"ttl": None}]
+
+
+def test_the_default_of_an_ignored_argument_does_not_count() -> None:
+    text = "@cache.memoize(name='f', ignore='log')\ndef f(x, log=V): return x\n"
+    names = {ran(f"V = {v}\n{text}", file=f"<i{n}>")["f"].name for n, v in enumerate(("1", "2", "object()"))}
+    assert len(names) == 1
+
+
+def test_the_text_is_that_of_the_function_itself_and_of_no_other_of_its_name() -> None:
+    text = "@cache.memoize(name='f')\ndef f(x): return 2\n"
+    alone, beside = ran(text, file="<alone>")["f"], ran(f"def f(x): return 1\n{text}", file="<beside>")["f"]
+    assert beside(0) == 2 and beside.name == alone.name

@@ -53,7 +53,7 @@ def test_found_by_name_and_by_health_and_never_what_is_hidden(services: Services
     services.register("api", port=2, service_id="api-2").tell(False)
     services.register("web", check=lambda: True).stop_checking()
     alone.mailbox.run()
-    hidden = encode_value(["x", None, None, True, ""]).pack()
+    hidden = encode_value(["x", None, encode_value(None).pack(), True, ""]).pack()
     services._sharing.call(
         lambda now: services._sharing.replica.register(RESERVED + "cache/x", hidden, now), Deadline(None), "x"
     )
@@ -94,6 +94,36 @@ def test_who_was_replaced_has_nothing_to_say(services: Services, alone: Alone) -
     new.tell(False)
     alone.mailbox.run()
     assert ids(services) == [] and ids(services, healthy=False) == ["api"]
+
+
+def test_what_is_said_often_is_queued_once_and_what_was_said_last_holds(services: Services, alone: Alone) -> None:
+    one = services.register("api")
+    for _ in range(3):
+        for healthy in (False, True, False):
+            one.tell(healthy)
+        assert len(alone.mailbox) == 1
+        alone.mailbox.run()
+        assert ids(services) == []
+        one.tell(True)
+        alone.mailbox.run()
+        assert ids(services) == ["api"]
+
+
+def test_what_was_said_while_another_one_was_to_replace_it_is_heard(
+    services: Services, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = services.register("api", port=1)
+
+    def announce(*_: object) -> None:
+        one.tell(False)
+        alone.mailbox.run()  # not its business any more, so far
+        raise NotRunningError("it was not told")
+
+    monkeypatch.setattr(services, "_announce", announce)
+    with pytest.raises(NotRunningError):
+        services.register("api", port=2)
+    alone.mailbox.run()
+    assert [(service.port, service.healthy) for service in services.find(healthy=None)] == [(1, False)]
 
 
 def test_after_the_end_a_check_says_nothing_and_a_block_ends_quietly(services: Services, alone: Alone) -> None:

@@ -171,11 +171,15 @@ class Agents:
                 self.children[name] = Child(name, self.folder, settings, self._prefix, env)
                 self.ready[name] = self.children[name].take()
             self._well("at the beginning")
-            self.before = {name: self.settled(name) for name in NAMES}
+            self.measure()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def measure(self) -> None:
+        """What is held now is what is to be held afterwards."""
+        self.before = {name: self.settled(name) for name in NAMES}
 
     def __exit__(self, *_: object) -> None:
         for child in self.children.values():

@@ -52,7 +52,21 @@ def test_the_users_metadata_get_the_room_that_tags_leave() -> None:
     assert 500 <= len(packed) <= 512
     assert read_meta(packed).tags == mine.tags and set(read_meta(packed).user) == {ord("x")}
     mine.tags = {"role": "x" * 600}
-    assert read_meta(mine.meta(512, Greedy())).user == b""
+    limits = []
+
+    class Asked(BaseDelegate):
+        def node_meta(self, limit: int) -> bytes:
+            limits.append(limit)
+            return b""
+
+    assert read_meta(mine.meta(512, Asked())).user == b"" and limits == [0]
+
+
+def test_tags_that_were_given_are_not_those_that_are_told() -> None:
+    mine, given = Identity(b"b" * 8, 7947, {}, None), {"a": "b"}
+    mine.change(given)
+    given["a"] = "c"
+    assert mine.tags == read_meta(mine.meta(512, None)).tags == {"a": "b"}
 
 
 @pytest.mark.parametrize("tags", [{"a": 1}, {1: "a"}, {"a": b"x"}, {"a": "\ud800"}, {"\ud800": "a"}])

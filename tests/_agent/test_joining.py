@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,3 +167,47 @@ def test_further_ones_are_dialled_only_if_those_fail(caplog: pytest.LogCaptureFi
     caplog.clear()
     Host(["a0", "a2"], ["a1"], failing={"a1": PeerRefused("no key of ours")}).come()
     assert [r.levelname for r in caplog.records] == ["WARNING"], "that will not pass"
+
+
+@pytest.mark.parametrize(("retry", "starts"), [(None, None), (5.0, 5.0), (math.inf, None)])
+def test_without_join_retry_a_join_that_fails_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, retry: float | None, starts: float | None
+) -> None:
+    """With it the agent begins alone, and goes on asking for so long."""
+    begun: list[float | None] = []
+
+    def none(parts: Any, deadline: Any) -> None:
+        raise JoinError("nobody", failures={})
+
+    monkeypatch.setattr(joining, "_join_seeds", none)
+    monkeypatch.setattr(joining, "Seeking", lambda *_: SimpleNamespace(alone=True, start=begun.append))
+    members = SimpleNamespace(_running=None, join=None)
+    seeds = SimpleNamespace(addresses=None)
+    parts: Any = SimpleNamespace(
+        name="alice", settings=SimpleNamespace(join_retry=retry), members=members, seeds=seeds, seeking=None
+    )
+    if retry is None:
+        with pytest.raises(JoinError):
+            joining._seek(parts, Deadline(1.0))
+        assert parts.seeking is None
+    else:
+        joining._seek(parts, Deadline(1.0))
+        assert begun == [starts]
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"), [([True], ["a"]), ([False, True], ["a", "b"]), ([False] * 9, list("abcdefghi"))]
+)
+def test_one_state_is_enough(answers: list[bool], asked: list[str]) -> None:
+    tried: list[str] = []
+
+    def sync(name: str, deadline: Deadline) -> None:
+        tried.append(name)
+        if not answers[len(tried) - 1]:
+            raise OperationTimeout("no state")
+
+    parts: Any = SimpleNamespace(
+        name="alice", others=lambda: list("abcdefghi"), sharing=SimpleNamespace(sync=sync)
+    )
+    joining._sync(parts, Deadline(1.0))
+    assert tried == asked[: joining._SYNC_TRIES]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from mycorrizal._cache.entry import Entry
 from mycorrizal._cache.near import SILENCE
 from mycorrizal._cache.operations import Kind, Op, Result
@@ -174,3 +176,40 @@ def test_answer_that_a_notice_has_overtaken_is_not_kept() -> None:
     node.machine.near("c").keep(key, before, caches.nodes[1].owner, asked)
     assert near(caches, 0, key) is None
     assert node.machine.counters()["near_outrun"] == 1
+
+
+def test_what_goes_is_not_counted_any_more_whatever_made_it_go() -> None:
+    caches, key = prepared()
+    copies = caches.nodes[0].machine.near("c")
+    for end in (
+        lambda: copies.wrote(key, caches.cluster.now),
+        lambda: caches.set(2, key, b"w"),
+        lambda: copies.drop(partition_of(key)),
+        lambda: caches.cluster.run(BOUND),
+    ):
+        caches.cluster.run(0.1)
+        assert caches.get(0, key) is not None and copies._count == 1
+        end()
+        caches.cluster.run(0.01)
+        assert sum(map(len, copies.tables)) == copies._count
+
+
+def test_only_the_primary_that_a_copy_is_from_says_that_it_is_of_before() -> None:
+    caches, key = prepared()
+    node, place = caches.nodes[0], partition_of(key)
+    copies = node.machine.near("c")
+    owner, seq = copies._known[place]
+    other = caches.nodes[2].owner
+    copies.heard(other, [[[place, seq, seq + 5, [key]]]], caches.cluster.now + node.offset)
+    assert copies._known[place] == (owner, seq) and near(caches, 0, key) is not None
+    caches.set(2, key, b"w")
+    caches.cluster.run(0.01)
+    assert near(caches, 0, key) is None
+
+
+def test_who_writes_tells_all_the_others_and_not_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches, key = prepared()
+    copies, told = caches.nodes[1].machine.near("c"), []
+    monkeypatch.setattr(copies._core, "notify", lambda member, *_: told.append(member))
+    caches.set(1, key, b"w")
+    assert sorted(told) == sorted([caches.nodes[0].owner, caches.nodes[2].owner])

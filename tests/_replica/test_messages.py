@@ -148,3 +148,24 @@ def test_own_names_are_checked() -> None:
         messages.check_text("\udc80", "key")
     with pytest.raises(ValueTooLarge):
         messages.check_text("é" * 128, "key")
+
+
+def test_a_name_may_have_255_bytes() -> None:
+    for name in ("x" * 255, "é" * 127 + "x"):
+        messages.check_text(name, "key")
+        assert messages.decode(cbor2.dumps([1, name, *GOOD[2:]])) == Setting(name, b"value", Stamp(*GOOD[3:]))  # type: ignore[arg-type]
+    for name in ("x" * 256, "é" * 128):
+        with pytest.raises(ValueTooLarge):
+            messages.check_text(name, "key")
+
+
+@pytest.mark.parametrize(("count", "taken"), [(messages.SENDERS_MAX, True), (messages.SENDERS_MAX + 1, False)])
+def test_the_senders_of_a_state_are_bounded(count: int, taken: bool) -> None:
+    raw = cbor2.dumps([7, b"x" * 16, [["a", b"bootboot", 1]] * count])
+    data = len(raw).to_bytes(4, "big") + raw
+    if taken:
+        header, _ = messages.decode_header(data)
+        assert isinstance(header, State)
+    else:
+        with pytest.raises(RemoteProtocolError, match="too many"):
+            messages.decode_header(data)

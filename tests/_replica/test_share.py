@@ -115,3 +115,14 @@ def test_without_gossip_everything_of_the_users_passes_untouched() -> None:
     assert share.take_state(PREFIX, True, 0.0) == PREFIX
     assert Share(one, None).get_broadcasts(3, 100) == []
     assert Share(one, None).local_state(True) == b""
+
+
+def test_a_state_that_is_cut_off_anywhere_is_refused_and_merged_by_nobody() -> None:
+    one = replica("a")
+    for key in ("key", "other", "third"):
+        one.set_setting(key, b"value", 0.0)
+    data = Share(one, None).local_state(True)
+    for end in range(len(PREFIX), len(data)):
+        other = replica("b")
+        assert Share(other, None).take_state(data[:end], True, 0.0) == b""
+        assert other.settings == {} and other.counters["rejected"] == 1, end

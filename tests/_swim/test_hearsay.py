@@ -204,3 +204,29 @@ def test_switched_off() -> None:
     swim = awake(check_hearsay=False)
     pushed(swim, BOB_HIMSELF, entry("carol", CAROL))
     assert joins(swim) == ["carol"] and pings(swim) == []
+
+
+def test_a_claim_of_another_address_does_not_ride_on_a_check() -> None:
+    swim = awake()
+    pushed(swim, BOB_HIMSELF, entry("carol", CAROL, 3))
+    pushed(swim, BOB_HIMSELF, entry("carol", ("10.0.0.9", 7946), 9))
+    [(number, _, address)] = pings(swim)
+    tell(swim, AckResp(number, None), now=1.1)
+    [(there, incarnation)] = [(node.address, node.incarnation) for node in swim.nodes() if node.name == "carol"]
+    assert (there, incarnation) == (address, 3) == (CAROL, 3)
+
+
+def test_where_nobody_more_is_taken_nobody_is_checked() -> None:
+    swim = awake(max_nodes=3)
+    pushed(swim, BOB_HIMSELF, entry("carol", CAROL))
+    assert pings(swim) == [] and state(swim, "carol") is None
+
+
+def test_who_has_left_does_not_check_what_is_told_of_itself() -> None:
+    swim = awake()
+    swim.leave(0.5)
+    own = swim._core.table.get("self")
+    assert own is not None
+    drain(swim)
+    pushed(swim, BOB_HIMSELF, entry(own.name, own.address, own.incarnation + 5))
+    assert pings(swim) == [] and state(swim, own.name) == NodeState.LEFT

@@ -125,3 +125,10 @@ def test_every_arm_has_favourites_of_its_own(arm: Arm, favourites: set[str]) -> 
         memory.add(member(f"dead{n}", n, joined=n - (900 if 500 <= n < 510 else 0)), n / 10 + quiet)
     known = list(memory._members.values())
     assert sum(arm(known, rng).name in favourites for _ in range(400)) >= 40, "by chance 4"
+
+
+def test_who_was_lost_at_an_address_is_known_by_host_and_port() -> None:
+    memory = Lost(random.Random(0), 10)
+    memory.add(member("a", 1), 0.0)
+    assert memory.had(("10.0.0.1", 7946))
+    assert not memory.had(("10.0.0.1", 7947)) and not memory.had(("10.0.0.2", 7946))

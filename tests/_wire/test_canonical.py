@@ -10,6 +10,7 @@ import textwrap
 from collections import OrderedDict
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,13 @@ def test_codecs_have_a_say() -> None:
     assert canonical(Fraction(1, 2), codecs) != canonical({"n": 1, "d": 2}, codecs)
     with pytest.raises(ValueEncodeError, match=r"value\[0\]: Fraction"):
         canonical([Fraction(1, 2)])
+
+
+def test_two_types_whose_codecs_write_the_same_are_two() -> None:
+    codecs = Codecs()
+    codecs.register(Fraction, "fraction", lambda f: f.numerator, Fraction)
+    codecs.register(SimpleNamespace, "space", lambda s: s.n, lambda n: SimpleNamespace(n=n))
+    assert canonical(Fraction(1), codecs) != canonical(SimpleNamespace(n=1), codecs)
 
 
 def test_what_cannot_be_read_is_equal_to_the_same_bytes_only() -> None:

@@ -115,7 +115,7 @@ class Membership:
         starting = getattr(delegates.delegate, "starting", None)
         if starting is not None and isinstance(changed := starting(config), Config):
             config = changed
-        with as_ours(f"{config.name} cannot start", node=config.name):
+        with as_ours(f"{config.name} cannot start", node=config.name, operation="Memberlist"):
             self._open(config, delegates)
             self._start()
         self._warn_if_open()

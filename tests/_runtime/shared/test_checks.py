@@ -89,3 +89,21 @@ def test_misuse(interval: float) -> None:
         Check(lambda: None, interval, lambda healthy: None, "alice", Counters())
     with pytest.raises(ConfigError, match="check"):
         Check("ping", 1.0, lambda healthy: None, "alice", Counters())  # type: ignore[arg-type]
+
+
+def test_who_ends_before_it_has_begun_waits_for_nothing() -> None:
+    check = made(lambda: None)
+    check.close()
+    assert check._begun.is_set()
+    check._run()
+
+
+def test_why_it_is_ill_is_logged_once_until_it_is_well_again(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Callable[[], object]] = [raises, raises, raises, lambda: None, raises, raises]
+    check = made(lambda: answers.pop(0)())
+    assert check.first() is False
+    check._over = Rounds(5)  # type: ignore[assignment]
+    check.begin()
+    check._run()
+    assert [record.getMessage().count("nobody listens") for record in caplog.records] == [1, 1]
+    assert check._counters.snapshot()["checks.faults"] == 5

@@ -195,3 +195,13 @@ def test_that_somebody_was_turned_away_is_told_for_a_while() -> None:
 )
 def test_an_ipv6_subscriber_is_one_source(one: str, other: str, same: bool) -> None:
     assert (source_of(one) == source_of(other)) is same
+
+
+def test_what_is_held_for_a_place_is_counted_once_and_given_back() -> None:
+    places, mine = full()
+    for size in (10, 25, 4):
+        places.hold(mine[0], size)
+        places.hold(mine[1], 1)
+        assert places.held == size + 1 == sum(place.held for place in places.all())
+    places.remove(mine[0])
+    assert places.held == 1

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import JoinError
+from mycorrizal import JoinError, PeerUnreachable
+from mycorrizal._runtime.net import addresses
 from mycorrizal._runtime.swim.seeking import Seeking, pause_before
 from mycorrizal._runtime.threads import clock
 
@@ -20,6 +21,7 @@ class Waits:
     def __init__(self, *events: Any) -> None:
         self.events = list(events)
         self.pauses: list[float] = []
+        self.over = False
 
     def wait(self, seconds: float) -> bool:
         self.pauses.append(seconds)
@@ -31,7 +33,7 @@ class Waits:
         return False
 
     def is_set(self) -> bool:
-        return False
+        return self.over
 
 
 class Cluster:
@@ -48,8 +50,9 @@ class Cluster:
             return SimpleNamespace(members=tuple([SimpleNamespace(address=address) for address in self.members]))
 
         membership: Any = SimpleNamespace(
-            config=SimpleNamespace(name="alice", bind_port=7946), view=view, is_own=lambda address: address == OWN
-        )
+            config=SimpleNamespace(name="alice", bind_port=7946), view=view,
+            is_own=lambda address: address in (OWN, ("127.0.0.1", 7946)),
+        )  # fmt: skip
         found = Seeking(membership, lambda seconds: self.entries, self.join)
         found._over = waits = Waits(*events)  # type: ignore[assignment]
         return found, waits
@@ -112,3 +115,34 @@ def test_it_is_given_up_after_a_time_unless_somebody_was_seen(monkeypatch: pytes
     one._until = 105.0
     one._run()
     assert not one.gave_up and one.looks == 4
+
+
+def test_an_address_of_ours_that_no_member_tells_and_a_name_without_one_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster()
+    cluster.entries = ["127.0.0.1:7946", "nowhere:7946"]
+    plain = addresses.resolve
+
+    def resolve(host: str, port: int) -> Any:
+        if host == "nowhere":
+            raise PeerUnreachable("no such name")
+        return plain(host, port)
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    one, _ = cluster.seeking(None, None)
+    one._run()
+    assert one.looks == 2 and cluster.joined == []
+
+
+def test_who_ends_while_a_name_is_looked_up_joins_nobody() -> None:
+    cluster = Cluster()
+    one, waits = cluster.seeking(None)
+
+    def find(seconds: float) -> list[str]:
+        waits.over = True
+        return cluster.entries
+
+    one._find = find
+    one._run()
+    assert one.looks == 1 and cluster.joined == []
