@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST_LINES = 550
-# Files that are longer, and why they are one subject all the same.
+MOST_LINES = 470
+"""Of code: who explains much is not punished for it. Longer is for one subject that no cut makes clearer."""
 LONGER: dict[str, str] = {
     "tests/_replica/test_events.py": "one rule, each event once and in order, against all that can go wrong",
     "tests/_replica/test_machine.py": "the door of the replica, as the module itself",
-    "mycorrizal/_replica/machine.py": "the door of the replica: each input in one place, the rules are in its parts",
 }
+"""Files that are longer, and why."""
 MOST_LINES_OF_FUNCTION = 60
 TOP_LEVEL = {
     *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md"),
@@ -48,7 +48,7 @@ def too_long(tree: ast.Module) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_says_what_it_is_and_is_short(path: Path) -> None:
     source = path.read_text("utf-8")
-    if source.count("\n") > MOST_LINES:
+    if lines_of_code(source) > MOST_LINES:
         reason = LONGER.get(str(path.relative_to(ROOT)))
         assert reason, f"over {MOST_LINES} lines: divide it by subject, or say in LONGER why not"
     tree = ast.parse(source)
@@ -56,8 +56,23 @@ def test_file_says_what_it_is_and_is_short(path: Path) -> None:
     assert not source.strip() or ast.get_docstring(tree), "no docstring"
 
 
+def lines_of_code(source: str) -> int:
+    """Return how many lines hold more than blanks, a comment or a docstring."""
+    tree, said = ast.parse(source), set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            said.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(map(str.strip, source.splitlines()), 1)
+    return sum(1 for number, line in lines if line and not line.startswith("#") and number not in said)
+
+
+def test_lines_of_code_are_not_its_words() -> None:
+    source = '"""A.\n\nB.\n"""\n\n# why\nx = 1  # here\n\n\ndef f():\n    """Doc."""\n    return x\n'
+    assert lines_of_code(source) == 3
+
+
 def test_reasons_for_length_are_for_files_that_are_long() -> None:
-    short = [name for name in LONGER if (ROOT / name).read_text("utf-8").count("\n") <= MOST_LINES]
+    short = [name for name in LONGER if lines_of_code((ROOT / name).read_text("utf-8")) <= MOST_LINES]
     assert short == []
 
 
