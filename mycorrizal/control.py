@@ -10,9 +10,9 @@ from ._control.answers import CODES
 from ._control.commands import COMMANDS, checked
 from ._control.controlled import Controlled
 from ._control.messages import ControlEvent, encode_request
-from ._runtime.control_client import ControlChannel, ControlEvents
+from ._runtime.control.client import ControlChannel, ControlEvents
+from ._runtime.control.server import ControlService
 from ._runtime.threads.lifecycle import Handle
-from ._runtime.zeromq import ControlService
 from .exceptions import ControlError
 
 __all__ = [

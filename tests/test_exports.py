@@ -86,7 +86,7 @@ def test_an_agent_without_peers_starts_lean() -> None:
 
 def test_an_agent_answers_commands_without_libzmq() -> None:
     """libzmq ends the whole process where something is refused: docs/design.md."""
-    assert "zmq" not in imported("from mycorrizal._runtime.zeromq import ControlService; import mycorrizal.agent")
+    assert "zmq" not in imported("from mycorrizal._runtime.control.server import ControlService; import mycorrizal.agent")
 
 
 def imported(code: str) -> set[str]:

@@ -12,7 +12,7 @@ from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.config import RESERVED
 from mycorrizal.exceptions import ConfigError, NotRunningError
 from mycorrizal.services import Services
-from tests._runtime.alone import Alone, sharing_of, watching_of
+from tests._runtime.shared.alone import Alone, sharing_of, watching_of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from mycorrizal._runtime.shared.sharing import _LANE_BUSY, Sharing, _Lane
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.exceptions import ConfigError, QueueFull, ValueDecodeError
 from mycorrizal.settings import Settings
-from tests._runtime.alone import Alone, sharing_of, watching_of
+from tests._runtime.shared.alone import Alone, sharing_of, watching_of
 
 
 @pytest.fixture

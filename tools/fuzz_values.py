@@ -154,7 +154,7 @@ def _array(rng: random.Random, data: bytes) -> Any:
     raw = bytearray((data * (1 + size // len(data)) if data and rng.random() < 0.7 else rng.randbytes(size))[:size])
     if dtype.kind == "U" and rng.random() < 0.9:
         raw = bytearray(np.array([rng.choice("aé\U0001f600\0")] * (size // 4), dtype.str[0] + "U1").tobytes())
-    if dtype.kind == "?" and rng.random() < 0.5:
+    if dtype.kind == "b" and rng.random() < 0.5:
         raw = bytearray(byte & 1 for byte in raw)
     made: Any = np.frombuffer(bytearray(offset) + raw, dtype, count=-1 if size else 0, offset=offset if size else 0)
     made = made.reshape(shape) if made.size or 0 in shape else np.zeros(shape, dtype)
@@ -419,7 +419,7 @@ def model(value: Any) -> Any:
         return "decimal", value.as_tuple()
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
-            plain = kind.__str__(value) if kind is str else kind.__repr__(value)  # type: ignore[attr-defined]
+            plain = kind.__str__(value) if kind is str else kind.__repr__(value)
             return kind, plain
     return type(value), value
 

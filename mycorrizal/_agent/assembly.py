@@ -42,10 +42,10 @@ from .keytable import KeyTable
 from .words import MEMBERLIST, PLANE, in_words
 
 if TYPE_CHECKING:
+    from .._runtime.control.server import ControlService
     from .._runtime.data.core import Handler
     from .._runtime.data.streams import StreamHandler
     from .._runtime.shared.settingsfile import SettingsFile
-    from .._runtime.zeromq import ControlService
     from ..agent import Agent
     from ..serf import SerfDelegate
     from .notebook import Ending
@@ -317,7 +317,7 @@ class Assembly:
         assert self.claim is not None
         commands = events = None
         if self.settings.control:
-            from .._runtime.zeromq import ControlService  # late: who answers nobody does without
+            from .._runtime.control.server import ControlService  # late: who answers nobody does without
 
             assert isinstance(self.claim, Claim)
             commands, events = (f"ipc://{self.claim.socket_path(kind)}" for kind in ("control", "events"))

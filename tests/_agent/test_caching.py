@@ -135,6 +135,7 @@ class Contested(Host):
         return self.theirs
 
     def hear(self) -> None:
+        assert self.theirs is not None
         self.services["bob", ANNOUNCED + "c"] = _pack(self.theirs)
         self.caches.view_changed({"bob": b"b" * 8}, list(self.services))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mycorrizal._runtime.control.server import ControlService
 from mycorrizal._runtime.host.agentrecord import AgentRecord
 from mycorrizal._runtime.host.rundir import RuntimeDir
-from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.cli.app import app
 from tests._control.fake import FakeAgent
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mycorrizal import Node, NodeState
-from mycorrizal._runtime import control_client
+from mycorrizal._runtime.control import client as control_client
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent, FakeMember
 

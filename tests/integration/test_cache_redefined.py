@@ -30,7 +30,7 @@ def test_those_who_redefine_a_cache_at_once_agree_and_are_told(agents: Make) -> 
     for begin in range(10, 60, 10):
         with ExitStack() as stack:
             events = [stack.enter_context(agent.events()) for agent in them]
-            done = together(3, lambda number, begin=begin: redefine(number, begin + number), 90)  # type: ignore[misc]
+            done = together(3, lambda number, begin=begin: redefine(number, begin + number), 90)
             until(lambda: len({cache.definition.rank for cache in caches}) == 1, 30)
             holds = caches[0].definition.ttl
             assert holds is not None and done[int(holds) - begin], "whose settings hold has no error"

@@ -25,10 +25,10 @@ from typing import Any
 import pytest
 
 from mycorrizal import Agent, ControlClient, DataPlane, Memberlist, MycorrizalError, ResourcesExhausted
+from mycorrizal._runtime.control.server import ControlService
 from mycorrizal._runtime.host.rundir import RuntimeDir
 from mycorrizal._runtime.shared.settingsfile import SettingsFile
 from mycorrizal._runtime.threads import lifecycle
-from mycorrizal._runtime.zeromq import ControlService
 
 from .agents import QUICK, runtime_dir
 from .conftest import Recorder, fast

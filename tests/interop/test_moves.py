@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.movers import KEY, Host
 
+from tests.integration.movers import KEY, Host
 from tests.netlab import Lab
 
 from .peers import wait_until

@@ -23,7 +23,7 @@ _INTEGRATION = {
 }
 _ELSEWHERE = {
     "_cache": ["simulation"],
-    "_control": ["_runtime/test_zeromq.py"],
+    "_control": ["_runtime/control/test_server.py"],
     "_data": ["_runtime/data", "_runtime/quic", "test_dataplane.py"],
     "_replica": ["simulation"],
     "_runtime": ["test_memberlist.py", "test_dataplane.py"],

@@ -14,10 +14,10 @@ from pathlib import Path
 from ..._keylike import file_name
 from ...agentconfig import parse_key
 from ...exceptions import ConfigError
-from ..reading import read
 from ..threads.shortage import exhausted
 from ..threads.waits import Exclusive
 from .filepaths import path_text
+from .reading import read
 from .rundir import _draft, _settle, _unlink
 
 __all__ = ["KeyringFile"]

@@ -23,10 +23,10 @@ from ...agentconfig import AgentSettings, parse_key
 from ...config import Config
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
-from ..reading import READING, content
-from ..reading import read as read_file
 from ..threads.shortage import exhausted
 from .filepaths import path_text
+from .reading import READING, content
+from .reading import read as read_file
 
 __all__ = ["ENVIRONMENT", "FILE_NAME", "load", "read_key"]
 

@@ -25,7 +25,6 @@ from ..._wire.text import logger
 from ...config import Config
 from ...types import Address, Node, NodeState
 from ..net.sockets import BoundSockets, from_sockaddr, to_sockaddr
-from ..roaming import Roaming
 from ..threads import clock, reentry
 from ..threads.counters import Counters, QuietLog
 from ..threads.deadline import Deadline
@@ -40,6 +39,7 @@ from .exchanges import ExchangePool, Lane
 from .layer import Layer
 from .lobby import Guest, Lobby
 from .reach import Reach
+from .roaming import Roaming
 
 __all__ = ["Gossip", "View"]
 

@@ -48,8 +48,9 @@ def test_a_client_that_moves_is_answered_there(sides: tuple[Side, Side]) -> None
     says(b, accepted, a, b"answer" * 10_000)
     assert b.run(lambda now: accepted.address) == where
     if isinstance(accepted._quic, Quic):
-        b.owner.wait(lambda: len(accepted._quic._network_paths) == 1)
-        assert b.run(lambda now: accepted._quic._network_paths[0].is_validated)
+        paths = accepted._quic._network_paths
+        b.owner.wait(lambda: len(paths) == 1)
+        assert b.run(lambda now: paths[0].is_validated)
     assert not a.owner.ends and not b.owner.ends
 
 

@@ -38,7 +38,7 @@ from mycorrizal.delegates import BaseDelegate
 from mycorrizal.exceptions import MycorrizalError, NotRunningError, PeerUnreachable, QueueFull
 from mycorrizal.types import Node, NodeState
 
-from ..alone import Alone, sharing_of
+from .alone import Alone, sharing_of
 
 Done = Callable[[bytes | None, MycorrizalError | None], None]
 

@@ -16,7 +16,7 @@ from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.events import CacheRedefined, MemberStalled, ServiceChange, UserEvent, UserEventsMissed
 from mycorrizal.exceptions import NotRunningError, OperationTimeout, RemoteProtocolError, ValueDecodeError
 
-from ..alone import Alone
+from .alone import Alone
 
 
 def packed(value: object) -> bytes:

@@ -34,7 +34,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from ...._keylike import file_name
 from ....exceptions import ConfigError, ProofError
 from ....types import printable
-from ... import reading
+from ...host import reading
 from .certificates import ClientTls, ServerTls, hashed_name, wall
 from .keys import Trust
 from .proof import Binding, transcript

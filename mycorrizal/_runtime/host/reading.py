@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 
-from .._keylike import file_name, may_be_key
-from ..exceptions import ConfigError
-from .threads.shortage import exhausted
+from ..._keylike import file_name, may_be_key
+from ...exceptions import ConfigError
+from ..threads.shortage import exhausted
 
 __all__ = ["READING", "content", "read"]
 

@@ -14,14 +14,15 @@ import pytest
 import zmq
 
 from mycorrizal._control.messages import REQUEST_MAX, encode_request
-from mycorrizal._runtime import control_sockets, zeromq
-from mycorrizal._runtime.zeromq import ControlService
+from mycorrizal._runtime.control import server as zeromq
+from mycorrizal._runtime.control import sockets as control_sockets
+from mycorrizal._runtime.control.server import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
 
 from .raw_control import Raw
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 MALFORMED = [b"", b"\xff" * 10, cbor2.dumps({"id": 1}), b"\x81" * 5000, cbor2.dumps("ping"), cbor2.dumps({"id": {}})]
 

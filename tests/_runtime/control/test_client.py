@@ -13,7 +13,8 @@ import zmq
 
 from mycorrizal import ControlError, NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
 from mycorrizal._control.messages import encode_event, encode_failure, encode_reply, encode_request
-from mycorrizal._runtime import control_client, endpoints
+from mycorrizal._runtime.control import client as control_client
+from mycorrizal._runtime.control import endpoints
 from mycorrizal.control import ControlClient, ControlEvents
 
 Answer = Callable[[dict[str, Any]], list[bytes]]

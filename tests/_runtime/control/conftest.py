@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from mycorrizal._runtime.zeromq import ControlService
+from mycorrizal._runtime.control.server import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
 

@@ -7,8 +7,8 @@ import threading
 
 import zmq
 
-from .threads.shortage import start_thread
-from .threads.starting import own_thread
+from ..threads.shortage import start_thread
+from ..threads.starting import own_thread
 
 __all__ = ["first_socket"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mycorrizal import Config, ConfigError, Node
-from mycorrizal._runtime import roaming
 from mycorrizal._runtime.net import sockets
-from mycorrizal._runtime.roaming import Roaming, has_address
+from mycorrizal._runtime.swim import roaming
+from mycorrizal._runtime.swim.roaming import Roaming, has_address
 from mycorrizal.types import host_of, pack_host
 
 

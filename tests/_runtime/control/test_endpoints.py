@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mycorrizal import BindError, ConfigError
-from mycorrizal._runtime.endpoints import Endpoint, reachable
+from mycorrizal._runtime.control.endpoints import Endpoint, reachable
 
 
 @pytest.mark.parametrize(

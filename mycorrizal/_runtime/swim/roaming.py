@@ -13,13 +13,13 @@ import ipaddress
 import socket
 from collections.abc import Callable
 
-from .._swim.machine import Swim
-from .._wire.text import logger
-from ..config import Config
-from ..types import Node, is_loopback
-from .net import sockets
-from .swim.exchanges import ExchangePool, Lane
-from .threads.mailbox import Mailbox
+from ..._swim.machine import Swim
+from ..._wire.text import logger
+from ...config import Config
+from ...types import Node, is_loopback
+from ..net import sockets
+from ..threads.mailbox import Mailbox
+from .exchanges import ExchangePool, Lane
 
 __all__ = ["Roaming", "has_address"]
 

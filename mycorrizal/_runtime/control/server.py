@@ -25,19 +25,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .._control.answers import Desk, code_of
-from .._control.commands import checked
-from .._control.controlled import Controlled
-from .._control.messages import (
-    REQUEST_MAX,
-    decode_request,
-    encode_event,
-    encode_failure,
-    encode_reply,
-)
-from .._control.plain import event_fields
-from .._wire.text import logger
-from ..exceptions import (
+from ..._control.answers import Desk, code_of
+from ..._control.commands import checked
+from ..._control.controlled import Controlled
+from ..._control.messages import REQUEST_MAX, decode_request, encode_event, encode_failure, encode_reply
+from ..._control.plain import event_fields
+from ..._wire.text import logger
+from ...exceptions import (
     BindError,
     ControlError,
     MycorrizalError,
@@ -46,16 +40,16 @@ from ..exceptions import (
     QueueFull,
     ResourcesExhausted,
 )
-from .control_sockets import Client, ControlSockets
+from ..threads import clock, lifecycle, reentry
+from ..threads.counters import Counters
+from ..threads.deadline import Deadline
+from ..threads.futures import Waiter
+from ..threads.handlers import HandlerPool
+from ..threads.mailbox import Mailbox
+from ..threads.service import Service
+from ..threads.shortage import as_ours, exhausted
 from .endpoints import Endpoint
-from .threads import clock, lifecycle, reentry
-from .threads.counters import Counters
-from .threads.deadline import Deadline
-from .threads.futures import Waiter
-from .threads.handlers import HandlerPool
-from .threads.mailbox import Mailbox
-from .threads.service import Service
-from .threads.shortage import as_ours, exhausted
+from .sockets import Client, ControlSockets
 
 __all__ = ["ControlService"]
 

@@ -17,10 +17,10 @@ import stat
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ..exceptions import BindError, ConfigError, MycorrizalError
-from .threads.deadline import Deadline
-from .threads.shortage import exhausted
-from .threads.waits import wait_sliced
+from ...exceptions import BindError, ConfigError, MycorrizalError
+from ..threads.deadline import Deadline
+from ..threads.shortage import exhausted
+from ..threads.waits import wait_sliced
 
 __all__ = ["Endpoint", "reachable"]
 

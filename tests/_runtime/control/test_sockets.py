@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mycorrizal._runtime import control_sockets
-from mycorrizal._runtime.control_sockets import HELLO, Client, ControlSockets
-from mycorrizal._runtime.endpoints import Endpoint
+from mycorrizal._runtime.control import sockets as control_sockets
+from mycorrizal._runtime.control.endpoints import Endpoint
+from mycorrizal._runtime.control.sockets import HELLO, Client, ControlSockets
 from mycorrizal._runtime.threads.counters import Counters
 
 

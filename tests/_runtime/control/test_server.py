@@ -28,10 +28,11 @@ from mycorrizal import (
     ResourcesExhausted,
 )
 from mycorrizal._control.messages import encode_request
-from mycorrizal._runtime import control_client, zeromq
-from mycorrizal._runtime.endpoints import Endpoint, reachable
+from mycorrizal._runtime.control import client as control_client
+from mycorrizal._runtime.control import server as zeromq
+from mycorrizal._runtime.control.endpoints import Endpoint, reachable
+from mycorrizal._runtime.control.server import ControlService
 from mycorrizal._runtime.threads import reentry
-from mycorrizal._runtime.zeromq import ControlService
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent
 

@@ -13,14 +13,14 @@ from collections import OrderedDict, deque
 
 import zmq
 
-from .._control.messages import EVENT_MAX, REPLY_MAX, ControlEvent, Reply, decode_event, decode_reply
-from ..exceptions import NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
-from .control_sockets import HELLO
+from ..._control.messages import EVENT_MAX, REPLY_MAX, ControlEvent, Reply, decode_event, decode_reply
+from ...exceptions import NotRunningError, OperationTimeout, PeerUnreachable, RemoteProtocolError
+from ..threads import lifecycle, reentry, waits
+from ..threads.deadline import Deadline
+from ..threads.shortage import as_ours
 from .endpoints import Endpoint, reachable
-from .threads import lifecycle, reentry, waits
-from .threads.deadline import Deadline
-from .threads.shortage import as_ours
-from .zmqroom import first_socket
+from .libzmq import first_socket
+from .sockets import HELLO
 
 __all__ = ["ControlChannel", "ControlEvents"]
 

@@ -19,14 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .._control.messages import REPLY_MAX, REQUEST_MAX
-from .._control.zmtp import Zmtp, message
-from ..exceptions import RemoteProtocolError
+from ..._control.messages import REPLY_MAX, REQUEST_MAX
+from ..._control.zmtp import Zmtp, message
+from ...exceptions import RemoteProtocolError
+from ..threads import clock
+from ..threads.counters import Counters
+from ..threads.deadline import Deadline
+from ..threads.shortage import note
 from .endpoints import Endpoint
-from .threads import clock
-from .threads.counters import Counters
-from .threads.deadline import Deadline
-from .threads.shortage import note
 
 __all__ = ["HELLO", "Client", "ControlSockets"]
 
