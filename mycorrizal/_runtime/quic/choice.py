@@ -96,7 +96,7 @@ def _fast(version: str) -> PacketPath | str:
     try:
         from .fast.aio import FastPath, missing
     except (ImportError, AttributeError) as exc:
-        return f"lacks a part that the fast packet path needs ({exc})"
+        return f"lacks a part that the fast packet path needs ({str(exc).partition(' (')[0]})"
     lacking = list(missing())
     if lacking:
         return f"lacks {', '.join(lacking)}"
