@@ -150,8 +150,8 @@ class DataPlane(Handle):
                     done = ticket.wait(deadline)
                 else:
                     done = ticket.wait_watching(deadline, progress, message.size)
-        except BaseException:
-            withdraw(core, node, message)
+        except BaseException as over:
+            withdraw(core, node, message, over)
             raise
         if not done:
             why = core.machine.delay(node)

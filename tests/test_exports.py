@@ -86,7 +86,8 @@ def test_an_agent_without_peers_starts_lean() -> None:
 
 def test_an_agent_answers_commands_without_libzmq() -> None:
     """libzmq ends the whole process where something is refused: docs/design.md."""
-    assert "zmq" not in imported("from mycorrizal._runtime.control.server import ControlService; import mycorrizal.agent")
+    server = "from mycorrizal._runtime.control.server import ControlService"
+    assert "zmq" not in imported(f"{server}; import mycorrizal.agent")
 
 
 def imported(code: str) -> set[str]:

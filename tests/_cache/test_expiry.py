@@ -6,6 +6,7 @@ from random import Random
 
 from mycorrizal._cache.entry import NEVER, Entry
 from mycorrizal._cache.expiry import Wheel
+from tests._cache.harness import Caches
 
 
 def test_against_a_sorted_list() -> None:
@@ -42,3 +43,16 @@ def test_empty_wheel_has_no_timer() -> None:
     wheel.remove(entry)
     wheel.remove(entry)
     assert wheel.next() is None
+
+
+def test_what_expires_later_is_taken_out_too_though_nobody_comes_meanwhile() -> None:
+    caches = Caches(1)
+    machine = caches.nodes[0].machine
+    keys = caches.owned_by(0, count=3)
+    for seconds, key in enumerate(keys, start=1):
+        caches.set(0, key, b"v", ttl=1000 * seconds)
+    held = []
+    for _ in keys:
+        held.append(machine.info("c", caches.cluster.now)["entries"])
+        caches.cluster.run(2.0)
+    assert held[0] == 3 and machine.info("c", caches.cluster.now)["entries"] == 0

@@ -13,6 +13,7 @@ import pytest
 
 from mycorrizal import DataConfig, DataPlane, Keyring, MycorrizalError
 from mycorrizal._endings import TABLE, Ending
+from mycorrizal._runtime.threads import waits
 from tests.keys import key_of
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
@@ -270,3 +271,33 @@ def test_an_agents_calls_when_gossip_had_begun_with_them(start: Start) -> None:
     assert error.ending == "CLOSED" and error.indeterminate and not error.retriable
     late = Task(a.update_node).error()
     assert isinstance(late, TABLE[Ending.CLOSED].kind) and not late.indeterminate
+
+
+def test_the_end_of_the_program_ends_the_waits_of_its_threads_as_a_close(planes: Planes) -> None:
+    """The interpreter waits for threads that are no daemons before it closes anything."""
+    found: dict[str, BaseException] = {}
+
+    def wait(operation: str, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except MycorrizalError as error:
+            found[operation] = error
+
+    calls: dict[str, Callable[[], object]] = {
+        "request": lambda: planes.alice.request("bob", "hang", timeout=None),
+        "send": lambda: planes.alice.send("bob", 1, timeout=None),
+    }
+    threads = [threading.Thread(target=wait, args=item) for item in calls.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        assert planes.running.acquire(timeout=20)
+        core = planes.alice._started
+        until(lambda: len(core.ask(lambda: core.machine.peer("bob").outgoing.unaccepted(), "test")) == 1)
+        waits._ending.begin()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        waits._ending._forget()
+    for operation in calls:
+        expect(found[operation], Ending.CLOSED, operation)

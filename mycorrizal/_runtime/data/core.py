@@ -143,7 +143,7 @@ class Core:
 
     @property
     def unfit(self) -> str | None:
-        """What is wrong with this aioquic, if a connection was made and its fast packet path could not be. Any thread."""
+        """What keeps connections from the fast packet path, once one was made. Any thread."""
         endpoint = self._door.endpoint
         return None if endpoint is None else endpoint.choice.problem
 

@@ -13,6 +13,7 @@ from ...exceptions import (
     ConfigError,
     MycorrizalError,
     NestedTooDeep,
+    NotRunningError,
     OperationTimeout,
     PeerBusy,
     RemoteError,
@@ -214,8 +215,8 @@ def _ask(
         core.begin(partial(core.machine.request, call), "request", node)
         with core.pool.waiting():
             done = ticket.wait(deadline) if progress is None else ticket.wait_watching(deadline, progress, size)
-    except BaseException:
-        cancel_call(core, call)
+    except BaseException as over:
+        cancel_call(core, call, over)
         raise
     if not done:
         raise late(core, call, name, timeout, "request")
@@ -297,15 +298,23 @@ def cancelled(sent: bool, node: str, operation: str) -> MycorrizalError:
     return error(Ending.CANCELLED, "the call was cancelled", sent=sent, node=node, operation=operation)
 
 
-def withdraw(core: Core, node: str, message: OutMessage) -> None:
-    """Nobody waits for a message any more. Any thread."""
+def withdraw(core: Core, node: str, message: OutMessage, over: BaseException | None = None) -> None:
+    """Nobody waits for a message any more, since the wait has raised `over`. Any thread."""
     message.over = True  # first of all: see ``Lender``
+    _ended(over, message.sequence > 0, node, "send")
     if not core.submit(lambda now: core.machine.peer(node).withdraw(message, now)):
         message.value = None
 
 
-def cancel_call(core: Core, call: Call) -> None:
-    """Nobody waits for a request any more. Any thread."""
+def cancel_call(core: Core, call: Call, over: BaseException | None = None) -> None:
+    """Nobody waits for a request any more, since the wait has raised `over`. Any thread."""
     call.over = True  # first of all: see ``Lender``
+    _ended(over, call.sent, call.node, "request")
     if not core.submit(lambda now: core.machine.peer(call.node).cancel(call, now)):
         call.end()
+
+
+def _ended(over: BaseException | None, sent: bool, node: str, operation: str) -> None:
+    """Let the end of the program, which knows of no call, say which one it has ended."""
+    if isinstance(over, NotRunningError) and over.operation is None:
+        over.node, over.operation, over.indeterminate = node, operation, sent

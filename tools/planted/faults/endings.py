@@ -82,4 +82,6 @@ FAULTS = [
     Fault("Keys._change", 'operation=f"keys.{operation}")', "operation=None)", "the change's errors are its own"),
     Fault("ForkGuard.check", "operation=operation", "operation=None", "in a forked child too an error names the call"),
     Fault("Agent.open_cache", 'parts.data._blocking("open_cache")', "pass", "what is closed does not say: unknown"),
+    Fault("cancel_call", "_ended(over, call.sent,", "_ended(over, False,", "our exit too leaves open whether it ran"),
+    Fault("withdraw", "message.sequence > 0, node", "False, node", "our exit too leaves open whether it arrived"),
 ]
