@@ -250,6 +250,17 @@ def test_leases_are_bounded() -> None:
     assert machine.counters()["leases_dropped"] == 2, "those whose time was over made room"
 
 
+@pytest.mark.parametrize("kind", [Kind.SET, Kind.DELETE])
+def test_a_lease_that_a_write_voids_gives_its_place_back(kind: Kind) -> None:
+    machine = make_machine(limits=Limits(leases=1))
+    for turn in range(3):
+        assert ask(machine, LEASE, now=float(turn))[0].status == Status.LEASED
+        ask(machine, Op(kind, b"k", value=b"v"), now=turn + 0.1)
+        ask(machine, Op(Kind.DELETE, b"k"), now=turn + 0.2)
+    assert ask(machine, LEASE._replace(key=b"other"), now=3.0)[0].status == Status.LEASED
+    assert "leases_refused" not in machine.counters() and "leases_dropped" not in machine.counters()
+
+
 def test_primary_that_moves_sends_who_waits_to_the_next() -> None:
     caches = Caches(4)
     primary = caches.owners(b"k")[0]
