@@ -7,7 +7,6 @@ announces what is told to the machine on the data plane's loop thread.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -47,7 +46,6 @@ class Caches:
         self._sharing = sharing
         self._codecs = codecs
         self._open: dict[str, Cache] = {}
-        self._taking = threading.Lock()
         self._told: set[str] = set()  # warnings that were logged
         self._last: dict[str, Definition] = {}  # how the caches were defined when that was last told
         self._announced: dict[str, dict[str, Definition]] = {}  # by node; each is replaced, never changed
@@ -82,16 +80,15 @@ class Caches:
         if redefine:
             held = self._host.do(lambda now: machine.define(held, now), deadline, "cache")
         cache = self._open.setdefault(name, Cache(self._host, held, self._codecs))
-        self._taken(cache, held)
+        self._sharing.call(lambda now: self._taken(cache, held), deadline, "cache")
         if redefine:
             self._refuse_other(definition, held)
         return cache
 
     def _taken(self, cache: Cache, definition: Definition) -> None:
-        """`cache` has these settings, unless it has later ones already: who opens it may come after who follows."""
-        with self._taking:
-            if definition.rank >= cache.definition.rank:
-                cache.defined(definition)
+        """`cache` has these settings, unless it has later ones already: who opens it may come late. Gossip thread."""
+        if definition.rank >= cache.definition.rank:
+            cache.defined(definition)
 
     def _refuse_other(self, mine: Definition, held: Definition) -> None:
         """Raise ``CacheConflict`` if somebody else has redefined the cache at the same moment, and that holds."""
