@@ -43,6 +43,7 @@ from ._wire.canonical import equal
 from ._wire.lent import LEND_MIN, Lent
 from ._wire.value_guard import VALUE_BYTES_MAX
 from ._wire.values import Codecs, Encoded, decode_held, encode_value
+from .config import check_function
 from .exceptions import (
     ConfigError,
     MycorrizalError,
@@ -355,6 +356,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         early = float(refresh) + float(stale)
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
             return self._decoded(key, entry.value, "get_or_compute")
+        check_function("compute", compute)
         seconds = self._seconds(ttl)
         if negative_ttl is not None:
             check_seconds("negative_ttl", negative_ttl)

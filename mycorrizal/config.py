@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import ipaddress
 import math
 import socket
@@ -25,7 +26,7 @@ from .types import as_builtin, parse_host
 
 __all__ = [
     "Config", "KEY_SIZES", "META_MAX_SIZE", "RESERVED", "allowed", "builtin_fields", "check_key", "check_name",
-    "check_own_text", "check_reachable", "check_text", "weakness",
+    "check_function", "check_own_text", "check_reachable", "check_text", "weakness",
 ]  # fmt: skip
 
 META_MAX_SIZE = 512
@@ -400,6 +401,16 @@ def check_own_text(field_name: str, text: str, example: str) -> str:
         hint = "such names are the library's own"
         raise ConfigError(field_name, f"{text!r:.80} begins with {RESERVED!r}", hint=hint)
     return text
+
+
+def check_function(field_name: str, function: object) -> None:
+    """Raise ``ConfigError`` unless to call `function` is to run it, not to make a coroutine or a generator."""
+    if not callable(function):
+        raise ConfigError(field_name, f"{function!r:.80} cannot be called", hint="pass a function")
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(kind(made) for kind in kinds for made in (function, type(function).__call__)):
+        text = f"{function!r:.80} would not run when it is called, but make a coroutine or a generator"
+        raise ConfigError(field_name, text, hint="pass a plain function; asyncio.run() in it runs a coroutine")
 
 
 def _check_label(label: str) -> None:

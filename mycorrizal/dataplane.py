@@ -43,6 +43,7 @@ from ._runtime.data.tickets import (
     cancelled,
     field,
     late,
+    node_names,
     take,
     withdraw,
 )
@@ -52,6 +53,7 @@ from ._runtime.threads.futures import PlaneFuture
 from ._runtime.threads.lifecycle import Handle
 from ._wire.security import Keyring
 from ._wire.values import DEFAULT, Codecs, encode_value
+from .config import check_function
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
 from .memberlist import Memberlist
@@ -271,7 +273,7 @@ class DataPlane(Handle):
         results = Results()
         open_calls: dict[str, tuple[Call, BlockingTicket]] = {}
         try:
-            for node in dict.fromkeys(map(as_builtin, nodes)):
+            for node in node_names(nodes):
                 core.check_running("request_all", node)
                 ticket = BlockingTicket(core.loop)
                 call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
@@ -305,8 +307,7 @@ class DataPlane(Handle):
             raise ConfigError("name", f"{name!r} begins with {RESERVED!r}", hint="such names are the library's own")
 
         def register(handler: _H) -> _H:
-            if not callable(handler):
-                raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+            check_function("handler", handler)
             self._running("on_request").handlers[name] = handler
             return handler
 
@@ -334,8 +335,7 @@ class DataPlane(Handle):
         stream_field(name := as_builtin(name))
 
         def register(handler: _S) -> _S:
-            if not callable(handler):
-                raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+            check_function("handler", handler)
             self._running("on_stream").streams.handlers[name] = handler
             return handler
 

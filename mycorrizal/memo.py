@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from ._wire.canonical import canonical, digest
 from ._wire.value_codecs import Codecs
+from .config import check_function
 from .exceptions import ConfigError, ValueEncodeError, ValueTooLarge
 from .types import as_builtin, printable
 
@@ -101,6 +102,7 @@ class Memoized(Generic[_P, _R]):
         if not callable(function) or isinstance(function, staticmethod):
             hint = "put it below @classmethod and @staticmethod"
             raise ConfigError("memoize", f"{function!r:.80} is no function", hint=hint)
+        check_function("memoize", function)
         if key is not None and not callable(key):
             raise ConfigError("key", f"{key!r:.80} is no function of the arguments")
         if unknown := sorted(options.keys() - _OPTIONS):
@@ -110,19 +112,19 @@ class Memoized(Generic[_P, _R]):
         self.__qualname__ = str(getattr(function, "__qualname__", name))
         self._cache, self._options, self._key = cache, options, key
         self.uncached = function
-        self._ignored = frozenset([ignore] if isinstance(ignore, str) else ignore)
+        self._ignored = _names(ignore)
         self._signature = None if key is not None else _signature(function)
         _check_ignored(self._ignored, self._signature)
         base = _base(function, name)
         about = _About(cache._codecs, version, self._ignored)
         self.name = f"{base}:{digest([about.function(function), about.value(key, 'key'), about.version])}"
 
-    def __call__(self, *arguments: _P.args, **named: _P.kwargs) -> _R:
+    def __call__(self, /, *arguments: _P.args, **named: _P.kwargs) -> _R:
         compute = partial(self.uncached, *arguments, **named)
         found: _R = self._cache.get_or_compute(self.key(*arguments, **named), compute, **self._options)
         return found
 
-    def key(self, *arguments: _P.args, **named: _P.kwargs) -> str:
+    def key(self, /, *arguments: _P.args, **named: _P.kwargs) -> str:
         """Return the key of a call, e.g. to delete its result.
 
         Raises:
@@ -201,6 +203,13 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         raise ConfigError("key", f"{function!r:.80} does not tell its arguments", hint="give key=") from None
 
 
+def _names(ignore: str | Iterable[str]) -> frozenset[str]:
+    try:
+        return frozenset([ignore] if isinstance(ignore, str) else ignore)
+    except TypeError:
+        raise ConfigError("ignore", f"{ignore!r:.80} is no name of an argument, nor several") from None
+
+
 def _check_ignored(ignored: frozenset[str], signature: inspect.Signature | None) -> None:
     if ignored and signature is None:
         raise ConfigError("ignore", "says what key= says already", hint="leave one of them out")
@@ -214,8 +223,8 @@ def _base(function: Any, name: str | None) -> str:
     """Return the part of the name that people read."""
     name = as_builtin(name)
     if name is not None:
-        if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= _NAME_MAX:
-            raise ConfigError("name", f"{name!r:.80} is no text of 1 to {_NAME_MAX} bytes")
+        if not isinstance(name, str) or not _begins_key(name):
+            raise ConfigError("name", f"{name!r:.80} is no text of 1 to {_NAME_MAX} bytes that a key can begin with")
         return name
     inner = inspect.unwrap(function)
     module, qualname = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
@@ -225,6 +234,13 @@ def _base(function: Any, name: str | None) -> str:
         text = f"{what!r:.80} is of {reason}, and other functions may be called the same"
         raise ConfigError("name", text, hint="give name=, such as memoize(name='features.area')")
     return _base(function, f"{module}.{qualname}")
+
+
+def _begins_key(name: str) -> bool:
+    try:
+        return 0 < len(name.encode()) <= _NAME_MAX and name[0] != "\0"
+    except UnicodeEncodeError:
+        return False
 
 
 def _of(function: Any, module: str) -> bool:

@@ -47,7 +47,7 @@ from ._runtime.threads.lifecycle import Handle
 from ._serf import Received, SerfStatus, decode_state, decode_tags, encode_tags
 from ._swim import events as swim
 from ._wire.text import logger
-from .config import META_MAX_SIZE, Config
+from .config import META_MAX_SIZE, Config, check_function
 from .delegates import BaseDelegate, BaseEventDelegate, BasePingDelegate
 from .exceptions import (
     ConfigError,
@@ -312,6 +312,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
             raise ConfigError("name", f"{name!r:.40} is no name for a query", hint=f"a text without {INTERNAL}")
 
         def keep(handler: Handler) -> Handler:
+            check_function("handler", handler)
             self._asking.handlers[name] = handler
             return handler
 

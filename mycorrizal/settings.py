@@ -27,7 +27,7 @@ from ._runtime.threads.deadline import Deadline
 from ._runtime.threads.lifecycle import Handle
 from ._runtime.threads.subscribers import EventStream
 from ._wire.values import Codecs, encode_value
-from .config import check_text
+from .config import check_function, check_text
 from .events import ChangesLost, SettingChange
 from .exceptions import MycorrizalError
 from .types import HTML_ROWS_MAX, as_builtin, frameless, html_table, printable
@@ -163,6 +163,8 @@ class Settings(Handle, MutableMapping[str, Any]):
             Without `callback` a stream to iterate or ``get`` from. With it, something to ``close()``: `callback` is
             called with each change, in order, on a thread of its own.
         """
+        if callback is not None:
+            check_function("callback", callback)
         stream = self._watching.watch_settings(as_builtin(key))
         return stream if callback is None else self._watching.call(callback, stream)
 

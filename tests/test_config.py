@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from mycorrizal import Config, ConfigError
-from mycorrizal.config import weakness
+from mycorrizal.config import check_function, weakness
 from tests.keys import WEAK, key_of
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -120,3 +122,29 @@ def test_keys_that_may_be_random_are_taken(size: int) -> None:
     for key in keys:
         assert weakness(key[:size]) is None
         assert Config(name="x", secret_key=key[:size]).secret_key == key[:size]
+
+
+class Coroutine:
+    async def __call__(self) -> int:
+        return 1
+
+    def method(self) -> Iterator[int]:
+        yield 1
+
+    async def both(self) -> AsyncIterator[int]:
+        yield 1
+
+
+ODD = Coroutine()
+
+
+@pytest.mark.parametrize("function", [ODD, ODD.method, partial(ODD.method), ODD.both, 3])
+def test_a_function_that_would_not_run_is_refused(function: Any) -> None:
+    with pytest.raises(ConfigError, match="check: ") as caught:
+        check_function("check", function)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("function", [print, int, Coroutine, lambda: ODD, partial(int, "1")])
+def test_a_function_that_runs_is_taken(function: Any) -> None:
+    check_function("check", function)

@@ -83,7 +83,6 @@ EXEMPT = {
     ("_wire.text", "logging.raiseExceptions"): "as above",
     ("types", "pathlib.Path"): "says where a received file is; nothing is done with it",
     ("_runtime.threads.clock", "time"): "the one clock",
-    ("_agent.caching", "threading.Lock"): "a cache's settings are compared and set by who opens it and by who follows",
 }
 RUNTIME_ONLY_IN = {"time": {"_runtime.threads.clock"}}
 """Inside ``_runtime`` the clock is read in one module, so that it can be replaced there."""

@@ -12,7 +12,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
@@ -228,6 +228,9 @@ def test_function_of_which_a_key_is_made_counts() -> None:
         ({"ignore": ["x"], "key": str}, "ignore"),
         ({"key": 5}, "key"),
         ({"leese": 5}, "leese"),
+        ({"ignore": 5}, "ignore"),
+        ({"name": "\ud800"}, "name"),
+        ({"name": "\0f"}, "name"),
         ({"ttl": -1}, "ttl"),
     ],
 )
@@ -235,6 +238,24 @@ def test_wrong_settings_are_refused_when_the_function_is_made(given: dict[str, A
     with pytest.raises(ConfigError) as caught:
         TABLE.memoize(**{"name": "f", **given})(lambda x: x)
     assert caught.value.field == field
+
+
+def test_function_that_would_not_run_is_refused() -> None:
+    async def coroutine() -> int:
+        return 1
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    for function in (coroutine, generator):
+        with pytest.raises(ConfigError, match="would not run"):
+            TABLE.memoize(name="f", version=1)(function)
+
+
+def test_argument_may_have_any_name() -> None:
+    made = TABLE.memoize(name="any", version=1)(lambda **all: sorted(all))
+    assert made(self=1, function=2, arguments=3, named=4, key=5) == ["arguments", "function", "key", "named", "self"]
+    assert made.key(self=1) != made.key(self=2) and made.key(self=1) == made.key(**{"self": 1})
 
 
 def test_class_method_object_is_refused() -> None:

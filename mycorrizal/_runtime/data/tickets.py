@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -41,6 +41,7 @@ __all__ = [
     "cancelled",
     "field",
     "late",
+    "node_names",
     "own",
     "take",
     "withdraw",
@@ -279,10 +280,25 @@ def field(name: str) -> bytes:
     Raises:
         ConfigError: it is empty, too long, or no text.
     """
+    name = as_builtin(name)
+    if not isinstance(name, str):
+        hint = "e.g. 'score'; a decorator takes it in parentheses, above the function"
+        raise ConfigError("name", f"must be text, not {type(name).__name__}", hint=hint)
     try:
-        return name_field(as_builtin(name))
-    except (ValueError, AttributeError) as exc:
+        return name_field(name)
+    except ValueError as exc:
         raise ConfigError("name", str(exc), hint="e.g. 'score'") from None
+
+
+def node_names(nodes: Iterable[str]) -> list[str]:
+    """Return each of several nodes once.
+
+    Raises:
+        TypeError: it is one name, whose letters are no nodes.
+    """
+    if isinstance(nodes, str):
+        raise TypeError(f"request_all: several nodes are given as a list of names, such as [{nodes!r}]")
+    return list(dict.fromkeys(map(as_builtin, nodes)))
 
 
 def late(core: Core, call: Call, name: str, timeout: float | None, operation: str) -> MycorrizalError:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from ..._wire.text import logger
+from ...config import check_function
 from ...exceptions import ConfigError
 from ..threads.counters import Counters
 from ..threads.service import Service
@@ -36,8 +37,7 @@ class Check:
         node: str,
         counters: Counters,
     ) -> None:
-        if not callable(check):
-            raise ConfigError("check", f"{check!r:.80} cannot be called", hint="pass a function without arguments")
+        check_function("check", check)
         if not isinstance(interval, (int, float)) or not _INTERVAL_MIN <= interval <= threading.TIMEOUT_MAX:
             raise ConfigError(
                 "interval", f"{interval!r} is not a number of seconds from {_INTERVAL_MIN} on", hint="e.g. 10"
