@@ -310,7 +310,7 @@ class Agent(Handle, Talking):
     # -- events of our own -----------------------------------------------------------------------
 
     @named("broadcast")
-    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> int:
+    def broadcast(self, topic: str, value: Any = None, *, timeout: float | None = 10.0) -> int:
         """Tell all agents, this one included; return the number of the event. Blocks for the gossip thread only.
 
         Each ``subscribe(topic)`` anywhere gets it once, and the events of one sender in the order they were
@@ -500,7 +500,7 @@ class Agent(Handle, Talking):
 
     def _repr_html_(self) -> str:
         try:
-            members = "" if self.closed else self.members()._repr_html_()
+            members = "" if self.closed else self.members(all=True)._repr_html_()
         except MycorrizalError:
             members = ""  # the text says why
         return f"<div>{html_text(repr(self)[1:-1])}{members}</div>"

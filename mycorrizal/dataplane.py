@@ -124,7 +124,7 @@ class DataPlane(Handle):
 
     # -- messages ---------------------------------------------------------------------------
 
-    def send(self, node: str, value: Any, timeout: float | None = 10.0, *, progress: Progress | None = None) -> None:
+    def send(self, node: str, value: Any, *, timeout: float | None = 10.0, progress: Progress | None = None) -> None:
         """Send a message; when this returns, `node`'s inbox has it. Blocks.
 
         Messages of one sender arrive in order, each once, also over a
@@ -216,8 +216,8 @@ class DataPlane(Handle):
         node: str,
         name: str,
         value: Any = None,
-        timeout: float | None = 10.0,
         *,
+        timeout: float | None = 10.0,
         progress: Progress | None = None,
     ) -> Any:
         """Ask `node`'s handler `name`, and return its answer. Blocks.
@@ -239,7 +239,7 @@ class DataPlane(Handle):
         return ask(core, node, name, encode, timeout, progress)
 
     def request_async(
-        self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
+        self, node: str, name: str, value: Any = None, *, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
         """Like ``request``, but return a future at once; ``cancel()`` frees the call and tells the peer.
 
@@ -264,7 +264,7 @@ class DataPlane(Handle):
         return future
 
     def request_all(
-        self, nodes: Iterable[str], name: str, value: Any = None, timeout: float | None = 10.0
+        self, nodes: Iterable[str], name: str, value: Any = None, *, timeout: float | None = 10.0
     ) -> Results:
         """Ask several nodes at once; return the answers that came in time, and the error of each other. Blocks."""
         core = self._blocking("request_all")
@@ -433,7 +433,7 @@ class DataPlane(Handle):
             raise ConfigError("name", f"the data plane is {core.name!r}, the membership {name!r}")
         if self._follower is not None:
             raise ConfigError("follow", "this plane follows a membership already")
-        self._follower = Follower(core, cluster.members, cluster.events())
+        self._follower = Follower(core, cluster.members, cluster._running.gone, cluster.events())
         self._directory.fallback = self._follower.resolve
 
     def reload_certificates(self) -> None:

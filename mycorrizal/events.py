@@ -7,7 +7,7 @@ class carries its ``kind`` as a short text for logs, JSON and command lines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Union
 
 from .types import MaybeUnreadable, Node, Service
@@ -44,18 +44,20 @@ class MemberJoined:
 
 @dataclass(frozen=True, slots=True)
 class MemberLeft:
-    """`node` announced that it leaves; ``node.state`` is LEFT."""
+    """`node` announced that it leaves; ``node.state`` is LEFT. ``since`` is when that was heard, seconds since 1970."""
 
     kind: ClassVar[str] = "leave"
     node: Node
+    since: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """`node` stopped answering and was declared dead; ``node.state`` is DEAD."""
+    """`node` stopped answering and was declared dead; ``node.state`` is DEAD. ``since``: when, seconds since 1970."""
 
     kind: ClassVar[str] = "fail"
     node: Node
+    since: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

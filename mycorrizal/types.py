@@ -234,9 +234,7 @@ class Members(tuple[Member, ...]):
         return [member.name for member in self]
 
     def _repr_html_(self) -> str:
-        rows = [
-            (m.name, m.state.name.lower(), f"{m.host}:{m.port}", m.quic_port or "", _pairs(m.tags)) for m in self
-        ]
+        rows = [(m.name, _state(m), f"{m.host}:{m.port}", m.quic_port or "", _pairs(m.tags)) for m in self]
         return html_table(("name", "state", "address", "quic", "tags"), rows)
 
 
@@ -414,6 +412,15 @@ def html_text(value: object) -> str:
     from html import escape  # late: for notebooks
 
     return escape(printable(str(value), HTML_TEXT_MAX))
+
+
+def _state(member: Member) -> str:
+    """Return the state as people say it: ``failed at 13:06:21 UTC`` of one that is gone, for a day at the most."""
+    if member.since is None:
+        return member.state.name.lower()
+    second = int(member.since % 86400)
+    what = "left" if member.state == NodeState.LEFT else "failed"
+    return f"{what} at {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02} UTC"
 
 
 def _pairs(tags: Mapping[str, str]) -> str:

@@ -218,7 +218,7 @@ def test_requests_are_served_when_no_thread_is_to_be_had_any_more(
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert [alice.request("bob", "echo", number, PATIENCE) for number in range(20)] == list(range(20))
+    assert [alice.request("bob", "echo", number, timeout=PATIENCE) for number in range(20)] == list(range(20))
     with pytest.raises(ResourcesExhausted, match="the interpreter is ending: call it before"):
         alice.request_async("bob", "echo")
 

@@ -80,6 +80,9 @@ class World:
     def accept_stream(self, name: str, sender: str) -> Any:
         return self if self.rng.random() < 0.7 else Close.UNKNOWN
 
+    def missing(self, node: str) -> tuple[str, str]:
+        return "no address", "none"
+
     def has_handler(self, name: str) -> bool:
         return self.rng.random() < 0.8
 

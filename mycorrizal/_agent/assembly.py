@@ -370,7 +370,7 @@ class Assembly:
 
     def ask_all(self, name: str, value: Any, timeout: float | None) -> Results:
         """Ask all other agents what this one has done already; it is in the results too. Blocks."""
-        results = self.data.request_all(self.others(), name, value, timeout)
+        results = self.data.request_all(self.others(), name, value, timeout=timeout)
         results[self.name] = True
         return results
 
@@ -385,7 +385,8 @@ class Assembly:
         others = self.others() if len(known) < last else []
         for name in others[:_HISTORY_TRIES]:
             try:
-                found = self.data.request(name, "mycorrizal.history", [topic, last], deadline.capped(_HISTORY_SECONDS))
+                left = deadline.capped(_HISTORY_SECONDS)
+                found = self.data.request(name, "mycorrizal.history", [topic, last], timeout=left)
                 return merged([EventReceived(*event) for event in found], known, last)
             except (MycorrizalError, TypeError) as error:
                 log.info("= %s: no events of before from %s: %s", self.name, name, error)
@@ -420,7 +421,7 @@ class Assembly:
             if self.name not in sorted(others, key=lambda name: sha256(f"{new}/{name}".encode()).digest())[:_TELLERS]:
                 return
             try:
-                reply = self.data.request(new, "mycorrizal.keys", rings.table.pack(), _TELL_SECONDS)
+                reply = self.data.request(new, "mycorrizal.keys", rings.table.pack(), timeout=_TELL_SECONDS)
                 rings.take(KeyTable.unpack(reply))
             except MycorrizalError as error:
                 log.warning("! %s: %s was not told of the keys: %s", self.name, new, error)

@@ -93,20 +93,8 @@ def certificate_problem(begins: float, ends: float, now: float) -> list[str]:
     if left > min((ends - begins) * _EXPIRES_SOON, _EXPIRES_MOST):
         return []
     when = clock.date(ends)
-    what = f"expires in {in_units(left)}, at {when}" if left > 0 else f"expired at {when}, and nobody takes it"
+    what = f"expires in {clock.span(left)}, at {when}" if left > 0 else f"expired at {when}, and nobody takes it"
     return [f"the certificate, or what it rests on, {what}: replace the files and call reload_certificates()"]
-
-
-def in_units(seconds: float) -> str:
-    """Return a time in the two units that matter: ``2 d 3 h``, ``5 min 20 s``, ``4 s``."""
-    whole, parts = int(seconds), []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count:
-            parts.append(f"{count} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2]) or "0 s"
 
 
 def key_problem(sealed: int, members: int) -> str | None:

@@ -34,9 +34,9 @@ class Talking:
     def _data(self) -> DataPlane:
         return self._running.data
 
-    def send(self, node: str, value: Any, timeout: float | None = 10.0, *, progress: Progress | None = None) -> None:
+    def send(self, node: str, value: Any, *, timeout: float | None = 10.0, progress: Progress | None = None) -> None:
         """Send a message; when this returns, `node`'s inbox has it. Blocks. See ``DataPlane.send``."""
-        self._data.send(node, value, timeout, progress=progress)
+        self._data.send(node, value, timeout=timeout, progress=progress)
 
     def send_async(self, node: str, value: Any) -> PlaneFuture[None]:
         """Like ``send``, but return a future at once. See ``DataPlane.send_async``."""
@@ -51,26 +51,26 @@ class Talking:
         return self._data.messages()
 
     def request(
-        self, node: str, name: str, value: Any = None, timeout: float | None = 10.0, *,
+        self, node: str, name: str, value: Any = None, *, timeout: float | None = 10.0,
         progress: Progress | None = None,
     ) -> Any:  # fmt: skip
         """Ask `node`'s handler `name`, and return its answer. Blocks. See ``DataPlane.request``."""
-        return self._data.request(node, name, value, timeout, progress=progress)
+        return self._data.request(node, name, value, timeout=timeout, progress=progress)
 
     def request_async(
-        self, node: str, name: str, value: Any = None, timeout: float | None = 10.0
+        self, node: str, name: str, value: Any = None, *, timeout: float | None = 10.0
     ) -> PlaneFuture[Any]:
         """Like ``request``, but return a future at once. See ``DataPlane.request_async``."""
-        return self._data.request_async(node, name, value, timeout)
+        return self._data.request_async(node, name, value, timeout=timeout)
 
     @named("request_all")
     def request_all(
-        self, name: str, value: Any = None, nodes: Iterable[str] | None = None, timeout: float | None = 10.0
+        self, name: str, value: Any = None, nodes: Iterable[str] | None = None, *, timeout: float | None = 10.0
     ) -> Results:
         """Ask several members at once, all other agents if `nodes` is None. Blocks. See ``DataPlane.request_all``."""
         if nodes is None:
             nodes = self._running.others()
-        return self._data.request_all(nodes, name, value, timeout)
+        return self._data.request_all(nodes, name, value, timeout=timeout)
 
     def on_request(self, name: str) -> Callable[[_H], _H]:
         """Register a handler: ``@agent.on_request("score")`` above a function of one ``Request``."""

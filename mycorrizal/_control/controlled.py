@@ -61,10 +61,10 @@ class Controlled(Protocol):
     def peers(self) -> Iterable[Any]:
         """Return connections."""
 
-    def send(self, node: str, value: Any, timeout: float | None = 10.0) -> Any:
+    def send(self, node: str, value: Any, *, timeout: float | None = 10.0) -> Any:
         """Send a message."""
 
-    def request(self, node: str, name: str, value: Any = None, timeout: float | None = 10.0) -> Any:
+    def request(self, node: str, name: str, value: Any = None, *, timeout: float | None = 10.0) -> Any:
         """Ask a handler."""
 
     def join(self, seeds: list[str], timeout: float | None = 10.0) -> Any:
@@ -73,7 +73,7 @@ class Controlled(Protocol):
     def open_cache(self, name: str, timeout: float | None = 10.0) -> Any:
         """Return a cache that it has open, or that others in sight have defined."""
 
-    def broadcast(self, topic: str, value: Any = None, timeout: float | None = 10.0) -> Any:
+    def broadcast(self, topic: str, value: Any = None, *, timeout: float | None = 10.0) -> Any:
         """Tell all."""
 
     def update_tags(self, tags: Mapping[str, str], timeout: float | None = 10.0) -> None:

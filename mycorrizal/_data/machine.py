@@ -546,7 +546,7 @@ _HINTS = {
 }
 _CODES = {
     Close.NAME_TAKEN: "names must be unique; choose another name=",
-    Close.WRONG_NAME: "compare peers= with the names of the nodes",
+    Close.WRONG_NAME: "another node listens at the address that is known for this name",
     Close.WRONG_FORMAT: "install the same version of mycorrizal on both sides",
     Close.TRY_AGAIN: "try again in a moment",
     Close.OTHER_PROCESS: "one that has just restarted is known in a moment; otherwise two processes have this name",

@@ -246,14 +246,8 @@ class Peer:
             return
         address = machine.host.resolve(self.name)
         if address is None:
-            self.fail_waiting(
-                error(
-                    Ending.LOST,
-                    f"no address is known for {self.name!r}",
-                    node=self.name,
-                    hint="give peers={name: (host, port)} or add_peer(), or wait until it has joined",
-                )
-            )
+            why, hint = machine.host.missing(self.name)
+            self.fail_waiting(error(Ending.LOST, why, node=self.name, hint=hint))
             return
         try:
             conn = machine.host.dial(address, self.name, now)

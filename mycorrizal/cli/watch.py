@@ -23,7 +23,7 @@ def told(event: ControlEvent) -> str:
     else:
         node: Any = value.get("node")
         name = node.get("name") if isinstance(node, dict) else node
-        more = {key: item for key, item in value.items() if key not in ("node", "members")}
+        more = {key: item for key, item in value.items() if key not in ("node", "members", "since")}
         text = " ".join(shown(part) for part in (event.topic.removeprefix("event."), name, more or None) if part)
     return f"({event.lost} lost) {text}" if event.lost else text
 

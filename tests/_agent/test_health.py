@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mycorrizal._agent.health import certificate_problem, health, in_units, key_problem
+from mycorrizal._agent.health import certificate_problem, health, key_problem
 
 
 def test_half_of_the_nonces_that_a_key_may_have_are_a_problem() -> None:
@@ -29,11 +29,6 @@ def test_a_certificate_is_told_before_it_expires() -> None:
         (problem,) = certificate_problem(begins, ends, ends)
         assert "expired at" in problem
     assert "in 2 d 3 h, at 1970-01-10 00:00 UTC" in certificate_problem(0.0, 9 * day, 6 * day + 75600)[0]
-
-
-def test_times_are_told_in_two_units() -> None:
-    seconds = (0.4, 4.9, 80, 3600, 3605, 90061, 172800)
-    assert [in_units(value) for value in seconds] == ["0 s", "4 s", "1 min 20 s", "1 h", "1 h", "1 d 1 h", "2 d"]
 
 
 def parts_of(**changes: Any) -> Any:

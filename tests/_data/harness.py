@@ -342,7 +342,7 @@ class Node:
         self.sinks: dict[str, Callable[[], Any]] = {}
         self._refused = False
         self.trust = trust or FakeTrust()
-        self.settling = False
+        self.settling, self.missing = False, lambda node: (f"no address is known for {node!r}", "")
         self.machine = DataMachine(self, self.trust, config or DataConfig())
         world.nodes[address] = self
 

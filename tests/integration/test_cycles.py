@@ -55,7 +55,7 @@ class Planes:
 @pytest.fixture
 def planes() -> Iterator[Planes]:
     made = Planes()
-    made.alice.request("bob", "size", "warm", WAIT)
+    made.alice.request("bob", "size", "warm", timeout=WAIT)
     yield made
     made.close()
 
@@ -111,8 +111,8 @@ def closed(planes: Planes, value: Any) -> None:
 
 def to_nobody(planes: Planes, value: Any) -> None:
     planes.alice.add_peer("nobody", ("127.0.0.1", 9))
-    fails(lambda: planes.alice.request("nobody", "size", value, 0.3))
-    fails(lambda: planes.alice.send("nobody", value, 0.3))
+    fails(lambda: planes.alice.request("nobody", "size", value, timeout=0.3))
+    fails(lambda: planes.alice.send("nobody", value, timeout=0.3))
 
 
 def broken(planes: Planes, value: Any) -> None:
@@ -123,12 +123,12 @@ def broken(planes: Planes, value: Any) -> None:
 
 def all_of_them(planes: Planes, value: Any) -> None:
     planes.alice.add_peer("nobody", ("127.0.0.1", 9))
-    results = planes.alice.request_all(["bob", "nobody"], "size", value, 1.0)
+    results = planes.alice.request_all(["bob", "nobody"], "size", value, timeout=1.0)
     assert results["bob"] == len(value) and "nobody" in results.errors
 
 
 def read(planes: Planes, value: Any) -> None:
-    planes.alice.send("bob", value, WAIT)
+    planes.alice.send("bob", value, timeout=WAIT)
     assert len(planes.bob.receive(WAIT).value) == len(value)
 
 
@@ -141,26 +141,26 @@ def stream(planes: Planes, value: Any) -> None:
 
 
 CALLS: dict[str, Callable[[Planes, Any], object]] = {
-    "request": lambda planes, value: planes.alice.request("bob", "size", value, WAIT),
-    "progress": lambda planes, value: planes.alice.request("bob", "size", value, WAIT, progress=lambda *_: None),
-    "answer": lambda planes, value: planes.alice.request("bob", "echo", value, WAIT),
-    "raises": lambda planes, value: fails(lambda: planes.alice.request("bob", "raise", value, WAIT)),
-    "unknown": lambda planes, value: fails(lambda: planes.alice.request("bob", "no such", value, WAIT)),
-    "too large": lambda planes, value: fails(lambda: planes.alice.request("bob", "size", [value] * 4, WAIT)),
-    "time-out": lambda planes, value: fails(lambda: planes.alice.request("bob", "slow", value, 0.3)),
-    "time-out at once": lambda planes, value: fails(lambda: planes.alice.request("bob", "slow", value, 0)),
+    "request": lambda planes, value: planes.alice.request("bob", "size", value, timeout=WAIT),
+    "progress": lambda planes, value: planes.alice.request("bob", "size", value, timeout=WAIT, progress=print),
+    "answer": lambda planes, value: planes.alice.request("bob", "echo", value, timeout=WAIT),
+    "raises": lambda planes, value: fails(lambda: planes.alice.request("bob", "raise", value, timeout=WAIT)),
+    "unknown": lambda planes, value: fails(lambda: planes.alice.request("bob", "no such", value, timeout=WAIT)),
+    "too large": lambda planes, value: fails(lambda: planes.alice.request("bob", "size", [value] * 4, timeout=WAIT)),
+    "time-out": lambda planes, value: fails(lambda: planes.alice.request("bob", "slow", value, timeout=0.3)),
+    "time-out at once": lambda planes, value: fails(lambda: planes.alice.request("bob", "slow", value, timeout=0)),
     "async": lambda planes, value: planes.alice.request_async("bob", "size", value).result(WAIT),
-    "async time-out": lambda planes, value: fails(planes.alice.request_async("bob", "slow", value, 0.3).result),
+    "async time-out": lambda planes, value: fails(planes.alice.request_async("bob", "slow", value, timeout=0.3).result),
     "cancelled": cancelled,
     "closed": closed,
     "to nobody": to_nobody,
     "broken": broken,
     "request_all": all_of_them,
     "send": read,
-    "send time-out": lambda planes, value: fails(lambda: planes.alice.send("bob", value, 0)),
+    "send time-out": lambda planes, value: fails(lambda: planes.alice.send("bob", value, timeout=0)),
     "send async": lambda planes, value: planes.alice.send_async("bob", value).result(WAIT),
-    "to oneself": lambda planes, value: fails(lambda: planes.alice.request("alice", "no such", value, WAIT)),
-    "sent to oneself": lambda planes, value: planes.alice.send("alice", value, WAIT),
+    "to oneself": lambda planes, value: fails(lambda: planes.alice.request("alice", "no such", value, timeout=WAIT)),
+    "sent to oneself": lambda planes, value: planes.alice.send("alice", value, timeout=WAIT),
     "stream": stream,
 }
 
@@ -185,9 +185,9 @@ def free(memory: bytearray) -> bool:
 def test_memory_is_free_while_its_error_is_still_held(planes: Planes) -> None:
     """An error keeps the frames that it came through, as long as somebody holds it."""
     for call in (
-        lambda value: planes.alice.request("bob", "slow", value, 0.2),
-        lambda value: planes.alice.request("bob", "no such", value, WAIT),
-        lambda value: planes.alice.send("nobody", value, WAIT),
+        lambda value: planes.alice.request("bob", "slow", value, timeout=0.2),
+        lambda value: planes.alice.request("bob", "no such", value, timeout=WAIT),
+        lambda value: planes.alice.send("nobody", value, timeout=WAIT),
     ):
         memory = bytearray(LARGE)
         try:
@@ -198,8 +198,8 @@ def test_memory_is_free_while_its_error_is_still_held(planes: Planes) -> None:
 
 def test_a_map_of_a_file_can_be_closed(planes: Planes) -> None:
     mapped = mmap.mmap(-1, LARGE)
-    assert planes.alice.request("bob", "size", memoryview(mapped), WAIT) == LARGE
-    fails(lambda: planes.alice.request("bob", "slow", memoryview(mapped), 0.1))
+    assert planes.alice.request("bob", "size", memoryview(mapped), timeout=WAIT) == LARGE
+    fails(lambda: planes.alice.request("bob", "slow", memoryview(mapped), timeout=0.1))
     until(lambda: closes(mapped), 5.0)
 
 
@@ -213,10 +213,10 @@ def closes(mapped: mmap.mmap) -> bool:
 
 def test_an_answer_is_free_when_its_reader_drops_it(planes: Planes) -> None:
     array = numpy.zeros(LARGE // 8)
-    answer = planes.alice.request("bob", "echo", array, WAIT)
+    answer = planes.alice.request("bob", "echo", array, timeout=WAIT)
     later = planes.alice.request_async("bob", "echo", array)
     found = [weakref.ref(one) for one in (answer, later.result(WAIT), later)]
-    planes.alice.send("bob", array, WAIT)
+    planes.alice.send("bob", array, timeout=WAIT)
     message = planes.bob.receive(WAIT)
     found += [weakref.ref(one) for one in (message.value, array)]
     del answer, later, message, array
@@ -228,7 +228,7 @@ def test_what_cannot_be_read_is_free_too(planes: Planes) -> None:
     codecs.register(complex, "complex", lambda z: [z.real, bytes(LARGE)], lambda pair: complex(*pair))
     with DataPlane("carol", key=KEY, codecs=codecs) as carol:
         carol.add_peer("bob", planes.bob.address)
-        carol.send("bob", 1j, WAIT)
+        carol.send("bob", 1j, timeout=WAIT)
         message = planes.bob.receive(WAIT)
         assert isinstance(message.error, ValueDecodeError)
         with pytest.raises(ValueDecodeError):
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_free_too(planes: Planes) -> None:
         del message
         carol.on_request("z")(lambda request: 1j)
         planes.bob.add_peer("carol", carol.address)
-        results = planes.bob.request_all(["carol"], "z", None, WAIT)
+        results = planes.bob.request_all(["carol"], "z", None, timeout=WAIT)
         assert isinstance(results.errors["carol"], ValueDecodeError)
         del results
     planes.close()

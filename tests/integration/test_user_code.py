@@ -83,8 +83,8 @@ class World:
         self.number += 1
         number = self.number
         with self.alice.subscribe("well") as events:
-            assert self.alice.request("bob", "ping", number, WAIT) == number
-            self.bob.broadcast("well", number, WAIT)
+            assert self.alice.request("bob", "ping", number, timeout=WAIT) == number
+            self.bob.broadcast("well", number, timeout=WAIT)
             event = events.get(WAIT)
             assert getattr(event, "value", None) == number
         self.bob.update_tags({"number": str(number)}, WAIT)
@@ -120,7 +120,7 @@ def handlers(world: World, error: type[BaseException]) -> None:
     with raising(world, error):
         for _ in range(20):  # more than there are threads
             with pytest.raises(RemoteError) as caught:
-                world.alice.request("bob", "bad", None, WAIT)
+                world.alice.request("bob", "bad", None, timeout=WAIT)
             assert caught.value.type == error.__name__
 
 
@@ -138,7 +138,7 @@ def done_callbacks(world: World, error: type[BaseException]) -> None:
     after = threading.Event()
     before = world.bob.metrics().get("futures.faults", 0)
     with raising(world, error):
-        future = world.bob.request_async("bob", "ping", 1, WAIT)
+        future = world.bob.request_async("bob", "ping", 1, timeout=WAIT)
         future.add_done_callback(world.burst)
         future.add_done_callback(lambda future: after.set())
         assert after.wait(WAIT), "the first callback kept the second from being called"
@@ -202,7 +202,7 @@ def logs(world: World, error: type[BaseException]) -> None:
                 handlers_only = world.bob.on_request("bad")
                 handlers_only(world.burst)
                 with pytest.raises(RemoteError):
-                    world.alice.request("bob", "bad", None, WAIT)
+                    world.alice.request("bob", "bad", None, timeout=WAIT)
                 with Agent("carol", config=QUICK) as carol:  # comes and goes: the gossip threads log that
                     carol.wait_for(3, WAIT)
                 world.error = None

@@ -58,6 +58,11 @@ _TEXT_MAX = 8192
 _local = threading.local()
 
 
+def _no_address(node: str) -> tuple[str, str]:
+    """Say why `node` cannot be dialled, and what to do about it: of a plane without a membership."""
+    return f"no address is known for {node!r}", "give peers={name: (host, port)} or add_peer()"
+
+
 class Core:
     """Everything behind one ``DataPlane``. Methods say which thread may call them."""
 
@@ -78,6 +83,7 @@ class Core:
         self.resolve = resolve
         self.member = member
         self.process: Callable[[str], bytes | None] = lambda node: None
+        self.missing: Callable[[str], tuple[str, str]] = _no_address
         self.counters = Counters()
         self.count = self.counters.add
         self.guard = ForkGuard()

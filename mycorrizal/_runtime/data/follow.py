@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from functools import partial
 
 from ..._wire.meta import quic_port, read_meta
 from ...events import EventsLost, MemberEvent, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
-from ...types import Address, Node
+from ...exceptions import MycorrizalError
+from ...types import Address, Node, NodeState, printable
+from ..threads import clock
 from ..threads.deadline import Deadline
 from ..threads.service import Service
 from ..threads.subscribers import EventStream
@@ -15,29 +18,40 @@ from .core import Core
 
 __all__ = ["Follower"]
 
+_NAMES_SHOWN, _NAMES_MAX = 10, 500  # members that an error names, and characters of their names
+_NAMES_COMPARED = 256
+
 
 class Follower:
     """The thread ``mycorrizal-follow``: tells the machine what membership says.
 
     Args:
         members: the current members; never blocks.
+        gone: those that left or failed within a day, each with the time, in seconds since 1970.
         events: a stream of what happens from now on; it is closed with the follower.
     """
 
-    def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]], events: EventStream[MemberEvent]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        members: Callable[[], tuple[Node, ...]],
+        gone: Callable[[], list[tuple[Node, float]]],
+        events: EventStream[MemberEvent],
+    ) -> None:
         self._core = core
         self._members = members
+        self._gone = gone
         self._events = events
         own = self._find(core.name)
         self._address = None if own is None else own.address
         self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
-        before = core.member, core.process
-        core.member, core.process = self.member, self.process
+        before = core.member, core.process, core.missing
+        core.member, core.process, core.missing = self.member, self.process, self.missing
         core.submit(self._recheck)  # of those that were here before
         try:
             self.service.start()
         except BaseException:
-            core.member, core.process = before
+            core.member, core.process, core.missing = before
             events.close()
             raise
 
@@ -55,6 +69,31 @@ class Follower:
         """Return the boot id of the member `name`, None if it is no member or tells none. Any thread."""
         node = self._find(name)
         return None if node is None else read_meta(node.meta).boot
+
+    def missing(self, name: str) -> tuple[str, str]:
+        """Say why `name` cannot be dialled, and what to do about it. Any thread."""
+        node, shown = self._find(name), printable(name)
+        if node is not None and quic_port(node.meta) is None:
+            return f"{shown} is a member without a data plane", "only agents take messages and requests"
+        if node is not None:
+            return f"{shown} is at {node.host}, and without a key only loopback is dialled", "give all of them a key"
+        for node, since in self._departed():
+            if node.name == name:
+                ago = clock.span(max(0.0, clock.now() + clock.wall_offset() - since))
+                what = "left" if node.state == NodeState.LEFT else "failed"
+                return f"{shown} {what} {ago} ago", "it is found again once it is back; see members(all=True)"
+        names = [node.name for node in self._members()]
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        seen = printable(", ".join(names[:_NAMES_SHOWN]), _NAMES_MAX)
+        close = difflib.get_close_matches(name, names[:_NAMES_COMPARED], 1)
+        hint = f"is it {close[0]!r}?" if close else "wait until it has joined, or look at its cluster= and key="
+        return f"{name!r} was never seen; members are {seen}{more}", hint
+
+    def _departed(self) -> list[tuple[Node, float]]:
+        try:
+            return self._gone()
+        except MycorrizalError:
+            return []  # the gossip thread has died: every call says so
 
     def _find(self, name: str) -> Node | None:
         return next((node for node in self._members() if node.name == name), None)

@@ -354,9 +354,11 @@ class Gossip:
                 self._subscribers.publish(public.MemberJoined(node))
             case swim.NodeLeft(node=node):
                 failed = node.state == NodeState.DEAD
-                self.departed.left(node, clock.now())
+                now = clock.now()
+                self.departed.left(node, now)
                 log.info("= %s: %s %s", self._node, node.name, "failed" if failed else "left")
-                self._subscribers.publish(public.MemberFailed(node) if failed else public.MemberLeft(node))
+                kind = public.MemberFailed if failed else public.MemberLeft
+                self._subscribers.publish(kind(node, now + clock.wall_offset()))
             case swim.NodeUpdated(node=node):
                 self._subscribers.publish(public.MemberUpdated(node))
             case swim.NodeConflict(existing=existing, other=other):

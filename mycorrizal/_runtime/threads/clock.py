@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["date", "now", "wall_offset"]
+__all__ = ["date", "now", "span", "wall_offset"]
 
 
 def _choose() -> Callable[[], float]:
@@ -36,3 +36,15 @@ def wall_offset() -> float:
 def date(seconds: float) -> str:
     """Return a moment, in seconds since 1970, as people read it: ``2026-12-01 13:06 UTC``."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def span(seconds: float) -> str:
+    """Return a time in the two units that matter: ``2 d 3 h``, ``5 min 20 s``, ``4 s``."""
+    whole, parts = int(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0 s"

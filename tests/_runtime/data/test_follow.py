@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,17 +12,21 @@ import pytest
 
 from mycorrizal import ResourcesExhausted
 from mycorrizal._runtime.data.follow import Follower
+from mycorrizal._runtime.threads import clock
 from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire import msgpack
 from mycorrizal._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, port_meta
 from mycorrizal.events import EventsLost, MemberFailed, MemberJoined, MemberLeft, MemberUpdated
-from mycorrizal.types import Node
+from mycorrizal.types import Node, NodeState
 
 OLD, NEW = b"old-boot", b"new-boot"
 
 
 def node(name: str, boot: bytes | None = None, port: int = 7000) -> Node:
     return Node(name, bytes((10, 0, 0, 1)), 7946, agent_meta(AgentMeta(port, boot), None))
+
+
+GONE: list[tuple[Node, float]] = []
 
 
 class Machine:
@@ -57,8 +62,8 @@ def follow(members: list[Node], *events: Any) -> tuple[Follower, Any, list[tuple
     def submit(command: Callable[[float], object]) -> None:
         command(0.0)
 
-    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=submit, member=None, process=None)
-    follower = Follower(core, lambda: tuple(members), Events(*events))  # type: ignore[arg-type]
+    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=submit, member=None, process=None, missing=None)
+    follower = Follower(core, lambda: tuple(members), lambda: GONE, Events(*events))  # type: ignore[arg-type]
     follower.close(Deadline(10.0))
     return follower, core, core.machine.told
 
@@ -74,6 +79,25 @@ def test_processes_stand_in_the_metadata_of_agents() -> None:
     assert [core.process(member.name) for member in members] == [OLD, OLD, None, None, None]
     assert core.process("nobody") is None
     assert core.member("agent") and not core.member("nobody")
+
+
+def test_who_cannot_be_dialled_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.now() + clock.wall_offset()
+    failed, left = (replace(node(name), state=state) for name, state in (("f", NodeState.DEAD), ("l", NodeState.LEFT)))
+    monkeypatch.setitem(globals(), "GONE", [(failed, now - 4.5), (left, now - 3700)])
+    follower = follow([node("bob"), node("carol"), Node("go", bytes((10, 0, 0, 1)), 7946)])[0]
+    why, hint = follower.missing("f")
+    assert why.startswith("f failed ") and why.endswith(" s ago") and "members(all=True)" in hint
+    assert follower.missing("l")[0] == "l left 1 h 1 min ago"
+    assert follower.missing("bobb") == ("'bobb' was never seen; members are bob, carol, go", "is it 'bob'?")
+    why, hint = follower.missing("xyz")
+    assert "never seen" in why and "wait until it has joined" in hint
+    assert follower.missing("go")[0] == "go is a member without a data plane"
+    assert "without a key only loopback" in follower.missing("bob")[0]
+    for name in ("f", "l", "bobb", "go", "bob"):
+        assert not any("add_peer" in text or "peers=" in text for text in follower.missing(name))
+    many = follow([node(f"n{number}") for number in range(30)])[0]
+    assert many.missing("xyz")[0].endswith("n8, n9 and 20 more")
 
 
 def test_who_was_here_before_is_looked_at() -> None:
@@ -121,8 +145,9 @@ def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
 def test_without_a_thread_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     stream = SimpleNamespace(close=lambda: closed.append(True))
-    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=lambda command: None, member="m", process="p")
+    before = {"member": "m", "process": "p", "missing": "n"}
+    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=lambda command: None, **before)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('none')"))
     with pytest.raises(ResourcesExhausted):
-        Follower(core, tuple, stream)  # type: ignore[arg-type]
-    assert closed == [True] and (core.member, core.process) == ("m", "p")
+        Follower(core, tuple, list, stream)  # type: ignore[arg-type]
+    assert closed == [True] and (core.member, core.process, core.missing) == ("m", "p", "n")
