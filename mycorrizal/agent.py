@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._agent.assembly import Assembly
+from ._agent.goodbye import leave_on
 from ._agent.health import health
 from ._agent.joining import join, join_through
 from ._agent.keys import Keys
@@ -450,6 +451,16 @@ class Agent(Handle, Talking):
         except (OperationTimeout, QueueFull) as error:
             log.info("= %s: leaves before all it told had arrived: %s", parts.name, error)
         parts.leave(deadline.remaining())
+
+    def leave_on_signal(self, *numbers: int, timeout: float | None = 10.0) -> None:
+        """Have SIGTERM, or these signals, say goodbye and close first; then it does what it did before. Main thread.
+
+        Meanwhile the program goes on, and calls of this agent end with ``NotRunningError``. A second one acts at once.
+
+        Raises:
+            LocalProtocolError: on another thread. ValueError, OSError: there is no such signal to catch.
+        """
+        leave_on(self, numbers, timeout)
 
     def close(self, timeout: float | None = _CLOSE_SECONDS) -> None:
         """Stop without a word to the others, who will find this agent failed; ``leave`` first to say goodbye.

@@ -36,11 +36,11 @@ TIMEOUT = 10.0
 
 
 def serve(name: str, late: float) -> None:
-    """Be a worker, until SIGTERM; then leave. In a process of its own."""
+    """Be a worker until SIGTERM, which says goodbye first. In a process of its own."""
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     answer = lambda request: [name, request.value]  # noqa: E731
     with Agent(name, cluster="restart", control=False, handlers={"given": answer}) as agent:
+        agent.leave_on_signal()
         print("ready", flush=True)
         stop.wait(late)
         agent.on_request("late")(answer)

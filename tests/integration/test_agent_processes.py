@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent, ForkedProcessError, MemberFailed, MemberStalled, NameInUse, PeerUnreachable, UserEvent
+from mycorrizal import (
+    Agent,
+    ForkedProcessError,
+    MemberFailed,
+    MemberLeft,
+    MemberStalled,
+    NameInUse,
+    PeerUnreachable,
+    UserEvent,
+)
 
 from .agents import QUICK, QUICK_IN_SCRIPTS, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -37,6 +46,19 @@ QUICK_MEMBER = f"""
     {QUICK_IN_SCRIPTS}
     {MEMBER.strip().replace("Agent({name!r})", "Agent('bob', config=config)")}
 """
+
+
+def test_sigterm_says_goodbye_and_ends_the_process(agents: Make) -> None:  # noqa: F811
+    alice = agents("alice", config=QUICK)
+    body = QUICK_MEMBER.replace("as agent:", "as agent:\n        agent.leave_on_signal()")
+    with spawn(body) as bob:
+        assert bob.words()[0] == "ready"
+        alice.wait_for(2)
+        news = alice.events()
+        bob.process.send_signal(signal.SIGTERM)
+        assert bob.process.wait(30) == -signal.SIGTERM
+        gone = next(event for event in news if isinstance(event, MemberFailed | MemberLeft))
+        assert isinstance(gone, MemberLeft) and gone.node.name == "bob"
 
 
 def member(name: str) -> str:

@@ -56,6 +56,8 @@ def membership(agent: Agent) -> None:
     assert_type(agent.health(), Health)
     assert_type(agent.metrics(), dict[str, int])
     agent.reload_certificates()
+    agent.leave_on_signal()
+    agent.leave_on_signal(15, 2, timeout=5)
     with Agent("w", handlers={"add": lambda request: request.value}, streams={"log": lambda stream: stream.close()}):
         pass
 
