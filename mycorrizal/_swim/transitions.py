@@ -36,6 +36,7 @@ log = logger("mycorrizal.swim")
 # such claims are dropped (there the counter wraps to 0 and the node can never answer again).
 _INCARNATION_MAX = 0xFFFFFFFF - 0xFFFF
 _ADDRESS_BYTES = (4, 16)  # Differs from memberlist: an address of another length, which nobody can dial, is refused
+_JUST_STARTED = 10.0  # seconds; what is said of a node then is about the process that had its name before
 _REFUTATION_ROOM = 0x7FFF  # an alive may be this much above: answers to the last accusations that are taken
 
 
@@ -113,8 +114,7 @@ class Transitions:
         if member.state != NodeState.ALIVE:
             return
         if self._core.is_self(member):
-            self.refute(member, claim.incarnation, now)
-            log.warning("= %s refutes being suspected by %s", self._core.name, claim.sender)
+            self._defend(member, claim, "suspected", now)
             return
         self._core.queue_broadcast(claim, member.name)
         member = self._table.own(member)
@@ -136,8 +136,7 @@ class Transitions:
         if member.gone:
             return
         if core.is_self(member) and not core.has_left:
-            self.refute(member, claim.incarnation, now)
-            log.warning("= %s refutes being declared dead by %s", core.name, claim.sender)
+            self._defend(member, claim, "declared dead", now)
             return
         core.queue_broadcast(claim, member.name, finished)
         member.incarnation = claim.incarnation
@@ -153,6 +152,15 @@ class Transitions:
         self._core.emit(NodeLeft(member.node()))
         if not self._core.is_self(member):
             self.on_dead(member, now)
+
+    def _defend(self, member: Member, claim: Suspect | Dead, what: str, now: float) -> None:
+        """Refute, and say so as what it is: who has just come back answers for the process before it."""
+        if claim.incarnation > self._core.incarnation or now - member.joined < _JUST_STARTED:
+            text = "= %s: others still take the process that had this name before for gone, and are told of this one"
+            log.info(text, self._core.name)
+        else:
+            log.warning("= %s refutes being %s by %s", self._core.name, what, claim.sender)
+        self.refute(member, claim.incarnation, now)
 
     def refute(self, member: Member, accused: int, now: float) -> None:
         """Answer a claim about ourselves with a greater incarnation (memberlist-protocol §6.4)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from mycorrizal._swim.events import NodeConflict, NodeJoined, NodeLeft
@@ -176,6 +178,25 @@ def test_an_answer_to_an_old_accusation_is_newer_than_all_that_was_said() -> Non
     assert member is not None
     swim._transitions.refute(member, 3, 1.0)
     assert swim.incarnation == 10
+
+
+@pytest.mark.parametrize("kind", [Suspect, Dead])
+def test_who_is_back_refutes_without_the_words_of_a_failure(
+    caplog: pytest.LogCaptureFixture, kind: type[Suspect | Dead]
+) -> None:
+    caplog.set_level(logging.DEBUG, "mycorrizal")
+    swim = make()
+    member = swim._core.table.get("self")
+    assert member is not None
+    said = swim._transitions.suspect if kind is Suspect else swim._transitions.dead
+    for claim, now in ((kind(1, "self", "x"), 5.0), (kind(9, "self", "self"), 500.0)):  # of the process before this one
+        said(claim, now)  # type: ignore[arg-type]
+        (record,) = [found for found in caplog.records if "had this name before" in found.getMessage()]
+        assert record.levelname == "INFO" and not any(word in record.getMessage() for word in ("refutes", "dead"))
+        caplog.clear()
+    said(kind(swim.incarnation, "self", "x"), 600.0)  # type: ignore[arg-type]
+    (record,) = [found for found in caplog.records if "refutes" in found.getMessage()]
+    assert record.levelname == "WARNING" and record.getMessage().endswith("by x")
 
 
 def test_an_accuser_or_a_gravedigger_has_a_name_that_may_be() -> None:
