@@ -31,6 +31,7 @@ __all__ = [
     "Service",
     "Versions",
     "as_builtin",
+    "find_numpy",
     "frameless",
     "host_of",
     "html_table",
@@ -59,10 +60,19 @@ def as_builtin(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    numpy = sys.modules.get("numpy")
+    numpy = find_numpy()
     if numpy is not None and isinstance(value, numpy.integer):
         return int(operator.index(value))
     return float(value) if numpy is not None and isinstance(value, numpy.floating) else value
+
+
+def find_numpy() -> Any:
+    """Return NumPy if this process has imported it, else None: without it there are no arrays to send.
+
+    One that another thread is just importing lacks names, and no value here can be of it yet.
+    """
+    numpy = sys.modules.get("numpy")
+    return None if getattr(getattr(numpy, "__spec__", None), "_initializing", False) else numpy
 
 
 class NodeState(enum.IntEnum):

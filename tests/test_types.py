@@ -5,19 +5,32 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import sys
 from enum import IntEnum, StrEnum
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mycorrizal._cache.definition import Definition
+from mycorrizal._wire.arrays import is_integer, is_numpy
 from mycorrizal.agentconfig import AgentSettings
 from mycorrizal.config import Config, allowed
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.events import SettingChange, UserEvent
 from mycorrizal.exceptions import ConfigError, ValueDecodeError
-from mycorrizal.types import MaybeUnreadable, Message, Service, as_builtin, host_of, is_loopback, pack_host, parse_host
+from mycorrizal.types import (
+    MaybeUnreadable,
+    Message,
+    Service,
+    as_builtin,
+    find_numpy,
+    host_of,
+    is_loopback,
+    pack_host,
+    parse_host,
+)
 
 SPELT = {
     "10.0.0.5": ["::ffff:10.0.0.5", "::FFFF:10.0.0.5", "::ffff:a00:5", "0:0:0:0:0:FFFF:A00:5", "::ffff:10.0.0.5%eth0"],
@@ -129,6 +142,19 @@ class Odd(str):
 def test_texts_and_numbers_of_other_classes_are_made_plain(value: Any, plain: Any) -> None:
     got = as_builtin(value)
     assert got == plain and type(got) is type(plain)
+
+
+def test_numpy_that_another_thread_is_importing_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in ``sys.modules`` before it has its names; a thread of ours that looked then was ended by it."""
+    begun = ModuleType("numpy")
+    begun.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]
+    monkeypatch.setitem(sys.modules, "numpy", begun)
+    assert find_numpy() is None
+    for value in (object(), [1], np.int64(3), None):
+        assert as_builtin(value) is value
+        assert not is_numpy(value) and not is_integer(value)
+    monkeypatch.undo()
+    assert find_numpy() is np and as_builtin(np.int64(3)) == 3
 
 
 @pytest.mark.parametrize("value", [np.bool_(1), object(), [1], 1j, np.array(1)])

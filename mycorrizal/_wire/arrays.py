@@ -19,6 +19,7 @@ from typing import Any
 import cbor2
 
 from ..exceptions import RemoteProtocolError, ValueDecodeError
+from ..types import find_numpy
 from .value_guard import (
     BUFFER_MIN,
     BUFFERS_MAX,
@@ -69,11 +70,6 @@ _OTHER = re.compile(r"\|b1|[<>]c(?:8|16)|[<>][mM]8(?:\[\d{0,9}[a-zA-Zμ]{1,2}\])
 _FORMATS = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
 _FORMATS |= {"f4": "f", "f8": "d", "b1": "?"}
 _NATIVE = "<" if sys.byteorder == "little" else ">"
-
-
-def find_numpy() -> Any:
-    """Return NumPy if this process has imported it, else None: without it there are no arrays to send."""
-    return sys.modules.get("numpy")
 
 
 def _import_numpy() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
+    Fault("find_numpy", '"_initializing", False)', '"_begun", False)', "NumPy that is being imported is not there yet"),
     # -- packets and streams --
     Fault(
         "_Unpacking._take",
