@@ -32,6 +32,7 @@ __all__ = [
     "parse_address",
     "parse_entry",
     "resolve",
+    "routed",
     "source_of",
     "split_host_port",
     "with_port",
@@ -218,9 +219,12 @@ def choose_bind(advertised: str | None) -> str:
 
 def interface_addresses() -> list[str]:
     """Return this host's addresses: the default route's first, IPv4 before IPv6."""
-    found = [*_routed(socket.AF_INET, "192.0.2.1"), *_routed(socket.AF_INET6, "2001:db8::1"), *_ipv4_interfaces()]
-    found.extend(_ipv6_interfaces())
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*routed(), *_ipv4_interfaces(), *_ipv6_interfaces()]))
+
+
+def routed() -> list[str]:
+    """Return the addresses that packets to the outside leave from, IPv4 before IPv6; none without a default route."""
+    return [*_routed(socket.AF_INET, "192.0.2.1"), *_routed(socket.AF_INET6, "2001:db8::1")]
 
 
 def _routed(family: socket.AddressFamily, target: str) -> Iterator[str]:

@@ -142,8 +142,11 @@ def from_sockaddr(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Addr
     return (host, sockaddr[1])
 
 
-def advertised(config: Config, port: int) -> tuple[bytes, int]:
+def advertised(config: Config, port: int, candidates: list[str] | None = None) -> tuple[bytes, int]:
     """Return the address bytes and port that peers are told to dial (§10.3).
+
+    Args:
+        candidates: of this host's addresses, where it is bound to all; None: all of them.
 
     Raises:
         ConfigError: bound to every address, and none of them is private.
@@ -152,7 +155,8 @@ def advertised(config: Config, port: int) -> tuple[bytes, int]:
         return pack_host(config.advertise_addr), config.advertise_port or port
     if config.bind_addr not in ("0.0.0.0", "::"):
         return pack_host(config.bind_addr), port
-    candidates = addresses.interface_addresses()
+    if candidates is None:
+        candidates = addresses.interface_addresses()
     if config.bind_addr == "0.0.0.0":
         candidates = [host for host in candidates if ":" not in host]  # the sockets would not hear the others
     chosen = addresses.choose_private(candidates)

@@ -2,8 +2,12 @@
 
 Looked at each probe interval, when the gossip thread is awake anyway: one
 ``bind``, 15 µs. As long as the host has the address it stays the one, whatever
-others there are. An ``advertise_addr`` is the user's word (a NAT, a load
-balancer), and is not looked after.
+others there are. What comes in its place is an address of the same network, or
+the one that the default route leaves from: any other, as a bridge for
+containers, is nothing that members could dial. The address of the beginning is
+home: once the host has it again, as when a VPN is back, it is told again. An
+``advertise_addr`` is the user's word (a NAT, a load balancer), and is not
+looked after.
 """
 
 from __future__ import annotations
@@ -16,16 +20,19 @@ from collections.abc import Callable
 from ..._swim.machine import Swim
 from ..._wire.text import logger
 from ...config import Config
-from ...types import Node, is_loopback
-from ..net import sockets
+from ...exceptions import ConfigError
+from ...types import Node, is_loopback, pack_host
+from ..net import addresses, sockets
 from ..threads.mailbox import Mailbox
 from .exchanges import ExchangePool, Lane
 
-__all__ = ["Roaming", "has_address"]
+__all__ = ["Roaming", "has_address", "replacement"]
 
 log = logger("mycorrizal.gossip")
 
 _LOOK_SECONDS = 1.0  # where nobody is probed
+_AWAY_SECONDS = 10.0  # before it goes home from an address that the host still has: one link may come and go
+_NETWORK_BITS = {4: 24, 6: 64}
 
 
 def has_address(host: str) -> bool:
@@ -36,6 +43,21 @@ def has_address(host: str) -> bool:
     except OSError as exc:
         return exc.errno != errno.EADDRNOTAVAIL
     return True
+
+
+def replacement(config: Config, gone: str) -> bytes:
+    """Return the address at which members reach this host now that it has not `gone` any more.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    ip = ipaddress.ip_address(gone)
+    network = ipaddress.ip_network((ip, _NETWORK_BITS[ip.version]), strict=False)
+    near = [host for host in addresses.interface_addresses() if ipaddress.ip_address(host) in network]
+    try:
+        return sockets.advertised(config, config.bind_port, near)[0]
+    except ConfigError:
+        return sockets.advertised(config, config.bind_port, addresses.routed())[0]
 
 
 class Roaming:
@@ -56,6 +78,8 @@ class Roaming:
         self._next = float("-inf") if config.follow_address and not told else float("inf")
         self._everywhere = ipaddress.ip_address(config.bind_addr.partition("%")[0]).is_unspecified
         self._searching = False
+        self._home: str | None = None
+        self._moved = float("-inf")
         self.lost = False
         self.on_moved: Callable[[Node], None] = lambda node: None
 
@@ -65,12 +89,15 @@ class Roaming:
             return
         self._next = now + self._every
         host = self._machine.local_node.host
+        self._home = self._home or host
         if has_address(host):
             if self.lost:
                 log.info("= %s: this host has the address %s again", self._config.name, host)
             self.lost = False
+            if host != self._home and now - self._moved >= _AWAY_SECONDS and has_address(self._home):
+                self._found(pack_host(self._home), now)
         elif self._everywhere:
-            self._search()
+            self._search(host)
         elif not self.lost:
             self._say(host, "bind to 0.0.0.0 or :: to follow the host's addresses")
 
@@ -79,25 +106,25 @@ class Roaming:
         text = "! %s: this host has the address %s, which the others know, no longer: %s"
         log.warning(text, self._config.name, host, what)
 
-    def _search(self) -> None:
+    def _search(self, gone: str) -> None:
         """Find out what others may be told, on another thread: not every system lists its addresses at once."""
         if self._searching:
             return
         config = self._config
 
-        def done(found: tuple[bytes, int] | None, error: Exception | None) -> None:
+        def done(found: bytes | None, error: Exception | None) -> None:
             self._mailbox.tell(lambda now: self._found(found, now))
 
         try:
-            self._pool.submit(Lane.DIALLED, lambda: sockets.advertised(config, config.bind_port), done)
+            self._pool.submit(Lane.DIALLED, lambda: replacement(config, gone), done)
             self._searching = True
         except RuntimeError:  # QueueFull, NotRunningError, or no more threads: it is looked again
             pass
 
-    def _found(self, found: tuple[bytes, int] | None, now: float) -> None:
+    def _found(self, found: bytes | None, now: float) -> None:
         self._searching = False
-        if found is not None and self._machine.moved(found[0], now):
-            self.lost = False
+        if found is not None and self._machine.moved(found, now):
+            self.lost, self._moved = False, now
             node = self._machine.local_node
             try:
                 self._pool.submit(Lane.DIALLED, lambda: self.on_moved(node), lambda result, error: self._told(error))

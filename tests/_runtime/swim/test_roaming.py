@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mycorrizal import Config, ConfigError, Node
-from mycorrizal._runtime.net import sockets
+from mycorrizal._runtime.net import addresses
 from mycorrizal._runtime.swim import roaming
-from mycorrizal._runtime.swim.roaming import Roaming, has_address
+from mycorrizal._runtime.swim.roaming import Roaming, has_address, replacement
 from mycorrizal.types import host_of, pack_host
 
 
@@ -32,7 +32,7 @@ class Rig:
         mailbox = SimpleNamespace(tell=lambda command: command(self.now))
         pool = SimpleNamespace(submit=self.submit)
         monkeypatch.setattr(roaming, "has_address", self.has_address)
-        monkeypatch.setattr(sockets, "advertised", self.advertised)
+        monkeypatch.setattr(roaming, "replacement", self.replacement)
         self.machine = machine
         config = Config.lan(**{"name": "a", "bind_addr": "0.0.0.0", **settings})
         self.roaming = Roaming(config, machine, mailbox, pool)  # type: ignore[arg-type]
@@ -42,10 +42,10 @@ class Rig:
         self.looks += 1
         return host in self.has
 
-    def advertised(self, config: Config, port: int) -> tuple[bytes, int]:
+    def replacement(self, config: Config, gone: str) -> bytes:
         if self.best is None:
             raise ConfigError("advertise_addr", "none")
-        return pack_host(self.best), port
+        return pack_host(self.best)
 
     def moved(self, addr: bytes, now: float) -> bool:
         self.told.append(host_of(addr))
@@ -93,6 +93,51 @@ def test_as_long_as_the_host_has_it_another_one_is_no_reason(rig: Rig) -> None:
     rig.has = {"10.8.0.1"}
     rig.look()
     assert rig.told == ["10.8.0.1"]
+
+
+def test_home_is_where_it_goes_when_the_host_has_that_again(rig: Rig) -> None:
+    """A VPN that comes and goes: while it is away the host has another address, at which its members reach nobody."""
+    rig.look()
+    rig.has, rig.best = {"192.168.1.5"}, "192.168.1.5"
+    rig.look()
+    rig.has = {"192.168.1.5", "10.0.0.5"}
+    for _ in range(8):
+        rig.look()
+    assert rig.told == ["192.168.1.5"], "not at once: it may come and go"
+    for _ in range(8):
+        rig.look()
+    assert rig.told == rig.published == ["192.168.1.5", "10.0.0.5"]
+    rig.has = {"10.0.0.5"}
+    rig.look()
+    assert rig.told == ["192.168.1.5", "10.0.0.5"] and not rig.roaming.lost
+
+
+@pytest.mark.parametrize(
+    ("bind", "gone", "routed", "others", "expected"),
+    [
+        ("0.0.0.0", "10.0.0.5", [], ["172.17.0.1", "10.0.0.9"], "10.0.0.9"),
+        ("0.0.0.0", "10.0.0.5", ["192.168.1.5"], ["172.17.0.1", "10.0.0.9"], "10.0.0.9"),
+        ("0.0.0.0", "10.0.0.5", ["192.168.1.5"], ["172.17.0.1"], "192.168.1.5"),
+        ("0.0.0.0", "192.168.1.5", [], ["127.0.0.1", "172.17.0.1", "192.168.122.1"], None),
+        ("0.0.0.0", "10.0.0.5", ["8.8.8.8"], [], None),
+        ("0.0.0.0", "10.0.0.5", ["fd00::9"], [], None),
+        ("::", "fd00::5", ["192.168.1.5", "fd00:0:0:1::9"], ["fd00::9", "fe80::1"], "fd00::9"),
+        ("::", "2a00:1450::5", ["2a00:1450::9"], ["fe80::1", "::1"], "2a00:1450::9"),
+        ("::", "2a00:1450::5", ["2a00:1450:0:7::9"], ["fe80::1", "::1"], "2a00:1450:0:7::9"),
+    ],
+)
+def test_what_comes_in_its_place_is_near_or_leads_outside(
+    monkeypatch: pytest.MonkeyPatch, bind: str, gone: str, routed: list[str], others: list[str], expected: str | None
+) -> None:
+    """While DHCP renews a lease a host has the addresses of its bridges, which no other host can dial."""
+    monkeypatch.setattr(addresses, "routed", lambda: routed)
+    monkeypatch.setattr(addresses, "interface_addresses", lambda: [*routed, *others])
+    config = Config.lan(name="a", bind_addr=bind)
+    if expected is None:
+        with pytest.raises(ConfigError):
+            replacement(config, gone)
+    else:
+        assert host_of(replacement(config, gone)) == expected
 
 
 def test_it_is_looked_once_an_interval(rig: Rig) -> None:
