@@ -273,7 +273,7 @@ def test_planted_fault_is_caught(name: str, source: str, expected: str) -> None:
         ("_swim.machine", "from random import Random"),
         ("_swim.machine", "import logging\nlog = logging.getLogger('x')"),
         ("_swim.machine", "from .._wire.packet import PacketCodec\nfrom ..types import Node\nfrom . import events"),
-        ("_runtime.swim.gossip", "import threading, socket\nfrom .._swim.machine import Swim\nthreading.Lock()"),
+        ("_runtime.swim.gossip", "import threading, socket\nfrom ..._swim.machine import Swim\nthreading.Lock()"),
         ("_runtime.threads.clock", "import time\nnow = time.monotonic"),
         ("simulation.cluster", "from random import Random\nfrom .._swim.machine import Swim"),
         ("memberlist", "from concurrent.futures import Future\nfrom ._runtime.gossip import Gossip"),

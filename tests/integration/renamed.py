@@ -66,7 +66,7 @@ def take_away(name: str) -> None:
         delattr(importlib.import_module(module), attribute)
     else:
         Renaming.word = name
-        sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, Finder)
 
 
 def check() -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -85,7 +84,9 @@ class Follower:
         names = [node.name for node in self._members()]
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         seen = printable(", ".join(names[:_NAMES_SHOWN]), _NAMES_MAX)
-        close = difflib.get_close_matches(name, names[:_NAMES_COMPARED], 1)
+        from difflib import get_close_matches  # late: most names are right
+
+        close = get_close_matches(name, names[:_NAMES_COMPARED], 1)
         hint = f"is it {close[0]!r}?" if close else "wait until it has joined, or look at its cluster= and key="
         return f"{name!r} was never seen; members are {seen}{more}", hint
 

@@ -138,7 +138,7 @@ def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
             name="a", machine=Machine(), member=None, process=None, submit=lambda command: command(0.0)
         )
         core.machine.links = {"b": link("b", True), "c": link("c", False)}
-        Follower(core, lambda: (node("a"),), Events(event)).close(Deadline(10.0))  # type: ignore[arg-type]
+        Follower(core, lambda: (node("a"),), list, Events(event)).close(Deadline(10.0))  # type: ignore[arg-type]
         assert pinged == expected
 
 

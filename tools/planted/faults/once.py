@@ -46,7 +46,6 @@ FAULTS = [
         "a place is given back when there is no thread",
     ),
     Fault("ask_all", "* _SHARE", "", "a finder has less time than who asks"),
-    Fault("entries_of", "[:FOUND_MAX]", "", "what a finder gives is bounded"),
     Fault(
         "Places.hold",
         "        self.held += size - place.held\n",
