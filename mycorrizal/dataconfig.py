@@ -39,6 +39,7 @@ class DataConfig:
         spin: None lets a loop poll before it sleeps amid many calls at a time, on several cores, for as long as that
             pays; 0 never polls; a number of seconds polls that long whenever a connection is open and no handler runs.
         tracebacks: whether a handler's exception travels with its traceback.
+        same_host: whether an agent reaches agents of its user on its host by a Unix socket, where it can, not by QUIC.
     """
 
     connect_timeout: float = 5.0
@@ -64,6 +65,7 @@ class DataConfig:
     max_datagram: int = 16384
     spin: float | None = None
     tracebacks: bool = False
+    same_host: bool = False
 
     def __post_init__(self) -> None:
         builtin_fields(self)
@@ -81,8 +83,9 @@ class DataConfig:
                 raise ConfigError(name, f"must be a whole number, not {value!r}")
             if not low <= value <= high:
                 raise ConfigError(name, f"{value} is not in {low}..{high}")
-        if not isinstance(self.tracebacks, bool):
-            raise ConfigError("tracebacks", f"must be True or False, not {self.tracebacks!r}")
+        for name in ("tracebacks", "same_host"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(name, f"must be True or False, not {value!r}")
         if self.spin is not None and self.spin > 0.01:
             raise ConfigError("spin", f"{self.spin} s would burn a core", hint="0.0005 to 0.001 is useful")
 

@@ -145,13 +145,11 @@ class DataPlane(Handle):
         core, node = self._blocking("send", node), as_builtin(node)
         ticket, deadline = BlockingTicket(core.loop), core.deadline(timeout)
         message = OutMessage(encode_value(value, core.codecs, limit=core.config.max_value), ticket)
+        message.done = deadline.passed  # else a quick peer might have it before this thread looks
         try:
             core.begin(partial(core.machine.send, node, message), "send", node)
             with core.pool.waiting():
-                if progress is None:
-                    done = ticket.wait(deadline)
-                else:
-                    done = ticket.wait_watching(deadline, progress, message.size)
+                done = ticket.wait_watching(deadline, progress, message.size)
         except BaseException as over:
             withdraw(core, node, message, over)
             raise
@@ -277,6 +275,7 @@ class DataPlane(Handle):
                 core.check_running("request_all", node)
                 ticket = BlockingTicket(core.loop)
                 call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
+                call.done = deadline.passed
                 open_calls[node] = call, ticket
                 core.begin(partial(core.machine.request, call), "request_all", node)
             for node, (call, ticket) in open_calls.items():

@@ -379,10 +379,11 @@ class PeerInfo:
         dialled: whether we opened the connection.
         connections: how many there are; 2 for a moment after both sides have dialled.
         rtt: smoothed round trip in seconds, 0.0 while unknown.
-        mtu: bytes of the largest datagram we send to it.
+        mtu: bytes of the largest datagram we send to it; 0 where there are none.
         calls, serving: requests of ours and of the peer's that are open.
         messages: messages on their way, not accepted by its inbox yet.
         path: further figures of the connection: bytes, datagrams, congestion window, losses.
+        carrier, why: ``quic``, or ``host`` for a Unix socket of this host, and why that; empty without a connection.
     """
 
     name: str
@@ -396,6 +397,8 @@ class PeerInfo:
     serving: int
     messages: int
     path: Mapping[str, float]
+    carrier: str = ""
+    why: str = ""
 
 
 HTML_ROWS_MAX = 200

@@ -9,7 +9,7 @@ from typing import Any
 from mycorrizal import DataConfig, MycorrizalError
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.machine import DataMachine
-from mycorrizal._data.ports import Call, Received, Served
+from mycorrizal._data.ports import BY_QUIC, Call, Received, Served
 from mycorrizal._wire import frames
 from mycorrizal._wire.frames import Challenge, Close, Frame, Limits, Proof, Welcome, frame, stream_head
 from mycorrizal._wire.values import DEFAULT, encode_value
@@ -23,6 +23,7 @@ class Connection:
 
     channel = b"channel"
     address = ("10.6.6.6", 666)
+    way, boot, why = BY_QUIC, None, ""
 
     def __init__(self, now: float, *, dialled: bool) -> None:
         self.dialled = dialled

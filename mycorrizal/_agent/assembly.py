@@ -15,6 +15,7 @@ from .._runtime.cache.caching import CacheHost
 from .._runtime.data.carrier import Carrier
 from .._runtime.host.agentrecord import AgentRecord
 from .._runtime.host.rundir import Claim, RuntimeDir, Unclaimed
+from .._runtime.local.sharing import share_host
 from .._runtime.net.addresses import choose_bind
 from .._runtime.quic.trust import identity
 from .._runtime.shared.sharing import Sharing
@@ -157,6 +158,7 @@ class Assembly:
             )  # fmt: skip
         self._register(self.plane)
         core = self.plane._started
+        self.place = share_host(core, self.rundir, self.claim)
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
         tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
         self.identity.change({**tags, **settings.tags})
@@ -325,7 +327,7 @@ class Assembly:
             self.control = ControlService(weakref.proxy(agent), commands=commands, events=events)
         record = AgentRecord(
             self.name, self.settings.cluster, identity.process(), node.host, node.port, self.data.port, commands,
-            events, self.identity.boot.hex(), clock.now() + clock.wall_offset(),
+            events, self.identity.boot.hex(), clock.now() + clock.wall_offset(), self.place,
         )  # fmt: skip
         self.members._running.gossip.roaming.on_moved = lambda node: self._publish(replace(record, host=node.host))
         self._publish(replace(record, host=self.members.local_node.host))  # it may have moved just now

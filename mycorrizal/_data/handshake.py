@@ -60,6 +60,7 @@ class Handshake:
     def _challenged(self, body: bytes, now: float) -> None:
         challenge = Challenge.parse(body)
         link = self._link
+        self._check_process(challenge.boot)
         machine = link.machine
         host, trust = machine.host, machine.trust
         if link.expected is not None and challenge.name != link.expected:
@@ -89,6 +90,7 @@ class Handshake:
         host, trust = machine.host, machine.trust
         binding = host.binding(self._channel(), challenge.nonce, proof.nonce, proof.name, host.name)
         link.key_id = trust.verify(binding, proof.proof)
+        self._check_process(proof.boot)
         refusal = _other_format(proof.name, proof.format, host.name)
         refusal = refusal or machine.claim(link, proof.name, proof.boot, now)
         if refusal is not None:
@@ -109,6 +111,10 @@ class Handshake:
         binding = machine.host.binding(self._channel(), challenge.nonce, self._nonce, machine.host.name, link.name)
         machine.trust.check_answer(binding, link.key_id, welcome.answer)
         link.welcome(welcome.accepted, now)
+
+    def _check_process(self, boot: bytes) -> None:
+        if self._link.conn.boot not in (None, boot):
+            raise ProofError("another process than the one that the connection was made with")
 
     def _channel(self) -> bytes:
         channel = self._link.conn.channel

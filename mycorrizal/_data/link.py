@@ -79,7 +79,7 @@ class Link:
         self._remote_lane = 3 if conn.dialled else 2
         self._reader = LaneReader()
         self._out: list[bytes] = []
-        self._early = _EARLY_MAX if machine.trust.early else 0
+        self._early = _EARLY_MAX if machine.trust.early and conn.way.early else 0
         self._next_call = 1
         self._wasted, self._wasted_at = 0.0, 0.0
 

@@ -535,6 +535,7 @@ _KINDS = {
     "idle": "no answer",
     "replaced": "another process has its name now",
     "key removed": "the key of this connection was removed, or its certificate has expired",
+    "gone": "its process has ended, or closed the connection without a word",
 }
 _SILENT = "check the address, that the peer runs and is not overloaded, and that UDP passes"
 _HINTS = {

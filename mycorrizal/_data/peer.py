@@ -405,6 +405,8 @@ class Peer:
     def link_ended(self, link: Link, kind: str, code: int, reason: str, by_peer: bool, now: float) -> None:
         """A connection of this peer is gone, or an attempt to make one."""
         calls, sinks = link.ended()
+        if link.conn.way.tentative and link.conn.dialled and not link.welcomed and code not in _AGAIN:
+            kind, code, by_peer = "local", Close.IDLE, False  # nothing was read: the next dial takes another way
         again = (by_peer or not link.welcomed) and code in _AGAIN and kind in ("closed", "local")
         not_read = again or (by_peer and code in NOT_READ)
         why = self.machine.unreachable(self.name, link, kind, code, reason)
@@ -496,6 +498,8 @@ class Peer:
             serving=sum(len(link.served) for link in self.links),
             messages=self.outgoing.open,
             path=path,
+            carrier=link.conn.way.name if link is not None else "",
+            why=link.conn.why if link is not None else "",
         )
 
     # -- time --------------------------------------------------------------------------------

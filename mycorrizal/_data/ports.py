@@ -6,7 +6,7 @@ fakes; ``_runtime/quic`` has the real ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .._wire.frames import Close
 from .._wire.values import Codecs, Encoded, decode_packed, decode_parts
@@ -16,12 +16,52 @@ from ..types import Address
 if TYPE_CHECKING:
     from .flows import Outflow
 
-__all__ = ["Call", "Connection", "Host", "Lender", "Pipe", "Received", "Served", "Sink", "Trust"]
+__all__ = [
+    "BY_QUIC",
+    "ON_HOST",
+    "Call",
+    "Connection",
+    "Host",
+    "Lender",
+    "Pipe",
+    "Received",
+    "Served",
+    "Sink",
+    "Trust",
+    "Way",
+]
+
+
+class Way(NamedTuple):
+    """How the bytes of a connection travel.
+
+    Attributes:
+        name: for people.
+        early: the server is proved before the first byte, so that frames may follow the client's proof at once.
+        tentative: if it ends before the welcome, the next dial takes another way, and what waits goes on waiting.
+    """
+
+    name: str
+    early: bool
+    tentative: bool
+
+
+BY_QUIC = Way("quic", early=True, tentative=False)
+ON_HOST = Way("host", early=False, tentative=True)
 
 
 class Connection(Protocol):
-    """One QUIC connection."""
+    """One connection, by whatever way.
 
+    ``boot``: the process that the way says is at the other end, None if it says nothing. ``why``: this way was taken.
+    """
+
+    @property
+    def way(self) -> Way: ...
+    @property
+    def boot(self) -> bytes | None: ...
+    @property
+    def why(self) -> str: ...
     @property
     def dialled(self) -> bool: ...
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.machine import DataMachine
-from mycorrizal._data.ports import Call, Pipe, Received, Served
+from mycorrizal._data.ports import BY_QUIC, Call, Pipe, Received, Served
 from mycorrizal._wire.frames import Close, Status, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.dataconfig import DataConfig
@@ -93,7 +93,7 @@ class World:
     def __init__(self, seed: int = 0, *, delay: tuple[float, float] = (0.001, 0.02)) -> None:
         self.rng = random.Random(seed)
         self.now = 1000.0
-        self.delay = delay
+        self.delay, self.way = delay, BY_QUIC
         self.nodes: dict[Address, Node] = {}
         self.blocked: set[frozenset[Address]] = set()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -136,6 +136,7 @@ class Conn:
         self.dialled = dialled
         self.created = self.last_received = self.world.now
         self.channel: bytes | None = None
+        self.way, self.boot, self.why = node.world.way, None, ""
         self.other: Conn | None = None
         self.up = self.gone = self.proved = self._gap = False
         self.lost = False  # nothing passes any more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mycorrizal._data.ports import BY_QUIC
 from mycorrizal._wire.frames import (
     FRAME_MAX,
     Challenge,
@@ -33,6 +34,7 @@ class RawConn:
         self.dialled = dialled
         self.address = ("10.6.6.6", 666)
         self.channel: bytes | None = b"channel"
+        self.way, self.boot, self.why = BY_QUIC, None, ""
         self.created = self.last_received = world.now
         self.sent: dict[int, bytearray] = {}
         self.fins: set[int] = set()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._data.link import Link
 from ..._data.machine import DataMachine
-from ..._data.ports import Received, Served, Sink
+from ..._data.ports import Connection, Received, Served, Sink
 from ..._endings import for_call, unreadable
 from ..._wire.frames import Close, Status
 from ..._wire.text import Log, logger
@@ -43,7 +43,7 @@ from .inbox import Inbox
 from .streams import Streams
 
 if TYPE_CHECKING:
-    from ..quic.connection import Connection
+    from ..local.carrier import HostCarrier
     from ..quic.endpoint import Endpoint
 
 __all__ = ["RESERVED", "Core"]
@@ -91,6 +91,8 @@ class Core:
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
         self.address: Address = from_sockaddr(sock.getsockname())
+        self.host: HostCarrier | None = None
+        self.apart = "this plane has no runtime record"  # why there is no ``host``
         self._sock = sock
         self.trust = trust
         self._quiet = QuietLog(log, name)
@@ -156,7 +158,26 @@ class Core:
     # -- what the machine asks for (loop thread) ---------------------------------------------
 
     def dial(self, address: Address, peer: str | None, now: float) -> Connection:
-        return self.endpoint.dial(address, peer, clock.now())  # later than `now` if that had to be imported
+        why = self.apart
+        if self.host is not None and peer is not None:
+            found = self.host.dial(address, peer, now)
+            if not isinstance(found, str):
+                return found
+            why = found
+        conn = self.endpoint.dial(address, peer, clock.now())  # later than `now` if that had to be imported
+        conn.why = why
+        return conn
+
+    def share_host(self, carrier: HostCarrier) -> None:
+        """Reach processes of this host by `carrier` from now on. Any thread."""
+
+        def begin(now: float) -> None:
+            self.host = carrier
+            carrier.start(now)
+
+        self.at_end.append(carrier.abandon)
+        if not self.submit(begin):
+            carrier.abandon()
 
     def offer(self, item: tuple[str, Received], size: int) -> bool:
         return self.inbox.offer(item, size)

@@ -489,6 +489,7 @@ def open_stream(core: Core, node: str, name: str, timeout: float | None, *, ours
     ticket = BlockingTicket(core.loop)
     opening = Opening(field(name) if ours else stream_field(name), stream, ticket)
     deadline = core.deadline(timeout)
+    opening.done = deadline.passed
     core.begin(partial(core.machine.open, node, opening), "open_stream", node)
     try:
         with core.pool.waiting():

@@ -95,8 +95,10 @@ class BlockingTicket(Waiter):
             raise own(outcome, operation)
         return outcome
 
-    def wait_watching(self, deadline: Deadline, progress: Progress, total: int) -> bool:
-        """Wait, and call `progress(bytes, total)` as it advances; on the caller's thread."""
+    def wait_watching(self, deadline: Deadline, progress: Progress | None, total: int) -> bool:
+        """Wait, and call `progress(bytes, total)`, if given, as it advances; on the caller's thread."""
+        if progress is None:
+            return self.wait(deadline)
         told = -1
         while True:
             done = self.wait(Deadline(deadline.capped(_PROGRESS_SECONDS)))
@@ -212,10 +214,11 @@ def _ask(
     ticket = BlockingTicket(core.loop)
     call = Call(node, field(name), encode(), deadline.moment, ticket, core.depth())
     size = call.value.size
+    call.done = deadline.passed  # else a quick peer might have answered before this thread looks
     try:
         core.begin(partial(core.machine.request, call), "request", node)
         with core.pool.waiting():
-            done = ticket.wait(deadline) if progress is None else ticket.wait_watching(deadline, progress, size)
+            done = ticket.wait_watching(deadline, progress, size)
     except BaseException as over:
         cancel_call(core, call, over)
         raise

@@ -30,6 +30,7 @@ class AgentRecord:
         control, events: endpoints of its control sockets, as ZeroMQ writes them; None without control.
         boot: random hex that tells this run from the next one of the same name.
         started: seconds since the epoch, by this host's wall clock; for people.
+        place: kernel and namespaces in which its data plane takes connections by a Unix socket; empty if it does not.
 
     Raises:
         ConfigError: a value that cannot be one.
@@ -45,6 +46,7 @@ class AgentRecord:
     events: str | None = None
     boot: str = ""
     started: float = 0.0
+    place: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -58,6 +60,7 @@ class AgentRecord:
         _check(_text(self.boot) and set(self.boot) <= set("0123456789abcdef"), "boot", self.boot)
         started = isinstance(self.started, (int, float)) and not isinstance(self.started, bool)
         _check(started and 0 <= self.started < 1e12, "started", self.started)
+        _check(_text(self.place), "place", self.place)
 
     @property
     def entry(self) -> str:

@@ -44,7 +44,7 @@ AGENTS_MAX = 1024
 """Agents that are looked at; a directory with more is of something that runs wild."""
 SOCKET_PATH_MAX = 103
 """Bytes in the path of a Unix socket: macOS takes 104 with the end, Linux 108."""
-SOCKET_KINDS = ("control", "events")
+SOCKET_KINDS = ("control", "events", "data")
 
 _KEY_BYTES = 32
 _PID_BYTES = 16
@@ -223,6 +223,13 @@ class RuntimeDir:
             _remove(self.path, stem)
             os.close(lock)
             return None
+        return self._read(stem)
+
+    def record(self, cluster: str, name: str) -> AgentRecord | None:
+        """Return what an agent has published, whether it lives or not; None if it has not."""
+        return self._read(_stem(cluster, name))
+
+    def _read(self, stem: str) -> AgentRecord | None:
         try:
             with opened(self.path / f"{stem}.agent", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
                 record = AgentRecord.unpack(file.read(RECORD_MAX_BYTES + 1))
@@ -235,6 +242,11 @@ class RuntimeDir:
             self._quiet.warning(stem, "%s.agent is left out: %s", stem, exc)
             return None
         return record
+
+
+    def socket_path(self, cluster: str, name: str, kind: str) -> str:
+        """Return where an agent's socket of `kind` is, if it has one."""
+        return os.fspath(self.path / f"{_agent_tag(cluster, name)}.{kind}")
 
 
 class Unclaimed:

@@ -14,6 +14,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
+from ..._data.ports import BY_QUIC
 from ..._wire.frames import Close
 from ..._wire.text import logger, printable
 from ...types import Address
@@ -75,6 +76,7 @@ class Connection:
         local: the peer is on this host.
         created, last_received: clock times.
         context: free for the owner.
+        way, boot, why: see ``_data.ports.Connection``.
     """
 
     __slots__ = (
@@ -107,7 +109,10 @@ class Connection:
         "second_try",
         "sockaddr",
         "stream_bytes",
+        "why",
     )
+    way = BY_QUIC
+    boot = None
 
     def __init__(
         self, endpoint: Endpoint, quic: Transport, sockaddr: Sockaddr, *, dialled: bool, local: bool, now: float
@@ -117,6 +122,7 @@ class Connection:
         self.sockaddr = sockaddr
         self.dialled = dialled
         self.local = local
+        self.why = "" if dialled else "the peer dialled it"
         self.created = self.last_received = now
         self.connected = self.closed = self.proved = False
         self.knocked = self.counted = False  # for admission: as a key holder, as unproven

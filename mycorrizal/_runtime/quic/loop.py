@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
 from ..._wire.text import logger
 from ..threads import clock
@@ -34,6 +35,13 @@ _WOKEN_SECONDS = 0.001
 _FD_SETSIZE = 1024  # select() takes descriptors below it, and timeouts in microseconds; poll() only milliseconds
 
 Call = Callable[[float], object]
+
+
+class Source(Protocol):
+    """What can be waited for and closed: a socket, or an epoll."""
+
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Timer:
@@ -138,7 +146,7 @@ class Loop:
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._compact_at = 256
-        self._readers: dict[int, tuple[socket.socket, Call]] = {}
+        self._readers: dict[int, tuple[Source, Call]] = {}
         self._fds: list[int] = []
         self._poll: select.poll | None = None
         self._turn_ends: list[Call] = []
@@ -260,12 +268,12 @@ class Loop:
         heapq.heappush(heap, (when, next(self._numbers), timer))
         return timer
 
-    def add_reader(self, sock: socket.socket, fn: Call) -> None:
+    def add_reader(self, sock: Source, fn: Call) -> None:
         """Call `fn(now)` in every turn that finds `sock` readable."""
         self._readers[sock.fileno()] = (sock, fn)
         self._watch()
 
-    def remove_reader(self, sock: socket.socket) -> None:
+    def remove_reader(self, sock: Source) -> None:
         """Forget `sock`; closing it is the caller's."""
         self._readers = {fd: item for fd, item in self._readers.items() if item[0] is not sock}
         self._watch()

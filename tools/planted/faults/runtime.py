@@ -127,7 +127,7 @@ FAULTS = [
         "False",
         "a record is of the claim",
     ),
-    Fault("RuntimeDir._look", "if _stem(record.cluster, record.name) != stem:", "if False:", "a record is of its file"),
+    Fault("RuntimeDir._read", "if _stem(record.cluster, record.name) != stem:", "if False:", "a record is of its file"),
     Fault("RuntimeDir._look", 'self.counters.add("rundir.stale")', "pass", "stale records are counted"),
     Fault("RuntimeDir._stems", 'self.counters.add("rundir.crowded")', "pass", "crowds are counted"),
     Fault("RuntimeDir.shared_key", "found.st_mode & 0o077 or ", "", "a key that others read is refused"),
