@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mycorrizal._data.machine import DataMachine
-from mycorrizal._data.ports import Served
+from mycorrizal._data.ports import BY_QUIC, ON_HOST, Served
 from mycorrizal._wire.frames import BULK_INITIAL, Status
 from mycorrizal._wire.values import DEFAULT
 from mycorrizal.dataconfig import DataConfig
@@ -45,6 +45,7 @@ class Campaign:
 
     def __init__(self, seed: int, *, restarts: bool) -> None:
         self.world = World(seed)
+        self.world.way = ON_HOST if seed % 2 else BY_QUIC
         self.rng = self.world.rng
         self.restarts = restarts
         self.number = itertools.count()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mycorrizal._data.peer import Opening
+from mycorrizal._data.ports import BY_QUIC, ON_HOST
 from mycorrizal._wire.frames import Close
 from mycorrizal.dataconfig import DataConfig
 from mycorrizal.exceptions import ResourcesExhausted
@@ -239,3 +240,27 @@ def test_what_work_means() -> None:
     outcome = b.request("a")[1]
     world.until(lambda: outcome.ok)
     assert b.link("a").worked
+
+
+@pytest.mark.parametrize("code", [0, Close.NOT_PROVED, Close.PROTOCOL, Close.NAME_TAKEN])
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_way_that_fails_before_the_welcome_is_followed_by_another_at_once(code: int, ours: bool) -> None:
+    """What waits goes on waiting, and is sent once; a failure of the way that follows is one."""
+    world, a, b = pair()
+    world.way = ON_HOST
+    call, outcome = a.request("b", ["once"])
+    message = a.send("b", ["once"])[1]
+    world.until(lambda: any(link.ready for link in a.machine.links.values()), SECONDS)
+    (link,) = a.machine.links.values()
+    assert link.ready and not link.welcomed
+    world.way = BY_QUIC
+    dials = record(a)
+    if ours:
+        link.close(code, "no", world.now)
+    else:
+        lose(link, code)
+    world.until(lambda: outcome.ended and message.ended, SECONDS)
+    assert outcome.ok and message.ok and len(dials) == 1
+    assert [value for value in b.ran] == [["once"]] and [value for _, value in b.messages] == [["once"]]
+    assert call.done and not a.machine.peer("b").delayed
+    assert {link.conn.way for link in a.machine.links.values()} == {BY_QUIC}

@@ -301,8 +301,8 @@ class HostCarrier:
             conn.sock.close()
 
 
-_OF_THE_MACHINE = (Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS, Close.SHUTDOWN)
-"""Reasons to end a connection before its proof that say nothing about the carrier."""
+_OF_THE_MACHINE = (Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS)
+"""Reasons to end a connection before its proof that say nothing about the carrier, and after which one comes again."""
 
 
 def _listen(path: str) -> socket.socket:
