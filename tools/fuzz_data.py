@@ -43,6 +43,8 @@ class Connection:
     def close(self, code: int, reason: str, now: float) -> None:
         self.closed = code
 
+    put = send
+
     def backlog(self, stream: int) -> int:
         return 0
 

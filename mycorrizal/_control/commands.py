@@ -156,10 +156,10 @@ def _metrics(on: Served) -> dict[str, int]:
 
 @_command(
     "peers",
-    "`[{name, address, state, rtt, mtu, ...}]`",
+    "`[{name, address, state, carrier, rtt, mtu, ...}]`",
     Line(
         *("peers", "List the connections of the agent's data plane.", "table"),
-        columns=("name", "state", "rtt", "mtu", "connections", "calls", "serving", "messages"),
+        columns=("name", "state", "carrier", "rtt", "mtu", "connections", "calls", "serving", "messages"),
         empty="no connections",
     ),
 )

@@ -11,6 +11,7 @@ offence, which closes the connection and is counted by name.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class Link:
         self._reader = LaneReader()
         self._out: list[bytes] = []
         self._early = _EARLY_MAX if machine.trust.early and conn.way.early else 0
-        self._next_call = 1
+        self._numbers = itertools.count()  # of calls; one step, so that two threads never have the same
         self._wasted, self._wasted_at = 0.0, 0.0
 
     def __repr__(self) -> str:
@@ -373,14 +374,7 @@ class Link:
         packed = call.value.pack() if inline else b""
         if call.over:
             return
-        number = self._next_call
-        while number in self.calls:
-            number = number % 0xFFFFFFFF + 1
-        self._next_call = number % 0xFFFFFFFF + 1
-        call.number, call.link = number, self
-        self.calls[number] = call
-        left = 0 if call.deadline is None else max(1, min(int((call.deadline - now) * 1000), 0xFFFFFFFF))
-        body = frames.request_body(number, left, call.depth) + call.name
+        body = self._open(call, now)
         if inline:
             self.put(frames.frame(Frame.REQUEST, body + packed))
         else:
@@ -388,6 +382,49 @@ class Link:
             # A refusal is a response.
             call.flow = self.bulk.send(Frame.REQUEST, body, call.value, None, taken, call)
         self.used = now
+
+    def _open(self, call: Call, now: float) -> bytes:
+        """Note `call` as open, and return what its frame begins with. Any thread: one step notes it."""
+        while (number := next(self._numbers) % 0xFFFFFFFF + 1) in self.calls:
+            pass
+        call.number, call.link = number, self
+        self.calls[number] = call
+        left = 0 if call.deadline is None else max(1, min(int((call.deadline - now) * 1000), 0xFFFFFFFF))
+        return frames.request_body(number, left, call.depth) + call.name
+
+    def free(self, size: int) -> bool:
+        """Whether any thread may send a frame of a value of `size` bytes now: nothing waits before it. Any thread."""
+        if self._out or not self.live or not self.conn.way.shared or size > INLINE_MAX:
+            return False
+        return self.remote is not None and size <= self.remote.value
+
+    def request_now(self, call: Call, now: float) -> bool:
+        """Send a request that is ``free`` to be sent; False if the connection has just gone. Any thread.
+
+        A call that is noted is taken out once: by the answer, by the end of the connection, or here.
+        """
+        frame = frames.frame
+        call.sent = True
+        packed = call.value.pack()
+        body = self._open(call, now)
+        if self.state == "closed" and self.calls.pop(call.number, None) is not None:
+            call.sent, call.link = False, None
+            return False
+        self.conn.put(self.lane, frame(Frame.REQUEST, body + packed))
+        self.used = now
+        return True
+
+    def respond_now(self, request: Served, status: int, value: Encoded | None, now: float) -> bool:
+        """Answer a request from any thread, if it is the only one and nothing waits before it; else False."""
+        if len(self.served) > 1 or not self.free(0 if value is None else value.size):
+            return False
+        body = frames.response_body(request.number, status)
+        if value is not None:
+            body += value.pack()
+        if self.served.pop(request.number, None) is request and not request.cancelled:
+            self.used = now
+            self.conn.put(self.lane, frames.frame(Frame.RESPONSE, body))
+        return True
 
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for `call` any more: free what it holds and tell the peer."""
@@ -463,11 +500,12 @@ class Link:
         """The connection is gone: let go of everything and return what was open."""
         self.state = "closed"
         self.live = self.open = False
-        calls = [call for call in self.calls.values() if not call.done]
-        for request in self.served.values():
-            request.cancelled = True
-        self.calls.clear()
-        self.served.clear()
+        calls = []
+        while self.calls:  # one by one: a caller who has just noted his takes it back, or finds it taken
+            calls.append(self.calls.popitem()[1])
+        calls = [call for call in reversed(calls) if not call.done]
+        while self.served:
+            self.served.popitem()[1].cancelled = True
         self._out.clear()
         return calls, self.bulk.clear()
 

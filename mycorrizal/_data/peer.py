@@ -159,6 +159,17 @@ class Peer:
         else:
             call.end()
 
+    def request_now(self, call: Call, now: float) -> bool:
+        """Send a request at once, if its way takes it from any thread, and no other one is open there. Any thread.
+
+        Amid others the loop sends many at once, where each send of a caller's own would hand the interpreter to another
+        thread. Nobody looks after the deadline of what is sent here but the caller.
+        """
+        link = self.link
+        if link is None or link.calls or call.done or not link.free(call.value.size):
+            return False
+        return link.request_now(call, now)
+
     def open(self, opening: Opening, now: float) -> None:
         """Open a stream now, or once the peer has welcomed us: what it refuses before that has not begun."""
         if self.link is not None and self.link.open:
@@ -523,7 +534,9 @@ class Peer:
 
     def _expire(self, now: float) -> None:
         """End calls whose deadline has passed; blocking callers look at their own clock, futures need this."""
-        calls = [*self.calls, *(call for link in self.links for call in link.calls.values())]
+        calls = list(self.calls)
+        for link in self.links:
+            calls += link.calls.values()  # in one step: any thread may note another one
         for call in calls:
             if call.deadline is not None and now >= call.deadline and not call.done:
                 sent = call.sent

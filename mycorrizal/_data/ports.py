@@ -39,21 +39,24 @@ class Way(NamedTuple):
         name: for people.
         early: the server is proved before the first byte, so that frames may follow the client's proof at once.
         tentative: if it ends before the welcome, the next dial takes another way, and what waits goes on waiting.
+        shared: ``put`` may be called by any thread.
     """
 
     name: str
     early: bool
     tentative: bool
+    shared: bool
 
 
-BY_QUIC = Way("quic", early=True, tentative=False)
-ON_HOST = Way("host", early=False, tentative=True)
+BY_QUIC = Way("quic", early=True, tentative=False, shared=False)
+ON_HOST = Way("host", early=False, tentative=True, shared=True)
 
 
 class Connection(Protocol):
     """One connection, by whatever way.
 
     ``boot``: the process that the way says is at the other end, None if it says nothing. ``why``: this way was taken.
+    ``put``: as ``send``, from any thread, where ``way.shared``; a Ctrl-C in it leaves what was sent whole.
     """
 
     @property
@@ -75,6 +78,7 @@ class Connection(Protocol):
 
     def open_stream(self, *, uni: bool) -> int: ...
     def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None: ...
+    def put(self, stream: int, data: bytes) -> None: ...
     def backlog(self, stream: int) -> int: ...
     def reset(self, stream: int, code: int) -> None: ...
     def stop(self, stream: int, code: int) -> None: ...

@@ -174,6 +174,8 @@ class Conn:
                 break
         self.touch()
 
+    put = send
+
     def backlog(self, stream: int) -> int:
         return 0 if self.gone else self.sent.get(stream, 0) - self.acked.get(stream, 0)
 

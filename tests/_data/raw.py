@@ -56,6 +56,9 @@ class RawConn:
         if fin:
             self.fins.add(stream)
 
+    def put(self, stream: int, data: bytes) -> None:
+        self.send(stream, data)
+
     def backlog(self, stream: int) -> int:
         return self.unread
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mycorrizal._data.link import _EARLY_MAX, _LANE_MAX, _WASTE_MAX, _WASTE_RATE, Flood, Link
@@ -182,7 +184,7 @@ def test_a_number_that_is_in_use_is_not_given_again() -> None:
     node, link, _ = welcomed()
     first, second, third = (call_of(node)[0] for _ in range(3))
     link.request(first, node.world.now)
-    link._next_call = 0xFFFFFFFF
+    link._numbers = itertools.count(0xFFFFFFFE)
     link.request(second, node.world.now)
     link.request(third, node.world.now)
     assert [one.number for one in (first, second, third)] == [1, 0xFFFFFFFF, 2]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -164,3 +165,51 @@ def test_a_process_that_was_killed_and_comes_again_is_met_by_socket_again(agents
             assert carrier(alice, "bob") == ("host", "the same host")
             assert bob.ask("ran", SECONDS) == f"[{life}]"
             bob.kill()
+
+
+_INTERRUPTED = f"""
+    {QUICK_IN_SCRIPTS}
+    alice = Agent("alice", config=config, data_config=DataConfig(same_host=True))
+    alice.wait_for(2)
+    alice.request("bob", "echo", 0)
+    armed = []
+
+    def interrupt(number, frame):
+        if armed:  # once in each call, and not while the last one is dealt with
+            armed.clear()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    say("ready")
+    asked = answered = interrupted = 0
+    while answered < 1000 or interrupted < 20:
+        asked += 1
+        try:
+            armed.append(True)
+            assert alice.request("bob", "echo", [asked, bytes(asked % 3000)])[0] == asked
+            armed.clear()
+            answered += 1
+        except KeyboardInterrupt:
+            interrupted += 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    say("over")
+    found = alice.metrics()
+    (bob,) = alice.peers()
+    say(found["host.dialled"], found.get("offences", 0), bob.carrier, bob.calls, alice.request("bob", "echo", "whole"))
+    alice.close()
+    say("closed")
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_send_leaves_the_connection_whole(agents: Make) -> None:
+    bob = agents("bob", config=QUICK, data_config=SAME)
+    bob.on_request("echo")(lambda request: request.value)
+    with spawn(_INTERRUPTED) as alice:
+        assert alice.read(SECONDS) == "ready"
+        assert alice.process.stdout is not None
+        while not select.select([alice.process.stdout], [], [], 0.005)[0]:
+            alice.interrupt()
+        assert alice.read(SECONDS) == "over"
+        assert alice.read(SECONDS) == "1 0 host 0 whole"
+        assert alice.read(SECONDS) == "closed"
+    assert bob.metrics().get("offences", 0) == 0

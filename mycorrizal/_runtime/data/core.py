@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._data.link import Link
 from ..._data.machine import DataMachine
-from ..._data.ports import Connection, Received, Served, Sink
+from ..._data.ports import Call, Connection, Received, Served, Sink
 from ..._endings import for_call, unreadable
 from ..._wire.frames import Close, Status
 from ..._wire.text import Log, logger
@@ -264,6 +264,8 @@ class Core:
         now = clock.now()
         if (request.deadline is None or now < request.deadline) and not request.cancelled:
             status, encoded = self._run_handler(request, now)
+        if self._respond_now(request, status, encoded):
+            return
         respond = partial(_respond, request, status, encoded)
         try:
             if self.pool.queued and self._pool_timer:
@@ -275,6 +277,12 @@ class Core:
                 self.loop.submit(respond)
         except MycorrizalError:
             pass  # closed meanwhile; the peer hears of that
+
+    def _respond_now(self, request: Served, status: Status, encoded: Encoded | None) -> bool:
+        link = request.link
+        if self.host is None or not isinstance(link, Link) or not self.loop.quiet:
+            return False
+        return link.respond_now(request, status, encoded, clock.now())
 
     def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
         try:
@@ -377,6 +385,12 @@ class Core:
             self.loop.submit(command)
         except MycorrizalError as exc:
             raise for_call(exc, False, node=node or None, operation=operation) from exc.__cause__
+
+    def begin_request(self, call: Call) -> None:
+        """Send a request whose caller waits: here and now if that can be, else on the loop thread; as ``begin``."""
+        peer = self.machine.peers.get(call.node) if self.host is not None and self.loop.quiet else None
+        if peer is None or not peer.request_now(call, clock.now()):
+            self.begin(partial(self.machine.request, call), "request", call.node)
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the end of a call: inside a handler not after that of the request that it serves."""

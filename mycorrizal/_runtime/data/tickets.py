@@ -216,7 +216,7 @@ def _ask(
     size = call.value.size
     call.done = deadline.passed  # else a quick peer might have answered before this thread looks
     try:
-        core.begin(partial(core.machine.request, call), "request", node)
+        core.begin_request(call)
         with core.pool.waiting():
             done = ticket.wait_watching(deadline, progress, size)
     except BaseException as over:

@@ -98,6 +98,11 @@ class HostConnection:
         if stream > 3:
             self._fed = True
 
+    def put(self, stream: int, data: bytes) -> None:
+        """Write to a stream that is open for as long as the connection. Any thread."""
+        if not self.closed:
+            self.outlet.put(stream, piece_head(Piece.DATA, stream, len(data)) + data)
+
     def backlog(self, stream: int) -> int:
         """Return the bytes of a stream that are written and not yet on their way: nothing gets lost after that."""
         return 0 if self.closed else self.outlet.backlog(stream)

@@ -167,6 +167,10 @@ class Connection:
         if not self._touched:
             self.touch()
 
+    def put(self, stream: int, data: bytes) -> None:
+        """Raise: aioquic belongs to one thread."""
+        raise NotImplementedError
+
     def backlog(self, stream: int) -> int:
         """Return the bytes of a stream that are written and not yet acknowledged."""
         return 0 if self.closed else self._quic.backlog(stream)

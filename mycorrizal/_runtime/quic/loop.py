@@ -141,6 +141,7 @@ class Loop:
         self.turns = self.wakes = self.sleeps = self.polls = self.calls = 0
         self._queue: deque[Call] = deque()
         self._sleeping = False
+        self._running = False  # what was submitted
         self._stopping = False
         self._ended = False
         self._heap: list[tuple[float, int, Timer]] = []
@@ -197,6 +198,11 @@ class Loop:
             except ValueError:
                 return
             raise self.service.refusal()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all that the caller has submitted has run. Any thread."""
+        return not self._queue and not self._running  # in this order: it is popped while that is true
 
     def submit_quietly(self, fn: Call) -> None:
         """Like ``submit``, for work that a turn which is known to come soon will find: wakes the loop for every fourth.
@@ -311,8 +317,11 @@ class Loop:
             elif fd in self._readers:
                 self._readers[fd][1](now)
         queue = self._queue
-        for _ in range(len(queue)):  # what these submit in turn waits for the next turn, so that nobody starves
-            queue.popleft()(now)
+        if queue:
+            self._running = True
+            for _ in range(len(queue)):  # what these submit in turn waits for the next turn, so that nobody starves
+                queue.popleft()(now)
+            self._running = False
         heap = self._heap
         if heap and heap[0][0] <= now:
             self._fire(now)

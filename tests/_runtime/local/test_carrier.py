@@ -457,3 +457,45 @@ def test_nothing_is_left(couple: Couple) -> None:
             assert plane.request("bob", "echo", number, timeout=SECONDS) == number
             assert ways(plane) == {"bob": "host"}
     until(lambda: descriptors() <= before)
+
+
+# -- who sends ------------------------------------------------------------------------------------------
+
+
+def test_a_caller_and_a_handler_send_themselves(couple: Couple) -> None:
+    couple.echo()
+    wakes = [plane._started.loop.wakes for plane in (couple.alice, couple.bob)]
+    for number in range(50):
+        assert couple.echo(number) == number
+    assert [plane._started.loop.wakes for plane in (couple.alice, couple.bob)] == wakes
+
+
+def test_a_request_does_not_overtake_a_message_of_its_caller(couple: Couple) -> None:
+    @couple.bob.on_request("next")
+    def following(request: Any) -> Any:
+        return couple.bob.receive(0).value
+
+    for number in range(200):
+        couple.alice.send_async("bob", number)
+        assert couple.alice.request("bob", "next", timeout=SECONDS) == number
+
+
+def test_an_answer_does_not_overtake_a_message_of_its_handler(couple: Couple) -> None:
+    @couple.bob.on_request("say")
+    def say(request: Any) -> None:
+        couple.bob.send_async("alice", request.value)
+
+    for number in range(200):
+        couple.alice.request("bob", "say", number, timeout=SECONDS)
+        assert couple.alice.receive(0).value == number
+
+
+def test_many_threads_each_get_their_own_answer(couple: Couple) -> None:
+    def work(number: int) -> list[Any]:
+        return [couple.echo([number, step, bytes(step * 331 % 90_000)]) for step in range(60)]
+
+    tasks = [Task(partial(work, number)) for number in range(8)]
+    for number, task in enumerate(tasks):
+        assert [answer[:2] for answer in task.result()] == [[number, step] for step in range(60)]
+    assert couple.count("offences") == couple.bob.metrics().get("offences", 0) == 0
+    assert couple.count("host.dialled") == 1

@@ -1,0 +1,157 @@
+"""What a caller's thread and a handler's send themselves: only what nothing waits before, and each call ends once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mycorrizal._data.ports import BY_QUIC, ON_HOST, Call, Served
+from mycorrizal._wire.frames import INLINE_MAX, Close, Frame, Status, frame, name_field
+from mycorrizal._wire.values import DEFAULT, encode_value
+
+from .harness import Node, Outcome, World, answer_of, mesh, packed
+
+SECONDS = 5.0
+
+
+def friends(way: Any = ON_HOST) -> tuple[World, Node, Node]:
+    """Return two nodes with a connection that both have welcomed."""
+    world = World()
+    world.way = way
+    a, b = mesh(world, ["a", "b"])
+    _, outcome = a.request("b", 0)
+    world.until(lambda: outcome.ok and b.link("a").open, SECONDS)
+    return world, a, b
+
+
+def now(node: Node, call: Call) -> bool:
+    """Do what a caller's thread does."""
+    peer = node.machine.peers.get(call.node)
+    return peer is not None and peer.request_now(call, node.world.now)
+
+
+def made(node: Node, value: object = 1) -> tuple[Call, Outcome]:
+    outcome = Outcome(lambda: node.world.now)
+    return Call("b", name_field("echo"), encode_value(value), None, outcome), outcome
+
+
+def test_a_call_that_is_alone_is_on_its_way_at_once() -> None:
+    world, a, b = friends()
+    call, outcome = made(a)
+    assert now(a, call)
+    assert call.sent and a.link("b").calls == {call.number: call} and not a.link("b")._out
+    world.until(lambda: outcome.ok, SECONDS)
+    assert answer_of(outcome) is not None and b.ran[-1] == 1 and call.done and not a.link("b").calls
+
+
+def busy(world: World, a: Node) -> None:
+    a.request("b", 2)
+
+
+def queued(world: World, a: Node) -> None:
+    a.link("b").put(frame(Frame.CANCEL, bytes(4)))
+
+
+def gone(world: World, a: Node) -> None:
+    a.link("b").close(Close.IDLE, "idle", world.now)
+
+
+def unwelcome(world: World, a: Node) -> None:
+    a.link("b").live = False
+
+
+def small(world: World, a: Node) -> None:
+    a.link("b").remote = a.link("b").remote._replace(value=1)
+
+
+@pytest.mark.parametrize("why", [busy, queued, gone, unwelcome, small])
+def test_a_call_that_something_waits_before_is_left_to_the_loop(why: Any) -> None:
+    world, a, _ = friends()
+    why(world, a)
+    call, _ = made(a)
+    assert not now(a, call)
+    assert not call.sent and call.link is None
+
+
+def test_a_large_call_an_ended_one_and_one_to_nobody_are_left_to_the_loop() -> None:
+    _, a, _ = friends()
+    large, _ = made(a, bytes(INLINE_MAX))
+    ended, _ = made(a)
+    ended.done = True
+    stranger, _ = made(a)
+    stranger.node = "nobody"
+    assert not any(now(a, call) for call in (large, ended, stranger))
+    assert "nobody" not in a.machine.peers
+
+
+def test_on_quic_nothing_is_sent_by_another_thread() -> None:
+    _, a, _ = friends(BY_QUIC)
+    call, _ = made(a)
+    assert not now(a, call) and not call.sent
+
+
+def test_a_call_that_is_noted_as_its_connection_ends_is_taken_back_or_ends_with_it() -> None:
+    world, a, _ = friends()
+    link = a.link("b")
+    call, outcome = made(a)
+    link.state = "closed"  # the loop is in the middle of ``ended``
+    assert not link.request_now(call, world.now) and not link.calls and not call.sent and call.link is None
+    link.state = "ready"
+    assert link.request_now(call, world.now)
+    link.close(Close.SHUTDOWN, "", world.now)
+    assert outcome.error is not None and outcome.error.indeterminate and not link.calls
+
+
+def served(a: Node, b: Node, count: int) -> list[Served]:
+    """Let `count` requests of a's be with handlers of b's."""
+    b.handler = lambda request: None
+    for number in range(count):
+        a.request("b", number)
+    a.world.until(lambda: len(b.link("a").served) == count, SECONDS)
+    return list(b.link("a").served.values())
+
+
+def test_an_answer_that_is_alone_is_on_its_way_at_once() -> None:
+    world, a, b = friends()
+    (request,) = served(a, b, 1)
+    (call,) = a.link("b").calls.values()
+    assert b.link("a").respond_now(request, Status.OK, encode_value("now"), world.now)
+    assert not b.link("a").served and not b.link("a")._out
+    world.until(lambda: call.done, SECONDS)
+    assert call.ticket.ok and call.ticket.result[1].decode(DEFAULT) == "now"
+
+
+def test_amid_others_or_behind_a_frame_an_answer_is_left_to_the_loop() -> None:
+    world, a, b = friends()
+    first, second = served(a, b, 2)
+    link = b.link("a")
+    assert not link.respond_now(first, Status.OK, encode_value(1), world.now)
+    link.respond(first, Status.OK, encode_value(1), world.now)
+    assert not link.respond_now(second, Status.OK, encode_value(1), world.now), "it would overtake the first"
+    link.flush(world.now)
+    assert not link.respond_now(second, Status.OK, encode_value(bytes(INLINE_MAX)), world.now)
+    assert link.respond_now(second, Status.OK, encode_value(2), world.now)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "gone"])
+def test_an_answer_that_nobody_waits_for_is_not_sent(end: str) -> None:
+    world, a, b = friends()
+    (request,) = served(a, b, 1)
+    link = b.link("a")
+    sent: list[bytes] = []
+    link.conn.put = lambda stream, data: sent.append(data)
+    if end == "cancelled":
+        request.cancelled = True
+    else:
+        link.served.clear()
+    assert link.respond_now(request, Status.OK, encode_value(1), world.now)
+    assert sent == [] and not link.served
+
+
+def test_the_packed_value_is_what_the_loop_would_send() -> None:
+    world, a, b = friends()
+    call, outcome = made(a, {"x": [1, b"y"]})
+    assert now(a, call)
+    world.until(lambda: outcome.ok, SECONDS)
+    assert b.ran[-1] == {"x": [1, b"y"]} and packed({"x": [1, b"y"]})
