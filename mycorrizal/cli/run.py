@@ -25,6 +25,7 @@ __all__ = ["COMMANDS"]
 LOOK_SECONDS = 0.2
 """How soon a signal is noticed."""
 MESSAGES_AT_ONCE = 100
+_OTHERS_SHOWN = 50
 
 
 @click.command()
@@ -82,12 +83,15 @@ def agent(
 def _say_hello(running: Agent, as_json: bool) -> None:
     """Print who it is, and on standard error what is not well with it from the beginning, as that it has no key."""
     host, port = running.address
+    others = [name for name in running.members().names if name != running.name]
     start = {"name": running.name, "cluster": running.cluster, "host": host, "port": port}
-    start |= {"quic_port": running.quic_port, "members": len(running.members())}
+    start |= {"quic_port": running.quic_port, "members": len(others) + 1, "others": others[:_OTHERS_SHOWN]}
     if as_json:
         _json_line("agent.started", start)
     else:
         line(f"{running.name} in cluster {running.cluster}, gossip {host}:{port}, QUIC {running.quic_port}")
+        more = f" and {len(others) - _OTHERS_SHOWN} more" if len(others) > _OTHERS_SHOWN else ""
+        line(f"here: {', '.join(others[:_OTHERS_SHOWN]) or 'nobody else yet'}{more}")
     for problem in running.health().problems:
         say(f"Warning: {shown(problem)}", err=True)
 
