@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -176,3 +178,12 @@ def test_cryptography_is_not_imported_without_a_key() -> None:
         "Keyring(); sys.exit('cryptography' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_copy_of_a_ring_encrypts_with_the_same_key() -> None:
+    ring = Keyring((key_of("b"), key_of("c")), key_of("a"))
+    ring.use(key_of("c"))
+    for twin in (copy.copy(ring), copy.deepcopy(ring), pickle.loads(pickle.dumps(ring))):
+        assert (twin.primary, twin.keys()) == (ring.primary, ring.keys()) and twin is not ring
+        twin.use(key_of("b"))
+        assert ring.primary == key_of("c")

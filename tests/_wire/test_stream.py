@@ -370,3 +370,62 @@ def test_a_numbered_user_message_is_bounded_and_opens_a_stream_with_cbor_only() 
     go = plain("msgpack")
     with pytest.raises(RemoteProtocolError, match="message type 200 does not open"):
         go.reader(answer=False).feed(go.seal(m.User(b"x", b"12345678", 1), answer=False))
+
+
+def test_who_dialled_answers_no_error() -> None:
+    """The other side has sent what was wrong, and reads no more."""
+    ours, theirs = streams(secret_key=KEY), streams()
+    data = theirs.seal(m.PushPull(()), answer=True)
+    reader = ours.reader(answer=True)
+    with pytest.raises(DecryptError):
+        reader.feed(data)
+    assert reader.reply is None
+    other, same = streams("msgpack").seal(m.PushPull(()), answer=True), streams("cbor").reader(answer=True)
+    with pytest.raises(RemoteProtocolError):
+        same.feed(other)
+    assert same.reply is None
+
+
+def test_a_connection_that_is_closed_after_its_label_has_said_nothing() -> None:
+    codec = streams(label="blah")
+    head = codec.seal(m.Ping(1, "a"), answer=False)[: len("blah") + 2]
+    reader = codec.reader(answer=False)
+    assert reader.feed(head) is None
+    reader.feed_eof()
+    reader = codec.reader(answer=False)
+    assert reader.feed(head + b"\x06") is None
+    with pytest.raises(RemoteProtocolError, match="in the middle"):
+        reader.feed_eof()
+
+
+@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
+def test_members_that_were_decoded_count_as_held_and_what_is_over_holds_nothing_else(wire: Wire) -> None:
+    codec = plain(wire)
+    nodes = tuple(m.PushNodeState(f"node-{n}") for n in range(3000))
+    data = codec.seal(m.PushPull(nodes, b"state"), answer=False)
+    reader = codec.reader(answer=False)
+    assert reader.feed(data[:-3]) is None
+    assert reader.held >= len(nodes) * limits.RECORD_BYTES
+    assert reader.feed(data[-3:] + b"what follows") == m.PushPull(nodes, b"state")
+    assert reader.held == len(nodes) * limits.RECORD_BYTES
+    said = codec.reader(answer=False)
+    assert said.feed(codec.seal(m.User(b"x"), answer=False) + b"what follows") == m.User(b"x") and said.held == 0
+
+
+def test_a_small_table_of_ours_refuses_no_ordinary_one() -> None:
+    codec = plain(max_nodes=1)
+    head = b"\x06" + codec.body.encode(m.PushPullHeader(limits.PUSH_PULL_NODES_FLOOR))
+    assert codec.reader(answer=False).feed(head) is None
+    more = b"\x06" + codec.body.encode(m.PushPullHeader(limits.PUSH_PULL_NODES_FLOOR + 1))
+    assert "nodes" in str(refusal(codec, more)[0])
+
+
+@pytest.mark.parametrize("wire", ["cbor", "msgpack"])
+def test_a_member_of_exactly_the_bound_is_taken(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = plain(wire)
+    size = len(codec.body.encode(m.PushNodeState("a" * 300)))
+    data = codec.seal(m.PushPull((m.PushNodeState("a" * 300),)), answer=False)
+    monkeypatch.setattr(limits, "STREAM_BODY_MAX", size)
+    assert isinstance(codec.reader(answer=False).feed(data), m.PushPull)
+    monkeypatch.setattr(limits, "STREAM_BODY_MAX", size - 1)
+    assert "a member of more than" in str(refusal(codec, data)[0])

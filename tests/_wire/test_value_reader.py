@@ -146,3 +146,9 @@ def test_a_large_value_is_held_once(value: Any) -> None:
     del reader
     assert resident() - before < 66 * MIB
     assert same(value, got)
+
+
+def test_a_reader_that_was_read_holds_nothing() -> None:
+    reader = read(encode_value([bytes(5000), "x"]).pack())
+    header, buffers = reader.parts()
+    assert header and len(buffers) == 1 and not reader._buffers

@@ -107,3 +107,10 @@ def test_beyond_the_last_buffer_all_stands_in_the_header(size: int, monkeypatch:
         encoded = encode_value([b"b" * size, second])
         assert len(encoded.buffers) == 1
         assert decode_packed(encoded.pack()) == [b"b" * size, second if isinstance(second, str) else bytes(memory)]
+
+
+@pytest.mark.parametrize("number", [1 << (8 * BIG_INT_BYTES), -(1 << (8 * BIG_INT_BYTES)) - 1])
+@pytest.mark.parametrize("count", [1, 1000])
+def test_a_number_that_is_too_large_is_found_in_a_long_list_too(number: int, count: int) -> None:
+    with pytest.raises(ValueEncodeError, match=rf"value\[{count}\]: an integer of"):
+        encode_value([*range(count), number])

@@ -183,8 +183,8 @@ FAULTS = [
     Fault("_decimal", "len(digits) <= 16:", "True:", "a NaN with a long payload is refused at home"),
     Fault(
         "_plain_numbers",
-        "-_SAFE < min(value)",
-        "-_SAFE <= min(value)",
+        "-_SAFE < min(value) and max(value) < _SAFE",
+        "True",
         "numbers of more than 63 bits are looked at one by one",
     ),
     Fault("Codecs.register", "name in self.by_name or ", "", "a name stands for one type"),
