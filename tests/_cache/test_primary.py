@@ -250,6 +250,19 @@ def test_write_waits_for_a_backup_that_came_meanwhile() -> None:
     assert following != backup and following in caches.holders(key)
 
 
+def test_a_primary_that_resigns_gives_back_the_places_of_what_was_under_way() -> None:
+    caches = Caches(3, replicas=2)
+    (key,) = caches.owned_by(0)
+    caches.cluster.links.cut(0, caches.owners(key)[1])
+    found = [caches.start(0, Op(Kind.SET, key, value=value), timeout=30.0) for value in (b"v", b"w")]
+    caches.cluster.run(0.3)
+    space = caches.space(0)
+    assert not any(found) and space.primary.flights == 1
+    node = caches.nodes[0]
+    space.primary.resign(space.shards[partition_of(key)], caches.cluster.now + node.offset)
+    assert space.primary.flights == 0
+
+
 def test_places_of_writes_are_given_back_however_they_end() -> None:
     """Done, refused, resigned, or superseded: as many are counted as are under way, and in the end none."""
     caches = Caches(4, replicas=3, limits=Limits(operations=64))
