@@ -97,6 +97,16 @@ class Lab:
             )
             subprocess.run(["ip", "-n", name, *step.split()], check=True)
 
+    def detour(self, host: int, address: str) -> None:
+        """Give a host a second interface, with another address, that leads nowhere and has the default route."""
+        name, one, other = self._name(host), f"lab{self._id}x{host}", f"lab{self._id}y{host}"
+        gateway = address.rpartition(".")[0] + ".254"
+        for step in (
+            f"link add {one} type veth peer name {other}", f"addr add {address}/24 dev {one}", f"link set {one} up",
+            f"link set {other} up", f"route add default via {gateway}",
+        ):  # fmt: skip
+            subprocess.run(["ip", "-n", name, *step.split()], check=True)
+
     def popen(self, host: int, command: list[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process on a host; it is killed when the lab closes."""
         child = subprocess.Popen(["ip", "netns", "exec", self._name(host), *command], **options)

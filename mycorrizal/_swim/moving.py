@@ -45,7 +45,7 @@ class Moving:
         member = core.table.get(core.name)
         if member is None or member.gone or core.has_left or host_of(addr) == member.address[0]:
             return False
-        old, goodbye = member.address[0], Dead(member.incarnation, core.name, core.name)
+        goodbye = Dead(member.incarnation, core.name, core.name)
         claim = Alive(core.next_incarnation(), core.name, addr, core.port, member.meta, core.vsn)
         self._transitions.alive(claim, now, bootstrap=True, takeover=True)
         new = host_of(addr)
@@ -55,22 +55,27 @@ class Moving:
             return False
         core.addr = addr
         core.count("moved")
-        log.warning("= %s: this host's address was %s and is %s now: the others are told", core.name, old, new)
         # Answers went to where we are no more: that nobody answered says nothing about anybody, nor about us.
         self._prober.abandon(now)
         core.awareness.apply(-core.awareness.score)
         self._transitions.extend_suspicions(now)
-        self._tell(claim, goodbye)
-        for seconds in _AGAIN:
-            core.timers.call_at(now + seconds, lambda then: self._tell(claim, goodbye))
+
+        def again(then: float) -> None:
+            self._tell(claim, goodbye)
+
+        for seconds in _AGAIN if self._tell(claim, goodbye) else ():
+            core.timers.call_at(now + seconds, again)
         self._sync.hasten(now)
         return True
 
-    def _tell(self, claim: Alive, goodbye: Dead) -> None:
+    def _tell(self, claim: Alive, goodbye: Dead) -> int:
+        """Tell members directly; return how many."""
         core = self._core
         if core.incarnation != claim.incarnation or core.has_left:
-            return  # there is later news of us
+            return 0  # there is later news of us
         messages = (goodbye, claim) if core.config.wire == "msgpack" else (claim,)
         parts = [core.codec.encode(message) for message in messages]
-        for member in core.table.sample(core.config.leave_fanout, lambda m: not m.gone and not core.is_self(m)):
+        members = core.table.sample(core.config.leave_fanout, lambda m: not m.gone and not core.is_self(m))
+        for member in members:
             core.send(parts, member.address, protocol_max=member.protocol_max, name=member.name)
+        return len(members)

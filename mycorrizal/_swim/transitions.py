@@ -159,7 +159,9 @@ class Transitions:
             text = "= %s: others still take the process that had this name before for gone, and are told of this one"
             log.info(text, self._core.name)
         else:
-            log.warning("= %s refutes being %s by %s", self._core.name, what, claim.sender)
+            # A table that a peer told names nobody.
+            who = claim.sender if claim.sender != claim.node else "somebody whose table was told"
+            log.warning("= %s refutes being %s by %s", self._core.name, what, who)
         self.refute(member, claim.incarnation, now)
 
     def refute(self, member: Member, accused: int, now: float) -> None:

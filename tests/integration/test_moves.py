@@ -82,3 +82,14 @@ def test_a_moment_without_any_address(lab: Lab, tmp_path: Path) -> None:
     wait_for("its host's programs know", lambda: json.loads(record.read_bytes())["host"] == NEW, SECONDS)
     assert hosts[0].ask("ask", node="h1", seconds=0) == "h1"
     assert hosts[2].ask("get", key="1/3") == 3
+
+
+@pytest.mark.slow
+def test_of_two_interfaces_the_one_that_leads_to_the_seed_is_told(lab: Lab, tmp_path: Path) -> None:
+    """The default route leads elsewhere: its address was told, and no member could answer there."""
+    lab.detour(1, "10.1.1.1")
+    hosts = start(lab, "cbor", tmp_path)
+    assert all(host.ask("where")["h1"] == lab.address(1) for host in hosts)
+    wait_for("nobody has a problem", lambda: all(host.ask("problems") == [] for host in hosts), SECONDS)
+    [record] = (tmp_path / "run1").rglob("*.agent")
+    assert json.loads(record.read_bytes())["host"] == lab.address(1)

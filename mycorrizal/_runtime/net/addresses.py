@@ -34,6 +34,7 @@ __all__ = [
     "resolve",
     "routed",
     "source_of",
+    "source_towards",
     "split_host_port",
     "with_port",
 ]
@@ -225,6 +226,11 @@ def interface_addresses() -> list[str]:
 def routed() -> list[str]:
     """Return the addresses that packets to the outside leave from, IPv4 before IPv6; none without a default route."""
     return [*_routed(socket.AF_INET, "192.0.2.1"), *_routed(socket.AF_INET6, "2001:db8::1")]
+
+
+def source_towards(host: str) -> str | None:
+    """Return the address of this host that packets to an IP literal leave from; None without a route."""
+    return next(_routed(socket.AF_INET6 if ":" in host else socket.AF_INET, host), None)
 
 
 def _routed(family: socket.AddressFamily, target: str) -> Iterator[str]:

@@ -123,8 +123,13 @@ class _Join:
             self._ask(self._joining, target, entry, partial(self._push_pull, address, entry.name))
 
     def _push_pull(self, address: Address, name: str) -> Future[Any]:
-        machine = self._membership.machine
-        return self._membership.gossip.operation(lambda now: machine.join(address, now, name=name))
+        membership = self._membership
+
+        def begin(now: float) -> int:
+            membership.gossip.roaming.towards(address[0], now)
+            return membership.machine.join(address, now, name=name)
+
+        return membership.gossip.operation(begin)
 
     def _step(self) -> bool:
         """Take what has ended; False if the deadline passed instead."""

@@ -7,7 +7,8 @@ the one that the default route leaves from: any other, as a bridge for
 containers, is nothing that members could dial. The address of the beginning is
 home: once the host has it again, as when a VPN is back, it is told again. An
 ``advertise_addr`` is the user's word (a NAT, a load balancer), and is not
-looked after.
+looked after. A host with several addresses tells, from its first join on, the
+one from which its seed is reached.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..._swim.machine import Swim
 from ..._wire.text import logger
 from ...config import Config
 from ...exceptions import ConfigError
-from ...types import Node, is_loopback, pack_host
+from ...types import Node, host_of, is_loopback, pack_host
 from ..net import addresses, sockets
 from ..threads.mailbox import Mailbox
 from .exchanges import ExchangePool, Lane
@@ -101,6 +102,24 @@ class Roaming:
         elif not self.lost:
             self._say(host, "bind to 0.0.0.0 or :: to follow the host's addresses")
 
+    def towards(self, host: str, now: float) -> None:
+        """Who knows nobody yet and has several addresses tells the one from which the seed at `host` is reached."""
+        machine = self._machine
+        told = machine.local_node.host
+        if self._next == float("inf") or not self._everywhere or len(machine.members()) > 1:
+            return
+        source = addresses.source_towards(host)
+        if source is None or source == told or (":" in source) != (":" in told):
+            return
+        try:
+            addr, _ = sockets.advertised(self._config, self._config.bind_port, [source])
+        except ConfigError:
+            return  # loopback, or nothing that may be told unasked
+        if machine.moved(addr, now):
+            log.info("= %s: others are told %s, from where %s is reached", self._config.name, source, host)
+            self._home = source
+            self._publish()
+
     def _say(self, host: str, what: str) -> None:
         self.lost = True
         text = "! %s: this host has the address %s, which the others know, no longer: %s"
@@ -123,15 +142,21 @@ class Roaming:
 
     def _found(self, found: bytes | None, now: float) -> None:
         self._searching = False
+        before = self._machine.local_node.host
         if found is not None and self._machine.moved(found, now):
+            text = "= %s: this host's address was %s and is %s now: the others are told"
+            log.warning(text, self._config.name, before, host_of(found))
             self.lost, self._moved = False, now
-            node = self._machine.local_node
-            try:
-                self._pool.submit(Lane.DIALLED, lambda: self.on_moved(node), lambda result, error: self._told(error))
-            except RuntimeError as error:
-                self._told(error)
+            self._publish()
         elif not self.lost:
             self._say(self._machine.local_node.host, "there is no other one that they could be told")
+
+    def _publish(self) -> None:
+        node = self._machine.local_node
+        try:
+            self._pool.submit(Lane.DIALLED, lambda: self.on_moved(node), lambda result, error: self._told(error))
+        except RuntimeError as error:
+            self._told(error)
 
     def _told(self, error: Exception | None) -> None:
         if error is not None:

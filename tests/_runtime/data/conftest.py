@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests._runtime.local.meeting import folder, meet
 
 from mycorrizal.dataplane import DataPlane
+from tests._runtime.local.meeting import folder, meet
 
 from .couple import KEY, Pair
 

@@ -28,7 +28,10 @@ class Rig:
         self.now = 0.0
         self.later: list[Callable[[], None]] = []
         self.takes = True
-        machine = SimpleNamespace(local_node=Node("a", pack_host("10.0.0.5"), 7946), moved=self.moved)
+        self.members = 1
+        machine = SimpleNamespace(
+            members=lambda: range(self.members), local_node=Node("a", pack_host("10.0.0.5"), 7946), moved=self.moved
+        )
         mailbox = SimpleNamespace(tell=lambda command: command(self.now))
         pool = SimpleNamespace(submit=self.submit)
         monkeypatch.setattr(roaming, "has_address", self.has_address)
@@ -213,6 +216,51 @@ def test_where_it_is_the_users_word_nobody_looks(monkeypatch: pytest.MonkeyPatch
     rig.has = set()
     rig.look()
     assert (rig.looks, rig.told, rig.roaming.lost) == (0, [], False)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("10.0.0.5", []), ("192.168.7.5", ["192.168.7.5"]), ("127.0.0.1", []), ("8.8.8.8", []), ("fd00::5", []),
+        (None, []),
+    ],
+)  # fmt: skip
+def test_of_several_addresses_the_one_is_told_from_which_the_seed_is_reached(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, source: str | None, told: list[str]
+) -> None:
+    monkeypatch.setattr(addresses, "source_towards", lambda host: source)
+    rig.roaming.towards("192.168.7.1", 0.0)
+    assert rig.told == told
+
+
+def test_who_knows_others_does_not_move_for_a_seed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "source_towards", lambda host: "192.168.7.5")
+    rig.members = 2
+    rig.roaming.towards("192.168.7.1", 0.0)
+    assert rig.told == []
+
+
+@pytest.mark.parametrize("settings", [{"follow_address": False}, {"bind_addr": "10.0.0.5"}])
+def test_who_may_not_follow_does_not_for_a_seed(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
+    monkeypatch.setattr(addresses, "source_towards", lambda host: "192.168.7.5")
+    rig = Rig(monkeypatch, **settings)
+    rig.roaming.towards("192.168.7.1", 0.0)
+    assert rig.told == []
+
+
+def test_the_address_that_the_seed_needs_is_home(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "source_towards", lambda host: "192.168.7.5")
+    rig.has = {"10.0.0.5", "192.168.7.5"}
+    rig.look()
+    rig.roaming.towards("192.168.7.1", 0.0)
+    for _ in range(20):
+        rig.look()
+    assert rig.told == rig.published == ["192.168.7.5"]
+
+
+def test_source_towards() -> None:
+    assert addresses.source_towards("127.0.0.1") == "127.0.0.1"
+    assert addresses.source_towards("127.9.9.9") is not None
 
 
 def test_has_address() -> None:
