@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "serf": {"threads", "host", "swim"},
     "quic.trust": {"threads", "net", "host"},
     "quic": {"threads", "net", "quic.trust"},
+    "local": {"threads", "net", "host", "quic", "quic.trust", "data"},
     "data": {"threads", "net", "host", "quic", "quic.trust"},
     "cache": {"threads", "quic", "data"},
     "shared": {"threads", "host", "swim", "data"},

@@ -124,6 +124,9 @@ class HostConnection:
             self._touched = True
             self._carrier.touched.append(self)
 
+    def follow(self, address: Address) -> None:
+        """A host's other address is nothing to its sockets."""
+
     def ping(self) -> None:
         """Send something that the peer must answer, so that ``last_received`` moves if it lives."""
         if not self.closed:

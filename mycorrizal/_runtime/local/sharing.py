@@ -22,7 +22,7 @@ def share_host(core: Core, rundir: RuntimeDir | None, claim: Claim | Unclaimed) 
     where = place.here() if sys.platform == "linux" else ""
     if not core.config.same_host:
         core.apart = "same_host=False"
-    elif not isinstance(core._trust, KeyTrust):
+    elif not isinstance(core.trust, KeyTrust):
         core.apart = "certificates are in use"
     elif rundir is None or not isinstance(claim, Claim):
         core.apart = "this agent has no runtime directory"
