@@ -185,7 +185,7 @@ def test_a_claim_that_came_true_by_another_way_is_no_conflict() -> None:
     drain(swim)
     tell(swim, alive("peer", "10.0.0.3", 6), now=1.0)
     [(number, _)] = pings(swim)
-    tell(swim, Dead(6, "peer", "peer"), alive("peer", "10.0.0.3", 7), now=1.1)  # no leave of before the claim
+    tell(swim, Dead(6, "peer", "peer"), alive("peer", "10.0.0.3", 6), now=1.1)  # no leave of before the claim
     tell(swim, AckResp(number, None), now=1.2)
     assert record(swim, "peer").host == "10.0.0.3"
     assert [type(e) for e in events(swim)] == [NodeLeft, NodeJoined]
