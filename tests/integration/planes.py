@@ -15,12 +15,27 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import pytest
+
 from mycorrizal import DataConfig
 from mycorrizal.dataplane import DataPlane
+from tests._runtime.local.meeting import assert_carrier, folder, meet
 
 from .conftest import ROOT
 
-__all__ = ["KEY", "Script", "Task", "introduce", "memory", "mesh", "pythons", "run_script", "spawn", "together"]
+__all__ = [
+    "KEY",
+    "Script",
+    "Task",
+    "each_carrier",
+    "introduce",
+    "memory",
+    "mesh",
+    "pythons",
+    "run_script",
+    "spawn",
+    "together",
+]
 
 KEY = bytes(range(32))
 SECONDS = 20.0
@@ -30,7 +45,10 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def mesh(*names: str, config: DataConfig | None = None, **options: Any) -> Iterator[list[DataPlane]]:
-    """Yield one plane for each name, who all know each other's addresses; close them at the end."""
+    """Yield one plane for each name, who all know each other's addresses; close them at the end.
+
+    Their carrier is QUIC, in a test with ``each_carrier`` what that says; another one is an error.
+    """
     options.setdefault("key", KEY)
     with contextlib.ExitStack() as stack:
         planes = []
@@ -38,7 +56,19 @@ def mesh(*names: str, config: DataConfig | None = None, **options: Any) -> Itera
             planes.append(DataPlane(name, config=config, **options))
             stack.callback(planes[-1].close)
         introduce(*planes)
+        carrier = os.environ.get("MYCORRIZAL_TESTS_CARRIER", "quic")
+        if carrier == "host":
+            meet(stack.enter_context(folder()), *planes)
         yield planes
+        assert_carrier(carrier, *planes)
+
+
+@pytest.fixture(params=["quic", "host"])
+def each_carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the planes of ``mesh`` reach each other by one carrier, then by the other."""
+    name: str = request.param
+    monkeypatch.setenv("MYCORRIZAL_TESTS_CARRIER", name)
+    return name
 
 
 def introduce(*planes: DataPlane) -> None:

@@ -14,7 +14,9 @@ from mycorrizal import DataConfig, OperationTimeout, UnknownHandler
 from mycorrizal.dataplane import DataPlane
 
 from .conftest import until
-from .planes import Task, mesh, together
+from .planes import Task, each_carrier, mesh, together  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("each_carrier")
 
 
 def collect(plane: DataPlane, count: int, seconds: float = 20.0) -> dict[str, list[object]]:

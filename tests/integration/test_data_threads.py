@@ -30,7 +30,9 @@ from mycorrizal._runtime.threads import reentry
 from mycorrizal.dataplane import DataPlane
 
 from .conftest import Start, until
-from .planes import Task, mesh, together
+from .planes import Task, each_carrier, mesh, together  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("each_carrier")
 
 
 def test_every_blocking_call_from_32_threads_at_once() -> None:
@@ -299,7 +301,7 @@ def test_a_handlers_own_requests_end_with_the_one_it_serves() -> None:
             return release.wait(20)
 
         try:
-            with pytest.raises(OperationTimeout):
+            with pytest.raises((OperationTimeout, RemoteError)):  # b's word of its own timeout may be the quicker one
                 a.request("b", "relay", timeout=0.5)
             until(lambda: nested)
         finally:

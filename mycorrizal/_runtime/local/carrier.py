@@ -33,8 +33,8 @@ __all__ = ["HostCarrier", "Neighbour"]
 
 log = logger("mycorrizal.host")
 
-HELLO_SECONDS = 1.0
-"""How long a process of this host has to answer; its QUIC may be slow for longer."""
+HELLO_SECONDS = 2.0
+"""How long a process of this host has to answer and prove the key, before it is asked by QUIC."""
 AVOID_SECONDS = 30.0
 """For how long nobody tries again where the socket has failed."""
 UNPROVEN_SECONDS = 5.0
@@ -81,6 +81,7 @@ class HostCarrier:
         self.address = address
         self.count = counters.add
         self.now = clock.now
+        self.patience = min(HELLO_SECONDS, config.connect_timeout / 2)
         self.touched: list[HostConnection] = []
         self.connections: dict[int, HostConnection] = {}  # those that have ended, and linger, too
         self._later: list[HostConnection] = []
@@ -132,7 +133,7 @@ class HostCarrier:
             self, sock, address, dialled=True, peer=peer, pids=(os.getpid(), found.pid), boot=found.boot, now=now
         )
         self._add(conn)
-        conn.deadline = self._loop.call_at(now + HELLO_SECONDS, lambda later: self._give_up(conn))
+        conn.deadline = self._loop.call_at(now + self.patience, lambda later: self._give_up(conn))
         self.count("host.dialled")
         return conn
 

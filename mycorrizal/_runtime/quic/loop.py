@@ -201,8 +201,11 @@ class Loop:
 
     @property
     def quiet(self) -> bool:
-        """Whether all that the caller has submitted has run. Any thread."""
-        return not self._queue and not self._running  # in this order: it is popped while that is true
+        """Whether all that the caller has submitted has run, and no other is about to submit. Any thread.
+
+        Several callers that a turn has woken are: what the first of them sent alone, its peer would answer alone.
+        """
+        return not self._queue and not self._running and not self._woken  # popped while that is true: in this order
 
     def submit_quietly(self, fn: Call) -> None:
         """Like ``submit``, for work that a turn which is known to come soon will find: wakes the loop for every fourth.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mycorrizal.dataplane import DataPlane
-from tests._runtime.local.meeting import folder, meet
+from tests._runtime.local.meeting import assert_carrier, folder, meet
 
 from .couple import KEY, Pair
 
@@ -27,7 +27,4 @@ def pair(carrier: str) -> Iterator[Pair]:
         if carrier == "host":
             meet(path, alice, bob)
         yield Pair(alice, bob)
-        for plane in (alice, bob):
-            found = plane.metrics()
-            used = {way for way in ("quic", "host") if found.get(f"{way}.accepted")}
-            assert used <= {carrier}, "another carrier than the one that is tested"
+        assert_carrier(carrier, alice, bob)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from mycorrizal._runtime.local.carrier import HostCarrier, Neighbour
 from mycorrizal.dataplane import DataPlane
 
-__all__ = ["folder", "here", "meet", "open_carrier", "ways"]
+PATIENCE = 60.0
+
+__all__ = ["assert_carrier", "folder", "here", "meet", "open_carrier", "ways"]
 
 
 @contextmanager
@@ -42,13 +44,23 @@ def here(plane: DataPlane, path: str) -> Neighbour:
 
 
 def meet(path: str, *planes: DataPlane) -> dict[str, Neighbour]:
-    """Let `planes` reach each other below `path`; return the records, which may be changed."""
+    """Let `planes` reach each other below `path`, however busy this machine is; return the records."""
     known = {plane.name: here(plane, os.path.join(path, str(number))) for number, plane in enumerate(planes)}
     for plane in planes:
-        open_carrier(plane, known[plane.name].path, lambda name: known.get(name, "no record of it on this host"))
+        path = known[plane.name].path
+        carrier = open_carrier(plane, path, lambda name: known.get(name, "no record of it on this host"))
+        carrier.patience = PATIENCE
     return known
 
 
 def ways(plane: DataPlane) -> dict[str, str]:
     """Return the carrier of each peer that is connected."""
     return {peer.name: peer.carrier for peer in plane.peers() if peer.carrier}
+
+
+def assert_carrier(name: str, *planes: DataPlane) -> None:
+    """Check that `planes` used no other carrier than `name`."""
+    for plane in planes:
+        found = plane.metrics()
+        used = {way for way in ("quic", "host") if found.get(f"{way}.accepted")}
+        assert used <= {name}, "another carrier than the one that is tested"

@@ -298,6 +298,9 @@ def test_who_cannot_prove_the_key_gets_nothing_and_holds_nothing_up(couple: Coup
     assert carrier is not None
     hello = Hello(carrier.mark, carrier.boot, bytes(32), *couple.bob.address)
     impostor = Impostor(couple.known["bob"].path, hello, CHALLENGES[say])
+    alice = couple.alice._started.host
+    assert alice is not None
+    alice.patience = 0.5
     assert couple.echo("secret") == "secret"
     assert ways(couple.alice) == {"bob": "quic"} and couple.count("host.fallbacks") == 1
     impostor.end()
