@@ -80,9 +80,17 @@ def requests(agent: Agent, node: str, callers: int, count: int) -> dict[str, flo
 def bulk(agent: Agent, node: str, size: int) -> dict[str, float]:
     """Send one large value; return MB/s."""
     value = bytes(size)
+    before = [*used(), *agent.request(node, "used", timeout=SECONDS)]
     began = time.perf_counter()
     assert agent.request(node, "size", value, timeout=SECONDS) == size
-    return {"MB/s": size / (time.perf_counter() - began) / 1e6}
+    seconds = time.perf_counter() - began
+    after = [*used(), *agent.request(node, "used", timeout=SECONDS)]
+    spent = [two - one for one, two in zip(before, after, strict=True)]
+    return {
+        "MB/s": size / seconds / 1e6,
+        "CPU ms/MiB": (spent[0] + spent[2]) * 1e3 * MIB / size,
+        "sleeps/MiB": (spent[1] + spent[3]) * MIB / size,
+    }
 
 
 def measure(agent: Agent, options: argparse.Namespace) -> dict[str, dict[str, list[dict[str, float]]]]:

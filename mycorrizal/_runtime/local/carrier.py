@@ -217,6 +217,7 @@ class HostCarrier:
     # -- the sockets --------------------------------------------------------------------------
 
     def _add(self, conn: HostConnection) -> None:
+        place.widen(conn.sock)
         self.connections[conn.fd] = conn
         self._epoll.register(conn.fd, _IN if not conn.outlet.waits else _BOTH)
 
