@@ -445,11 +445,11 @@ class Agent(Handle, Talking):
         try:
             parts.caches.hand_over(Deadline(deadline.capped(_HAND_OVER_MAX) * _HAND_OVER_SHARE))
         except (CacheError, OperationTimeout, QueueFull) as error:
-            log.warning("! %s: leaves before all that its caches hold was handed over: %s", parts.name, error)
+            log.warning("%s: leaves before all that its caches hold was handed over: %s", parts.name, error)
         try:  # the others close their connections as soon as they hear that it leaves
             parts.sharing.settle(Deadline(deadline.capped(_SETTLE_MAX) / 2))
         except (OperationTimeout, QueueFull) as error:
-            log.info("= %s: leaves before all it told had arrived: %s", parts.name, error)
+            log.info("%s: leaves before all it told had arrived: %s", parts.name, error)
         parts.leave(deadline.remaining())
 
     def leave_on_signal(self, *numbers: int, timeout: float | None = 10.0) -> None:
@@ -491,7 +491,7 @@ class Agent(Handle, Talking):
             if not self.closed:  # nor is a child of fork that runs out of the parent's block
                 self.leave(_EXIT_LEAVE_SECONDS)
         except MycorrizalError as exc:
-            log.debug("= %s: left without a goodbye: %s", self._running.name, exc)
+            log.debug("%s: left without a goodbye: %s", self._running.name, exc)
         finally:
             self.close()
 
@@ -545,5 +545,5 @@ def _make_way(cluster: str, name: str, chosen: bool) -> None:
     residents.settle(Deadline(_EXIT_LEAVE_SECONDS))
     old = residents.replaced(cluster, name, chosen=chosen)
     if old is not None:
-        log.info("= %s: replaced by the cell's new run", name)
+        log.info("%s: replaced by the cell's new run", name)
         old.__exit__(None, None, None)

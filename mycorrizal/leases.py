@@ -142,7 +142,7 @@ class Lock(Handle):
         except (LockLost, NotRunningError, ServiceCrashed) as error:
             if not self._released:
                 self._cache._host.note("cache.locks_lost", error)
-                log.warning("! %s: %s", self._cache._host.name, error)
+                log.warning("%s: %s", self._cache._host.name, error)
             return None
         except MycorrizalError as error:  # it may go better next time
             self._cache._host.note("cache.locks_not_renewed", error)

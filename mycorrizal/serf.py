@@ -192,7 +192,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
             raise ConfigError("delegate_protocol_version", f"Serf refuses min/current/max {text}", hint=hint)
         if self._stored:
             if config.secret_key and config.secret_key not in self._stored:
-                log.warning("! %s: keyring_file holds other keys than secret_key; the file counts", config.name)
+                log.warning("%s: keyring_file holds other keys than secret_key; the file counts", config.name)
             config = config.replace(secret_key=self._stored[0], keys=self._stored[1:])
         with self._changed:
             self._core.start(config)

@@ -209,7 +209,7 @@ def test_a_handlers_traceback_is_logged_where_it_ran_and_seldom(
             alice.request("bob", "fail", timeout=PATIENCE)
     (record,) = [record for record in caplog.records if "raised KeyError" in record.getMessage()]
     assert record.levelname == "WARNING" and record.exc_info is not None
-    assert record.getMessage().startswith("! bob: handler fail of requests raised")
+    assert record.getMessage().startswith("bob: handler fail of requests raised")
 
 
 def test_requests_are_served_when_no_thread_is_to_be_had_any_more(

@@ -457,7 +457,7 @@ def other_libraries() -> None:
     try:
         raise ValueError(RAW)
     except ValueError as error:
-        logger("mycorrizal.data").debug("= %s: handler raised", RAW, exc_info=error)
+        logger("mycorrizal.data").debug("%s: handler raised", RAW, exc_info=error)
 
 
 def problems() -> Iterator[object]:

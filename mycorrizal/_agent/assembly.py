@@ -217,7 +217,7 @@ class Assembly:
         except ConfigError as exc:
             if shares_key or seeks or settings.control:
                 raise
-            log.info("= an agent starts without a runtime directory, and nobody finds it there: %s", exc)
+            log.info("an agent starts without a runtime directory, and nobody finds it there: %s", exc)
             return None
 
     def _claim(self) -> Claim | Unclaimed:
@@ -262,7 +262,7 @@ class Assembly:
             return bind, self.rundir.shared_key(settings.cluster)
         if local:
             log.warning(
-                "! %s: listening on %s without a key: every user of this host can join, read and forge; give key=, with"
+                "%s: listening on %s without a key: every user of this host can join, read and forge; give key=, with"
                 " wire='msgpack' the key of the Go cluster; docs/mixed-clusters.md has other ways", self.name, bind,
             )  # fmt: skip
         return bind, None
@@ -304,7 +304,7 @@ class Assembly:
                 continue
             if port != ports[0] and not is_loopback(config.bind_addr):
                 log.warning(
-                    "! %s: port %d is taken, listening on %d: others need that in join=, and firewalls have to let it"
+                    "%s: port %d is taken, listening on %d: others need that in join=, and firewalls have to let it"
                     " through; port= chooses one", self.name, ports[0], found.local_node.port,
                 )  # fmt: skip
             return found
@@ -338,7 +338,7 @@ class Assembly:
         self.claim.publish(record)
         self.seeds.advertise(record)
         for seed, failure in self.seeds.failures.items():
-            log.warning("! %s: %s does not tell of this agent: %s", self.name, seed, failure)
+            log.warning("%s: %s does not tell of this agent: %s", self.name, seed, failure)
 
     # -- any thread -------------------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ class Assembly:
                 found = self.data.request(name, "mycorrizal.history", [topic, last], timeout=left)
                 return merged([EventReceived(*event) for event in found], known, last)
             except (MycorrizalError, TypeError) as error:
-                log.info("= %s: no events of before from %s: %s", self.name, name, error)
+                log.info("%s: no events of before from %s: %s", self.name, name, error)
         return known
 
     def _tell_history(self, request: Request) -> list[list[Any]]:
@@ -408,7 +408,7 @@ class Assembly:
         if self.rings is None:
             raise ConfigError("keys", "this cluster has no keys")
         self.rings.take(KeyTable.unpack(request.value))
-        log.info("= %s: %s tells of keys", self.name, request.sender)
+        log.info("%s: %s tells of keys", self.name, request.sender)
         return self.rings.table.pack()
 
     def _tell_keys(self) -> None:
@@ -426,7 +426,7 @@ class Assembly:
                 reply = self.data.request(new, "mycorrizal.keys", rings.table.pack(), timeout=_TELL_SECONDS)
                 rings.take(KeyTable.unpack(reply))
             except MycorrizalError as error:
-                log.warning("! %s: %s was not told of the keys: %s", self.name, new, error)
+                log.warning("%s: %s was not told of the keys: %s", self.name, new, error)
 
         self.watching.call(joined, self.watching.events(_TELL_DEPTH))
 
@@ -477,7 +477,7 @@ class Assembly:
         if self.discovery is not None:
             self.discovery.close(deadline.remaining())
             for seed, failure in self.discovery.failures.items():
-                log.warning("! %s: %s may still tell of this agent: %s", self.name, seed, failure)
+                log.warning("%s: %s may still tell of this agent: %s", self.name, seed, failure)
         if self.claim is not None:
             self.claim.release()
 

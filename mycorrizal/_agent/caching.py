@@ -108,7 +108,7 @@ class Caches:
                 if len(self._told) >= _TOLD_MAX:
                     self._told.clear()
                 self._told.add(text)
-                log.warning("! %s", text)
+                log.warning("%s", text)
 
     def open_known(self, name: str, timeout: float | None) -> Cache:
         """Return the cache of this name, opened with the settings that an agent in sight gave it. Blocks.
@@ -219,13 +219,13 @@ class Caches:
             try:
                 self._sharing.replica.register(ANNOUNCED + name, _pack(new), clock.now())
             except MycorrizalError as error:  # too many messages wait: the next view finds it again
-                log.debug("= cache %r is not announced anew yet: %s", name, error)
+                log.debug("cache %r is not announced anew yet: %s", name, error)
                 self._news[name] = None
                 continue
             self._last[name] = new
             self._taken(cache, new)
             if new != before:
-                log.info("= cache %r has %s now, as %s says", name, new.apart(before), node)
+                log.info("cache %r has %s now, as %s says", name, new.apart(before), node)
                 self._sharing.on_event(CacheRedefined(name, node, before.settings(new), new.settings(before)))
 
 
@@ -260,5 +260,5 @@ def _unpack(name: str, record: bytes) -> Definition | None:
                     name, ttl, entries, size, replicas, near, backups, waits, quorum, edition, born
                 )
     except MycorrizalError as error:
-        log.debug("= a cache that cannot be: %s: %s", name, error)
+        log.debug("a cache that cannot be: %s: %s", name, error)
     return None

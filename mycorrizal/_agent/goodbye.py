@@ -31,6 +31,6 @@ def _goodbye(found: weakref.ref[Agent], timeout: float | None) -> None:
     try:
         agent.leave(timeout)
     except MycorrizalError as error:
-        log.warning("! %s: left without a goodbye: %s", agent.name, error)
+        log.warning("%s: left without a goodbye: %s", agent.name, error)
     finally:
         agent.close()

@@ -72,12 +72,12 @@ def _seek(parts: Assembly, deadline: Deadline) -> None:
     except JoinError as error:
         if retry is None:
             raise
-        log.info("= %s: %s", parts.name, error)
+        log.info("%s: %s", parts.name, error)
     else:
         retry = math.inf
     parts.seeking = Seeking(parts.members._running, parts.seeds.addresses, parts.members.join)
     if parts.seeking.alone:
-        log.warning("! %s: seeds are given, and nobody else was seen: alone for now, and still asking them", parts.name)
+        log.warning("%s: seeds are given, and nobody else was seen: alone for now, and still asking them", parts.name)
     parts.seeking.start(None if retry == math.inf else retry)
 
 
@@ -111,7 +111,7 @@ def _join_seeds(parts: Assembly, deadline: Deadline) -> None:
                 f"no seed could be joined within {parts.settings.join_timeout} s: {lines}", failures=failures,
                 hint="is an agent of this cluster, with this key, running there? join_retry= goes on asking, alone",
             ) from error  # fmt: skip
-        log.info("= %s: no seed answers yet, trying again", parts.name)
+        log.info("%s: no seed answers yet, trying again", parts.name)
         pause(wait)
         wait = min(_RETRY_MAX, wait * 2)
 
@@ -139,9 +139,9 @@ def _join_neighbours(parts: Assembly, deadline: Deadline) -> None:
     alone = parts.members.num_members() == 1
     for entry, failure in failures.items():
         if alone or not getattr(failure, "retriable", False):
-            log.warning("! %s: %s on this host could not be joined: %s", parts.name, entry, failure)
+            log.warning("%s: %s on this host could not be joined: %s", parts.name, entry, failure)
         else:
-            log.info("= %s: %s on this host did not answer in time: %s", parts.name, entry, failure)
+            log.info("%s: %s on this host did not answer in time: %s", parts.name, entry, failure)
 
 
 def _dial_order(parts: Assembly) -> list[AgentRecord]:
@@ -172,4 +172,4 @@ def _sync(parts: Assembly, deadline: Deadline) -> None:
             parts.sharing.sync(name, Deadline(deadline.capped(_SYNC_SECONDS)))
             return
         except MycorrizalError as error:
-            log.warning("! %s: no state from %s yet: %s", parts.name, name, error)
+            log.warning("%s: no state from %s yet: %s", parts.name, name, error)

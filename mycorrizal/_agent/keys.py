@@ -92,7 +92,7 @@ class Rings:
             first, self.table = not self.table.latest, merged
         for why in (weakness(key) for key in keys if key not in before):
             if why is not None:  # the rings of a Go cluster take it
-                log.warning("! a key was added that %s; give the cluster another one", why)
+                log.warning("a key was added that %s; give the cluster another one", why)
         if first:
             self._on_change()
 

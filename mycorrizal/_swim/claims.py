@@ -159,7 +159,7 @@ class Claims:
         elif core.is_self(current):
             self._outbid(current, claim, now)  # an old record of ours, from before a restart
         elif current.address == asked:
-            log.warning("= %s: %s moved from %s:%d to %s:%d", core.name, current.name, *asked, *_address(claim))
+            log.warning("%s: %s moved from %s:%d to %s:%d", core.name, current.name, *asked, *_address(claim))
             if not current.gone and _same_life(current.meta, pending):
                 core.count("moves")
             else:

@@ -378,7 +378,7 @@ class Swim:
         if woken - self._woke < _WAKE_SECONDS:
             return
         self._woke = woken
-        log.warning("! %s: this process did not run for %.1f s (stall %d)", core.name, seconds, core.counters["stalls"])
+        log.warning("%s: this process did not run for %.1f s (stall %d)", core.name, seconds, core.counters["stalls"])
         member = core.table.get(core.name)
         if member is not None and not core.has_left:
             core.next_incarnation()

@@ -283,7 +283,7 @@ class Prober:
         core.count("udp_blocked")
         port = core.port if direction == "inbound" else member.port
         log.warning(
-            "! %s: %s (%s:%d) answers over TCP but not over UDP (%s, port %d)",
+            "%s: %s (%s:%d) answers over TCP but not over UDP (%s, port %d)",
             core.name, member.name, *member.address, direction, port,
         )  # fmt: skip
         core.emit(UdpBlocked(member.node(), port, direction))

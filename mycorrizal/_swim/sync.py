@@ -161,7 +161,7 @@ class Sync:
                 error = self._take_answer(answer, address, join, then)
             if error is not None:
                 core.count("push_pulls_failed")
-                log.debug("! %s: push/pull with %s:%d failed: %s", core.name, *address, error)
+                log.debug("%s: push/pull with %s:%d failed: %s", core.name, *address, error)
             if end is not None:
                 end(error, then)
 
@@ -198,7 +198,7 @@ class Sync:
             self._merge(request, request.join, now, teller=address)
         except MergeRefused as exc:
             self._core.count("merges_refused")
-            log.warning("! %s: state from %s:%d refused: %s", self._core.name, *address, exc)
+            log.warning("%s: state from %s:%d refused: %s", self._core.name, *address, exc)
             self._core.emit(MergeRejected(address, exc))
         return answer
 
@@ -325,7 +325,7 @@ class Sync:
             return
         if attempt == 0:
             core.count("reconnects")
-            log.warning("= %s: lost member %s answers again", core.name, name)
+            log.warning("%s: lost member %s answers again", core.name, name)
         self._push_pull(address, name, False, now)
         if attempt < len(_FOLLOW_UPS):
             core.timers.call_at(now + _FOLLOW_UPS[attempt], lambda then: self._found(name, address, attempt + 1, then))

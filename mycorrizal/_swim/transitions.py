@@ -123,7 +123,7 @@ class Transitions:
         member.changed = now
         self._table.touch(member)
         self._start_suspicion(member, claim.sender, now)
-        log.debug("= %s suspects %s (from %s)", self._core.name, member.name, claim.sender)
+        log.debug("%s suspects %s (from %s)", self._core.name, member.name, claim.sender)
 
     def dead(self, claim: Dead, now: float, *, finished: Callable[[], None] | None = None) -> None:
         """Apply a death or a leave (memberlist-protocol §6.6)."""
@@ -156,12 +156,12 @@ class Transitions:
     def _defend(self, member: Member, claim: Suspect | Dead, what: str, now: float) -> None:
         """Refute, and say so as what it is: who has just come back answers for the process before it."""
         if claim.incarnation > self._core.incarnation or now - member.joined < _JUST_STARTED:
-            text = "= %s: others still take the process that had this name before for gone, and are told of this one"
+            text = "%s: others still take the process that had this name before for gone, and are told of this one"
             log.info(text, self._core.name)
         else:
             # A table that a peer told names nobody.
             who = claim.sender if claim.sender != claim.node else "somebody whose table was told"
-            log.warning("= %s refutes being %s by %s", self._core.name, what, who)
+            log.warning("%s refutes being %s by %s", self._core.name, what, who)
         self.refute(member, claim.incarnation, now)
 
     def refute(self, member: Member, accused: int, now: float) -> None:
@@ -217,7 +217,7 @@ class Transitions:
         """Tell the owner that a live node's name is claimed from elsewhere."""
         other = Node(claim.node, claim.addr or b"", claim.port, claim.meta or b"", versions=Versions())
         log.error(
-            "! %s: name %r is taken by %s:%d, and claimed by %s:%d",
+            "%s: name %r is taken by %s:%d, and claimed by %s:%d",
             self._core.name, member.name, *member.address, other.host, other.port,
         )  # fmt: skip
         self._core.count("conflicts")
@@ -326,7 +326,7 @@ class Transitions:
             core.alive_delegate.notify_alive(node)
         except Exception as exc:
             core.count("alive.delegate_refused")
-            log.warning("= %s: notify_alive refused %r: %s", core.name, claim.node, exc)
+            log.warning("%s: notify_alive refused %r: %s", core.name, claim.node, exc)
             return False
         return True
 
@@ -335,7 +335,7 @@ class Transitions:
         if self._core.address_allowed(host):
             return True
         self._core.count("alive.address_refused")
-        log.info("= %s: %s refused: %s is not in cidrs_allowed", self._core.name, claim.node, host)
+        log.info("%s: %s refused: %s is not in cidrs_allowed", self._core.name, claim.node, host)
         return False
 
     def _insert(self, claim: Alive) -> Member | None:
@@ -395,7 +395,7 @@ class Transitions:
         if member.suspicion is not suspicion or member.state != NodeState.SUSPECT:
             return
         self._core.count("suspicions_expired")
-        log.info("= %s declares %s dead", self._core.name, member.name)
+        log.info("%s declares %s dead", self._core.name, member.name)
         self.dead(Dead(member.incarnation, member.name, self._core.name), now)
 
     def _drop_suspicion(self, member: Member) -> None:

@@ -342,7 +342,7 @@ def test_agent_beside_go_peers_takes_a_weak_key_and_says_so(
 ) -> None:
     key, weak = key_of("k"), b"correct horse battery staple 123"
     alice = agents("alice", wire="msgpack", key=weak, bind="127.0.0.1", port=0)
-    text = "! alice: a key is text, as a passphrase is, and can be guessed; give the cluster another one"
+    text = "alice: a key is text, as a passphrase is, and can be guessed; give the cluster another one"
     assert [record.getMessage() for record in caplog.records if "guessed" in record.getMessage()] == [text]
     bob = agents("bob", wire="msgpack", key=weak, bind="127.0.0.1", port=0, join="{}:{}".format(*alice.address))
     assert bob.request_all("nothing", nodes=["alice"]).errors  # the data planes proved it to each other

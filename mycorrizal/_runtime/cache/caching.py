@@ -235,7 +235,7 @@ class CacheHost:
     def note(self, counter: str, why: object) -> None:
         """Count something that went wrong without a caller to tell."""
         self._core.count(counter)
-        log.debug("! %s: %s: %s", self._core.name, counter, why)
+        log.debug("%s: %s: %s", self._core.name, counter, why)
 
     def background(self, job: Callable[[], object]) -> bool:
         """Run `job` on a thread of its own; a few at a time, further ones are dropped and counted (False)."""
@@ -248,7 +248,7 @@ class CacheHost:
                 job()
             except BaseException as exc:
                 self._core.count("cache.refreshes_failed")
-                log.warning("! %s: a value could not be computed anew: %r", self._core.name, exc, exc_info=exc)
+                log.warning("%s: a value could not be computed anew: %r", self._core.name, exc, exc_info=exc)
 
         def ended() -> None:
             self._jobs.pop(key, None)

@@ -266,9 +266,9 @@ class ControlService:
                     self.publish(*event_fields(event))
                 except BaseException as fault:  # it holds a user's values
                     self._counters.add("control.faults")
-                    log.exception("! %s: an event could not be told: %r", self._name, fault)
+                    log.exception("%s: an event could not be told: %r", self._name, fault)
         except MycorrizalError as error:  # the agent's own thread died, which the agent tells
-            log.debug("= %s: the control plane's events end: %s", self._name, error)
+            log.debug("%s: the control plane's events end: %s", self._name, error)
 
     # -- the control thread -------------------------------------------------------------------
 
@@ -403,7 +403,7 @@ class ControlService:
             self._counters.add("control.errors")
             if not isinstance(error, MycorrizalError):
                 self._counters.add("control.faults")
-                log.exception("! %s: a command failed inside the control plane", self._name)
+                log.exception("%s: a command failed inside the control plane", self._name)
             reply = encode_failure(one.id, code_of(error), error)
         self._mailbox.tell(partial(self._finish, number, reply, after))
 

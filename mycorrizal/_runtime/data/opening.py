@@ -70,7 +70,7 @@ class Directory:
         return (str(ip) + "".join(host.partition("%")[1:]) if ip.version == 6 else str(ip), port)
 
 
-_OPEN = "%s %s: the data plane listens on %s without a key: %s can send, ask and forge; pass key="
+_OPEN = "%s: the data plane listens on %s without a key: %s can send, ask and forge; pass key="
 _NO_KEY = "pass key=, or insecure=True to talk to anyone unproved"
 
 
@@ -103,7 +103,7 @@ def open_core(
     if isinstance(trust, OpenTrust):
         local = is_loopback(bind)
         who = "every user of this host" if local else "whoever reaches it"
-        log.log(logging.INFO if local else logging.WARNING, _OPEN, "=" if local else "!", name, bind, who)
+        log.log(logging.INFO if local else logging.WARNING, _OPEN, name, bind, who)
     return core
 
 

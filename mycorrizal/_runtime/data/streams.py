@@ -463,7 +463,7 @@ class Streams:
             stream.abort()
             core.counters.add("streams.raised")
             if isinstance(error, MycorrizalError):
-                log.debug("= %s: handler of stream %s: %s", core.name, stream.name, error)
+                log.debug("%s: handler of stream %s: %s", core.name, stream.name, error)
             else:
                 text = "the handler of stream %r raised %r; the stream is aborted"
                 self._quiet.warning(f"raised {stream.name}", text, stream.name, error, exc_info=error)

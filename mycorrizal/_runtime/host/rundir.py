@@ -91,7 +91,7 @@ def default_path() -> Path:
                 return Path(session, "mycorrizal")
         except OSError:
             pass
-        log.debug("= XDG_RUNTIME_DIR=%s is not this user's directory; it is left alone", session)
+        log.debug("XDG_RUNTIME_DIR=%s is not this user's directory; it is left alone", session)
     try:
         return Path(tempfile.gettempdir(), f"mycorrizal-{os.geteuid()}")
     except OSError as exc:

@@ -89,7 +89,7 @@ def load(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None)
     values = {name: _final(name, found) for name, found in merged.items()}
     sources = MappingProxyType({name: found.where for name, found in merged.items()})
     for name, where in sources.items():
-        log.debug("= %s is set by %s", name, where)
+        log.debug("%s is set by %s", name, where)
     try:
         return AgentSettings(**values, sources=sources)
     except ConfigError as exc:  # a key that this wire does not take
@@ -229,7 +229,7 @@ def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
         if variable.startswith(_PREFIX) and variable not in known:
             close = _alike(variable, known, 0.85)
             if close:
-                log.warning("! the environment variable %s means nothing; is it %s?", variable, close[0])
+                log.warning("the environment variable %s means nothing; is it %s?", variable, close[0])
 
 
 # -- the file -------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def _from_file(chosen: Any, environ: Mapping[str, str]) -> _Layer:
         error = str(exc) or "nested too deeply"
     if table is None:  # outside of the handlers: what they caught holds the text, with a key in it maybe
         raise ConfigError("config_file", f"{path} is not TOML: {error}")
-    log.debug("= settings are read from %s", path)
+    log.debug("settings are read from %s", path)
     _only(table, {"agent"}, path, "at the top")
     agent = table.get("agent", {})
     if not isinstance(agent, dict):
@@ -291,7 +291,7 @@ def _find_here() -> tuple[str, bytes, str | None] | None:
         return None  # there is none, or the working directory is gone
     why = _not_ours(found)
     if why is not None:
-        log.warning("! %s is left alone, since %s; name it in MYCORRIZAL_CONFIG to have it read", path, why)
+        log.warning("%s is left alone, since %s; name it in MYCORRIZAL_CONFIG to have it read", path, why)
         if descriptor is not None:
             os.close(descriptor)
         return None

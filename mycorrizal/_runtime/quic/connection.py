@@ -323,7 +323,7 @@ class Connection:
 
     def _failed(self, exc: Exception, now: float) -> None:
         self._endpoint.count("quic.errors")
-        log.debug("* %r: %r", self, exc, exc_info=exc)
+        log.debug("%r: %r", self, exc, exc_info=exc)
         kind = "closed" if self.connected else "handshake"
         reason = f"{type(exc).__name__}: {exc}"
         self.end(1, reason, by_peer=False, kind=kind, now=now, tell=True)

@@ -418,7 +418,7 @@ class Loop:
             try:
                 self._queue.popleft()(now)
             except Exception as exc:
-                log.debug("= %s: dropped at the end: %r", self.node, exc)
+                log.debug("%s: dropped at the end: %r", self.node, exc)
 
 
 def _cores() -> int:

@@ -61,16 +61,16 @@ class Desk:
         try:
             answers = self._asking.ask(CONFLICT, own.name.encode("utf-8", "surrogateescape")).responses
         except MycorrizalError as error:
-            log.warning("! %s: cannot ask whose the name is: %s", own.name, error)
+            log.warning("%s: cannot ask whose the name is: %s", own.name, error)
             return
         finally:
             self._resolving = False
         votes = [vote for answer in answers.values() if (vote := _vote(own, answer)) is not None]
         if not votes or sum(votes) >= len(votes) // 2 + 1:
-            log.warning("! %s: %d of %d have this node by its name; it stays", own.name, sum(votes), len(votes))
+            log.warning("%s: %d of %d have this node by its name; it stays", own.name, sum(votes), len(votes))
             return
         log.error(
-            "! %s: only %d of %d have this node by its name, and another one claims it: this node ends; "
+            "%s: only %d of %d have this node by its name, and another one claims it: this node ends; "
             "give it another name",
             own.name, sum(votes), len(votes),
         )  # fmt: skip

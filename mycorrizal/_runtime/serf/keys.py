@@ -60,7 +60,7 @@ class RingKeys:
                 raise ConfigError("key", f"more than {MOST_KEYS} keys at a time", hint="remove one that is not needed")
             self._ring.add(key)
             if (why := weakness(key)) is not None:
-                log.warning("! a key was added that %s; give the cluster another one", why)
+                log.warning("a key was added that %s; give the cluster another one", why)
         elif operation == "use":
             self._ring.use(key)
         else:
@@ -108,7 +108,7 @@ class KeyDesk:
         try:
             self.save()
         except MycorrizalError as error:
-            log.warning("! %s: the keys are not kept: %s", self._name, error)
+            log.warning("%s: the keys are not kept: %s", self._name, error)
 
     def answer(self, asked: Asked) -> bytes:
         """Do what is asked, and return the answer."""
@@ -126,9 +126,9 @@ class KeyDesk:
                 self._keys.change(operation, read_key(query.payload))
                 self.save()
         except (MycorrizalError, RemoteProtocolError) as error:
-            log.warning("! %s: keys: %s of %s failed: %s", self._name, operation, query.source, error)
+            log.warning("%s: keys: %s of %s failed: %s", self._name, operation, query.source, error)
             return pack_key_answer(False, str(error)[:_MESSAGE_MAX])
-        log.info("= %s: keys: %s, asked for by %s", self._name, operation, query.source)
+        log.info("%s: keys: %s, asked for by %s", self._name, operation, query.source)
         return pack_key_answer(True)
 
     def save(self) -> None:

@@ -90,5 +90,5 @@ class Check:
                 raise  # Ctrl-C in the first one
             self._counters.add("checks.faults")
             if self._healthy:
-                log.warning("! %s: a check raised %r", self._node, exc, exc_info=exc)
+                log.warning("%s: a check raised %r", self._node, exc, exc_info=exc)
             return False

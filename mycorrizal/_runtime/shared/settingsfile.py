@@ -133,7 +133,7 @@ class SettingsFile:
         if self.join(deadline):
             self._database.close()  # also of a file that never was begun
         else:
-            log.warning("! %s: %s is still being written", self._node, self._path)
+            log.warning("%s: %s is still being written", self._node, self._path)
 
     def _run(self) -> None:
         while True:
@@ -165,7 +165,7 @@ class SettingsFile:
         except Exception as exc:
             self.failures += 1
             note(exc)
-            log.error("! %s: settings could not be written to %s: %s", self._node, self._path, exc)
+            log.error("%s: settings could not be written to %s: %s", self._node, self._path, exc)
             with suppress(sqlite3.Error):
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")

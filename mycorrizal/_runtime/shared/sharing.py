@@ -198,7 +198,7 @@ class Sharing:
 
         self.call(register, deadline, "cache")
         if not settled(told, Deadline(deadline.capped(SECONDS))):
-            log.info("= %s: some agents hear of %s by gossip only", self._name, service_id)
+            log.info("%s: some agents hear of %s by gossip only", self._name, service_id)
 
     def _other_agents(self) -> list[str]:
         return [name for name, boot in self._up.items() if boot is not None and name != self._name]
@@ -336,7 +336,7 @@ class Sharing:
         try:
             self.replica.publish(STALLED, encode_value(seconds).pack(), now)
         except MycorrizalError as error:
-            log.warning("! %s: a stall of %.1f s could not be told: %s", self._name, seconds, error)
+            log.warning("%s: a stall of %.1f s could not be told: %s", self._name, seconds, error)
 
     def later(self, command: Callable[[float], object], now: float) -> None:
         """Run `command` in a moment: what it had to tell found no room. Gossip thread; for what ``note`` is for."""

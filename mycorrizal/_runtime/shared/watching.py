@@ -280,6 +280,6 @@ class CallbackWatch(Generic[S]):
                     self._callback(event)
                 except BaseException as exc:
                     self._counters.add("watchers.faults")
-                    log.exception("! %s: a watcher raised %r", self._node, exc)
+                    log.exception("%s: a watcher raised %r", self._node, exc)
         except MycorrizalError as error:
-            log.debug("= %s: a watcher ends: %s", self._node, error)
+            log.debug("%s: a watcher ends: %s", self._node, error)

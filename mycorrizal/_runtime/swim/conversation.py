@@ -102,7 +102,7 @@ class Conversations:
             self._counters.add("tcp.connect")
             self._send(sock, data, deadline)
             if log.isEnabledFor(logging.DEBUG):
-                log.debug("> %s: %s to %s, %d bytes over TCP", self._node, type(message).__name__, where, len(data))
+                log.debug("%s: sends %s to %s, %d bytes over TCP", self._node, type(message).__name__, where, len(data))
             if not expects_reply:
                 sock.shutdown(socket.SHUT_WR)
                 return None
@@ -165,10 +165,10 @@ class Conversations:
             return Heard(reply=reader.reply, refused=True)
         except TimeoutError:
             self._counters.add("tcp.timeouts")
-            log.debug("- %s: conversation with %s ran out of time", self._node, _text(address))
+            log.debug("%s: conversation with %s ran out of time", self._node, _text(address))
         except MycorrizalError as exc:
             self._counters.add("tcp.broken")
-            log.debug("! %s: conversation with %s broke off: %s", self._node, _text(address), exc)
+            log.debug("%s: conversation with %s broke off: %s", self._node, _text(address), exc)
         return Heard()
 
     def _advance(self, reader: StreamReader, address: Address, deadline: Deadline) -> Heard:
@@ -182,7 +182,7 @@ class Conversations:
         if message is None:
             return Heard(more=True)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("< %s: %s from %s over TCP", self._node, type(message).__name__, _text(address))
+            log.debug("%s: got %s from %s over TCP", self._node, type(message).__name__, _text(address))
         if not isinstance(message, (PushPull, Ping, User)):
             raise RemoteProtocolError(f"message of type {message.TYPE.name} opens a stream")
         reply = self._answerer(message, address).result(deadline.remaining())

@@ -215,7 +215,7 @@ class Dispatcher:
             except BaseException as exc:  # sys.exit() in a callback ends neither us nor the process
                 self._counters.add("delegate.faults")
                 self._counters.add(f"delegate.faults.{call}")
-                log.exception("! %s: delegate method %s raised %r; ignored", self._node, call, exc)
+                log.exception("%s: delegate method %s raised %r; ignored", self._node, call, exc)
             item = None  # an idle thread keeps nobody's values
 
     def _next(self) -> _Item | None:

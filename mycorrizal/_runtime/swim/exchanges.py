@@ -251,4 +251,4 @@ class ExchangePool:
         try:
             job.done(result, error)
         except BaseException:
-            log.exception("! %s: an exchange ended, and its owner could not take the result", self._node)
+            log.exception("%s: an exchange ended, and its owner could not take the result", self._node)

@@ -172,7 +172,7 @@ class Gossip:
             self.started.set_exception(exc)
             return
         self.started.set_result(None)
-        log.info("= %s: listening on %s port %d", self._node, self._sockets.host, self._sockets.port)
+        log.info("%s: listening on %s port %d", self._node, self._sockets.host, self._sockets.port)
         while not self._stopping:
             self._turn()
 
@@ -349,14 +349,14 @@ class Gossip:
         self._tell_delegates(event)
         match event:
             case swim.NodeJoined(node=node):
-                log.info("= %s: %s joined (%s port %d)", self._node, node.name, *node.address)
+                log.info("%s: %s joined (%s port %d)", self._node, node.name, *node.address)
                 self.departed.joined(node.name)
                 self._subscribers.publish(public.MemberJoined(node))
             case swim.NodeLeft(node=node):
                 failed = node.state == NodeState.DEAD
                 now = clock.now()
                 self.departed.left(node, now)
-                log.info("= %s: %s %s", self._node, node.name, "failed" if failed else "left")
+                log.info("%s: %s %s", self._node, node.name, "failed" if failed else "left")
                 kind = public.MemberFailed if failed else public.MemberLeft
                 self._subscribers.publish(kind(node, now + clock.wall_offset()))
             case swim.NodeUpdated(node=node):
@@ -380,7 +380,7 @@ class Gossip:
                 self.layer.observe(event, clock.now())
             except Exception as exc:  # a subclass of ours may be a user's
                 self._counters.add("delegate.faults")
-                log.exception("! %s: %s raised %r; ignored", self._node, type(self.layer).__name__, exc)
+                log.exception("%s: %s raised %r; ignored", self._node, type(self.layer).__name__, exc)
         if self._dispatcher is not None:
             self._dispatcher.put(event)
 

@@ -120,7 +120,7 @@ class Lobby:
             elif not guest.moved and guest.answer is None:
                 self._end(guest, "tcp.silent")
             else:
-                log.debug("- %s: conversation with %s port %d ran out of time", self._node, *guest.address)
+                log.debug("%s: conversation with %s port %d ran out of time", self._node, *guest.address)
                 self._end(guest, "tcp.timeouts")
         if self._door is not None:
             self._enter(*self._door)
@@ -353,7 +353,7 @@ class Lobby:
             self._end(largest)
 
     def _broken(self, guest: Guest, error: Exception | None) -> None:
-        log.debug("! %s: conversation with %s port %d broke off: %s", self._node, *guest.address, error)
+        log.debug("%s: conversation with %s port %d broke off: %s", self._node, *guest.address, error)
         self._end(guest, "tcp.broken")
 
     def _watch(self, guest: Guest, mask: int) -> None:

@@ -205,11 +205,11 @@ class Membership:
             return
         config, host = self.config, self.config.bind_addr
         if is_loopback(host):
-            text = "= %s: listening on %s without a key: every user of this host can join, read and forge"
+            text = "%s: listening on %s without a key: every user of this host can join, read and forge"
             log.info(text, config.name, host)
             return
         log.warning(
-            "! %s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
+            "%s: listening on %s without a key: whoever reaches port %d (here: %s) can join, read and forge; "
             "give it a key, or let it listen on 127.0.0.1 alone",
             config.name,
             host,
@@ -220,7 +220,7 @@ class Membership:
     def _warn_of_weak_keys(self) -> None:
         for why in map(weakness, self.keyring.keys()):
             if why is not None:
-                log.warning("! %s: a key %s; give the cluster another one", self.config.name, why)
+                log.warning("%s: a key %s; give the cluster another one", self.config.name, why)
 
     def _new_stream(self) -> EventStream[MemberEvent]:
         depth, refusal = self.config.event_queue_depth, self.gossip.service.refusal

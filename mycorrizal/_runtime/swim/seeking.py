@@ -89,13 +89,13 @@ class Seeking:
         while not self._over.wait(pause_before(tries, alone) * random.uniform(0.75, 1.25)):
             if self._until is not None and not seen and clock.now() > self._until:
                 self.gave_up = True
-                log.warning("! %s: no seed answered within join_retry: it stays alone, and asks no more", self._name)
+                log.warning("%s: no seed answered within join_retry: it stays alone, and asks no more", self._name)
                 return
             try:
                 self._look()
                 was, alone = alone, self.alone
             except MycorrizalError as error:  # closed, or crashed, which others tell of
-                log.debug("= %s: seeds are asked no more: %s", self._name, error)
+                log.debug("%s: seeds are asked no more: %s", self._name, error)
                 return
             seen = seen or not alone
             tries = tries + 1 if alone and was else 0
@@ -109,7 +109,7 @@ class Seeking:
             try:
                 self._join(absent, _LOOK_SECONDS)
             except MycorrizalError as error:
-                log.debug("= %s: of the seeds that are no members none answers: %s", self._name, error)
+                log.debug("%s: of the seeds that are no members none answers: %s", self._name, error)
 
     def _known(self, text: str, here: set[Address]) -> bool:
         """Whether all addresses of an entry are members', or our own."""

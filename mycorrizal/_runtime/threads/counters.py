@@ -59,5 +59,5 @@ class QuietLog:
                 self._last.clear()
             self._last[kind] = (now, 0)
         more = f" ({silent} more like it were not logged)" if silent else ""
-        self._log.warning("! %s: " + message + more, self._node, *args, exc_info=exc_info)
+        self._log.warning("%s: " + message + more, self._node, *args, exc_info=exc_info)
         return True

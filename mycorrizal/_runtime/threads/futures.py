@@ -335,7 +335,7 @@ class Completions:
             faults, future.faults = future.faults, []
             for fault in faults:
                 self._counters.add("futures.faults")
-                log.error("! %s: a done-callback raised %r; ignored", self._node, fault, exc_info=fault)
+                log.error("%s: a done-callback raised %r; ignored", self._node, fault, exc_info=fault)
                 del fault
             del future, finish, faults  # an idle thread keeps nobody's values
 

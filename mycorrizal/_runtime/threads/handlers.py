@@ -345,7 +345,7 @@ class HandlerPool:
                 job()
             except BaseException as exc:  # sys.exit() in a handler ends neither us nor the process
                 self._counters.add(f"{self._kind}.faults")
-                log.error("! %s: a handler's job raised %r", self._node, exc, exc_info=exc)
+                log.error("%s: a handler's job raised %r", self._node, exc, exc_info=exc)
             del job  # an idle thread keeps nobody's values
 
     def _rest(self, gate: threading.Lock) -> bool:

@@ -55,7 +55,7 @@ class Service:
             self._body()
         except BaseException as exc:
             self.crashed = exc
-            log.critical("! %s: thread %s died: %r", self._node, self._name, exc, exc_info=exc)
+            log.critical("%s: thread %s died: %r", self._node, self._name, exc, exc_info=exc)
         finally:
             self._on_end()
 

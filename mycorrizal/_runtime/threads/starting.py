@@ -23,7 +23,7 @@ def own_thread(name: str, body: Callable[[], object]) -> threading.Thread:
         try:
             body()
         except BaseException as exc:  # one that was thrown into the thread from outside, say
-            _log.critical("! thread %s died: %r", name, exc, exc_info=exc)
+            _log.critical("thread %s died: %r", name, exc, exc_info=exc)
 
     return threading.Thread(target=run, name=name, daemon=True)
 

@@ -82,8 +82,8 @@ def test_each_source_wins_over_the_one_before(write: Write, caplog: pytest.LogCa
         "port": "argument port",
         "tags": "the environment variable MYCORRIZAL_TAGS",
     }
-    assert f"= settings are read from {path}" in caplog.text
-    assert "= port is set by argument port" in caplog.text
+    assert f"settings are read from {path}" in caplog.text
+    assert "port is set by argument port" in caplog.text
 
 
 def test_every_variable_is_read() -> None:
@@ -137,7 +137,7 @@ def test_a_wrong_variable_is_named(variable: str, text: str, match: str) -> None
 def test_a_misspelled_variable_is_told_and_a_stranger_s_is_not(caplog: pytest.LogCaptureFixture) -> None:
     load({}, {"MYCORRIZAL_CLUSTRE": "x", "MYCORRIZAL_PYTHONS": "y", "MYCORRIZAL_RUNTIME_DIR": "z"})
     assert [record.getMessage() for record in caplog.records] == [
-        "! the environment variable MYCORRIZAL_CLUSTRE means nothing; is it MYCORRIZAL_CLUSTER?"
+        "the environment variable MYCORRIZAL_CLUSTRE means nothing; is it MYCORRIZAL_CLUSTER?"
     ]
 
 
@@ -211,7 +211,7 @@ def left_alone(caplog: pytest.LogCaptureFixture, path: Path, why: str) -> bool:
     caplog.clear()
     assert load({}, {}) == AgentSettings()
     hint = "name it in MYCORRIZAL_CONFIG to have it read"
-    return [record.getMessage() for record in caplog.records] == [f"! {path} is left alone, since {why}; {hint}"]
+    return [record.getMessage() for record in caplog.records] == [f"{path} is left alone, since {why}; {hint}"]
 
 
 def test_a_stranger_s_file_in_the_working_directory_is_left_alone(

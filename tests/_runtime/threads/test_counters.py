@@ -40,8 +40,8 @@ def test_a_kind_is_logged_once_an_interval(monkeypatch: pytest.MonkeyPatch, capl
     assert quiet.warning("other", "else")
     now += 10
     assert quiet.warning("full", "queue of %s", "bob")
-    assert caplog.messages[0] == "! alice: queue of bob"
-    assert caplog.messages[-1] == "! alice: queue of bob (2 more like it were not logged)"
+    assert caplog.messages[0] == "alice: queue of bob"
+    assert caplog.messages[-1] == "alice: queue of bob (2 more like it were not logged)"
 
 
 def test_a_handler_that_fails_is_nobody_elses_trouble() -> None:
