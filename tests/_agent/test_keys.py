@@ -222,3 +222,23 @@ def test_the_key_in_use_is_kept_for_agents_that_start_later_and_no_other() -> No
     assert gossip.primary == derivation("cbor", "c")(key_of("b"))
     ours.change("remove", key_of("a"))
     assert kept == [key_of("b")]
+
+
+def test_what_is_told_late_undoes_nothing_and_a_change_comes_after_all_that_is_known() -> None:
+    ours, data, gossip = kept_rings(None)
+    early = ours.table
+    ours.change("add", key_of("c"))
+    ours.change("use", key_of("c"))
+    now = ours.table
+    ours.take(early)
+    assert ours.table == now and data.keys()[0] == key_of("c") and len(data.keys()) == len(gossip.keys()) == 3
+    ours.take(now.changed("use", key_of("a"), (1 << 50, "z")))  # of an agent whose clock is ahead
+    ours.change("use", key_of("b"))
+    assert data.keys()[0] == key_of("b") == ours.table.keys()[0]
+
+
+def test_rings_are_changed_on_a_thread_that_no_signal_ends() -> None:
+    names: list[str] = []
+    ours, _, _ = kept_rings(lambda key: names.append(threading.current_thread().name))
+    ours.change("use", key_of("b"))
+    assert names == ["mycorrizal-keys"]

@@ -42,8 +42,9 @@ def test_who_was_away_learns_all_and_a_newcomer_changes_nothing() -> None:
     now = away.changed("use", A, (30, "x")).changed("remove", OLD, (31, "x"))
     for merged in (away.merged(now), now.merged(away), now.merged(KeyTable.start(A)), KeyTable.start(A).merged(now)):
         assert merged.keys() == (A, B)
-    early = KeyTable.start(OLD).changed("add", A, (10, "x"))
-    assert early.merged(KeyTable.start(A)).keys()[0] == KeyTable.start(A).merged(early).keys()[0] == OLD
+    for old, new in ((OLD, A), (A, OLD)):  # whichever of them is the greater
+        early = KeyTable.start(old).changed("add", new, (10, "x"))
+        assert early.merged(KeyTable.start(new)).keys()[0] == KeyTable.start(new).merged(early).keys()[0] == old
 
 
 def test_keys_and_what_is_remembered_of_removed_ones_are_bounded() -> None:

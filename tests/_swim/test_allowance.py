@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mycorrizal import BasePingDelegate
+from mycorrizal._swim.allowance import Allowance
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, Suspect, User
 from mycorrizal.types import Address, pack_host
@@ -85,6 +86,31 @@ messages = st.one_of(
     st.builds(Alive, incarnations, names, hosts, ports, metas, st.just(VSN)),
     st.builds(User, st.sampled_from([b"", b"\x05\x80", b"\x06\x80", b"text"])),
 )  # fmt: skip
+
+
+def test_an_allowance_is_used_up_to_the_last_byte_and_datagram() -> None:
+    whole = Allowance(100)
+    assert whole.room == 499 and not whole.take(500) and whole.take(499) and whole.room == 0
+    several = Allowance(100)
+    assert not several.take(250, 2) and several.take(200, 2) and several.room == 99
+    assert not several.take(1, 3) and several.take(1) and several.take(1) and several.room == 0
+    assert not several.take(0)
+    few = Allowance(100)
+    kept = few.aside(100, 2)
+    assert kept is not None and (kept.room, few.room) == (200, 299)
+    assert kept.take(50) and kept.take(50) and not kept.take(50) and kept.room == 0
+    assert few.aside(200, 2) is None and few.room == 299
+
+
+def test_half_of_what_is_bought_is_left_for_the_next_answer() -> None:
+    swim = crowded(enable_compression=False)
+    codec = swim._core.codec
+    pings = [codec.encode(Ping(number, "self", pack_host(PEER[0]), 7946, "peer")) for number in (1, 2)]
+    [datagram] = codec.seal(pings, crc=False)
+    swim.receive_datagram(datagram, PEER, 0.0)
+    answers = sent(swim)
+    assert sorted(message.seq_no for message, _ in answers if isinstance(message, AckResp)) == [1, 2]
+    assert any(not isinstance(message, AckResp) for message, _ in answers), "and something is told beside them"
 
 
 @pytest.mark.parametrize("wire", ["cbor", "msgpack"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mycorrizal._swim import core
 from mycorrizal._wire.messages import AckResp, Dead, Ping, Suspect, User
 from mycorrizal.delegates import BaseDelegate
 from tests._swim.harness import alive, drain, host_for, make, sent, tell
@@ -106,3 +109,19 @@ def test_members_are_told_directly_in_as_few_packets_as_there_may_be() -> None:
     assert opened == [User(message) for message in messages], "in order, and unnumbered as in gossip"
     swim.send_users([b""] * 300, ["one"], 0.0)
     assert [len(swim._core.codec.open(data).messages) for data, _ in swim.datagrams_to_send()] == [255, 45]
+
+
+def test_a_state_of_the_users_that_no_receiver_takes_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(BaseDelegate):
+        size = 100
+
+        def local_state(self, join: bool) -> bytes:
+            return bytes(self.size)
+
+    monkeypatch.setattr(core, "USER_BYTES_SENT_MAX", 100)
+    large = Large()
+    swim = make(delegates={"delegate": large})
+    assert swim._core.local_state(True) == bytes(100)
+    large.size = 101
+    assert swim._core.local_state(True) == b""
+    assert swim.counters["delegate.faults"] == swim.counters["delegate.faults.local_state"] == 1
