@@ -51,7 +51,7 @@ class Moving:
         new = host_of(addr)
         member = core.table.get(core.name)
         if member is None or member.address[0] != new:
-            log.warning("! %s: %s, this host's new address, is refused here, and not told", core.name, new)
+            log.warning("%s: %s, this host's new address, is refused here, and not told", core.name, new)
             return False
         core.addr = addr
         core.count("moved")

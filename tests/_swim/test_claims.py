@@ -179,6 +179,7 @@ def test_a_claim_that_turned_out_to_be_true_is_no_conflict() -> None:
     assert [type(e) for e in events(swim)] == [NodeLeft, NodeJoined]
 
 
+
 def test_a_claim_that_came_true_by_another_way_is_no_conflict() -> None:
     swim = make(probe_timeout=0.5)
     tell(swim, alive("peer", "10.0.0.2", 5))
@@ -189,3 +190,12 @@ def test_a_claim_that_came_true_by_another_way_is_no_conflict() -> None:
     tell(swim, AckResp(number, None), now=1.2)
     assert record(swim, "peer").host == "10.0.0.3"
     assert [type(e) for e in events(swim)] == [NodeLeft, NodeJoined]
+
+
+def test_who_moved_is_counted() -> None:
+    swim = make(probe_timeout=0.5)
+    tell(swim, alive("peer", "10.0.0.2", 5), now=0.0)
+    drain(swim)
+    tell(swim, alive("peer", "10.0.0.3", 6), now=1.0)
+    run_timers(swim, 3.0)
+    assert record(swim, "peer").host == "10.0.0.3" and swim.counters["takeovers"] == 1

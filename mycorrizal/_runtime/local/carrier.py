@@ -295,7 +295,7 @@ class HostCarrier:
         if len(self._avoided) >= _AVOIDED_MAX:
             self._avoided.clear()
         self._avoided[conn.peer] = (conn.boot or b"", now + AVOID_SECONDS, f"its socket has failed: {reason}")
-        log.info("= %s: QUIC to %s from now on: %s", self._loop.node, conn.peer, reason)
+        log.info("%s: QUIC to %s from now on: %s", self._loop.node, conn.peer, reason)
 
     def _let_go(self, conn: HostConnection) -> None:
         if self.connections.get(conn.fd) is conn:

@@ -40,7 +40,7 @@ def share_host(core: Core, rundir: RuntimeDir | None, claim: Claim | Unclaimed) 
             )  # fmt: skip
         except (OSError, MycorrizalError) as exc:
             core.apart = f"its socket cannot be made: {exc}"
-            log.warning("! %s: QUIC on this host too: %s", core.name, exc)
+            log.warning("%s: QUIC on this host too: %s", core.name, exc)
         else:
             core.share_host(carrier)
             return where

@@ -84,7 +84,7 @@ def _choice(wanted: str) -> Choice:
     if wanted == "stock":
         return Choice(stock, None)
     problem = f"aioquic {version} {found}: connections take the stock packet path, which is slower; {_FITTING}"
-    log.warning("! %s", problem)
+    log.warning("%s", problem)
     return Choice(stock, problem)
 
 

@@ -93,7 +93,7 @@ class Roaming:
         self._home = self._home or host
         if has_address(host):
             if self.lost:
-                log.info("= %s: this host has the address %s again", self._config.name, host)
+                log.info("%s: this host has the address %s again", self._config.name, host)
             self.lost = False
             if host != self._home and now - self._moved >= _AWAY_SECONDS and has_address(self._home):
                 self._found(pack_host(self._home), now)
@@ -116,13 +116,13 @@ class Roaming:
         except ConfigError:
             return  # loopback, or nothing that may be told unasked
         if machine.moved(addr, now):
-            log.info("= %s: others are told %s, from where %s is reached", self._config.name, source, host)
+            log.info("%s: others are told %s, from where %s is reached", self._config.name, source, host)
             self._home = source
             self._publish()
 
     def _say(self, host: str, what: str) -> None:
         self.lost = True
-        text = "! %s: this host has the address %s, which the others know, no longer: %s"
+        text = "%s: this host has the address %s, which the others know, no longer: %s"
         log.warning(text, self._config.name, host, what)
 
     def _search(self, gone: str) -> None:
@@ -144,7 +144,7 @@ class Roaming:
         self._searching = False
         before = self._machine.local_node.host
         if found is not None and self._machine.moved(found, now):
-            text = "= %s: this host's address was %s and is %s now: the others are told"
+            text = "%s: this host's address was %s and is %s now: the others are told"
             log.warning(text, self._config.name, before, host_of(found))
             self.lost, self._moved = False, now
             self._publish()
@@ -160,4 +160,4 @@ class Roaming:
 
     def _told(self, error: Exception | None) -> None:
         if error is not None:
-            log.warning("! %s: programs of this host are not told the new address: %s", self._config.name, error)
+            log.warning("%s: programs of this host are not told the new address: %s", self._config.name, error)

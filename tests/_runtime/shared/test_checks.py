@@ -107,3 +107,12 @@ def test_why_it_is_ill_is_logged_once_until_it_is_well_again(caplog: pytest.LogC
     check._run()
     assert [record.getMessage().count("nobody listens") for record in caplog.records] == [1, 1]
     assert check._counters.snapshot()["checks.faults"] == 5
+
+
+def test_it_is_not_asked_before_it_has_begun() -> None:
+    asked: list[bool] = []
+    check = made(lambda: asked.append(check._begun.is_set()))
+    check._begun.wait = lambda: asked.append(check._begun.set() is None)  # type: ignore[assignment,method-assign,func-returns-value]
+    check._over = Rounds(1)  # type: ignore[assignment]
+    check._run()
+    assert asked == [True, True], "first the wait, and then it was asked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,7 +15,13 @@ from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._runtime.threads.subscribers import EventStream
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
 from mycorrizal.events import CacheRedefined, MemberStalled, ServiceChange, UserEvent, UserEventsMissed
-from mycorrizal.exceptions import NotRunningError, OperationTimeout, RemoteProtocolError, ValueDecodeError
+from mycorrizal.exceptions import (
+    NotRunningError,
+    OperationTimeout,
+    RemoteProtocolError,
+    ResourcesExhausted,
+    ValueDecodeError,
+)
 
 from .alone import Alone
 
@@ -144,3 +151,17 @@ def test_a_watcher_that_raises_is_counted_and_goes_on(watching: Watching, fake: 
     watch: CallbackWatch[Any] = CallbackWatch(stream, callback, "me", fake.counters)
     assert watch._thread.join(Deadline(30.0))
     assert seen == ["k", "k"] and fake.counters["watchers.faults"] == 2
+
+
+def test_a_watcher_without_a_thread_subscribes_to_nothing(
+    watching: Watching, fake: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stream = watching.watch_settings("k")
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with pytest.raises(ResourcesExhausted):
+        CallbackWatch(stream, print, "me", fake.counters)
+    watching.publish(SettingChanged("k", None, "bob", cast(Any, None)))
+    assert list(stream) == [] and "closed" in repr(stream)

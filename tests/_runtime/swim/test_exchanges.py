@@ -191,6 +191,23 @@ def test_without_a_second_thread_the_first_does_it_all(monkeypatch: pytest.Monke
     assert pool.join(Deadline(10))
 
 
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_owner_that_raises_ends_no_thread(raised: type[BaseException]) -> None:
+    pool = ExchangePool(1, 4, "alice")
+    threads: list[threading.Thread] = []
+
+    def done(result: object, error: Exception | None) -> None:
+        raise raised("on purpose")
+
+    for _ in range(3):
+        pool.submit(Lane.DIALLED, lambda: threads.append(threading.current_thread()), done)
+    last = Outcome()
+    pool.submit(Lane.DIALLED, threading.current_thread, last)
+    assert last.wait().result in threads and len(set(threads)) == 1
+    pool.close()
+    assert pool.join(Deadline(30))
+
+
 def test_forked_child_closes_its_copies(pool: ExchangePool) -> None:
     ours, theirs = socket.socketpair()
     pool.adopt(ours)

@@ -232,7 +232,8 @@ def test_failed_sends_are_told_to_the_machine_but_a_full_buffer_is_not(rig: Rig)
         family = socket.AF_INET
 
         def sendto(self, data: bytes, address: Address) -> None:
-            raise OSError(errno.ENOBUFS, "full") if data == b"full" else OSError(errno.ENETUNREACH, "no route")
+            if data != b"fine":
+                raise OSError(errno.ENOBUFS, "full") if data == b"full" else OSError(errno.ENETUNREACH, "no route")
 
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
@@ -243,6 +244,8 @@ def test_failed_sends_are_told_to_the_machine_but_a_full_buffer_is_not(rig: Rig)
     assert [one[1] for one in rig.machine.wait_for("write_failed", 2)] == [("10.0.0.2", 1), ("::1", 1)]
     assert rig.counters["udp.send_dropped"] == 1
     assert (rig.counters["udp.packets_sent"], rig.counters["udp.sent"]) == (0, 0)
+    rig.do(lambda: rig.machine.outbox.extend([(data, ("10.0.0.1", 1)) for data in (b"fine", b"full", b"fine")]))
+    assert (rig.counters["udp.packets_sent"], rig.counters["udp.sent"]) == (2, 8)
 
 
 def test_read_error_of_an_earlier_packet_is_counted(rig: Rig) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Config, JoinError, JoinResult, OperationTimeout, PeerUnreachable
+from mycorrizal import (
+    Config,
+    JoinError,
+    JoinResult,
+    OperationTimeout,
+    PeerUnreachable,
+    QueueFull,
+    ResourcesExhausted,
+)
 from mycorrizal._runtime.swim import joining
 from mycorrizal._runtime.swim.joining import AT_ONCE, join
 from mycorrizal._runtime.threads.deadline import Deadline
@@ -140,3 +148,22 @@ def test_a_join_waits_until_the_delegates_were_told() -> None:
 
 def test_on_the_delegate_thread_it_does_not_wait() -> None:
     assert result_with(Told(True), 60).delegates_pending
+
+
+def test_a_seed_that_cannot_even_be_asked_is_that_seeds_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    network: Any = Network()
+    short = [QueueFull("too many wait"), ResourcesExhausted("no thread")]
+    plain = network.operation
+
+    def operation(command: Any) -> Future[Any]:
+        if short:
+            raise short.pop(0)
+        future: Future[Any] = plain(command)
+        future.set_result(None)
+        return future
+
+    network.operation = operation
+    monkeypatch.setattr(joining, "wait", lambda pending, timeout, when: SimpleNamespace(done=set(pending)))
+    result = join(network, seeds(3), Deadline(10.0))
+    assert result.reached == 1
+    assert [type(error) for error in result.failures.values()] == [QueueFull, ResourcesExhausted]
