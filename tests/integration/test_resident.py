@@ -36,15 +36,15 @@ value = bytearray(SIZE)
 value[::4096] = bytes([1]) * len(value[::4096])  # in memory before anything is measured
 with DataPlane("alice", key=bytes(range(7, 39)), peers={"bob": ("127.0.0.1", int(sys.argv[1]))}) as alice:
     def timed_out():
-        alice.request("bob", "size", value, 0.005)
+        alice.request("bob", "size", value, timeout=0.005)
     calls = {
-        "request": lambda: alice.request("bob", "size", value, 60),
-        "async": lambda: alice.request_async("bob", "size", value, 60).result(60),
-        "all": lambda: alice.request_all(["bob"], "size", value, 60),
-        "unknown": lambda: alice.request("bob", "no such", value, 60),
-        "fails": lambda: alice.request("bob", "fail", value, 60),
+        "request": lambda: alice.request("bob", "size", value, timeout=60),
+        "async": lambda: alice.request_async("bob", "size", value, timeout=60).result(60),
+        "all": lambda: alice.request_all(["bob"], "size", value, timeout=60),
+        "unknown": lambda: alice.request("bob", "no such", value, timeout=60),
+        "fails": lambda: alice.request("bob", "fail", value, timeout=60),
         "time-out": timed_out,
-        "echo": lambda: alice.request("bob", "echo", value, 60),
+        "echo": lambda: alice.request("bob", "echo", value, timeout=60),
     }
     call = calls[sys.argv[2]]
     gc.collect()
