@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mycorrizal import MycorrizalError, ResourcesExhausted
+from mycorrizal import MycorrizalError, PeerUnreachable, ResourcesExhausted
 from mycorrizal._runtime.host import finders
 from mycorrizal._runtime.threads import clock
 from mycorrizal._runtime.threads.deadline import Deadline
@@ -56,3 +56,9 @@ def test_a_finder_has_less_time_than_there_is() -> None:
 def test_what_a_finder_gives_is_bounded() -> None:
     many = [f"host{n}:1" for n in range(finders.FOUND_MAX + 9)]
     assert finders.entries_of("x", many, 7946) == many[: finders.FOUND_MAX]
+
+
+@pytest.mark.parametrize("found", ["10.0.0.5", 5, None, ["10.0.0.5", ""], ["10.0.0.5", 5]])
+def test_what_is_no_list_of_entries_is_that_finders_failure(found: object) -> None:
+    with pytest.raises(PeerUnreachable, match="x gave"):
+        finders.entries_of("x", found, 7946)
