@@ -212,10 +212,10 @@ class Caches:
             cache = self._open[name]
             before = self._last.get(name, cache.definition)
             known = [(caches[name].rank, node) for node, (_, caches) in announced.items() if name in caches]
-            rank, node = max(known, default=(before.rank, ""))
-            if rank <= before.rank:
+            _, node = max(known, default=(None, ""))
+            new = announced[node][1][name] if node else before
+            if not new.replaces(before):
                 continue
-            new = announced[node][1][name]
             try:
                 self._sharing.replica.register(ANNOUNCED + name, _pack(new), clock.now())
             except MycorrizalError as error:  # too many messages wait: the next view finds it again

@@ -80,6 +80,13 @@ class Definition:
         """Of all definitions of one cache the greatest holds: the latest edition, and of one edition the first."""
         return self.edition, -self.born, repr(self)
 
+    def replaces(self, other: Definition) -> bool:
+        """Return whether this one holds where `other` was taken for it: of one edition of the same settings any may.
+
+        Who opens a cache at the same moment as others need not tell them who was first.
+        """
+        return self.rank > other.rank and (self != other or self.edition != other.edition)
+
     def settings(self, other: Definition) -> dict[str, Any]:
         """Return those settings that are others in `other`."""
         mine, theirs = asdict(self), asdict(other)

@@ -223,11 +223,20 @@ class Handover:
     def hold(self, until: float) -> None:
         """Send no claims before: who has not heard that we are a member refuses them."""
         self._not_before = until
-        self._core.timers.call_at(until, lambda now: self._space.wake())
+        self._core.timers.call_at(until, self._held)
+
+    def holds_back(self, now: float) -> bool:
+        """Return whether no claims are sent yet."""
+        return now < self._not_before
+
+    def _held(self, now: float) -> None:
+        if not self.holds_back(now):
+            self._space.settle(now)
+            self._space.wake()
 
     def flush(self, now: float) -> None:
         """Send the claims and pulls that may be sent: at the end of every turn."""
-        if now < self._not_before:
+        if self.holds_back(now):
             return
         asked: dict[Owner, list[int]] = {}
         pulled: dict[Owner, None] = {}
@@ -463,6 +472,8 @@ class Handover:
 
     def _keep_house(self, now: float) -> None:
         self._housekeeping = False
+        if self._space.is_empty:
+            return
         unreported: dict[Owner, list[int]] = {}
         surplus: dict[Owner, list[int]] = {}
         for shard in self._space.shards:

@@ -196,7 +196,7 @@ class CacheMachine:
         for name, (boot, caches) in self._announced.items():
             if name != me.name and space.name in caches:
                 owners.append(Owner(name, boot))
-                if caches[space.name].rank > space.definition.rank:
+                if caches[space.name].replaces(space.definition):
                     self._core.counters["redefined"] += 1
                     space.redefine(caches[space.name], now)
         space.set_view(sorted(owners), now)
@@ -247,7 +247,7 @@ class CacheMachine:
     def _begin(
         self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, lent: Lent | None, now: float
     ) -> None:
-        space = self._space(cache)
+        space = self._settled(cache, now)
         limits = self._core.limits
         if space.client.open + len(ops) > limits.operations:
             self._core.counters["operations_refused"] += 1
@@ -259,17 +259,17 @@ class CacheMachine:
 
     def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
-        self._space(cache).survey.keys(cursor, most, ticket, deadline, now)
+        self._settled(cache, now).survey.keys(cursor, most, ticket, deadline, now)
         self._turn(now)
 
     def stats(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
         """The numbers of every member; the completion is a dict by name, None for who did not answer."""
-        self._space(cache).survey.stats(ticket, now, deadline)
+        self._settled(cache, now).survey.stats(ticket, now, deadline)
         self._turn(now)
 
     def synced(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
         """Whether every copy is where it belongs; the completion is True as soon as it is, or False at `deadline`."""
-        self._space(cache).survey.synced(ticket, deadline, now)
+        self._settled(cache, now).survey.synced(ticket, deadline, now)
         self._turn(now)
 
     # -- inputs: what peers say ---------------------------------------------------------
@@ -308,6 +308,7 @@ class CacheMachine:
         space = self._spaces.get(request.cache)
         if space is None:
             return self._reply(Answer.UNKNOWN_CACHE, [])
+        space.settle(now)
         sender, kind, body = Owner(name, request.boot), request.kind, request.body
         if kind == _OPERATE:
             return self._operate_for(space, sender, body, now)
@@ -488,6 +489,11 @@ class CacheMachine:
     def counted(self, cache: str) -> dict[tuple[int, bool, int], int]:
         """Return how the operations of this node's callers ended; see ``Client.counted``."""
         return dict(self._space(cache).client.counted)
+
+    def _settled(self, cache: str, now: float) -> Space:
+        space = self._space(cache)
+        space.settle(now)
+        return space
 
     def _space(self, cache: str) -> Space:
         space = self._spaces.get(cache)

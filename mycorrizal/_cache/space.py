@@ -65,6 +65,7 @@ class Space:
         self._due = NEVER  # when something is to be taken out of the store
         self._timer: Timer | None = None
         self.view = b""
+        self._seen: list[Owner] | None = None  # the members, where that is not taken for what holds yet
         self._bound(definition)
         self.primary = Primary(self)
         self.replication = Replication(self)
@@ -82,7 +83,22 @@ class Space:
     # -- the view -----------------------------------------------------------------------
 
     def set_view(self, members: list[Owner], now: float) -> None:
-        """These processes, sorted, announce the cache now, or other ones than before live. Nothing else has changed."""
+        """These processes, sorted, announce the cache now, or other ones than before live. Nothing else has changed.
+
+        As long as no claims are sent partitions are not placed, unless somebody asks (``settle``): where many open a
+        cache at once each would be placed anew for each of them.
+        """
+        self._seen = members
+        if self.retired or not self.handover.holds_back(now):
+            self.settle(now)
+
+    def settle(self, now: float) -> None:
+        """Take the members that were seen last for what holds: somebody asks, or will be asked."""
+        members, self._seen = self._seen, None
+        if members is not None:
+            self._take_view(members, now)
+
+    def _take_view(self, members: list[Owner], now: float) -> None:
         gone = [member for member in self.members if member not in members]
         added = [member for member in members if member not in self.members]
         if gone:
@@ -123,7 +139,9 @@ class Space:
 
     def redefine(self, definition: Definition, now: float) -> None:
         """The cache has other settings from now on; entries keep the time to live that they have."""
-        self.definition = definition
+        same, self.definition = definition == self.definition, definition
+        if same:
+            return  # another edition of them
         self._bound(definition)
         self.store.bound(definition)
         self.near.enable(definition.near, now)
@@ -238,6 +256,11 @@ class Space:
     def holds(self, shard: Shard) -> bool:
         """Return whether there is anything of a partition here that others might lack."""
         return self.store.holds(shard.partition) or bool(shard.outcomes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no partition ``holds`` anything."""
+        return self.store.is_empty and not any(shard.outcomes for shard in self.shards)
 
     def apply(self, record: Record, now: float) -> bool:
         """Write what was decided, here or by the primary; False if its version is absurdly far ahead of our clock."""

@@ -96,6 +96,11 @@ class Store:
             self.tables[partition] or self.graves[partition] or self.cleared[partition] or self.floors[partition]
         )
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no partition ``holds`` anything."""
+        return not (any(self.tables) or any(self.graves) or any(self.cleared) or any(self.floors))
+
     def pristine(self, partition: int) -> bool:
         """Return whether nothing of a partition was ever here: not even what was evicted since, or has expired."""
         return not (self._written[partition] or self.holds(partition))

@@ -10,6 +10,7 @@ import pytest
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.operations import Kind, Op, Status
 from mycorrizal._cache.placement import partition_of
+from mycorrizal._cache.space import Space
 from mycorrizal.exceptions import CacheUnavailable, ConfigError, LocalProtocolError
 from tests._cache.harness import Caches, ask, make_machine, space_in
 
@@ -44,6 +45,26 @@ def test_what_a_member_runs_holds_here_too() -> None:
     machine.members_changed({"bob": (BOB, {"d": Definition("d", ttl=5)})}, 0.0)
     assert machine.define(Definition("d", ttl=9), 0.0) == Definition("d", ttl=5)
     assert machine.define(Definition("d", ttl=9), 0.0, redefine=True) == Definition("d", ttl=9)
+
+
+def test_who_was_first_with_the_same_settings_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 9 agents that open a cache at one moment each would take an earlier one's definition, and tell of it."""
+    mine = Definition("c", ttl=7, born=1000)
+    assert not replace(mine, born=500).replaces(mine) and not mine.replaces(mine)
+    assert replace(mine, edition=1).replaces(mine) and replace(mine, ttl=8, born=500).replaces(mine)
+    machine = make_machine(born=1000)
+    placed: list[Space] = []
+    place = Space._place
+
+    def noted(space: Space, *args: Any) -> None:
+        placed.append(space)
+        place(space, *args)
+
+    monkeypatch.setattr(Space, "_place", noted)
+    machine.members_changed({"bob": (BOB, {"c": Definition("c", born=500)})}, 0.0)
+    assert len(placed) == 1 and "redefined" not in machine.counters()
+    machine.members_changed({"bob": (BOB, {"c": Definition("c", born=500, edition=2)})}, 0.0)
+    assert len(placed) == 1 and machine.definitions()[0].edition == 2, "another edition of them moves nothing"
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,22 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
+
+from mycorrizal._cache import machine as machine_module
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.entry import NEVER
 from mycorrizal._cache.machine import CacheMachine
-from mycorrizal._cache.messages import Message, decode_request
+from mycorrizal._cache.messages import Answer, Message, Request, decode_request
 from mycorrizal._cache.operations import Kind, Op
 from mycorrizal._cache.placement import partition_of
+from mycorrizal._cache.shard import Outcome, Shard
+from mycorrizal._cache.space import Space
 from mycorrizal._cache.store import Store
 from mycorrizal.simulation.cache_cluster import CacheCluster, CacheNode
 from mycorrizal.simulation.faults import Faults
-from tests._cache.harness import Caches, arrived
+from tests._cache.harness import Caches, arrived, ask, make_machine, reply_of, run_due, space_in
 
 
 class Unopened(CacheMachine):
@@ -138,6 +143,72 @@ def test_what_is_in_a_forced_takeover_reaches_the_backups_once_it_is_heard() -> 
     caches.cluster.run(6.0)
     assert caches.synced(0)
     assert all(sorted(caches.holders(key)) == sorted(caches.owners(key)) for key in keys)
+
+
+def opening(names: list[str]) -> tuple[CacheMachine, list[Space]]:
+    """Return a machine that opens "c" and hears meanwhile, one by one, that others do; and what was placed."""
+    placed: list[Space] = []
+
+    class Noted(Space):
+        def _place(self, *args: Any) -> None:
+            placed.append(self)
+            super()._place(*args)
+
+    machine = CacheMachine("me", b"me      ", rng=Random(1), wall=1.8e9, now=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine_module, "Space", Noted)
+        machine.define(Definition("c"), 1.0, telling=2.0)
+    for number in range(len(names)):
+        heard = {name: (name.encode().ljust(8), {"c": Definition("c")}) for name in names[: number + 1]}
+        machine.members_changed(heard, 1.1)
+    return machine, placed
+
+
+def test_partitions_are_placed_once_for_all_who_open_a_cache_meanwhile() -> None:
+    machine, placed = opening(["bob", "eve", "joe"])
+    assert not placed and not any(shard.owners for space in machine.spaces() for shard in space.shards)
+    machine.told("c", 1.2)
+    (space,) = placed
+    assert [owner.name for owner in space.members] == ["bob", "eve", "joe", "me"]
+
+
+def test_they_are_placed_for_who_asks_before_everybody_was_told_and_at_the_end_of_that_time() -> None:
+    machine, placed = opening(["bob"])
+    request = Request(Message.CLAIM, b"me      ", b"bob     ", 0, "c", [bytes([255] * 32)])
+    claimed = reply_of(machine.receive("bob", arrived(request), 1.2))
+    assert claimed.status == Answer.OK and claimed.body[0] and len(placed) == 1, "bob has what it may ask for"
+    for begin in (lambda machine: ask(machine, Op(Kind.GET, b"k"), now=1.2), lambda machine: run_due(machine, 3.1)):
+        machine, placed = opening(["bob"])
+        begin(machine)
+        assert len(placed) == 1
+    machine, placed = opening(["bob"])
+    machine.members_changed({}, 1.3)
+    machine.told("c", 1.4)
+    assert [len(space.members) for space in placed] == [1], "who came and went was never a member"
+
+
+def test_an_empty_cache_is_not_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = make_machine()
+    space = space_in(machine)
+    assert space.is_empty
+    held: list[Shard] = []
+
+    def holds(space: Space, shard: Shard) -> bool:
+        held.append(shard)
+        return False
+
+    monkeypatch.setattr(Space, "holds", holds)
+    machine.members_changed({"bob": (b"bob     ", {"c": Definition("c")})}, 1.0)
+    held.clear()
+    run_due(machine, 1.5)
+    assert held == []
+    monkeypatch.undo()
+    space.store.put(b"k", b"v", 1, NEVER)
+    assert not space.is_empty
+    space.store.forget(partition_of(b"k"))
+    assert space.is_empty
+    space.shards[7].outcomes[1] = Outcome(0, 0, 0, 0.0)
+    assert not space.is_empty
 
 
 def test_nobody_is_asked_before_it_has_heard_of_us() -> None:

@@ -42,11 +42,9 @@ FAULTS = [
     Fault("Residents.replaced", "chosen or ", "", "a chosen name is replaced from any cell"),
     Fault("Residents.settle", "self._ending, ()", "self._ending, self._ending", "dropped agents are waited for once"),
     Fault("Caches.open", "            self._warn_of(definition, known.definition)\n", "", "another definition is told"),
-    Fault("Caches._follow", "if rank <= before.rank:", "if True:", "a newer definition is taken"),
+    Fault("Caches._follow", "if not new.replaces(before):", "if True:", "a newer definition is taken"),
     Fault("Caches._follow", "            self._last[name] = new\n", "", "and told once"),
     Fault("CacheMachine.define", "len(announced) + 1 < running.quorum", "False", "a quorum agrees to its change"),
-    Fault("Space.redefine", "        self.store.bound(definition)\n", "", "new bounds hold at once"),
-    Fault("Space.redefine", 'self.view = b""', "pass", "more replicas are made"),
     Fault(
         "Caches.hand_over",
         '        self._sharing.call(withdraw, deadline, "leave")\n',

@@ -5,8 +5,16 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
+    Fault("Definition.replaces", " and (self != other or self.edition != other.edition)", "", "the same is no news"),
+    Fault("Space.redefine", "        if same:\n", "        if False:\n", "another edition of the same moves nothing"),
+    Fault("Space.set_view", "self.retired or not self.handover.holds_back(now)", "True", "a view waits for the others"),
+    Fault("Handover._held", "            self._space.settle(now)\n", "", "and for no longer than it is held back"),
+    Fault("CacheMachine._serve", "        space.settle(now)\n", "", "who asks is told by the last view"),
+    Fault("Handover._keep_house", "if self._space.is_empty:", "if False:", "an empty cache is not walked through"),
+    Fault("Space.redefine", "        self.store.bound(definition)\n", "", "new bounds hold at once"),
+    Fault("Space.redefine", 'self.view = b""', "pass", "more replicas are made"),
     Fault(
-        "Space.set_view",
+        "Space._take_view",
         "self.store.grieve(now + self.core.limits.graves_age)",
         "pass",
         "who comes back finds tombstones",
