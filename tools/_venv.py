@@ -10,11 +10,13 @@ is too old gets a sentence instead of a SyntaxError.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+LATEST = ROOT / ".venv-latest"
 STAMP = VENV / "mycorrizal-stamp.json"
 OLDEST = (3, 11)
 COVERS = {
@@ -69,6 +72,48 @@ def ensure(extra: str = "") -> str:
         extras = extras | COVERS[extra]
         STAMP.write_text(json.dumps({"inputs": inputs, "python": _interpreter(), "extras": sorted(extras)}))
         return str(PYTHON)
+
+
+def newest() -> tuple[str, list[str]]:
+    """Make ``.venv-latest`` anew, with the newest release of every dependency, whatever setup.cfg allows.
+
+    Returns its Python, and a line for each dependency: the version, and what setup.cfg says of it where that is not
+    so new.
+    """
+    with _turn():
+        _say(f"making {LATEST.name} with the newest of everything")
+        _make(LATEST)
+        python = LATEST / "bin" / "python"
+        wanted = _requirements()
+        _pip("install", "--upgrade", *sorted(wanted), python=python)
+        _pip("install", "--no-deps", "--editable", ".", python=python)
+    return str(python), _versions(python, wanted)
+
+
+def _requirements() -> dict[str, str]:
+    """Return what setup.cfg asks for, extras and all but the benchmarks' peers: name and bounds."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"].splitlines()
+    for extra in COVERS["dev"] | {"cli", "dns", "mdns", "numpy"}:
+        lines += config["options.extras_require"].get(extra, "").splitlines()
+    found = [re.match(r"([\w.-]+)\s*(.*)", line) for line in lines if line.strip()]
+    return {match[1]: match[2] for match in found if match and match[1] != "mycorrizal"}
+
+
+def _versions(python: Path, wanted: dict[str, str]) -> list[str]:
+    """Return a line for each dependency that is installed there."""
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "from pip._vendor.packaging.specifiers import SpecifierSet as S\n"
+        "for a in sys.argv[1:]:\n"
+        "    name, _, bounds = a.partition(' ')\n"
+        "    v = m.version(name)\n"
+        "    print(f'{name} {v}' + ('' if v in S(bounds) else f', which setup.cfg does not allow ({bounds})'))"
+    )
+    arguments = [f"{name} {bounds}" for name, bounds in sorted(wanted.items())]
+    done = subprocess.run([str(python), "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> int:
@@ -127,25 +172,25 @@ def _turn() -> Iterator[None]:
         yield
 
 
-def _make() -> None:
-    shutil.rmtree(VENV, ignore_errors=True)
+def _make(venv: Path = VENV) -> None:
+    shutil.rmtree(venv, ignore_errors=True)
     # -I: what PYTHONPATH or a user site holds must not leak into how the environment is made.
-    command = [sys.executable, "-I", "-m", "venv", str(VENV)]
+    command = [sys.executable, "-I", "-m", "venv", str(venv)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        shutil.rmtree(VENV, ignore_errors=True)
+        shutil.rmtree(venv, ignore_errors=True)
         sys.stderr.write(done.stdout + done.stderr)
         sys.exit("[setup] Python cannot make a virtual environment; on Debian: apt-get install python3-venv")
 
 
-def _pip(*arguments: str) -> None:
+def _pip(*arguments: str, python: Path = PYTHON) -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     # As environment, because a pip that does not know a setting ignores it there. Without PEP 517 an old pip
     # runs setup.py itself, with a deprecation warning. stderr is shown only when pip fails: its warnings
     # (old version, running as root) are not news to someone who only wants to see the demo.
     env |= {"PIP_USE_PEP517": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     done = subprocess.run(
-        [str(PYTHON), "-m", "pip", "--quiet", *arguments],
+        [str(python), "-m", "pip", "--quiet", *arguments],
         cwd=ROOT,
         env=env,
         stdin=subprocess.DEVNULL,

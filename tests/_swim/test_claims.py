@@ -198,4 +198,4 @@ def test_who_moved_is_counted() -> None:
     drain(swim)
     tell(swim, alive("peer", "10.0.0.3", 6), now=1.0)
     run_timers(swim, 3.0)
-    assert record(swim, "peer").host == "10.0.0.3" and swim.counters["takeovers"] == 1
+    assert record(swim, "peer").host == "10.0.0.3" and swim.counters["moves"] == 1

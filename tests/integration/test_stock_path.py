@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from mycorrizal import Agent
+from mycorrizal._runtime.quic.fast.aio import _PRIVATE
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 
@@ -75,5 +77,15 @@ def test_an_agent_without_a_private_name_does_everything(
     found = child("agent", name, str(tmp_path))
     assert found["path"] == "stock" and found["metric"] == 1
     assert len(found["warnings"]) == 1 and told in found["warnings"][0]
-    assert found["problems"] == [found["warnings"][0].removeprefix("! ")] == [found["problem"]]
+    assert found["problems"] == [found["warnings"][0]] == [found["problem"]]
     assert found["done"] == EVERYTHING
+
+
+EVERY_NAME = sorted({name for names in _PRIVATE.values() for name in names.split() if name.startswith("_")})
+
+
+@pytest.mark.skipif(os.environ.get("MYCORRIZAL_PACKET_PATH") != "stock", reason="two minutes: `tools/test --all`")
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_every_private_name_that_is_gone_is_noticed(name: str) -> None:
+    found = child("check", name)
+    assert found["path"] == "stock" and re.search(rf"\b{name}\b", found["problem"])

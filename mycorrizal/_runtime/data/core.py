@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..._data.link import Link
 from ..._data.machine import DataMachine
@@ -43,7 +43,6 @@ from .inbox import Inbox
 from .streams import Streams
 
 if TYPE_CHECKING:
-    from ..local.carrier import HostCarrier
     from ..quic.endpoint import Endpoint
 
 __all__ = ["RESERVED", "Core"]
@@ -56,6 +55,19 @@ SETTLING_SECONDS = 5.0
 """In which a handler that a node does not have yet is asked for again."""
 _TEXT_MAX = 8192
 _local = threading.local()
+
+
+class Host(Protocol):
+    """A way to other processes of this host (``_runtime/local/carrier.py``). Loop thread, but for ``abandon``."""
+
+    def start(self, now: float) -> None:
+        """Listen."""
+
+    def abandon(self) -> None:
+        """Let go of everything, in a forked child too."""
+
+    def dial(self, address: Address, peer: str, now: float) -> Connection | str:
+        """Return a connection to `peer`, or why there is none."""
 
 
 def _no_address(node: str) -> tuple[str, str]:
@@ -91,7 +103,7 @@ class Core:
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
         self.address: Address = from_sockaddr(sock.getsockname())
-        self.host: HostCarrier | None = None
+        self.host: Host | None = None
         self.apart = "this plane has no runtime record"  # why there is no ``host``
         self._sock = sock
         self.trust = trust
@@ -168,7 +180,7 @@ class Core:
         conn.why = why
         return conn
 
-    def share_host(self, carrier: HostCarrier) -> None:
+    def share_host(self, carrier: Host) -> None:
         """Reach processes of this host by `carrier` from now on. Any thread."""
 
         def begin(now: float) -> None:
