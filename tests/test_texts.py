@@ -28,6 +28,7 @@ from mycorrizal._control import messages as control
 from mycorrizal._replica import messages as shared
 from mycorrizal._replica.clock import Stamp
 from mycorrizal._runtime.data import files, tickets
+from mycorrizal._runtime.quic import qlog
 from mycorrizal._runtime.quic.fast import aio
 from mycorrizal._runtime.swim import joining
 from mycorrizal._runtime.swim.departed import Departed
@@ -57,14 +58,12 @@ DOOR = "_wire/text.py"
 LOGGING_NAMES = {"LoggerAdapter", "Logger", "DEBUG", "INFO", "WARNING", "NullHandler"}
 OF_LOGGING = {
     ("__init__.py", "getLogger"): "gives the library's logger its null handler, and logs nothing",
-    ("_runtime/quic/qlog.py", "Filter"): "keeps aioquic's own lines out of the log; says nothing itself",
-    ("_runtime/quic/qlog.py", "LogRecord"): "as above",
-    ("_runtime/quic/qlog.py", "getLogger"): "as above",
+    ("_runtime/quic/qlog.py", "getLogger"): "is aioquic's, whose records of our connections go to a logger of ours",
 }
 OUTSIDE_THE_TREE = {
     "Unfit": "becomes a ValueEncodeError before anybody sees it",
-    "_Wrong": "becomes a sentence of health; its text is ours",
     "TooManyGaps": "becomes a close of the connection; its text is ours",
+    "_Wrong": "becomes the text of a trial of aioquic; ours too",
 }
 OURS = {
     # what stands unescaped in the text of a builtin error, and why it is no peer's
@@ -454,6 +453,8 @@ def a_join_of_many() -> Iterator[object]:
 def other_libraries() -> None:
     aio._QUIET.warning("Connection close received (reason %s)", RAW)
     aio._QUIET.error(f"made before: {RAW}")
+    qlog._OURS.add("77")
+    qlog._is_of_others(logging.makeLogRecord({"levelno": logging.WARNING, "msg": f"[77] reason {RAW}"}))
     try:
         raise ValueError(RAW)
     except ValueError as error:
@@ -471,7 +472,7 @@ def problems() -> Iterator[object]:
         metrics=lambda: {"inbox.messages": 0, "connections": 0},
         _started=SimpleNamespace(
             config=SimpleNamespace(inbox_messages=1), trust=SimpleNamespace(validity=lambda: None),
-            machine=SimpleNamespace(contests=contests), unfit=None,
+            machine=SimpleNamespace(contests=contests), unfit=RAW,
         ),
     )
     settings = SimpleNamespace(cluster="c", insecure=False)

@@ -71,7 +71,7 @@ def health(parts: Assembly) -> Health:
         problems.append("the settings file cannot be written; the log says why, and it is tried again")
     problems += shortage.problems()
     if (unfit := parts.data._started.unfit) is not None:
-        problems.append(unfit)
+        problems.append(printable(unfit, _NAMES_MAX))
     if (stuck := data.get("handlers.stuck", 0)) >= _STUCK_SECONDS:
         waiting = data["handlers.queued"]
         problems.append(f"all handlers have been busy for {stuck} s, and {waiting} requests wait: does one hang?")

@@ -81,7 +81,11 @@ def test_an_agent_without_a_private_name_does_everything(
     assert found["done"] == EVERYTHING
 
 
-EVERY_NAME = sorted({name for names in _PRIVATE.values() for name in names.split() if name.startswith("_")})
+NOT_RENAMED = {
+    "_buffer",  # is also the name of a module that is no Python
+    "_remote_max_data",  # aioquic makes it out of "_remote_" and the name of a parameter, and would work no more itself
+}
+EVERY_NAME = sorted({name for names in _PRIVATE.values() for name in names.split() if name[0] == "_"} - NOT_RENAMED)
 
 
 @pytest.mark.skipif(os.environ.get("MYCORRIZAL_PACKET_PATH") != "stock", reason="two minutes: `tools/test --all`")

@@ -44,25 +44,22 @@ class Log(QuicLogger):
         vars(self).clear()
 
 
-class _Quiet(logging.Filter):
-    """aioquic warns of every mistake of a stranger; of our connections that is for debugging alone."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is of somebody else's connection."""
-        text = str(record.msg)
-        if text[:1] != "[" or text[1 : text.find("]")] not in _OURS:
-            return True
-        if record.levelno > logging.DEBUG:
-            _quiet.debug(record.getMessage())
-        return False
-
-
 _quiet = logger("mycorrizal.quic.aioquic")
-_filter = _Quiet()
+
+
+def _is_of_others(record: Any) -> bool:
+    """Tell whether a record of aioquic's is of a connection that is none of ours.
+
+    It warns of every mistake of a stranger; of our connections that is for debugging alone.
+    """
+    text = str(record.msg)
+    if text[:1] != "[" or text[1 : text.find("]")] not in _OURS:
+        return True
+    if record.levelno > logging.DEBUG:
+        _quiet.debug("%s", record.getMessage())
+    return False
 
 
 def hush() -> None:
-    """Have what aioquic says of our connections go where the rest of our log goes."""
-    theirs = logging.getLogger("quic")
-    if _filter not in theirs.filters:
-        theirs.addFilter(_filter)
+    """Have what aioquic says of our connections go where the rest of our log goes; once is enough."""
+    logging.getLogger("quic").addFilter(_is_of_others)

@@ -135,7 +135,7 @@ def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
     moved = Node("a", bytes((10, 0, 0, 9)), 7946)
     for event, expected in ((MemberUpdated(node("a")), []), (MemberUpdated(moved), ["b"])):
         core: Any = SimpleNamespace(
-            name="a", machine=Machine(), member=None, process=None, submit=lambda command: command(0.0)
+            name="a", machine=Machine(), member=None, process=None, missing=None, submit=lambda command: command(0.0)
         )
         core.machine.links = {"b": link("b", True), "c": link("c", False)}
         Follower(core, lambda: (node("a"),), list, Events(event)).close(Deadline(10.0))  # type: ignore[arg-type]

@@ -31,4 +31,12 @@ FAULTS = [
     Fault(
         "Connection._finish", 'self._endpoint.count("quic.handshake_failed")', "pass", "failed handshakes are counted"
     ),
+    Fault(
+        "StockTransport._acknowledged", "stream.acked += length", "stream.acked += 1", "what arrived is acknowledged"
+    ),
+    Fault("StockTransport._arrived", "> self._gaps", "> 4 * self._gaps", "a stream in many pieces ends the connection"),
+    Fault("StockTransport._arrived", "> self._held_max", "> 1 << 40", "gaps make us keep no more than a window"),
+    Fault("StockTransport.take_datagram", "return self._heard", "return True", "a forged packet is no sign of life"),
+    Fault("_choice", "if (wrong := try_out(stock, stock)) is not None:", "if False:", "a log must be readable"),
+    Fault("_fast", "return try_out(fast, fast) or fast", "return fast", "what behaves otherwise is noticed"),
 ]
