@@ -88,6 +88,7 @@ def test_lost_invalidation_is_noticed_at_the_next_beat() -> None:
 
 
 def test_silent_primary_is_not_believed_for_long() -> None:
+    assert BOUND == 2.0
     caches, key = prepared()
     caches.cluster.links.cut(1, 0)
     caches.cluster.run(BOUND + 0.1)

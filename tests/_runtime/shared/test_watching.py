@@ -138,12 +138,15 @@ def test_every_stream_ends(watching: Watching) -> None:
         assert list(stream) == []
 
 
-def test_a_watcher_that_raises_is_counted_and_goes_on(watching: Watching, fake: Alone) -> None:
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_watcher_that_raises_is_counted_and_goes_on(
+    watching: Watching, fake: Alone, raised: type[BaseException]
+) -> None:
     stream, seen = watching.watch_settings("k"), []
 
     def callback(change: Any) -> None:
         seen.append(change.key)
-        raise ValueError("on purpose")
+        raise raised("on purpose")
 
     for key in ("k", "other", "k"):
         watching.publish(SettingChanged(key, None, "bob", cast(Any, None)))
@@ -164,4 +167,4 @@ def test_a_watcher_without_a_thread_subscribes_to_nothing(
     with pytest.raises(ResourcesExhausted):
         CallbackWatch(stream, print, "me", fake.counters)
     watching.publish(SettingChanged("k", None, "bob", cast(Any, None)))
-    assert list(stream) == [] and "closed" in repr(stream)
+    assert "closed" in repr(stream) and len(stream) == 0

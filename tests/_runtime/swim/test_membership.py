@@ -18,6 +18,7 @@ from mycorrizal import (
     NotRunningError,
     OperationTimeout,
     PeerUnreachable,
+    QueueFull,
 )
 from mycorrizal._endings import Ending, error
 from mycorrizal._runtime.net import addresses
@@ -221,3 +222,21 @@ def test_a_hook_that_nobody_would_call_is_refused() -> None:
             Delegates(**dict[str, Any]({role: object()}))
         with pytest.raises(TypeError, match=rf"{role} must be an instance: BaseDelegate\(\)"):
             Delegates(**dict[str, Any]({role: BaseDelegate}))
+
+
+def test_a_goodbye_waits_for_room(alice: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+
+    def operation(begin: object) -> Future[int]:
+        tried.append(begin)
+        if len(tried) % 3:
+            raise QueueFull("too many wait")
+        future: Future[int] = Future()
+        future.set_result(7)
+        return future
+
+    monkeypatch.setattr(alice.gossip, "operation", operation)
+    assert alice.operate(lambda now: 1, Deadline(60), "leave") == 7 and len(tried) == 3
+    with pytest.raises(QueueFull):
+        alice.operate(lambda now: 1, Deadline(0), "leave")
+    assert len(tried) == 4

@@ -39,12 +39,6 @@ FAULTS = [
         "            if True:\n",
         "a check that goes on raising is logged once",
     ),
-    Fault(
-        "ask_all",
-        "            places.release()\n            short = exc\n",
-        "            short = exc\n",
-        "a place is given back when there is no thread",
-    ),
     Fault("ask_all", "* _SHARE", "", "a finder has less time than who asks"),
     Fault(
         "Places.hold",
