@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from ._agent.joining import join, join_through
 from ._agent.keys import Keys
 from ._agent.notebook import current_cell, residents
 from ._agent.talking import Talking
-from ._cache.definition import Definition
+from ._cache.definition import Definition, seconds_of
 from ._endings import named
 from ._runtime.host import settings_sources
 from ._runtime.host.filepaths import FilePath
@@ -362,7 +363,7 @@ class Agent(Handle, Talking):
         self,
         name: str,
         *,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         max_entries: int | None = None,
         max_bytes: int | None = None,
         replicas: int = 2,
@@ -396,8 +397,9 @@ class Agent(Handle, Talking):
             ConfigError: a setting is wrong.
             OperationTimeout, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
+        lives = None if ttl is None else seconds_of("ttl", ttl)
         definition = Definition(
-            name, ttl, max_entries, max_bytes, replicas, near, read_backups, sync_backups, quorum
+            name, lives, max_entries, max_bytes, replicas, near, read_backups, sync_backups, quorum
         )
         return self._running.caches.open(definition, timeout, redefine)
 

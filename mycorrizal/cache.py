@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from ._cache.definition import Definition, check_seconds
+from ._cache.definition import Definition, Seconds, seconds_of
 from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.near import Near
 from ._cache.operations import Kind, Op, Result, Status
@@ -58,7 +58,6 @@ from .types import as_builtin, frameless, printable
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
 _SECONDS = 10.0
-_KEYS_AT_ONCE = 1024
 _OPS_AT_ONCE = 1 << 14  # of one caller under way: a quarter of what the machine takes of all
 _EXPECTED_MAX = 1 << 16  # bytes of an expected value that travel to be compared
 _ONE_FORM = frozenset({type(None), bool, int, float, str, bytes})  # their encoding stands for their equality
@@ -73,7 +72,7 @@ class _Unset:
 
 _UNSET: Final = _Unset()
 
-Ttl = float | None | _Unset
+Ttl = Seconds | None | _Unset
 
 
 class Versioned(NamedTuple):
@@ -103,7 +102,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def get(self, key: str, default: Any = None, timeout: float | None = _SECONDS) -> Any:
+    def get(self, key: str, default: Any = None, timeout: Seconds | None = _SECONDS) -> Any:
         """Return the value of `key`, or `default`. Blocks only if another agent has to be asked.
 
         What is returned is the caller's own; a large array is a read-only view of the entry.
@@ -125,7 +124,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         encoded = self._found(key, timeout)
         return default if encoded is None else self._decoded(key, encoded, "get")
 
-    def _found(self, key: str, timeout: float | None) -> bytes | None:
+    def _found(self, key: str, timeout: Seconds | None) -> bytes | None:
         """Return the value of `key` as it is encoded, None if it is not there."""
         entry = self._here(raw := _raw(key))
         if entry is not None:
@@ -156,7 +155,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._found(key, _SECONDS) is not None
 
-    def get_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> Found:
+    def get_many(self, keys: Iterable[str], timeout: Seconds | None = _SECONDS) -> Found:
         """Return the values of those keys that are there. Blocks. Raises as ``get``.
 
         One that cannot be read here keeps nobody from the others: its error is in ``errors`` of what is returned.
@@ -179,7 +178,7 @@ class Cache(Handle, CacheMapping, Memoizing):
                 found.errors[key] = frameless(error)
         return found
 
-    def get_versioned(self, key: str, timeout: float | None = _SECONDS) -> Versioned | None:
+    def get_versioned(self, key: str, timeout: Seconds | None = _SECONDS) -> Versioned | None:
         """Return the value of `key` with its version, straight from its primary; None if it is not there. Blocks."""
         result = self._one(Op(Kind.GET, _raw(key)), timeout, "get_versioned")
         if result.status != Status.OK or result.value is None:
@@ -188,7 +187,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- writing ------------------------------------------------------------------------------
 
-    def set(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
+    def set(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
         """Write `key`; when this returns all its copies have it. Blocks.
 
         A large `value` is not copied first: change it on no other thread meanwhile. However this ends, afterwards
@@ -205,7 +204,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         """
         self._put(Kind.SET, _raw(key), self._encode(value), self._ms(ttl), timeout, "set")
 
-    def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> None:
+    def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
         """Write all `items`, each as ``set`` does but in few messages; large values go one after the other. Blocks.
 
         Raises: as ``set``; of several that failed the first is raised, and the others may have been written.
@@ -224,7 +223,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
 
-    def add(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> bool:
+    def add(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> bool:
         """Write `key` if it is not there; return whether it was written. Blocks. Raises as ``set``.
 
         Under partition both sides may write it; see ``quorum`` in docs/guarantees.md for when not.
@@ -232,7 +231,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         return self._put(Kind.ADD, _raw(key), self._encode(value), self._ms(ttl), timeout, "add").status == Status.OK
 
     def compare_and_set(
-        self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS
+        self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS
     ) -> bool:
         """Write `key` if its value is `expected`; return whether it was written. Blocks. Raises as ``set``.
 
@@ -263,7 +262,7 @@ class Cache(Handle, CacheMapping, Memoizing):
                 return result.status == Status.OK
             here = True  # other bytes may be an equal value
 
-    def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> int:
+    def incr(self, key: str, by: int = 1, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> int:
         """Add `by` to the integer under `key`, 0 if it is not there; return the sum. Blocks. Raises as ``set``.
 
         An entry that is there keeps the time it has to live. Linearizable while membership is stable; under
@@ -280,20 +279,34 @@ class Cache(Handle, CacheMapping, Memoizing):
             raise NotACounter(f"{key!r} is no integer that {by} can be added to", operation="incr")
         return result.number
 
-    def touch(self, key: str, ttl: Ttl = _UNSET, timeout: float | None = _SECONDS) -> bool:
+    def touch(self, key: str, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> bool:
         """Give `key` another time to live; return whether it is there. Blocks. Raises as ``set``."""
         return self._one(Op(Kind.TOUCH, _raw(key), ttl=self._ms(ttl)), timeout, "touch").status == Status.OK
 
-    def delete(self, key: str, timeout: float | None = _SECONDS) -> bool:
+    def ttl(self, key: str, timeout: Seconds | None = _SECONDS) -> float | None:
+        """Return how many seconds `key` has left to live, None if it lives for ever. Blocks as ``get`` does.
+
+        Raises: as ``get``.
+            KeyError: it is not there.
+        """
+        entry = self._here(raw := _raw(key))
+        if entry is not None:
+            return None if entry.expires == NEVER else max(0.0, entry.expires - _now())
+        result = self._one(Op(Kind.GET, raw), timeout, "ttl")
+        if result.status != Status.OK:
+            raise KeyError(key)
+        return result.ttl / 1000 if result.ttl else None
+
+    def delete(self, key: str, timeout: Seconds | None = _SECONDS) -> bool:
         """Delete `key`; return whether it was there. No copy brings it back. Blocks. Raises as ``set``."""
         return self._one(Op(Kind.DELETE, _raw(key)), timeout, "delete").status == Status.OK
 
-    def delete_many(self, keys: Iterable[str], timeout: float | None = _SECONDS) -> int:
+    def delete_many(self, keys: Iterable[str], timeout: Seconds | None = _SECONDS) -> int:
         """Delete `keys`; return how many were there. Blocks. Raises as ``set_many``."""
         results = self._many([Op(Kind.DELETE, _raw(key)) for key in keys], timeout, "delete_many")
         return sum(result.status == Status.OK for result in results)
 
-    def take(self, key: str, timeout: float | None = _SECONDS) -> Any:
+    def take(self, key: str, timeout: Seconds | None = _SECONDS) -> Any:
         """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
 
         As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: what somebody computes just
@@ -312,7 +325,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         if not self.delete(key):
             raise KeyError(key)
 
-    def clear(self, timeout: float | None = _SECONDS) -> None:
+    def clear(self, timeout: Seconds | None = _SECONDS) -> None:
         """Delete everything, locks too. Blocks. Raises as ``set_many``."""
         self._many([Op(Kind.CLEAR, raw) for raw in CLEAR_KEYS], timeout, "clear")
 
@@ -324,11 +337,11 @@ class Cache(Handle, CacheMapping, Memoizing):
         compute: Callable[[], Any],
         ttl: Ttl = _UNSET,
         *,
-        lease: float = 30.0,
-        refresh: float = 0.0,
-        stale: float = 0.0,
-        negative_ttl: float | None = None,
-        timeout: float | None = 60.0,
+        lease: Seconds = 30.0,
+        refresh: Seconds = 0.0,
+        stale: Seconds = 0.0,
+        negative_ttl: Seconds | None = None,
+        timeout: Seconds | None = 60.0,
     ) -> Any:
         """Return the value of `key`, or compute it: one caller in the cluster does, the others wait for it. Blocks.
 
@@ -350,17 +363,18 @@ class Cache(Handle, CacheMapping, Memoizing):
         raw = _raw(key)
         refuse_own_key(self, raw)
         if refresh or stale:
-            check_seconds("refresh", refresh, zero=True)
-            check_seconds("stale", stale, zero=True)
+            stale = seconds_of("stale", stale, zero=True)
+            early = seconds_of("refresh", refresh, zero=True) + stale
+        else:
+            early = stale = 0.0
         entry = self._here(raw)
-        early = float(refresh) + float(stale)
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
             return self._decoded(key, entry.value, "get_or_compute")
         check_function("compute", compute)
         seconds = self._seconds(ttl)
         if negative_ttl is not None:
-            check_seconds("negative_ttl", negative_ttl)
-        check_seconds("lease", lease, zero=True)
+            negative_ttl = seconds_of("negative_ttl", negative_ttl)
+        lease = seconds_of("lease", lease, zero=True)
         deadline = Deadline(timeout)
         wait = Patience(deadline)
         while True:
@@ -374,7 +388,7 @@ class Cache(Handle, CacheMapping, Memoizing):
             if result.status == Status.OK and result.value is not None:
                 return self._decoded(key, result.value, "get_or_compute")
             if result.status == Status.LEASED:
-                store = Computation(self, raw, result.number, seconds, stale, negative_ttl)
+                store = Computation(self, raw, result.number, seconds, float(stale), negative_ttl)
                 if result.value is None:
                     return store.run(compute, deadline)
                 if not self._host.background(partial(store.run, compute, Deadline(lease))):
@@ -389,7 +403,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     # -- locks ---------------------------------------------------------------------------------
 
     def lock(
-        self, name: str, lease: float = 30.0, timeout: float | None = _SECONDS, *, renew: bool = False
+        self, name: str, lease: Seconds = 30.0, timeout: Seconds | None = _SECONDS, *, renew: bool = False
     ) -> Lock:
         """Take the lock `name`, waiting for it up to `timeout`; it is released by itself after `lease` seconds. Blocks.
 
@@ -411,25 +425,11 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- the whole ---------------------------------------------------------------------------------
 
-    def keys(self, timeout: float | None = _SECONDS) -> Any:
-        """Iterate over the keys, asking the agents as it goes; what changes meanwhile may or may not be seen.
-
-        `timeout` is for each question. Blocks.
-
-        Raises:
-            CacheUnavailable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
-        """
-        return self._iterate(timeout)
-
-    def _iterate(self, timeout: float | None) -> Iterator[str]:
+    def _pages(self, count: int, timeout: Seconds | None) -> Iterator[list[str]]:
         cursor = Cursor()
         while cursor.left:
-            found, cursor = self._host.keys(self.name, cursor, _KEYS_AT_ONCE, Deadline(timeout))
-            for raw in found:
-                yield raw.decode()
-
-    def __iter__(self) -> Iterator[str]:
-        return self._iterate(_SECONDS)
+            found, cursor = self._host.keys(self.name, cursor, count, Deadline(timeout))
+            yield [raw.decode() for raw in found]
 
     def __len__(self) -> int:
         """Return the number of entries in the whole cluster, locks included. Blocks."""
@@ -438,7 +438,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     def __bool__(self) -> bool:
         return True  # a cache without entries is still a cache
 
-    def stats(self, timeout: float | None = _SECONDS) -> dict[str, dict[str, int] | None]:
+    def stats(self, timeout: Seconds | None = _SECONDS) -> dict[str, dict[str, int] | None]:
         """Return the numbers of each agent that holds the cache, by name; None for one that did not answer. Blocks.
 
         ``entries`` and ``bytes`` it holds, ``primary_entries`` of them as primary, ``gets``, ``hits``, ``writes``
@@ -458,7 +458,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         """How many reads were answered from what is held here. Never blocks."""
         return _count(self._hits)
 
-    def synced(self, timeout: float | None = 60.0) -> None:
+    def synced(self, timeout: Seconds | None = 60.0) -> None:
         """Wait until every copy is where it belongs, on every agent that this one sees. Blocks.
 
         After a restart call it on the agent that is new: the others may not have heard of it yet.
@@ -486,9 +486,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     def _seconds(self, ttl: Ttl) -> float | None:
         seconds = self.definition.ttl if isinstance(ttl, _Unset) else ttl
-        if seconds is not None:
-            check_seconds("ttl", seconds)
-        return seconds
+        return None if seconds is None else seconds_of("ttl", seconds)
 
     def _ms(self, ttl: Ttl) -> int:
         seconds = self._seconds(ttl)
@@ -499,7 +497,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         return encoded.size >= LEND_MIN and bool(encoded.buffers) and not self._host.leads(self.name, raw)
 
     def _put(
-        self, kind: int, raw: bytes, encoded: Encoded, ttl: int, timeout: float | None, operation: str,
+        self, kind: int, raw: bytes, encoded: Encoded, ttl: int, timeout: Seconds | None, operation: str,
         number: int = 0, expected: bytes | None = None,
     ) -> Result:  # fmt: skip
         """Run an operation that writes a value; one that is sent from where it is, is lent to the loop."""
@@ -510,10 +508,10 @@ class Cache(Handle, CacheMapping, Memoizing):
         del encoded  # an error keeps this frame
         return _checked(self._host.lend(self.name, op, lent, timeout, operation), operation)
 
-    def _one(self, op: Op, timeout: float | None, operation: str) -> Result:
+    def _one(self, op: Op, timeout: Seconds | None, operation: str) -> Result:
         return _checked(self._host.operate(self.name, (op,), timeout, operation)[0], operation)
 
-    def _many(self, ops: list[Op], timeout: float | None, operation: str) -> list[Result]:
+    def _many(self, ops: list[Op], timeout: Seconds | None, operation: str) -> list[Result]:
         results: list[Result] = []
         deadline = Deadline(timeout)
         for some in range(0, len(ops), _OPS_AT_ONCE):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from ._cache.definition import SECONDS_MAX, check_seconds
+from ._cache.definition import SECONDS_MAX, Seconds, seconds_of
 from ._cache.operations import Kind, Op, Result, Status
 from ._runtime.cache.caching import new_id
 from ._runtime.threads.clock import now
@@ -94,21 +94,20 @@ class Lock(Handle):
         """
         return not self._released and self._lost is None and now() < self._until
 
-    def renew(self, lease: float | None = None, timeout: float | None = _SECONDS) -> bool:
+    def renew(self, lease: Seconds | None = None, timeout: Seconds | None = _SECONDS) -> bool:
         """Hold it for `lease` seconds from now; return True. Blocks.
 
         Raises: as ``set``.
             LockLost: it is not held any more; its lease ran out, or somebody cleared the cache.
         """
-        lease = self._lease if lease is None else lease
-        check_seconds("lease", lease, zero=True)
+        lease = self._lease if lease is None else seconds_of("lease", lease, zero=True)
         began = now()
         op = Op(Kind.RENEW, self._raw, number=self.token, ttl=milliseconds(lease))
         self._checked(self._cache._one(op, timeout, "renew"), "renew")
         self._until = began + float(lease)
         return True
 
-    def release(self, timeout: float | None = _SECONDS) -> bool:
+    def release(self, timeout: Seconds | None = _SECONDS) -> bool:
         """Release it; return False if this was done before. Blocks.
 
         Raises: as ``set``.
@@ -195,9 +194,9 @@ def _refuse_own_lock(cache: Cache, raw: bytes) -> None:
             )
 
 
-def take_lock(cache: Cache, name: str, raw: bytes, lease: float, deadline: Deadline, renew: bool) -> Lock:
+def take_lock(cache: Cache, name: str, raw: bytes, lease: Seconds, deadline: Deadline, renew: bool) -> Lock:
     """See ``Cache.lock``."""
-    check_seconds("lease", lease, zero=True)
+    lease = seconds_of("lease", lease, zero=True)
     _refuse_own_lock(cache, raw)
     host, wait = cache._host, Patience(deadline)
     while True:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
-from .exceptions import MycorrizalError, ValueDecodeError
-from .types import frameless
+from ._cache.definition import Seconds
+from .exceptions import ConfigError, MycorrizalError, ValueDecodeError
+from .types import as_builtin, frameless
 
 __all__ = ["ABSENT", "CacheMapping", "Found", "Items", "Values"]
 
+_SECONDS = 10.0
+_KEYS_AT_ONCE = 1024
+_COUNT_MAX = 1 << 16
 _PAGE = 128  # values asked for at a time: of up to 64 kB each they fit into one answer
 
 
@@ -57,6 +61,70 @@ class CacheMapping(MutableMapping[str, Any]):
     @abstractmethod
     def take(self, key: str) -> Any:
         """Delete `key` and return its value, or ``ABSENT``."""
+
+    @abstractmethod
+    def incr(self, key: str, by: int = 1, *, timeout: Seconds | None = _SECONDS) -> int:
+        """Add `by` to the integer under `key`; return the sum."""
+
+    @abstractmethod
+    def touch(self, key: str, ttl: Seconds | None, timeout: Seconds | None = _SECONDS) -> bool:
+        """Give `key` another time to live; return whether it is there."""
+
+    @abstractmethod
+    def _found(self, key: str, timeout: Seconds | None) -> bytes | None:
+        """Return the value of `key` as it is encoded, None if it is not there."""
+
+    @abstractmethod
+    def _pages(self, count: int, timeout: Seconds | None) -> Iterator[list[str]]:
+        """Iterate over the keys, about `count` in each question."""
+
+    # -- as Redis calls them --------------------------------------------------------------------
+
+    def exists(self, key: str, timeout: Seconds | None = _SECONDS) -> bool:
+        """Return whether `key` is there. Blocks as ``get`` does, and raises as that; the value need not be readable."""
+        return self._found(key, timeout) is not None
+
+    def decr(self, key: str, by: int = 1, timeout: Seconds | None = _SECONDS) -> int:
+        """Take `by` off the integer under `key`, 0 if it is not there; see ``incr``."""
+        by = as_builtin(by)
+        return self.incr(key, -by if type(by) is int else by, timeout=timeout)
+
+    def expire(self, key: str, ttl: Seconds | None, timeout: Seconds | None = _SECONDS) -> bool:
+        """Let `key` live for `ttl` from now, None for ever; return whether it is there. Blocks. Raises as ``set``."""
+        return self.touch(key, ttl, timeout)
+
+    def scan(
+        self, *, prefix: str = "", count: int = _KEYS_AT_ONCE, timeout: Seconds | None = _SECONDS
+    ) -> Iterator[list[str]]:
+        """Iterate over the keys in lists, as they come: each is what one question brought, and may be empty.
+
+        A key that is there all the time is seen once; what changes meanwhile may or may not be seen.
+
+        Args:
+            prefix: only keys that begin so; there are no patterns. The others travel all the same.
+            count: about how many keys a question asks for.
+            timeout: seconds for each question.
+
+        Raises:
+            CacheUnavailable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
+            ConfigError: a `prefix` that is no text, a `count` that is no number above zero.
+        """
+        prefix, count = as_builtin(prefix), as_builtin(count)
+        if not isinstance(prefix, str):
+            raise ConfigError("prefix", f"must be text, not {type(prefix).__name__}", hint="such as 'user:'")
+        if type(count) is not int or not 0 < count <= _COUNT_MAX:
+            raise ConfigError("count", f"{count!r:.80} keys", hint=f"1 to {_COUNT_MAX}")
+        return ([key for key in page if key.startswith(prefix)] for page in self._pages(count, timeout))
+
+    def keys(self, *, prefix: str = "", timeout: Seconds | None = _SECONDS) -> Any:
+        """Iterate over the keys, asking the agents as it goes; see ``scan``. Blocks."""
+        return chain.from_iterable(self.scan(prefix=prefix, timeout=timeout))
+
+    def __iter__(self) -> Iterator[str]:
+        found: Iterator[str] = self.keys()
+        return found
+
+    # -- as a mapping does ----------------------------------------------------------------------
 
     def items(self) -> Items:
         """Return a view of keys and values; what goes while it is iterated over is passed by.

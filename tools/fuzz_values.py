@@ -154,8 +154,6 @@ def _array(rng: random.Random, data: bytes) -> Any:
     raw = bytearray((data * (1 + size // len(data)) if data and rng.random() < 0.7 else rng.randbytes(size))[:size])
     if dtype.kind == "U" and rng.random() < 0.9:
         raw = bytearray(np.array([rng.choice("aé\U0001f600\0")] * (size // 4), dtype.str[0] + "U1").tobytes())
-    if dtype.kind == "b" and rng.random() < 0.5:
-        raw = bytearray(byte & 1 for byte in raw)
     made: Any = np.frombuffer(bytearray(offset) + raw, dtype, count=-1 if size else 0, offset=offset if size else 0)
     made = made.reshape(shape) if made.size or 0 in shape else np.zeros(shape, dtype)
     if made.ndim == 0 and dtype.kind != "U" and rng.random() < 0.5:
@@ -368,7 +366,11 @@ def _twin(rng: random.Random, value: Any) -> Any:
     if type(value) is dict and value:
         key = rng.choice(list(value))
         if rng.random() < 0.3:
-            return {(_changed(rng, one) if one is key else one): item for one, item in value.items()}
+            other = _changed(rng, key)
+            try:
+                return {(other if one is key else one): item for one, item in value.items()}
+            except TypeError:  # it has no hash
+                return value
         return {**value, key: _twin(rng, value[key])}
     if type(value) is set and value:
         return value ^ {rng.choice([*value, *ELEMENTS])}

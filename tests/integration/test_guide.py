@@ -16,7 +16,10 @@ from .agents import runtime_dir  # noqa: F401 - a fixture
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("page", "least"), [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9), ("cache.md", 9)])
+PAGES = [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9), ("cache.md", 9), ("from-redis.md", 2)]
+
+
+@pytest.mark.parametrize(("page", "least"), PAGES)
 @pytest.mark.usefixtures("runtime_dir")
 def test_the_guide_runs(page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)

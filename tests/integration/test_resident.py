@@ -75,7 +75,7 @@ def test_resident_memory_stays_within_a_value_over_a_hundred_calls(call: str, mi
         port = server.stdout.readline().strip()
         done = subprocess.run(
             [*python, CLIENT, port, call, str(mib << 20)], capture_output=True, text=True, env=environment,
-            timeout=120, check=False,
+            timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         # An answer is put together and then handed over as bytes, and so there twice for a moment.

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..._cache.core import Call as CacheCall
+from ..._cache.definition import Seconds
 from ..._cache.entry import Entry
 from ..._cache.machine import Announced, CacheMachine, Job, Later
 from ..._cache.near import Near
@@ -111,7 +112,7 @@ class CacheHost:
         return self._result(ticket, until, operation)
 
     def operate(
-        self, cache: str, ops: Sequence[Op], timeout: float | None, operation: str, lent: Lent | None = None
+        self, cache: str, ops: Sequence[Op], timeout: Seconds | None, operation: str, lent: Lent | None = None
     ) -> list[Outcome]:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
         core = self._core
@@ -150,7 +151,7 @@ class CacheHost:
                     raise error(Ending.TIMEOUT, f"{operation}: nothing came of it in time", operation=operation)
         return ticket.result(operation)
 
-    def lend(self, cache: str, op: Op, lent: Lent, timeout: float | None, operation: str) -> Outcome:
+    def lend(self, cache: str, op: Op, lent: Lent, timeout: Seconds | None, operation: str) -> Outcome:
         """Run an operation whose value is `lent`. When it ends, however, that memory is the caller's again.
 
         Blocks. Raises as ``call``.

@@ -13,6 +13,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -404,7 +405,7 @@ class Core:
         if peer is None or not peer.request_now(call, clock.now()):
             self.begin(partial(self.machine.request, call), "request", call.node)
 
-    def deadline(self, timeout: float | None) -> Deadline:
+    def deadline(self, timeout: float | timedelta | None) -> Deadline:
         """Return the end of a call: inside a handler not after that of the request that it serves."""
         own = Deadline(timeout)
         outer = getattr(_local, "deadline", None)

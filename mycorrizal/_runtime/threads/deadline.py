@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 from . import clock
 
@@ -12,7 +13,7 @@ _LONGEST = 3600.0 * 24 * 365  # threads and sockets refuse timeouts of centuries
 
 
 class Deadline:
-    """A point in time `timeout` seconds ahead, now if that is negative; ``None`` never comes. Immutable, any thread.
+    """A point in time `timeout` ahead, seconds or a ``timedelta``; now if negative; None never. Immutable, any thread.
 
     Raises:
         TypeError, ValueError: `timeout` is neither a number nor None.
@@ -20,7 +21,9 @@ class Deadline:
 
     __slots__ = ("_at",)
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | timedelta | None) -> None:
+        if isinstance(timeout, timedelta):
+            timeout = timeout.total_seconds()
         if timeout is not None:
             try:
                 nan = math.isnan(timeout)
