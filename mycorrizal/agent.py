@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -34,12 +33,12 @@ from ._agent.joining import join, join_through
 from ._agent.keys import Keys
 from ._agent.notebook import current_cell, residents
 from ._agent.talking import Talking
-from ._cache.definition import Definition, seconds_of
+from ._cache.definition import Definition
 from ._endings import named
 from ._runtime.host import settings_sources
 from ._runtime.host.filepaths import FilePath
 from ._runtime.swim.layer import Layer
-from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.deadline import Deadline, Seconds
 from ._runtime.threads.lifecycle import Handle
 from ._runtime.threads.shortage import as_ours
 from ._wire.meta import read_meta
@@ -59,6 +58,7 @@ from .exceptions import (
     OperationTimeout,
     QueueFull,
 )
+from .leases import seconds_of
 from .services import Services
 from .settings import Settings
 from .types import Address, Health, Member, Members, Node, html_text
@@ -363,7 +363,7 @@ class Agent(Handle, Talking):
         self,
         name: str,
         *,
-        ttl: float | timedelta | None = None,
+        ttl: Seconds | None = None,
         max_entries: int | None = None,
         max_bytes: int | None = None,
         replicas: int = 2,

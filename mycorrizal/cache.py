@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from ._cache.definition import Definition, Seconds, seconds_of
+from ._cache.definition import Definition
 from ._cache.entry import LOCK_PREFIX, NEVER, Entry
 from ._cache.near import Near
 from ._cache.operations import Kind, Op, Result, Status
@@ -37,7 +37,7 @@ from ._cache.survey import CLEAR_KEYS, Cursor
 from ._endings import unreadable
 from ._runtime.cache.caching import CacheHost, new_id
 from ._runtime.threads.clock import now as _now
-from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.deadline import Deadline, Seconds
 from ._runtime.threads.lifecycle import Handle
 from ._wire.canonical import equal
 from ._wire.lent import LEND_MIN, Lent
@@ -50,7 +50,7 @@ from .exceptions import (
     NotACounter,
     OperationTimeout,
 )
-from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, take_lock
+from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, seconds_of, take_lock
 from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
 from .types import as_builtin, frameless, printable

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from ._cache.definition import SECONDS_MAX, Seconds, seconds_of
+from ._cache.definition import SECONDS_MAX, check_seconds
 from ._cache.operations import Kind, Op, Result, Status
 from ._runtime.cache.caching import new_id
 from ._runtime.threads.clock import now
-from ._runtime.threads.deadline import Deadline
+from ._runtime.threads.deadline import Deadline, Seconds, as_seconds
 from ._runtime.threads.lifecycle import Handle
 from ._runtime.threads.repeating import Repeater
 from ._wire.text import logger
@@ -29,13 +29,24 @@ from .exceptions import (
 if TYPE_CHECKING:
     from .cache import Cache
 
-__all__ = ["Computation", "Lock", "Patience", "milliseconds", "refuse_own_key", "take_lock"]
+__all__ = ["Computation", "Lock", "Patience", "milliseconds", "refuse_own_key", "seconds_of", "take_lock"]
 
 log = logger("mycorrizal.cache")
 
 _SECONDS = 10.0
 _POLL_SECONDS = 30.0  # a wait at the primary; then it is asked again
 _ANSWER_SECONDS = 0.1
+
+
+def seconds_of(field: str, time: Seconds, *, zero: bool = False) -> float:
+    """Return a time as a number of seconds.
+
+    Raises:
+        ConfigError: it does not travel: it is not above 0, nor 0 if `zero`, or endless.
+    """
+    seconds = as_seconds(time)
+    check_seconds(field, seconds, zero=zero)
+    return seconds
 
 
 def milliseconds(seconds: float) -> int:

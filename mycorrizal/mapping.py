@@ -11,7 +11,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from itertools import chain, islice
 from typing import Any, Final
 
-from ._cache.definition import Seconds
+from ._runtime.threads.deadline import Seconds
 from .exceptions import ConfigError, MycorrizalError, ValueDecodeError
 from .types import as_builtin, frameless
 

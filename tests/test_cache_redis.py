@@ -46,21 +46,23 @@ def test_expire_is_touch_and_decr_is_incr(host: Host) -> None:  # noqa: F811
     cache = cache_of(host, ttl=9.0)
     host.answers = [Result(Status.OK), Result(Status.MISSING), Result(Status.OK), Result(Status.OK, number=-2)]
     assert cache.expire(KEY, 1) and not cache.expire(KEY, timedelta(minutes=1)) and cache.expire(KEY, None)
-    assert cache.decr(KEY, np.int64(2)) == -2
+    assert cache.decr(KEY, np.int64(2)) == -2  # type: ignore[arg-type]
     assert [(op.kind, op.ttl) for op in host.asked[:3]] == [(Kind.TOUCH, 1000), (Kind.TOUCH, 60_000), (Kind.TOUCH, 0)]
     assert (host.asked[3].kind, host.asked[3].number, host.asked[3].ttl) == (Kind.INCR, -2, 9000)
-    for wrong in (-(1 << 63), 1.5, "1", None, True):
+    amounts: list[Any] = [-(1 << 63), 1.5, "1", None, True]
+    for wrong in amounts:
         with pytest.raises(ConfigError, match="by"):
-            cache.decr(KEY, wrong)  # type: ignore[arg-type]
-    for wrong in (0, -1, timedelta(0), timedelta(-1), "1"):
+            cache.decr(KEY, wrong)
+    times: list[Any] = [0, -1, timedelta(0), timedelta(-1), "1"]
+    for wrong in times:
         with pytest.raises(ConfigError, match="ttl"):
-            cache.expire(KEY, wrong)  # type: ignore[arg-type]
+            cache.expire(KEY, wrong)
 
 
 class Paged(Host):
     """Has its keys in pages."""
 
-    pages = (["user:1", "a"], [], ["user:2", "userx", "é"])
+    pages: tuple[list[str], ...] = (["user:1", "a"], [], ["user:2", "userx", "é"])
 
     def keys(self, cache: str, cursor: Cursor, most: int, deadline: Deadline) -> tuple[list[bytes], Cursor]:
         self.counts = [*getattr(self, "counts", []), most]

@@ -7,29 +7,19 @@ that are announced each of them takes the one of the highest ``rank``.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from datetime import timedelta
 from typing import Any
 
 from ..config import builtin_fields, check_text
 from ..exceptions import ConfigError
 
-__all__ = ["Definition", "Limits", "Seconds", "differ", "seconds_of"]
+__all__ = ["Definition", "Limits", "check_seconds", "differ"]
 
 SECONDS_MAX = 1e12
 """Longest time to live, or to hold something: milliseconds of it fit into 53 bits."""
 
 
-Seconds = float | timedelta
-"""How a user says a time: a number of seconds, or a ``timedelta``."""
-
-
-def seconds_of(field: str, time: Seconds, *, zero: bool = False) -> float:
-    """Return a time as a number of seconds.
-
-    Raises:
-        ConfigError: it does not travel: it is not above 0, nor 0 if `zero`, or endless.
-    """
-    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+def check_seconds(field: str, seconds: float, *, zero: bool = False) -> None:
+    """Raise ``ConfigError`` unless `seconds` is a time that travels: above 0, or 0 if `zero`, and not endless."""
     try:
         good = 0 < seconds <= SECONDS_MAX or (zero and seconds == 0)
     except TypeError:
@@ -37,8 +27,7 @@ def seconds_of(field: str, time: Seconds, *, zero: bool = False) -> float:
     if not good:
         above = "from 0 on" if zero else "above 0"
         hint = f"at most {SECONDS_MAX:.0e}; a ttl of None is for ever"
-        raise ConfigError(field, f"{time!r:.80} is not a number of seconds {above}", hint=hint)
-    return seconds
+        raise ConfigError(field, f"{seconds!r:.80} is not a number of seconds {above}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ class Definition:
         if not isinstance(self.replicas, int) or not 1 <= self.replicas <= 16:
             raise ConfigError("replicas", f"{self.replicas!r} copies; from 1 to 16 are possible")
         if self.ttl is not None:
-            seconds_of("ttl", self.ttl)
+            check_seconds("ttl", self.ttl)
         for name in ("max_entries", "max_bytes"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value > 0):

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from ..._cache.core import Call as CacheCall
-from ..._cache.definition import Seconds
 from ..._cache.entry import Entry
 from ..._cache.machine import Announced, CacheMachine, Job, Later
 from ..._cache.near import Near
@@ -34,7 +33,7 @@ from ..data.core import RESERVED, Core
 from ..data.tickets import BlockingTicket, field
 from ..quic.loop import Timer
 from ..threads import clock
-from ..threads.deadline import Deadline
+from ..threads.deadline import Deadline, Seconds
 from ..threads.service import Service
 
 __all__ = ["CacheHost", "new_id"]

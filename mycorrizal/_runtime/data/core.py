@@ -13,7 +13,6 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,7 +34,7 @@ from ..quic.trust.keys import Trust
 from ..quic.trust.proof import Binding
 from ..threads import clock, lifecycle, reentry
 from ..threads.counters import Counters, QuietLog
-from ..threads.deadline import Deadline
+from ..threads.deadline import Deadline, Seconds
 from ..threads.futures import Completions, Waiter
 from ..threads.handlers import HandlerPool
 from ..threads.lifecycle import ForkGuard
@@ -405,7 +404,7 @@ class Core:
         if peer is None or not peer.request_now(call, clock.now()):
             self.begin(partial(self.machine.request, call), "request", call.node)
 
-    def deadline(self, timeout: float | timedelta | None) -> Deadline:
+    def deadline(self, timeout: Seconds | None) -> Deadline:
         """Return the end of a call: inside a handler not after that of the request that it serves."""
         own = Deadline(timeout)
         outer = getattr(_local, "deadline", None)

@@ -7,9 +7,18 @@ from datetime import timedelta
 
 from . import clock
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "Seconds", "as_seconds"]
 
 _LONGEST = 3600.0 * 24 * 365  # threads and sockets refuse timeouts of centuries
+
+
+Seconds = float | timedelta
+"""How a user may say how long: a number of seconds, or a ``timedelta``."""
+
+
+def as_seconds(time: Seconds) -> float:
+    """Return a time as a number of seconds; what is none as it is."""
+    return time.total_seconds() if isinstance(time, timedelta) else time
 
 
 class Deadline:
@@ -21,9 +30,8 @@ class Deadline:
 
     __slots__ = ("_at",)
 
-    def __init__(self, timeout: float | timedelta | None) -> None:
-        if isinstance(timeout, timedelta):
-            timeout = timeout.total_seconds()
+    def __init__(self, timeout: Seconds | None) -> None:
+        timeout = None if timeout is None else as_seconds(timeout)
         if timeout is not None:
             try:
                 nan = math.isnan(timeout)
