@@ -14,7 +14,7 @@ import pytest
 
 from mycorrizal import DataConfig, DataPlane, Keyring, PeerUnreachable
 from mycorrizal._runtime.local import place
-from mycorrizal._runtime.local.carrier import Neighbour
+from mycorrizal._runtime.local.carrier import HostCarrier, Neighbour
 from mycorrizal._runtime.local.connection import HostConnection
 from mycorrizal._runtime.threads import shortage
 from mycorrizal._wire.frames import Close
@@ -295,11 +295,11 @@ CHALLENGES = {
 def test_who_cannot_prove_the_key_gets_nothing_and_holds_nothing_up(couple: Couple, say: str) -> None:
     core = couple.bob._started
     carrier = core.host
-    assert carrier is not None
+    assert isinstance(carrier, HostCarrier)
     hello = Hello(carrier.mark, carrier.boot, bytes(32), *couple.bob.address)
     impostor = Impostor(couple.known["bob"].path, hello, CHALLENGES[say])
     alice = couple.alice._started.host
-    assert alice is not None
+    assert isinstance(alice, HostCarrier)
     alice.patience = 0.5
     assert couple.echo("secret") == "secret"
     assert ways(couple.alice) == {"bob": "quic"} and couple.count("host.fallbacks") == 1
@@ -407,7 +407,7 @@ def test_strangers_of_this_user_are_few_and_go(couple: Couple) -> None:
 
 def test_a_flood_before_the_proof_ends_the_connection(couple: Couple) -> None:
     carrier = couple.bob._started.host
-    assert carrier is not None
+    assert isinstance(carrier, HostCarrier)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(SECONDS)
         sock.connect(couple.known["bob"].path)
