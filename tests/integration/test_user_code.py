@@ -179,6 +179,7 @@ def codecs(world: World, error: type[BaseException]) -> None:
     with world.bob.settings.watch("coded", seen.append):
         with raising(world, error):
             world.bob.settings["coded"] = Value()
+            until(lambda: any(change.error is not None for change in seen), WAIT)  # it is read on the watcher's thread
         world.bob.settings["coded"] = 2
         until(lambda: [change.value for change in seen if change.error is None][-1:] == [2], WAIT)
     assert [type(change.error) for change in seen][-2:] == [ValueDecodeError, type(None)]  # after one of before
