@@ -73,6 +73,8 @@ class Link:
         self.pinged = 0.0
         self.calls: dict[int, Call] = {}
         self.served: dict[int, Served] = {}
+        self.answering: list[None] = []  # one for each answer that a handler's thread is about to send
+        self.shut = False  # about to be closed as idle: callers begin nothing on it
         self.bulk = Bulk(self)
         self.lane = -1
         self.accept_due = False
@@ -96,7 +98,7 @@ class Link:
     @property
     def busy(self) -> bool:
         """Whether something is open that an end of the connection would break."""
-        return bool(self.calls or self.served or self._out or self.bulk.busy)
+        return bool(self.calls or self.served or self.answering or self._out or self.bulk.busy)
 
     @property
     def unacknowledged(self) -> bool:
@@ -398,6 +400,16 @@ class Link:
             return False
         return self.remote is not None and size <= self.remote.value
 
+    def shut_idle(self) -> bool:
+        """Let no caller begin anything more; False, and all as before, if one has just begun.
+
+        He notes his call and looks at ``shut``, this sets ``shut`` and looks for calls: one of the two sees the other.
+        """
+        self.shut = True
+        if self.calls:
+            self.shut = False
+        return self.shut
+
     def request_now(self, call: Call, now: float) -> bool:
         """Send a request that is ``free`` to be sent; False if the connection has just gone. Any thread.
 
@@ -407,7 +419,7 @@ class Link:
         call.sent = True
         packed = call.value.pack()
         body = self._open(call, now)
-        if self.state == "closed" and self.calls.pop(call.number, None) is not None:
+        if (self.shut or self.state == "closed") and self.calls.pop(call.number, None) is not None:
             call.sent, call.link = False, None
             return False
         self.conn.put(self.lane, frame(Frame.REQUEST, body + packed))
@@ -421,9 +433,13 @@ class Link:
         body = frames.response_body(request.number, status)
         if value is not None:
             body += value.pack()
-        if self.served.pop(request.number, None) is request and not request.cancelled:
-            self.used = now
-            self.conn.put(self.lane, frames.frame(Frame.RESPONSE, body))
+        self.used = now
+        self.answering.append(None)  # first: whoever looks sees the request, or that its answer is about to go
+        try:
+            if self.served.pop(request.number, None) is request and not request.cancelled:
+                self.conn.put(self.lane, frames.frame(Frame.RESPONSE, body))
+        finally:
+            self.answering.pop()
         return True
 
     def cancel(self, call: Call, now: float) -> None:

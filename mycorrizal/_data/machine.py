@@ -346,7 +346,7 @@ class DataMachine:
     @property
     def serving(self) -> int:
         """Requests of peers that are open."""
-        return len(self.local_calls) + sum(len(link.served) for link in self.links.values())
+        return len(self.local_calls) + sum(len(link.served) + len(link.answering) for link in self.links.values())
 
     def serving_at(self, host: str) -> int:
         """Return how many requests of peers at an address are open, whatever their names."""
@@ -488,6 +488,8 @@ class DataMachine:
             return TICK_BUSY
         link.waiting_since = None
         if now - link.used >= (_RETIRED_SECONDS if link.retired else config.idle_timeout):
+            if not link.shut_idle():
+                return TICK_BUSY
             self.host.count("quic.idle_closed")
             link.fate = "idle"
             link.close(Close.IDLE, "idle", now)

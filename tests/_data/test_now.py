@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._data.link import Link
 from mycorrizal._data.ports import BY_QUIC, ON_HOST, Call, Served
 from mycorrizal._wire.frames import INLINE_MAX, Close, Frame, Status, frame, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value
@@ -155,3 +156,43 @@ def test_the_packed_value_is_what_the_loop_would_send() -> None:
     assert now(a, call)
     world.until(lambda: outcome.ok, SECONDS)
     assert b.ran[-1] == {"x": [1, b"y"]} and packed({"x": [1, b"y"]})
+
+
+def test_a_connection_is_not_closed_as_idle_under_a_call_that_has_just_begun() -> None:
+    """One of the two sees the other: see ``Link.shut_idle``."""
+    world, a, b = friends()
+    link = a.link("b")
+    link.shut = True
+    call, _ = made(a)
+    assert not now(a, call) and not link.calls and not call.sent
+    link.shut = False
+    outcomes: list[Outcome] = []
+
+    class Slips(Link):
+        """A link on which a caller begins a call between the loop's look and its ``shut``."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "shut" and value and not outcomes:
+                call, outcome = made(a)
+                outcomes.append(outcome)
+                assert now(a, call)
+            super().__setattr__(name, value)
+
+    link.__class__ = Slips
+    world.until(lambda: outcomes and outcomes[0].ended, 200.0)
+    assert outcomes[0].ok and link.state == "ready"
+    world.until(lambda: not a.machine.links and not b.machine.links, 200.0)
+
+
+def test_an_answer_that_is_about_to_go_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, a, b = friends()
+    (request,) = served(a, b, 1)
+    link = b.link("a")
+    seen = []
+
+    def put(stream: int, data: bytes) -> None:
+        seen.append((link.busy, b.machine.serving, bool(link.served)))
+
+    monkeypatch.setattr(link.conn, "put", put)
+    assert link.respond_now(request, Status.OK, encode_value(1), a.world.now)
+    assert seen == [(True, 1, False)] and not link.busy and b.machine.serving == 0
