@@ -48,6 +48,7 @@ def test_a_call_that_is_alone_is_on_its_way_at_once() -> None:
 
 def busy(world: World, a: Node) -> None:
     a.request("b", 2)
+    a.link("b").flush(world.now)
 
 
 def queued(world: World, a: Node) -> None:
