@@ -39,7 +39,7 @@ def parts_of(**changes: Any) -> Any:
     core = SimpleNamespace(
         machine=SimpleNamespace(contests=SimpleNamespace(recent=lambda now: [])),
         config=SimpleNamespace(inbox_messages=100),
-        trust=SimpleNamespace(validity=lambda: None),
+        trust=SimpleNamespace(validity=lambda: None), unfit=None,
     )
     inbox = changes.pop("inbox", 0)
     data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})

@@ -27,8 +27,8 @@ PRELUDE = """
 import os, sys, time
 from mycorrizal import ConfigError, NameInUse
 from mycorrizal._runtime import rundir
-from mycorrizal._runtime.agentrecord import AgentRecord
-from mycorrizal._runtime.rundir import RuntimeDir
+from mycorrizal._runtime.host.agentrecord import AgentRecord
+from mycorrizal._runtime.host.rundir import RuntimeDir
 def record(name="a"):
     return AgentRecord(name, "c", pid=os.getpid(), host="127.0.0.1", port=1)
 def say(*words):

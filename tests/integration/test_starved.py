@@ -49,7 +49,7 @@ def become(user):
     with Agent("warm", config=Config.local(bind_addr="127.0.0.1", bind_port=0), config_file=False) as agent:
         agent.cache("c")["a"] = 1  # whatever is imported late is: its files may be out of that user's reach
         raises(lambda: agent.join(["localhost:1"], timeout=5), JoinError)
-    import mycorrizal._runtime.quic.authority, mycorrizal._runtime.quic.endpoint
+    import mycorrizal._runtime.quic.trust.authority, mycorrizal._runtime.quic.endpoint
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)

@@ -230,8 +230,8 @@ def test_end_of_the_interpreter_waits_for_no_worker() -> None:
     """Idle, busy and waiting threads, and a pool that nobody stopped: a clean and quick end."""
     source = """if True:
         import threading
-        from mycorrizal._runtime.counters import Counters
-        from mycorrizal._runtime.handlers import HandlerPool
+        from mycorrizal._runtime.threads.counters import Counters
+        from mycorrizal._runtime.threads.handlers import HandlerPool
         pool = HandlerPool("alice", workers=3, spares=1, queue=9, counters=Counters())
         began = threading.Semaphore(0)
         def waits():
