@@ -120,8 +120,12 @@ def for_call(
     return mine
 
 
-def named(operation: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let each error of a public call say that it is `operation`'s, unless it says of what it is: of a call within."""
+def named(operation: str, *within: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Let each error of a public call say that it is `operation`'s, unless it says of what it is: of a call within.
+
+    Args:
+        within: calls by which this one does its work, and which nobody asked for.
+    """
 
     def decorate(call: Callable[_P, _R]) -> Callable[_P, _R]:
         @wraps(call)
@@ -129,7 +133,7 @@ def named(operation: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
             try:
                 return call(*args, **kwargs)
             except MycorrizalError as made:
-                if made.operation is None:
+                if made.operation is None or made.operation in within:
                     made.operation = operation
                 raise
 

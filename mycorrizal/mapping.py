@@ -11,6 +11,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from itertools import chain, islice
 from typing import Any, Final
 
+from ._endings import named
 from ._runtime.threads.deadline import Seconds
 from .exceptions import ConfigError, MycorrizalError, ValueDecodeError
 from .types import as_builtin, frameless
@@ -80,15 +81,18 @@ class CacheMapping(MutableMapping[str, Any]):
 
     # -- as Redis calls them --------------------------------------------------------------------
 
+    @named("exists", "get")
     def exists(self, key: str, timeout: Seconds | None = _SECONDS) -> bool:
         """Return whether `key` is there. Blocks as ``get`` does, and raises as that; the value need not be readable."""
         return self._found(key, timeout) is not None
 
+    @named("decr", "incr")
     def decr(self, key: str, by: int = 1, timeout: Seconds | None = _SECONDS) -> int:
         """Take `by` off the integer under `key`, 0 if it is not there; see ``incr``."""
         by = as_builtin(by)
         return self.incr(key, -by if type(by) is int else by, timeout=timeout)
 
+    @named("expire", "touch")
     def expire(self, key: str, ttl: Seconds | None, timeout: Seconds | None = _SECONDS) -> bool:
         """Let `key` live for `ttl` from now, None for ever; return whether it is there. Blocks. Raises as ``set``."""
         return self.touch(key, ttl, timeout)
@@ -109,16 +113,21 @@ class CacheMapping(MutableMapping[str, Any]):
             CacheUnavailable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
             ConfigError: a `prefix` that is no text, a `count` that is no number above zero.
         """
+        return self._listed("scan", prefix, count, timeout)
+
+    def _listed(self, operation: str, prefix: str, count: int, timeout: Seconds | None) -> Iterator[list[str]]:
         prefix, count = as_builtin(prefix), as_builtin(count)
         if not isinstance(prefix, str):
             raise ConfigError("prefix", f"must be text, not {type(prefix).__name__}", hint="such as 'user:'")
         if type(count) is not int or not 0 < count <= _COUNT_MAX:
             raise ConfigError("count", f"{count!r:.80} keys", hint=f"1 to {_COUNT_MAX}")
-        return ([key for key in page if key.startswith(prefix)] for page in self._pages(count, timeout))
+        pages = self._pages(count, timeout)
+        ask = named(operation, "keys")(lambda: next(pages, None))
+        return ([key for key in page if key.startswith(prefix)] for page in iter(ask, None))
 
     def keys(self, *, prefix: str = "", timeout: Seconds | None = _SECONDS) -> Any:
         """Iterate over the keys, asking the agents as it goes; see ``scan``. Blocks."""
-        return chain.from_iterable(self.scan(prefix=prefix, timeout=timeout))
+        return chain.from_iterable(self._listed("keys", prefix, _KEYS_AT_ONCE, timeout))
 
     def __iter__(self) -> Iterator[str]:
         found: Iterator[str] = self.keys()

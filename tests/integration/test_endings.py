@@ -236,7 +236,7 @@ def test_the_end_of_the_interpreter() -> None:
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         runs.wait(10)
-        from mycorrizal._runtime import lifecycle
+        from mycorrizal._runtime.threads import lifecycle
         lifecycle._at_exit()
         thread.join(10)
     """, seconds=90)

@@ -49,7 +49,7 @@ def test_who_claims_a_members_name_gets_nothing_of_what_is_its(agents: Make, wir
     ours, theirs = alice.cache("c"), bob.cache("c")
     with impostor("bob", alice=("127.0.0.1", alice.quic_port)) as other:
         until(lambda: unconnected(alice))
-        claim = Task(other.send, "alice", "lie", 30)
+        claim = Task(other.send, "alice", "lie", timeout=30)
         until(lambda: alice.metrics().get("quic.other_process", 0) > 0)
         assert any("claims the name bob" in problem for problem in alice.health().problems)
         for number in range(20):
@@ -71,7 +71,7 @@ def test_who_claims_a_members_name_gets_nothing_of_what_is_its(agents: Make, wir
             with pytest.raises(OperationTimeout, match="membership of alice knows another process as bob") as caught:
                 call("bob", "who", timeout=1.5)
             assert caught.value.retriable and not caught.value.indeterminate
-        waiting = Task(alice.send, "bob", "in the end", 20)
+        waiting = Task(alice.send, "bob", "in the end", timeout=20)
         plane.add_peer("bob", ("127.0.0.1", bob.quic_port))
         waiting.result()
         assert bob.receive(5).value == "in the end"

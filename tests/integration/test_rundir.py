@@ -26,7 +26,7 @@ from .conftest import NOBODY, ROOT, until
 PRELUDE = """
 import os, sys, time
 from mycorrizal import ConfigError, NameInUse
-from mycorrizal._runtime import rundir
+from mycorrizal._runtime.host import rundir
 from mycorrizal._runtime.host.agentrecord import AgentRecord
 from mycorrizal._runtime.host.rundir import RuntimeDir
 def record(name="a"):
