@@ -44,7 +44,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def _list_failed(report: pytest.CollectReport | pytest.TestReport) -> None:
     """Write down what failed, for ``tools/test``, which runs a few of them again."""
-    path = os.environ.get("MYCORRIZAL_FAILED_TESTS")
+    path = os.environ.get("TEST_FAILURES_FILE")
     if path and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(path, "a", encoding="utf-8") as listed:
             listed.write(f"{report.nodeid}\n")

@@ -107,23 +107,23 @@ def use(away: Any, folder: Path) -> list[str]:
         done.append(what)
 
     ask = away.request
-    works("request", ask("here", "double", 21, 60), 42)
-    works("large", len(ask("here", "double", bytes(3_000_000), 60)), 6_000_000)
-    works("answered", ask("here", "call back", 5, 60), 15)
-    away.send("here", ["a", "message"], 60)
-    works("message", ask("here", "inbox", None, 60), ["a", "message"])
+    works("request", ask("here", "double", 21, timeout=60), 42)
+    works("large", len(ask("here", "double", bytes(3_000_000), timeout=60)), 6_000_000)
+    works("answered", ask("here", "call back", 5, timeout=60), 15)
+    away.send("here", ["a", "message"], timeout=60)
+    works("message", ask("here", "inbox", None, timeout=60), ["a", "message"])
     works("sent", away.receive(60).value, "from here")
     with away.open_stream("here", "echo", 60) as stream:
         stream.write(b"x" * 500_000)
         stream.close_write()
         works("stream", len(stream.read()), 500_000)
     (folder / "given").write_bytes(bytes(range(256)) * 4000)
-    taken = away.request_async("here", "file", None, 60)
+    taken = away.request_async("here", "file", None, timeout=60)
     away.send_file("here", folder / "given", timeout=60)
     works("file", taken.result(60), 1_024_000)
     cache = away.cache("shared")
     cache.set("key", {"of": "both"}, timeout=60)
-    works("cache", ask("here", "cache", "key", 60), {"of": "both"})
+    works("cache", ask("here", "cache", "key", timeout=60), {"of": "both"})
     return done
 
 

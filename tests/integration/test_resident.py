@@ -52,6 +52,7 @@ with DataPlane("alice", key=bytes(range(7, 39)), peers={"bob": ("127.0.0.1", int
     def ask():
         with contextlib.suppress(MycorrizalError):
             call()
+    alice.request("bob", "size", b"", timeout=60)  # QUIC is imported, and there is a connection
     ask()
     before = status("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:

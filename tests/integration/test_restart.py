@@ -36,7 +36,7 @@ def test_handlers_and_streams_are_there_from_the_beginning(agents: Make) -> None
 @pytest.mark.usefixtures("runtime_dir")
 @pytest.mark.parametrize("which", ["handlers", "streams"])
 def test_handlers_that_cannot_be_leave_nothing_behind(which: str) -> None:
-    with pytest.raises(TypeError, match="a handler must be callable, not int"):
+    with pytest.raises(ConfigError, match="3 cannot be called"):
         Agent("alice", config=QUICK, **{which: {"add": 3}})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="name"):
         Agent("alice", config=QUICK, **{which: {"": print}})  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def serve(here: Agent, folder: Path) -> None:
     """Be the agent that the other one talks to."""
 
     def inbox(request: Any) -> Any:
-        here.send(request.sender, "from here", 60)
+        here.send(request.sender, "from here", timeout=60)
         return here.receive(60).value
 
     def echo(stream: Any) -> None:
@@ -52,7 +52,7 @@ def serve(here: Agent, folder: Path) -> None:
 
     here.cache("shared")
     here.on_request("double")(lambda request: 2 * request.value)
-    here.on_request("call back")(lambda request: here.request(request.sender, "triple", request.value, 60))
+    here.on_request("call back")(lambda request: here.request(request.sender, "triple", request.value, timeout=60))
     here.on_request("inbox")(inbox)
     here.on_request("file")(lambda request: here.receive_file(folder, 60).path.stat().st_size)
     here.on_request("cache")(lambda request: here.cache("shared").get(request.value))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mycorrizal import Agent, QueueFull
+from mycorrizal._wire.values import encode_value
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -103,6 +104,6 @@ def test_a_push_that_finds_no_room_is_not_taken_for_told(agents: Make) -> None: 
     sharing = bob._running.sharing
     answers: list[bytes] = []
     with full(bob):
-        sharing.serve("alice", b"\0" + b"x", answers.append)
+        sharing.serve("alice", b"\0" + encode_value([b"x"]).pack(), answers.append)
         assert answers == [], "who hears that it arrived does not tell it again"
         assert bob.metrics()["share.dropped"] == 1
