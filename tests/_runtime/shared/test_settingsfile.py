@@ -20,7 +20,7 @@ from mycorrizal._runtime.shared.settingsfile import SettingsFile
 from mycorrizal._runtime.threads import clock
 from mycorrizal._runtime.threads.deadline import Deadline
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 class Source:
