@@ -424,7 +424,7 @@ def test_killed_and_restarted_before_anyone_noticed() -> None:
             a.send("victim", "lost", timeout=15)
         assert time.monotonic() - began < 5
         assert caught.value.indeterminate  # the old process may have had it: nobody can tell
-        assert a.metrics()["quic.resets_received"] == 1
+        assert a.metrics()["quic.resets_received"] >= 1  # what came while QUIC was imported is answered one by one
         a.send("victim", "new", timeout=10)
         assert second.read() == "got new"
         assert a.request("victim", "pid") == second.process.pid
