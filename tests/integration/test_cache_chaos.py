@@ -43,6 +43,6 @@ def test_rolling_restart_loses_nothing(graceful: bool) -> None:
 
 @pytest.mark.slow
 def test_halves_of_a_network_agree_on_the_last_write_when_they_meet_again(need_network_namespace: None) -> None:
-    found = chaos_cache.run_partition(nodes=5, seconds=7.0, calm=3.0, seed=3, **BUSY)
+    found = chaos_cache.run_partition(nodes=5, seconds=14.0, calm=3.0, seed=3, **BUSY)
     assert found["wrong"] == []
     assert found["quorum"]["refused"] > 0 and found["quorum"]["acknowledged"] > 0

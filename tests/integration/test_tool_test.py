@@ -49,7 +49,8 @@ def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         (tmp_path / "tests" / "pure" / "test_pure.py").write_text(PASSES + pure)
         (tmp_path / "tests" / "integration" / "test_real.py").write_text(PASSES + real)
         failed: list[str] = []
-        tool._everything(failed, dict(os.environ), sys.executable)
+        env = {name: value for name, value in os.environ.items() if name != "TEST_FAILURES_FILE"}  # not ours
+        tool._everything(failed, env, sys.executable)
         return failed
 
     return run

@@ -75,7 +75,8 @@ FAULTS = [
         "",
         "an operation that the machine has begun with may have its effect",
     ),
-    Fault("named", "if made.operation is None:", "if True:", "the call within keeps its name"),
+    Fault("named", "if made.operation is None or ", "if True or ", "the call within keeps its name"),
+    Fault("named", " or made.operation in within", "", "an alias names itself"),
     Fault(
         "EventStream._over", "        error.operation = self._operation\n", "", "a stream's end says what was called"
     ),
