@@ -32,6 +32,7 @@ from mycorrizal._wire import lzw
 from mycorrizal._wire import messages as m
 from mycorrizal._wire.codec import body_codec, decode_message, encode_message
 from mycorrizal._wire.packet import PacketCodec
+from mycorrizal._wire.pieces import Hello, Piece, PieceReader, code_piece, parse_close, parse_code, piece_head
 from mycorrizal._wire.security import Keyring, encrypt_payload
 from mycorrizal._wire.stream import StreamCodec
 from mycorrizal._wire.value_reader import ValueReader
@@ -151,8 +152,16 @@ def everything() -> list[bytes]:
     return widen(load_corpus())
 
 
+def _pieces_made() -> Iterator[bytes]:
+    hello = Hello(bytes(32), bytes(8), bytes(32), "127.0.0.1", 7946).pack()
+    for body in (b"", b"x", bytes(3000)):
+        data = piece_head(Piece.DATA, 2, len(body)) + body + piece_head(Piece.LAST, 2, len(body)) + body
+        yield hello + data + code_piece(Piece.RESET, 2, 7) + code_piece(Piece.CLOSE, 0, 9, "the end")
+        yield data + piece_head(Piece.PING, 0, 0) + hello
+
+
 _OWN: dict[str, Callable[[], Iterator[bytes]]] = {
-    **{"replica": fuzz_replica.corpus, "cache": fuzz_cache.corpus},
+    **{"replica": fuzz_replica.corpus, "cache": fuzz_cache.corpus, "pieces": _pieces_made},
     **{"value-round-trip": fuzz_values.corpus, "value-equality": fuzz_values.corpus},
 }
 """Targets whose inputs nobody else takes."""
@@ -419,6 +428,36 @@ def _check_machine(swim: Swim) -> None:
     assert len({node.name for node in nodes}) == len(nodes), "a name stands twice"
 
 
+def _pieces(rng: random.Random) -> Target:
+    """Feed a reader of a host's socket at random cuts: what it yields is what a whole reading does."""
+
+    def joined(parts: list[bytes]) -> list[tuple[int, int, bytes]]:
+        reader, found = PieceReader(), list[tuple[int, int, bytes]]()
+        for part in filter(None, parts):  # a socket's end is no data
+            for kind, stream, body in reader.feed(part):
+                begun = found and found[-1][:2] == (Piece.DATA, stream) and kind in (Piece.DATA, Piece.LAST)
+                found.append((kind, stream, found.pop()[2] + body if begun else body))
+                _parse_piece(kind, body)
+        return found
+
+    def run(data: bytes) -> str:
+        cut = rng.randrange(len(data) + 1)
+        found = joined([data])
+        assert joined([data[:cut], data[cut:]]) == found, "cuts make no difference"
+        return "ok" if found else "nothing"
+
+    return run
+
+
+def _parse_piece(kind: int, body: bytes) -> None:
+    if kind == Piece.HELLO:
+        Hello.parse(body)
+    elif kind in (Piece.RESET, Piece.STOP):
+        parse_code(body)
+    elif kind == Piece.CLOSE:
+        parse_close(body)
+
+
 def _value(rng: random.Random) -> Target:
     """Whole wire forms, and headers alone, which get deeper than wire forms whose lengths a change has broken."""
 
@@ -504,6 +543,7 @@ TARGETS: dict[str, tuple[MakeTarget, int]] = {
     "value-reader": (_value_reader, 4 * MIB),
     "value-round-trip": (fuzz_values.round_trip, 16 * MIB),
     "value-equality": (fuzz_values.equality, 16 * MIB),
+    "pieces": (_pieces, 4 * MIB),
     "link": (fuzz_data.link, 16 * MIB),
     "replica": (fuzz_replica.target, 4 * MIB),
     "cache": (fuzz_cache.target, 4 * MIB),
