@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-import fuzz_run
-import fuzz_targets
+from fuzzing import run as fuzz_run
+from fuzzing import targets as fuzz_targets
 from mycorrizal import RemoteProtocolError
 
 

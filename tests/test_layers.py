@@ -289,3 +289,27 @@ def test_relative_imports_of_a_package_are_resolved() -> None:
     assert violations("_swim", "from .machine import Swim\nfrom .._wire import codec", is_package=True) == []
     assert violations("_swim", "from .._runtime import gossip", is_package=True)
     assert violations("", "from .memberlist import Memberlist\nfrom .types import Node", is_package=True) == []
+
+
+TOOLS = PACKAGE.parent / "tools"
+FOLDERS: dict[str, set[str]] = {
+    # folder of tools/: folders that its modules may import, besides their own
+    "lab": set(),
+    "simulated": set(),
+    "experiments": set(),
+    "fuzzing": set(),
+    "planted": set(),
+    "benchmarks": {"lab"},
+    "campaigns": {"lab", "simulated"},
+}
+
+
+@pytest.mark.parametrize("path", sorted(TOOLS.glob("*/**/*.py")), ids=lambda path: str(path.relative_to(TOOLS)))
+def test_tool_imports_neither_tests_nor_its_neighbours(path: Path) -> None:
+    mine = path.relative_to(TOOLS).parts[0]
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    named = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    named |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    tops = {name.partition(".")[0] for name in named}
+    assert not (tops & {*FOLDERS, "tests"}) - FOLDERS[mine] - {mine}
+    assert not any(isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path" for node in nodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from planted.fault import DoesNotApply, Fault, levels, place, sources, symbols
 from planted.run import all_faults
 

@@ -13,8 +13,8 @@ from mycorrizal._cache.placement import Owner, partition_of
 from mycorrizal._cache.space import Space
 from mycorrizal._wire.values import Codecs, Encoded, decode_packed
 from mycorrizal.exceptions import CacheError
-from mycorrizal.simulation.cache_cluster import CacheCluster, CacheNode
 from mycorrizal.simulation.faults import Faults
+from simulated.cache_cluster import CacheCluster, CacheNode
 
 
 class Bytes:

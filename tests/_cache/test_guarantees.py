@@ -13,7 +13,7 @@ def test_tests_and_checks_that_the_page_names_exist() -> None:
     sources: dict[str, str] = {}  # of one name there are several
     for path in (ROOT / "tests").rglob("test_*.py"):
         sources[path.name] = sources.get(path.name, "") + path.read_text("utf-8")
-    everything = "\n".join(sources.values()) + (ROOT / "mycorrizal/simulation/cache_checkers.py").read_text("utf-8")
+    everything = "\n".join(sources.values()) + (ROOT / "tools/simulated/cache_checkers.py").read_text("utf-8")
     names = re.findall(r"`(?:(\w+\.py)(?:::)?)?((?:test|check)_\w+)?(…)?`", PAGE)
     found = 0
     for file, name, cut in names:
@@ -27,7 +27,7 @@ def test_tests_and_checks_that_the_page_names_exist() -> None:
 
 
 def test_campaigns_that_the_page_names_exist() -> None:
-    from mycorrizal.simulation.cache_campaign import KINDS
+    from simulated.cache_campaign import KINDS
 
     named = set(re.findall(r"campaigns? `(\w+)`", PAGE))
     assert named == set(KINDS)

@@ -98,7 +98,7 @@ def test_mutated_messages_never_raise() -> None:
             caught.append((sender, payload._data))
             return super().receive(sender, payload, now)
 
-    from mycorrizal.simulation.cache_campaign import run_cache_campaign
+    from simulated.cache_campaign import run_cache_campaign
 
     run_cache_campaign(3, kind="crashes", duration=2.0, machine=Spy)
     rng = Random(9)

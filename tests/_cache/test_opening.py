@@ -19,8 +19,8 @@ from mycorrizal._cache.placement import partition_of
 from mycorrizal._cache.shard import Outcome, Shard
 from mycorrizal._cache.space import Space
 from mycorrizal._cache.store import Store
-from mycorrizal.simulation.cache_cluster import CacheCluster, CacheNode
 from mycorrizal.simulation.faults import Faults
+from simulated.cache_cluster import CacheCluster, CacheNode
 from tests._cache.harness import Caches, arrived, ask, make_machine, reply_of, run_due, space_in
 
 

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzzing.value_exceptions import Colour, Level, same
 from mycorrizal import ValueEncodeError
 from mycorrizal._wire.canonical import canonical, digest, equal
 from mycorrizal._wire.value_codecs import Codecs
 from mycorrizal._wire.values import decode_packed, encode_value
 
 from .strategies import brief, long
-from .value_exceptions import Colour, Level, same
 from .value_strategies import values
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import event, given
 
+from fuzzing.value_exceptions import EXCEPTIONS, Word, arriving, same, table
 from mycorrizal import ValueEncodeError, ValueTooLarge
 from mycorrizal._wire.values import decode_held, decode_packed, encode_value
 
 from .strategies import long
-from .value_exceptions import EXCEPTIONS, Word, arriving, same, table
 from .value_strategies import anything
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-plane.md"

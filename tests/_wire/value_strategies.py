@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from .value_exceptions import Colour, Level, Number, Pair, Raw, Real, Sequence, Unit, Word, same
+from fuzzing.value_exceptions import Colour, Level, Number, Pair, Raw, Real, Sequence, Unit, Word, same
 
 __all__ = ["anything", "arrays", "plain_values", "same", "scalars", "values"]
 

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from child_lines import Lines
-
-from tests.netlab import Lab
+from lab.lines import Lines
+from lab.netlab import Lab
 
 __all__ = ["KEY", "SECONDS", "Host"]
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import chaos_events
-import chaos_settings
 import pytest
+
+from campaigns import events as chaos_events
+from campaigns import settings as chaos_settings
 
 from .conftest import FAST
 

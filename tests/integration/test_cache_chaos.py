@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import chaos_cache
 import pytest
+
+from campaigns import cache as chaos_cache
 
 FAST: dict[str, Any] = {
     "probe_interval": 0.2,

@@ -6,9 +6,10 @@ docs/performance.md has their figures.
 
 from __future__ import annotations
 
-import chaos_connections
-import chaos_data
 import pytest
+
+from campaigns import connections as chaos_connections
+from campaigns import data as chaos_data
 
 
 @pytest.mark.slow

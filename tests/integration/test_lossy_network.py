@@ -8,9 +8,9 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from chaos_lossy import run
 
-from tests.netlab import Lab
+from campaigns.lossy import run
+from lab.netlab import Lab
 
 TWICE_AS_FAST = {"probe_interval": 0.5, "probe_timeout": 0.25, "gossip_interval": 0.1}
 """The LAN profile, of which everything is a multiple of these: as many rounds in half the time."""

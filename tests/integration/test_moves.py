@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_agents import wait_for
 
-from tests.netlab import Lab
+from campaigns.agents import wait_for
+from lab.netlab import Lab
 
 from .movers import SECONDS, Host
 

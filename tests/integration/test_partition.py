@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos_lossy import PORT, Host
 
-from tests.netlab import Lab
+from campaigns.lossy import PORT, Host
+from lab.netlab import Lab
 
 from .conftest import FAST
 

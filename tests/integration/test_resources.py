@@ -7,10 +7,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import chaos_resources
-import chaos_resources_exits
 import pytest
 
+from campaigns.resources import exits as chaos_resources_exits
+from campaigns.resources import trials as chaos_resources
 from mycorrizal._runtime.host.rundir import RuntimeDir
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
@@ -35,7 +35,7 @@ def test_processes_that_end_leave_nothing_in_the_way() -> None:
 
 _STARVED = """
 import os, resource, sys
-from chaos_resources_node import count_as_another_user
+from campaigns.resources.node import count_as_another_user
 from mycorrizal import Agent, ResourcesExhausted
 from mycorrizal.control import ControlClient, ControlService
 

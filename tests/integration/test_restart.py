@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import chaos_restart
 import pytest
 
+from campaigns import restart as chaos_restart
 from mycorrizal import Agent, ConfigError
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures

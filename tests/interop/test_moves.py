@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from lab.netlab import Lab
 from tests.integration.movers import KEY, Host
-from tests.netlab import Lab
 
 from .peers import wait_until
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ from mycorrizal._cache.replication import Replication
 from mycorrizal._cache.space import Space
 from mycorrizal._cache.store import Store
 from mycorrizal._cache.versions import VersionClock
-from mycorrizal.simulation.cache_campaign import KINDS, run_cache_campaign
 from mycorrizal.simulation.checkers import CheckFailed
+from simulated.cache_campaign import KINDS, run_cache_campaign
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -69,11 +70,12 @@ def test_the_same_seed_is_the_same_campaign() -> None:
 
 
 def test_no_hash_order_matters() -> None:
-    program = "from mycorrizal.simulation.cache_campaign import *; print(run_cache_campaign(5, duration=3.0).digest)"
+    program = "from simulated.cache_campaign import *; print(run_cache_campaign(5, duration=3.0).digest)"
+    tools = str(Path(__file__).parents[2] / "tools")
     digests = {
         subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True,
-            check=True, timeout=120,
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": tools},
+            capture_output=True, text=True, check=True, timeout=120,
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mycorrizal._cache.near import SILENCE
-from mycorrizal.simulation import CheckFailed, cache_checkers
-from mycorrizal.simulation.cache_checkers import (
+from mycorrizal.simulation import CheckFailed
+from simulated import cache_checkers
+from simulated.cache_checkers import (
     check_bounds,
     check_computed,
     check_converged,
@@ -22,9 +23,9 @@ from mycorrizal.simulation.cache_checkers import (
     check_nothing_old,
     newest_writes,
 )
-from mycorrizal.simulation.cache_computing import Computed
-from mycorrizal.simulation.cache_history import LockEvent, NearRead
-from mycorrizal.simulation.linearizable import Event
+from simulated.cache_computing import Computed
+from simulated.cache_history import LockEvent, NearRead
+from simulated.linearizable import Event
 
 K = b"key"
 

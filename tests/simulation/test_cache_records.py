@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mycorrizal.simulation.cache_records import (
+from mycorrizal.simulation.checkers import CheckFailed
+from simulated.cache_records import (
     Book,
     check_final,
     check_history,
@@ -15,8 +16,7 @@ from mycorrizal.simulation.cache_records import (
     check_refused,
     staleness,
 )
-from mycorrizal.simulation.checkers import CheckFailed
-from mycorrizal.simulation.linearizable import FOREVER, Event
+from simulated.linearizable import FOREVER, Event
 
 
 def fail(checker: str, text: str) -> CheckFailed:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mycorrizal.simulation.experiments import (
+from experiments import (
     Band,
     Report,
     convergence,
@@ -21,9 +21,9 @@ from mycorrizal.simulation.experiments import (
     speed,
     stall,
 )
-from mycorrizal.simulation.experiments.s2_detection import LIMIT, round_robin
-from mycorrizal.simulation.experiments.s3_infection import logistic
-from mycorrizal.simulation.experiments.s7_convergence import serf_rounds
+from experiments.s2_detection import LIMIT, round_robin
+from experiments.s3_infection import logistic
+from experiments.s7_convergence import serf_rounds
 from tests.needs import lacks
 
 
@@ -110,7 +110,7 @@ def test_a_report_says_what_failed() -> None:
 def test_a_plot_is_written(tmp_path: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         lacks("matplotlib is not installed; pip install -e '.[dev]'")
-    from mycorrizal.simulation.experiments.plot import draw
+    from experiments.plot import draw
 
     report = message_load(1, sizes=(4, 8), periods=3)
     draw(report, tmp_path / "s1.png")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal.simulation.linearizable import FOREVER, Event, apply, linearizable
+from simulated.linearizable import FOREVER, Event, apply, linearizable
 
 
 def event(kind: str, argument: Any, began: float, ended: float, answer: Any = None) -> Event:

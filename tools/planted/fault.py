@@ -44,6 +44,8 @@ NEIGHBOURS = {
 """Tests of the modules of a folder, and of those in it, that stand elsewhere. They are asked last."""
 ABOUT_THE_TREE = {"test_house", "test_layers", "test_mutants", "test_fuzz", "test_exports", "test_security_page"}
 """Tests of what the tree looks like, or of tools: they say nothing of a fault."""
+SIMULATED = Path("tools", "simulated")
+"""Campaigns and their judges: of them too it is asked whether a slip would be seen."""
 FACADES = ["integration/test_agent.py", "integration/test_cache.py", "integration/test_agents_sharing.py", "_runtime"]
 """The same for the modules that stand in no folder."""
 
@@ -108,8 +110,9 @@ def symbols(source: str) -> dict[str, list[tuple[int, int]]]:
 
 
 def sources(tree: Path) -> dict[Path, str]:
-    """Return the library's files in `tree`, the folder that holds ``mycorrizal``: their texts by their paths in it."""
-    return {path.relative_to(tree): path.read_text("utf-8") for path in sorted((tree / "mycorrizal").rglob("*.py"))}
+    """Return the files in `tree`, which holds ``mycorrizal``, that faults are planted in: their texts by their paths."""
+    paths = sorted([*(tree / "mycorrizal").rglob("*.py"), *(tree / SIMULATED).glob("*.py")])
+    return {path.relative_to(tree): path.read_text("utf-8") for path in paths}
 
 
 def place(fault: Fault, files: Mapping[Path, str]) -> Place:
@@ -141,7 +144,7 @@ def levels(path: Path, tree: Path) -> list[list[str]]:
     First the files named like the module, then the rest of the folder that mirrors its own, then its neighbours.
     """
     tests = tree / "tests"
-    folder = path.relative_to("mycorrizal").parent
+    folder = Path("simulation") if path.parent == SIMULATED else path.relative_to("mycorrizal").parent
     beside = [file for file in sorted((tests / folder).glob("test_*.py")) if file.stem not in ABOUT_THE_TREE]
     own = [file for file in beside if file.stem == f"test_{path.stem}" or file.stem.startswith(f"test_{path.stem}_")]
     rest = [file for file in beside if file not in own]

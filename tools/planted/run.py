@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
 from planted import faults  # noqa: E402
 from planted.fault import DoesNotApply, Fault, levels, place, sources  # noqa: E402

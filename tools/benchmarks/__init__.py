@@ -1,0 +1,1 @@
+"""Measurements beside peers and older revisions: ``tools/bench``."""

@@ -1,0 +1,1 @@
+"""The cache beside Redis, memcached, diskcache and others."""

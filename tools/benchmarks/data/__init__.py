@@ -1,0 +1,1 @@
+"""Requests and bulk of the data plane beside its peers."""

@@ -1,0 +1,1 @@
+"""Convergence, detection, idle cost and packet rate beside Go's memberlist."""

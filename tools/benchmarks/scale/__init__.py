@@ -1,0 +1,1 @@
+"""Many agents on one host, many caches, and churn."""

@@ -1,0 +1,1 @@
+"""What goes wrong outside the laboratory, for minutes: ``tools/chaos``."""

@@ -1,0 +1,1 @@
+"""Agents whose process lacks something, and processes that end."""

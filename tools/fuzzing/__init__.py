@@ -1,0 +1,1 @@
+"""What ``tools/fuzz`` throws at every decoder and machine."""
