@@ -25,8 +25,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ._data.calls import Call
 from ._data.channel import OutMessage
-from ._data.ports import Call
 from ._endings import Ending, error
 from ._runtime.data import opening
 from ._runtime.data.core import RESERVED, Core, Handler

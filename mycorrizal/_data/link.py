@@ -22,9 +22,10 @@ from .._wire.text import printable
 from .._wire.values import Encoded
 from ..exceptions import ProofError, RemoteProtocolError
 from .bulk import Bulk
+from .calls import Call
 from .channel import OutMessage
 from .handshake import Handshake
-from .ports import Call, Connection, Received, Served, Sink, Ticket
+from .ports import Connection, Received, Served, Sink, Ticket
 
 if TYPE_CHECKING:
     from .machine import DataMachine

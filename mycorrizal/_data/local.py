@@ -6,11 +6,20 @@ from .._endings import Ending, error, for_call
 from .._wire.frames import Status
 from .._wire.values import Encoded
 from ..exceptions import MycorrizalError, PeerUnreachable
+from .calls import Call
 from .channel import OutMessage
 from .peer import NEVER, TICK_BUSY, Opening, Peer
-from .ports import Call, Received, Served
+from .ports import Received, Served
 
 __all__ = ["LocalPeer"]
+
+
+class OwnRequest(Served):
+    """A request to oneself, which knows the call that it came from."""
+
+    __slots__ = ("call",)
+
+    call: Call
 
 
 class LocalPeer(Peer):
@@ -58,7 +67,7 @@ class LocalPeer(Peer):
     def request(self, call: Call, now: float) -> None:
         name = call.name[1:].decode()
         call.sent = True
-        request = Served(self, call.number, name, self.name, call.deadline, Received(call.value.pack()), call.depth)
+        request = OwnRequest(self, call.number, name, self.name, call.deadline, Received(call.value.pack()), call.depth)
         if call.over:
             return
         request.call = call
@@ -77,7 +86,7 @@ class LocalPeer(Peer):
 
     def respond(self, request: Served, status: int, value: Encoded | None, now: float) -> None:
         """A handler has answered."""
-        call = request.call
+        call = request.call if isinstance(request, OwnRequest) else None
         if call is not None and self._open.pop(call, None) is not None:
             self._answer(call, status, value)
 

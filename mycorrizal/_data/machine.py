@@ -23,6 +23,7 @@ from ..exceptions import (
     ValueTooLarge,
 )
 from ..types import Address, PeerInfo
+from .calls import Call
 from .channel import OutMessage
 from .contests import Contests
 from .flows import Budget
@@ -30,7 +31,7 @@ from .gone import Gone
 from .link import Link
 from .local import LocalPeer
 from .peer import NEVER, TICK_BUSY, TICK_SOON, Opening, Peer
-from .ports import Call, Connection, Host, Received, Served, Ticket, Trust
+from .ports import Connection, Host, Received, Served, Ticket, Trust
 
 __all__ = ["DataMachine"]
 

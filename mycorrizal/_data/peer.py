@@ -17,10 +17,11 @@ from .._endings import Ending, error, for_call
 from .._wire.frames import PIPES_MAX, Close
 from ..exceptions import MycorrizalError, QueueFull, ValueTooLarge
 from ..types import PeerInfo
+from .calls import Call
 from .channel import Incoming, Outgoing, OutMessage
 from .gone import Numbers
 from .link import Link
-from .ports import Call, Sink, Ticket
+from .ports import Sink, Ticket
 
 if TYPE_CHECKING:
     from .machine import DataMachine

@@ -6,20 +6,16 @@ fakes; ``_runtime/quic`` has the real ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._wire.frames import Close
 from .._wire.values import Codecs, Encoded, decode_packed, decode_parts
 from ..exceptions import MycorrizalError
 from ..types import Address
 
-if TYPE_CHECKING:
-    from .flows import Outflow
-
 __all__ = [
     "BY_QUIC",
     "ON_HOST",
-    "Call",
     "Connection",
     "Host",
     "Lender",
@@ -168,40 +164,6 @@ class Lender(Protocol):
     def over(self) -> bool: ...
 
 
-class Call:
-    """One request of ours. Made by the caller, then owned by the machine, but for ``over``: see ``Lender``."""
-
-    __slots__ = (
-        "deadline", "depth", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket", "value",
-    )  # fmt: skip
-
-    def __init__(
-        self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket, depth: int = 0
-    ) -> None:
-        self.node = node
-        self.name = name  # as a name_field
-        self.value = value
-        self.deadline = deadline
-        self.ticket = ticket
-        self.depth = depth  # handlers that wait for it, one within the other
-        self.number = 0
-        self.sent = False
-        self.done = False
-        self.over = False
-        self.link: object = None
-        self.flow: Outflow | None = None  # if its value has a stream of its own
-
-    def end(self) -> None:
-        """It is over: let go of its value, and of what knows it in turn, which only a collection would free."""
-        self.done = True
-        self.value = _GONE
-        self.flow = None
-
-
-_GONE = Encoded(b"", (), b"", 0)
-"""In place of the value of a call that is over."""
-
-
 class Answering(Protocol):
     """Who takes the answer to a request."""
 
@@ -211,7 +173,7 @@ class Answering(Protocol):
 class Served:
     """One request of a peer, while a handler has it."""
 
-    __slots__ = ("call", "cancelled", "deadline", "depth", "link", "name", "number", "sender", "value")
+    __slots__ = ("cancelled", "deadline", "depth", "link", "name", "number", "sender", "value")
 
     def __init__(
         self, link: Answering, number: int, name: str, sender: str, deadline: float | None, value: Received, depth: int
@@ -224,7 +186,6 @@ class Served:
         self.value = value
         self.depth = depth
         self.cancelled = False
-        self.call: Call | None = None  # of a request to oneself
 
 
 class Host(Protocol):

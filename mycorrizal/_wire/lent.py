@@ -1,4 +1,4 @@
-"""A large value that is sent out of the memory of the caller, who may change it again as soon as the call is over.
+"""A value ready to be sent; a large one out of the memory of the caller, who may change it when the call is over.
 
 The loop's thread reads that memory while the caller waits. However the call
 ends, by an answer, a deadline or Ctrl-C, and whatever the loop's thread is in
@@ -13,12 +13,43 @@ from __future__ import annotations
 import struct
 
 from .value_guard import BYTES_FLAG
-from .values import Encoded
 
-__all__ = ["LEND_MIN", "Lent", "Lending"]
+__all__ = ["LEND_MIN", "Encoded", "Lending", "Lent"]
 
 LEND_MIN = 256 << 10
 """Bytes of a value from which a copy costs more than lending it does. Above ``INLINE_MAX``: it has its own stream."""
+
+
+class Encoded:
+    """A value ready to be sent. Do not change it, nor the memory it was made from, until it has been.
+
+    Attributes:
+        header: CBOR, with references in place of large memory.
+        buffers: that memory, as views of bytes; not copied.
+        preamble: what stands before the header in the wire form.
+        size: bytes of the wire form.
+        lent: who has a say in how long ``buffers`` may be read; None: nobody.
+    """
+
+    __slots__ = ("buffers", "header", "preamble", "size")
+
+    lent: Lent | None = None  # of the class: only ``Lending`` has another
+
+    def __init__(self, header: bytes, buffers: tuple[memoryview, ...], preamble: bytes, size: int) -> None:
+        self.header = header
+        self.buffers = buffers
+        self.preamble = preamble
+        self.size = size
+
+    def pack(self) -> bytes:
+        """Return the wire form in one piece; copies the buffers, so it is for small values."""
+        if not self.buffers:
+            return self.preamble + self.header
+        return b"".join((self.preamble, self.header, *self.buffers))
+
+    def parts(self) -> list[bytes | memoryview]:
+        """Return the wire form in pieces, without a copy of the buffers."""
+        return [self.preamble + self.header, *self.buffers]
 
 
 _GONE = Encoded(b"", (), b"", 0)

@@ -28,13 +28,14 @@ import struct
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cbor2
 
 from ..exceptions import RemoteProtocolError, ValueDecodeError, ValueEncodeError, ValueTooLarge
 from . import arrays
 from .arrays import Buffers, Unfit
+from .lent import Encoded
 from .text import text_of
 from .value_codecs import Codec, Codecs
 from .value_guard import (
@@ -53,9 +54,6 @@ from .value_guard import (
 from .value_reader import ValueReader, split
 from .value_walk import BYTES_INLINE, bad_text, sendable
 
-if TYPE_CHECKING:
-    from .lent import Lent
-
 __all__ = [
     "DEFAULT",
     "Codec",
@@ -71,38 +69,6 @@ __all__ = [
 
 DEFAULT = Codecs()
 """The registry that nothing was registered in."""
-
-
-class Encoded:
-    """A value ready to be sent. Do not change it, nor the memory it was made from, until it has been.
-
-    Attributes:
-        header: CBOR, with references in place of large memory.
-        buffers: that memory, as views of bytes; not copied.
-        preamble: what stands before the header in the wire form.
-        size: bytes of the wire form.
-        lent: who has a say in how long ``buffers`` may be read; None: nobody.
-    """
-
-    __slots__ = ("buffers", "header", "preamble", "size")
-
-    lent: Lent | None = None  # of the class: only ``Lending`` has another
-
-    def __init__(self, header: bytes, buffers: tuple[memoryview, ...], preamble: bytes, size: int) -> None:
-        self.header = header
-        self.buffers = buffers
-        self.preamble = preamble
-        self.size = size
-
-    def pack(self) -> bytes:
-        """Return the wire form in one piece; copies the buffers, so it is for small values."""
-        if not self.buffers:
-            return self.preamble + self.header
-        return b"".join((self.preamble, self.header, *self.buffers))
-
-    def parts(self) -> list[bytes | memoryview]:
-        """Return the wire form in pieces, without a copy of the buffers."""
-        return [self.preamble + self.header, *self.buffers]
 
 
 # -- encoding -----------------------------------------------------------------------------------------------------

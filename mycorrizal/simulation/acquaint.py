@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .._swim.members import Member as Record
 from ..exceptions import LocalProtocolError
 from ..types import NodeState
 from .members import PORT, Member
-
-if TYPE_CHECKING:
-    from .cluster import Cluster
 
 __all__ = ["acquaint", "bury"]
 
@@ -51,10 +47,9 @@ def acquaint(members: Sequence[Member], now: float) -> None:
         core.queue.reset()  # its own announcement: everybody has it already
 
 
-def bury(cluster: Cluster, name: str) -> None:
+def bury(members: Sequence[Member], now: float, name: str) -> None:
     """Let every member remember somebody who was declared dead just now, and whose host is gone."""
-    now = cluster.clock.now
     host = zlib.crc32(name.encode()).to_bytes(4, "big")
-    for member in cluster.members:
+    for member in members:
         record = Record(name, b"\x7f" + host[1:], PORT, None, member.machine._core.vsn)
         member.machine._sync.saw_death(record, now)

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from mycorrizal._data.calls import Call
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.machine import DataMachine
-from mycorrizal._data.ports import BY_QUIC, Call, Pipe, Received, Served
+from mycorrizal._data.ports import BY_QUIC, Pipe, Received, Served
 from mycorrizal._wire.frames import Close, Status, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value
 from mycorrizal.dataconfig import DataConfig

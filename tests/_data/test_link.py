@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from mycorrizal._data.calls import Call
 from mycorrizal._data.link import _EARLY_MAX, _LANE_MAX, _WASTE_MAX, _WASTE_RATE, Flood, Link
-from mycorrizal._data.ports import Call, Received, Served
+from mycorrizal._data.ports import Received, Served
 from mycorrizal._wire.frames import (
     INLINE_MAX,
     Close,

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._data.calls import Call
 from mycorrizal._data.link import Link
-from mycorrizal._data.ports import BY_QUIC, ON_HOST, Call, Served
+from mycorrizal._data.ports import BY_QUIC, ON_HOST, Served
 from mycorrizal._wire.frames import INLINE_MAX, Close, Frame, Status, frame, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value
 

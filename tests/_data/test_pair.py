@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mycorrizal._data.calls import Call
 from mycorrizal._data.channel import OutMessage
-from mycorrizal._data.ports import Call
 from mycorrizal._endings import Ending, error
 from mycorrizal._wire.frames import INLINE_MAX, Close, Status, name_field
 from mycorrizal._wire.values import DEFAULT, encode_value

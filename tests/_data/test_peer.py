@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mycorrizal._data import machine as machines
+from mycorrizal._data.calls import Call
 from mycorrizal._data.flows import Outflow
 from mycorrizal._data.peer import _OTHER_PROCESS_SECONDS, Peer, _fail
-from mycorrizal._data.ports import Call
 from mycorrizal._endings import Ending, error
 from mycorrizal._wire.frames import Close, name_field
 from mycorrizal._wire.values import encode_value

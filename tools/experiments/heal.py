@@ -77,7 +77,7 @@ def _run(seed: str, members: int, dead: int, order: str) -> tuple[float, int]:
     cluster = Cluster.converged(members, seed, config=Config.lan(name="template"), digest=False)
     rng = Random(f"{seed}/deaths")
     for number, moment in enumerate(sorted(_moment(order, number, rng) for number in range(dead))):
-        cluster.at(moment, bury, cluster, f"dead{number}")
+        cluster.at(moment, lambda name=f"dead{number}": bury(cluster.members, cluster.clock.now, name))
     cluster.at(_PARTED, cluster.network.links.partition, range(members // 2))
     cluster.run_until(_MENDED + rng.random() * _INTERVAL)
     cluster.network.links.heal()

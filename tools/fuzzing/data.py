@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mycorrizal import DataConfig, MycorrizalError
+from mycorrizal._data.calls import Call
 from mycorrizal._data.channel import OutMessage
 from mycorrizal._data.machine import DataMachine
-from mycorrizal._data.ports import BY_QUIC, Call, Received, Served
+from mycorrizal._data.ports import BY_QUIC, Received, Served
 from mycorrizal._wire import frames
 from mycorrizal._wire.frames import Challenge, Close, Frame, Limits, Proof, Welcome, frame, stream_head
 from mycorrizal._wire.values import DEFAULT, encode_value

@@ -110,7 +110,7 @@ def symbols(source: str) -> dict[str, list[tuple[int, int]]]:
 
 
 def sources(tree: Path) -> dict[Path, str]:
-    """Return the files in `tree`, which holds ``mycorrizal``, that faults are planted in: their texts by their paths."""
+    """Return the files in `tree`, which holds ``mycorrizal``, that faults go into: their texts by their paths in it."""
     paths = sorted([*(tree / "mycorrizal").rglob("*.py"), *(tree / SIMULATED).glob("*.py")])
     return {path.relative_to(tree): path.read_text("utf-8") for path in paths}
 

@@ -22,7 +22,8 @@ from ..._cache.near import Near
 from ..._cache.operations import READS, Kind, Op, Result
 from ..._cache.placement import PARTITIONS
 from ..._cache.survey import Cursor
-from ..._data.ports import Call, Received, Served
+from ..._data.calls import Call
+from ..._data.ports import Received, Served
 from ..._endings import Ending, cache_error, error, for_call
 from ..._wire.frames import Status
 from ..._wire.lent import Lent

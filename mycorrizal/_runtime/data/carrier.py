@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ..._data.ports import Call, Received, Served
+from ..._data.calls import Call
+from ..._data.ports import Received, Served
 from ..._wire.frames import Status
 from ..._wire.values import encode_value
 from ...exceptions import MycorrizalError, PeerBusy, PeerUnreachable, RemoteProtocolError

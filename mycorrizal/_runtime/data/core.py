@@ -16,9 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..._data.calls import Call
 from ..._data.link import Link
 from ..._data.machine import DataMachine
-from ..._data.ports import Call, Connection, Received, Served, Sink
+from ..._data.ports import Connection, Received, Served, Sink
 from ..._endings import for_call, unreadable
 from ..._wire.frames import Close, Status
 from ..._wire.text import Log, logger

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..._data.ports import Call, Received
+from ..._data.calls import Call
+from ..._data.ports import Received
 from ..._endings import Ending, copied, error
 from ..._wire.frames import INLINE_MAX, Status, name_field
 from ...exceptions import (
