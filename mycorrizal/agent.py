@@ -415,6 +415,13 @@ class Agent(Handle, Talking):
         parts.data._blocking("open_cache")  # or what nobody announces any more were unknown
         return parts.caches.open_known(name, timeout)
 
+    def caches(self) -> dict[str, Definition]:
+        """Return how the caches that agents in sight have open are defined, by name. Never blocks, any thread.
+
+        Of members with different definitions, as while one is redefined, it is this agent's or else any one's.
+        """
+        return self._running.caches.known()
+
     # -- how it is -----------------------------------------------------------------------------------
 
     def health(self) -> Health:

@@ -44,6 +44,7 @@ CODES: Mapping[str, str] = {
     "timeout": "not done in time",
     "unreachable": "another node could not be reached",
     "remote": "the other node's handler failed, or there is none",
+    "conflict": "the cache runs with other settings",
     "not_found": "there is no such setting, registration, cache or key",
     "not_running": "the agent is closing or closed",
     "unsupported": "this agent cannot do that",

@@ -62,6 +62,12 @@ def _count(value: Any) -> Any:
     raise ValueError("a whole number from 1 to 1,000,000")
 
 
+def _size(value: Any) -> Any:
+    if type(value) is int and 1 <= value <= 2**53:
+        return value
+    raise ValueError("a whole number above 0")
+
+
 def _port(value: Any) -> Any:
     if type(value) is int and 1 <= value <= 65535:
         return value
@@ -105,13 +111,14 @@ Texts = Annotated[list[str], Kind("texts", _texts)]
 Tags = Annotated[dict[str, str], Kind("tags", _tags)]
 Boolean = Annotated[bool, Kind("boolean", _boolean)]
 Count = Annotated[int, Kind("count", _count)]
+Size = Annotated[int, Kind("size", _size)]
 Port = Annotated[int, Kind("port", _port)]
 Ttl = Annotated[float, Kind("ttl", _ttl)]
 Seconds = Annotated[float, Kind("seconds", _seconds)]
 Key = Annotated[bytes, Kind("key", _key)]
 Value = Annotated[Any, Kind("value", lambda value: value)]
 
-_ALL = (Text, CacheKey, Texts, Tags, Boolean, Count, Port, Ttl, Seconds, Key, Value)
+_ALL = (Text, CacheKey, Texts, Tags, Boolean, Count, Size, Port, Ttl, Seconds, Key, Value)
 KINDS = {kind.name: kind for kind in (get_args(one)[1] for one in _ALL)}
 """Every kind by its name."""
 

@@ -27,6 +27,7 @@ from .arguments import (
     Parameter,
     Port,
     Seconds,
+    Size,
     Tags,
     Text,
     Texts,
@@ -54,6 +55,7 @@ class Line(NamedTuple):
         columns: of a table.
         empty: the sentence where there is nothing to print.
         options: the help of each option, by the argument's name.
+        shared: whether all agents of a cluster answer alike, so that any of them may be asked.
     """
 
     usage: str
@@ -62,6 +64,7 @@ class Line(NamedTuple):
     columns: tuple[str, ...] = ()
     empty: str = ""
     options: Mapping[str, str] = {}
+    shared: bool = False
 
 
 class Command(NamedTuple):
@@ -197,6 +200,7 @@ def _send(on: Served, node: Text, value: Value, timeout: Seconds = 10.0) -> Any:
         "request NODE NAME [VALUE]",
         "Ask the handler NAME of NODE, and print what it answers: text as it is, anything else as JSON.",
         "value",
+        shared=True,
     ),
 )
 def _request(on: Served, node: Text, name: Text, value: Value = None, timeout: Seconds = 10.0) -> Any:
@@ -223,6 +227,7 @@ def _broadcast(on: Served, topic: Text, value: Value = None, timeout: Seconds = 
         columns=("name", "node", "host", "port", "healthy", "meta", "id"),
         empty="no services",
         options={"healthy": "Only those whose check passes."},
+        shared=True,
     ),
 )
 def _services(on: Served, name: Text | None = None, healthy: Boolean = False) -> Any:
@@ -283,7 +288,7 @@ def _deregister(on: Served, id: Text, timeout: Seconds = 10.0) -> None:  # noqa:
 @_command(
     "settings.list",
     "`{key: value}`; `{error, text}` for a value that the agent cannot read",
-    Line("settings list", "List all settings.", "sorted", empty="no settings"),
+    Line("settings list", "List all settings.", "sorted", empty="no settings", shared=True),
 )
 def _settings(on: Served) -> Any:
     return {**on.agent.settings, **plain(on.agent.settings.errors)}
@@ -292,7 +297,10 @@ def _settings(on: Served) -> Any:
 @_command(
     "settings.get",
     "the value",
-    Line("settings get KEY", "Print the value of a setting: text as it is, anything else as JSON.", "value"),
+    Line(
+        *("settings get KEY", "Print the value of a setting: text as it is, anything else as JSON.", "value"),
+        shared=True,
+    ),
 )
 def _setting(on: Served, key: Text) -> Any:
     try:
@@ -301,12 +309,14 @@ def _setting(on: Served, key: Text) -> Any:
         raise _no_setting(key) from None
 
 
-@_command("settings.set", "null", Line("settings set KEY VALUE", "Set a setting for the whole cluster."))
+@_command("settings.set", "null", Line("settings set KEY VALUE", "Set a setting for the whole cluster.", shared=True))
 def _set_setting(on: Served, key: Text, value: Value, timeout: Seconds = 10.0) -> Any:
     return on.agent.settings.set(key, value, timeout=timeout)
 
 
-@_command("settings.delete", "null", Line("settings delete KEY", "Delete a setting for the whole cluster."))
+@_command(
+    "settings.delete", "null", Line("settings delete KEY", "Delete a setting for the whole cluster.", shared=True)
+)
 def _delete_setting(on: Served, key: Text, timeout: Seconds = 10.0) -> None:
     if key not in on.agent.settings:
         raise _no_setting(key)
@@ -319,6 +329,65 @@ def _no_setting(key: str) -> ControlError:
 
 # -- caches: one that the agent has open, or opens as others in sight have it ----------------
 
+_DEFINED = "`{name, ttl, max_entries, max_bytes, replicas, near, read_backups, sync_backups, quorum}`"
+
+
+@_command(
+    "cache.list",
+    f"a list of {_DEFINED}, the caches that agents in sight have open",
+    Line(
+        *("cache list", "List the caches that agents have open, and how they are defined.", "table"),
+        columns=("name", "replicas", "ttl", "max_entries", "max_bytes", "near", "quorum"),
+        empty="no caches",
+        shared=True,
+    ),
+)
+def _caches(on: Served) -> list[dict[str, Any]]:
+    return [_defined(one) for _, one in sorted(on.agent.caches().items())]
+
+
+@_command(
+    "cache.create",
+    f"{_DEFINED}; the agent opens the cache, and holds a part of it as long as it runs",
+    Line(
+        *("cache create CACHE", "Open CACHE at the agent, which holds a part of it from then on.", "pairs"),
+        options={
+            "ttl": "How long an entry lives; 0 is for ever.",
+            "max_entries": "Of what each agent holds.",
+            "max_bytes": "Of what each agent holds.",
+            "replicas": "Copies of each entry.",
+            "quorum": "Agents that must hold it for it to be used.",
+            "near": "Keep copies of what was read from other agents.",
+            "redefine": "Change how it runs already.",
+        },
+    ),
+)
+def _cache_create(
+    on: Served,
+    cache: Text,
+    ttl: Ttl | None = None,
+    max_entries: Size | None = None,
+    max_bytes: Size | None = None,
+    replicas: Count = 2,
+    quorum: Count | None = None,
+    near: Boolean = False,
+    redefine: Boolean = False,
+    timeout: Seconds = 10.0,
+) -> dict[str, Any]:
+    bounds = {"ttl": ttl or None, "max_entries": max_entries, "max_bytes": max_bytes}
+    asked = {**bounds, "replicas": replicas, "near": near, "quorum": quorum or 0}
+    found = _defined(on.agent.cache(cache, **asked, redefine=redefine, timeout=timeout).definition)
+    other = {name: found[name] for name in asked if found[name] != asked[name]}
+    if other:
+        runs = ", ".join(f"{name}={value!r}" for name, value in other.items())
+        raise ControlError("conflict", f"the cache {cache!r} runs with {runs}", hint="redefine changes that")
+    return found
+
+
+def _defined(definition: Any) -> dict[str, Any]:
+    names = ("name", "ttl", "max_entries", "max_bytes", "replicas", "near", "read_backups", "sync_backups", "quorum")
+    return {name: getattr(definition, name) for name in names}
+
 
 @_command(
     "cache.get",
@@ -327,6 +396,7 @@ def _no_setting(key: str) -> ControlError:
         "cache get CACHE KEY",
         "Print the value of KEY: text as it is, anything else as JSON. Exit code 1 if it is not there.",
         "value",
+        shared=True,
     ),
 )
 def _cache_get(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) -> Any:
@@ -344,6 +414,7 @@ def _cache_get(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) 
         "cache set CACHE KEY VALUE",
         "Write KEY; done when all its copies have it.",
         options={"ttl": "How long it lives; 0 is for ever."},
+        shared=True,
     ),
 )
 def _cache_set(
@@ -353,7 +424,27 @@ def _cache_set(
     on.agent.open_cache(cache, timeout).set(key, value, timeout=timeout, **more)
 
 
-@_command("cache.delete", "null", Line("cache delete CACHE KEY", "Delete KEY. Exit code 1 if it is not there."))
+@_command(
+    "cache.ttl",
+    "the seconds that the key has left, null if it lives for ever",
+    Line(
+        *("cache ttl CACHE KEY", "Print the seconds that KEY has left, null for ever; exit code 1 if it is not there."),
+        show="value",
+        shared=True,
+    ),
+)
+def _cache_ttl(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) -> Any:
+    try:
+        return on.agent.open_cache(cache, timeout).ttl(key, timeout=timeout)
+    except KeyError:
+        raise _no_key(cache, key) from None
+
+
+@_command(
+    "cache.delete",
+    "null",
+    Line("cache delete CACHE KEY", "Delete KEY. Exit code 1 if it is not there.", shared=True),
+)
 def _cache_delete(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.0) -> None:
     if not on.agent.open_cache(cache, timeout).delete(key, timeout=timeout):
         raise _no_key(cache, key)
@@ -366,6 +457,7 @@ def _cache_delete(on: Served, cache: Text, key: CacheKey, timeout: Seconds = 10.
         *("cache keys CACHE", "List the keys of CACHE.", "keys"),
         empty="no keys",
         options={"limit": "No more than that."},
+        shared=True,
     ),
 )
 def _cache_keys(on: Served, cache: Text, limit: Count = 1000, timeout: Seconds = 10.0) -> dict[str, Any]:
@@ -380,6 +472,7 @@ def _cache_keys(on: Served, cache: Text, limit: Count = 1000, timeout: Seconds =
         *("cache stats CACHE", "Tell what every agent holds of CACHE, and what it was asked as primary.", "nodes"),
         columns=("node", "entries", "bytes", "primary_entries", "gets", "hits", "writes", "evicted", "expired"),
         empty="nobody holds it",
+        shared=True,
     ),
 )
 def _cache_stats(on: Served, cache: Text, timeout: Seconds = 10.0) -> Any:
@@ -404,18 +497,28 @@ def _keys(on: Served) -> list[str]:
     return [fingerprint(key) for key in on.agent.keys.list()]
 
 
-@_command("keys.add", _BY_NODE, Line("keys add", "Install a key on every node; nobody encrypts with it yet.", "done"))
+@_command(
+    "keys.add",
+    _BY_NODE,
+    Line("keys add", "Install a key on every node; nobody encrypts with it yet.", "done", shared=True),
+)
 def _add_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
     return _by_node(on.agent.keys.add(key, timeout=timeout))
 
 
-@_command("keys.use", _BY_NODE, Line("keys use", "Have every node encrypt with a key that all have.", "done"))
+@_command(
+    "keys.use",
+    _BY_NODE,
+    Line("keys use", "Have every node encrypt with a key that all have.", "done", shared=True),
+)
 def _use_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
     return _by_node(on.agent.keys.use(key, timeout=timeout))
 
 
 @_command(
-    "keys.remove", _BY_NODE, Line("keys remove", "Have every node forget a key that nobody encrypts with.", "done")
+    "keys.remove",
+    _BY_NODE,
+    Line("keys remove", "Have every node forget a key that nobody encrypts with.", "done", shared=True),
 )
 def _remove_key(on: Served, key: Key, timeout: Seconds = 10.0) -> Any:
     return _by_node(on.agent.keys.remove(key, timeout=timeout))

@@ -70,6 +70,24 @@ class Controlled(Protocol):
     def join(self, seeds: list[str], timeout: float | None = 10.0) -> Any:
         """Join through seeds."""
 
+    def caches(self) -> Mapping[str, Any]:
+        """Return how the caches that agents in sight have open are defined, by name."""
+
+    def cache(
+        self,
+        name: str,
+        *,
+        ttl: float | None = None,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        replicas: int = 2,
+        near: bool = False,
+        quorum: int = 0,
+        redefine: bool = False,
+        timeout: float | None = 10.0,
+    ) -> Any:
+        """Open a cache with these settings."""
+
     def open_cache(self, name: str, timeout: float | None = 10.0) -> Any:
         """Return a cache that it has open, or that others in sight have defined."""
 

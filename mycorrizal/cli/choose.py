@@ -29,8 +29,8 @@ any shell reads as more than text, and nothing that a command reads as an option
 _START = "start one with: mycorrizal agent"
 
 
-def find(name: str | None, cluster: str | None) -> AgentRecord:
-    """Return the one agent that is meant.
+def find(name: str | None, cluster: str | None, *, shared: bool = False) -> AgentRecord:
+    """Return the one agent that is meant; if what is asked is `shared`, any one of its cluster.
 
     Raises:
         NoAgent: there is none. SeveralAgents: which one was not said.
@@ -41,6 +41,8 @@ def find(name: str | None, cluster: str | None) -> AgentRecord:
     found = [one for one in everyone if name in (None, one.name) and cluster in (None, one.cluster)]
     if len(found) == 1:
         return found[0]
+    if shared and len({one.cluster for one in found}) == 1:
+        return min(found, key=lambda one: (one.control is None, one.name))
     options = "\n".join(f"  --agent {_word(one.name)} --cluster {_word(one.cluster)}" for one in found or everyone)
     if not found:
         wanted = " ".join(part for part in (name, cluster and f"in cluster {cluster}") if part)
@@ -53,22 +55,30 @@ def _word(name: str) -> str:
     return shlex.quote(visible(name))
 
 
-def connect(name: str | None, cluster: str | None, timeout: float | None = 10.0) -> ControlClient:
+def connect(
+    name: str | None, cluster: str | None, timeout: float | None = 10.0, *, shared: bool = False
+) -> ControlClient:
     """Return a client of the agent that is meant; raises as ``find`` does."""
-    record = find(name, cluster)
+    record = find(name, cluster, shared=shared)
     if record.control is None:
         raise NoAgent(f"Agent {record.name} has no control plane; it was started with control=False")
     return ControlClient(record.control, timeout)
 
 
-def choosing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--agent`` and ``--cluster``, and call it with a client of that agent first."""
+def choosing(function: Callable[..., Any], *, shared: bool = False) -> Callable[..., Any]:
+    """Give a command ``--agent`` and ``--cluster``, and call it with a client of that agent first.
 
-    @click.option("--agent", "agent_name", metavar="NAME", shell_complete=_complete_agents, help="Which local agent.")
+    Of several agents of one cluster any is asked for what is `shared`: all of them know it.
+    """
+
+    @click.option(
+        "--agent", "agent_name", metavar="NAME", envvar="MYCORRIZAL_AGENT", shell_complete=_complete_agents,
+        help="Which local agent; or MYCORRIZAL_AGENT.",
+    )
     @click.option("--cluster", metavar="NAME", shell_complete=_complete_clusters, help="Of which cluster.")
     @functools.wraps(function)
     def run(agent_name: str | None, cluster: str | None, **arguments: Any) -> Any:
-        with connect(agent_name, cluster) as client:
+        with connect(agent_name or None, cluster, shared=shared) as client:
             try:
                 return function(client, **arguments)
             except PeerUnreachable as error:  # of our own connection: what an agent cannot reach is a ControlError
@@ -130,7 +140,7 @@ def complete_nodes(context: click.Context, parameter: click.Parameter, begun: st
     """Complete the name of a member, as the agent that is meant knows them."""
     try:
         chosen = context.params
-        with connect(chosen.get("agent_name"), chosen.get("cluster"), _COMPLETION_SECONDS) as client:
+        with connect(chosen.get("agent_name"), chosen.get("cluster"), _COMPLETION_SECONDS, shared=True) as client:
             members = client.call("members")
             return _items({str(one["name"]): str(one["state"]) for one in members}, begun)
     except (MycorrizalError, click.ClickException):

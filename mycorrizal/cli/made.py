@@ -7,6 +7,7 @@ a line, and how a kind of result is printed, is said here once.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +32,8 @@ _GROUPS = {
     "settings": "Small values that the whole cluster shares.",
     "cache": """Caches that agents hold together.
 
-    An agent that does not have the cache yet opens it, and from then on holds a part of it. Some agent must have
-    opened it before, since the settings of a cache are not the command line's to say.
+    An agent that does not have the cache yet opens it, and from then on holds a part of it. A program has opened it
+    before, or `mycorrizal cache create`.
     """,
     "keys": "Keys of the cluster: add the new one, use it, remove the old one.",
 }
@@ -69,7 +70,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
 """How a kind that stands on the line is taken, where not as one word."""
 
 _OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
-    "count": lambda: {"type": click.IntRange(1, 1_000_000), "metavar": None},
+    "count": lambda: {"type": click.IntRange(1, 1_000_000), "metavar": "N"},
+    "size": lambda: {"type": click.IntRange(1), "metavar": "N"},
     "port": lambda: {"type": click.IntRange(1, 65535), "metavar": None},
     "ttl": lambda: {"type": click.FloatRange(0), "metavar": "SECONDS"},
     "value": lambda: {"metavar": "VALUE"},
@@ -95,7 +97,8 @@ def _typed(parameter: Parameter, usage: str, help: str | None) -> Iterator[_Deco
         yield click.option(switch, name, is_flag=True, default=default, show_default=bool(default), help=help)
     else:
         more = {"metavar": name.upper(), **_OPTIONS.get(kind, dict)()}
-        yield click.option(f"--{name}", name, default=default, show_default=default is not None, help=help, **more)
+        switch = "--" + name.replace("_", "-")
+        yield click.option(switch, name, default=default, show_default=default is not None, help=help, **more)
 
 
 def _asked(parameter: Parameter, given: Mapping[str, Any]) -> Any:
@@ -187,7 +190,8 @@ def _made(command: Command) -> click.Command:
         if tell is not None:
             tell(found, as_json, how)
 
-    decorators: list[_Decorator] = [choosing] if tell is None else [choosing, as_json]
+    chosen = functools.partial(choosing, shared=how.shared)
+    decorators: list[_Decorator] = [chosen] if tell is None else [chosen, as_json]
     for one in command.parameters:
         decorators += _typed(one, how.usage, how.options.get(one.name))
     for decorate in reversed(decorators):

@@ -9,7 +9,7 @@ import click
 from .._control.plain import event_fields
 from .._runtime.threads.signals import StopSignals
 from ..control import ControlEvent
-from ..exceptions import NotRunningError, OperationTimeout
+from ..exceptions import NotRunningError, OperationTimeout, UnknownCache
 from .choose import FileName, as_json
 from .keyfiles import key_from
 from .made import tags_of
@@ -51,6 +51,7 @@ _OTHERS_SHOWN = 50
 @click.option("--join-timeout", type=click.FloatRange(0), metavar="SECONDS", help="In which a seed must answer.")
 @click.option("--join-retry", type=click.FloatRange(0), metavar="SECONDS", help="To go on asking, alone; or inf.")
 @click.option("--expect", type=click.IntRange(0), metavar="N", help="Write and lock in no cache before N were seen.")
+@click.option("--cache", "caches", multiple=True, metavar="NAME", help="Hold a part of this cache; more than once.")
 @click.option("--settings-file", type=FileName(), help="Keeps the cluster's settings over a restart.")
 @click.option("--config-file", type=FileName(exists=True), help="TOML, see docs/agent-settings.md.")
 @click.option("--quiet", is_flag=True, help="Do not print events.")
@@ -58,6 +59,7 @@ _OTHERS_SHOWN = 50
 def agent(
     join: tuple[str, ...],
     tags: tuple[str, ...],
+    caches: tuple[str, ...],
     key_file: str | None,
     prompt: bool,
     quiet: bool,
@@ -76,8 +78,18 @@ def agent(
 
     given |= {"join": list(join) or None, "tags": tags_of(tags) or None, "key": key_from(key_file, prompt)}
     with Agent(**given) as running, StopSignals() as stop:  # before anybody can know that there is something to stop
+        for name in caches:
+            _hold(running, name)
         _say_hello(running, as_json)
         _follow(running, stop, quiet, as_json)
+
+
+def _hold(running: Agent, name: str) -> None:
+    """Open a cache as others have defined it, or with the settings that a cache has by default."""
+    try:
+        running.open_cache(name)
+    except UnknownCache:
+        running.cache(name)
 
 
 def _say_hello(running: Agent, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 In: what is JSON is that; anything else is text, so that ``hello`` needs no
 quotes within quotes. Out: bytes become ``{"base64": ...}``, arrays nested
-lists, sets lists, times ISO 8601; what is not a finite number becomes text.
+lists, sets lists, times ISO 8601; what is not a finite number becomes text,
+and so does a whole number of more than 53 bits.
 What would steer a terminal, or turn the order of what is beside it, is escaped.
 """
 
@@ -17,6 +18,8 @@ from typing import Any
 
 __all__ = ["from_text", "lines", "to_json", "to_plain", "visible"]
 
+EXACT_MAX = 2**53 - 1
+"""Whole numbers up to here are the same in JavaScript, jq and others that know floats alone; others become text."""
 DEPTH_MAX = 200
 """How deep JSON on the command line may nest; what is deeper is taken for text."""
 
@@ -59,8 +62,10 @@ def lines(text: str) -> str:
 
 def to_plain(value: Any) -> Any:
     """Return what JSON can hold of `value`."""
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int):
+        return value if -EXACT_MAX <= value <= EXACT_MAX else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):

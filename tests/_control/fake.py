@@ -19,6 +19,7 @@ from mycorrizal import (
     UnknownCache,
     UnknownHandler,
 )
+from mycorrizal._cache.definition import Definition
 
 _NODE = Node("fake", b"\x7f\0\0\1", 7946)
 
@@ -151,7 +152,8 @@ class FakeKeys:
 class FakeCache:
     """A cache of one agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, definition: Definition = Definition("features")) -> None:  # noqa: B008 - it never changes
+        self.definition = definition
         self.entries: dict[str, Any] = {}
         self.lives: dict[str, Any] = {}
 
@@ -167,6 +169,11 @@ class FakeCache:
 
     def keys(self, timeout: float | None = 10.0) -> Iterator[str]:
         return iter(self.entries)
+
+    def ttl(self, key: str, timeout: float | None = 10.0) -> float | None:
+        if key not in self.entries:
+            raise KeyError(key)
+        return None if self.lives[key] == "its own" else float(self.lives[key])
 
     def stats(self, timeout: float | None = 10.0) -> dict[str, Any]:
         return {"alice": {"entries": len(self.entries), "bytes": 9}, "bob": None}
@@ -186,7 +193,7 @@ class FakeAgent:
         self.services = FakeServices()
         self.settings = FakeSettings()
         self.keys = FakeKeys()
-        self.caches = {"features": FakeCache()}
+        self.held = {"features": FakeCache()}
         self.calls: list[tuple[Any, ...]] = []
         self.handlers: dict[str, Any] = {}
         self.stream = FakeEvents()
@@ -217,9 +224,18 @@ class FakeAgent:
         return []
 
     def open_cache(self, name: str, timeout: float | None = 10.0) -> FakeCache:
-        if name not in self.caches:
+        if name not in self.held:
             raise UnknownCache(f"no agent in sight has opened a cache {name!r}")
-        return self.caches[name]
+        return self.held[name]
+
+    def caches(self) -> dict[str, Definition]:
+        return {name: cache.definition for name, cache in self.held.items()}
+
+    def cache(self, name: str, *, redefine: bool = False, timeout: float | None = 10.0, **more: Any) -> FakeCache:
+        found = self.held.setdefault(name, FakeCache(Definition(name, **more)))
+        if redefine:
+            found.definition = Definition(name, **more)
+        return found
 
     def send(self, node: str, value: Any, timeout: float | None = 10.0) -> None:
         self.calls.append(("send", node, value, timeout))

@@ -18,7 +18,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.agent = FakeAgent()
-        self.cache = self.agent.caches["features"]
+        self.cache = self.agent.held["features"]
         self._desk = Desk(self.agent, {})
 
     def __call__(self, command: str, cache: str = "features", **arguments: Any) -> Any:

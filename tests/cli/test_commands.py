@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from mycorrizal import Node, NodeState
 from mycorrizal._runtime.control import client as control_client
+from mycorrizal.cli.app import app
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent, FakeMember
 
@@ -57,6 +60,102 @@ def test_several_agents_are_listed_as_what_to_type(run: Run, start: Start) -> No
     assert run("members", "--agent", "alice").exit_code == 2
     assert run("members", "--cluster", "two").exit_code == 0
     assert json.loads(run("info", "--json", "--cluster", "two").stdout)["cluster"] == "two"
+
+
+ABOUT_ONE_AGENT = [
+    ["info"], ["status"], ["health"], ["metrics"], ["peers"], ["keys", "list"], ["send", "bob", "1"],
+    ["broadcast", "x"], ["services", "register", "web"], ["services", "deregister", "web"], ["tags", "a=b"],
+    ["join", "h"], ["leave"], ["shutdown"], ["cache", "create", "c"],
+]  # fmt: skip
+
+
+def test_any_agent_of_a_cluster_answers_what_all_know(
+    run: Run, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [start("bob", "one"), start("alice", "one", control=False), start("carol", "one")]
+    for arguments in (["members"], ["settings", "list"], ["cache", "list"], ["services", "list"]):
+        assert run(*arguments).exit_code == 0
+    assert run("settings", "set", "a", "1").exit_code == 0
+    assert agents[0].settings == {"a": 1}  # by name, of those that have a control plane
+    for arguments in ABOUT_ONE_AGENT:
+        done = run(*arguments)
+        assert done.exit_code == 2 and "--agent carol --cluster one" in done.stderr
+    monkeypatch.setenv("MYCORRIZAL_AGENT", "carol")
+    assert json.loads(run("info", "--json").stdout)["name"] == "carol"
+    assert json.loads(run("info", "--json", "--agent", "bob").stdout)["name"] == "bob"
+    assert run("settings", "set", "b", "2").exit_code == 0
+    assert agents[2].settings == {"b": 2}
+    monkeypatch.setenv("MYCORRIZAL_AGENT", "")
+    assert run("members").exit_code == 0
+    start("dave", "two")
+    assert run("members").exit_code == 2
+
+
+def test_status_tells_all_in_short(run: Run, start: Start) -> None:
+    agent = start("alice")
+    agent.services.register("web", port=80)
+    agent.settings["a"] = 1
+    found = json.loads(run("status", "--json").stdout)
+    assert found["members"] == {"alive": 2} and found["caches"] == ["features"]
+    assert (found["services"], found["services_ill"], found["settings"], found["problems"]) == (1, [], 1, [])
+    done = run("status")
+    assert done.exit_code == 0 and done.stdout.endswith("\nall is well\n")
+    assert "members       2 alive\n" in done.stdout
+    agent.problems = ("no answer lately from bob",)
+    done = run("status")
+    assert done.exit_code == 1 and done.stdout.endswith("problems\n  1  no answer lately from bob\n")
+
+
+def test_members_are_printed_anew_when_they_change(
+    run: Run, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = start("alice")
+    looks = []
+    real = ControlClient.call
+
+    def call(self: ControlClient, command: str, /, **arguments: object) -> object:
+        looks.append(command)
+        if looks.count("members") == 3:
+            agent.everyone.append(FakeMember("carol"))
+        if looks.count("members") == 5:
+            raise KeyboardInterrupt
+        return real(self, command, **arguments)
+
+    monkeypatch.setattr(ControlClient, "call", call)
+    monkeypatch.setattr("mycorrizal.cli.members.WATCH_SECONDS", 0.0)
+    done = run("members", "--watch", "--json")
+    assert done.exit_code == 130
+    assert [[one["name"] for one in json.loads(line)] for line in done.stdout.splitlines()] == [
+        ["alice", "bob"],
+        ["alice", "bob", "carol"],
+    ]
+
+
+def test_manual_page_has_every_command_and_option(run: Run, tmp_path: Path) -> None:
+    done = run("man")
+    assert done.exit_code == 0
+    assert all(len(line) < 400 and (line[:1] != "'") for line in done.stdout.splitlines())
+    text = done.stdout.replace("\\-", "-")
+
+    def walk(context: click.Context) -> None:
+        assert isinstance(context.command, click.Group)
+        for name, command in context.command.commands.items():
+            below = click.Context(command, info_name=name, parent=context)
+            if isinstance(command, click.Group):
+                walk(below)
+                continue
+            assert f'.SS "{below.command_path}' in text
+            for parameter in command.params:
+                if isinstance(parameter, click.Option):
+                    assert parameter.opts[0] in text
+
+    walk(click.Context(app, info_name="mycorrizal"))
+    if (groff := shutil.which("groff")) is not None:
+        page = tmp_path / "mycorrizal.1"
+        page.write_text(done.stdout)
+        command = [str(groff), "-man", "-Tascii", "-ww", "-z", str(page)]
+        drawn = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert drawn.stderr == ""
 
 
 def test_agent_that_is_not_there_is_exit_3_and_says_which_are(run: Run, start: Start) -> None:

@@ -194,7 +194,7 @@ def test_agent_whose_name_is_a_uuid_is_named(run: Run, start: Start) -> None:
     name = "0f8fad5bd9cb469fa16570867728950e"
     start(name)
     start("alice")
-    assert f"--agent {name}" in run("members").stderr
+    assert f"--agent {name}" in run("info").stderr
     assert f"--agent {name}" in run("members", "--agent", "bob").stderr
 
 

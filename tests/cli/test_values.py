@@ -50,11 +50,14 @@ def test_what_json_does_not_know_has_a_rule() -> None:
         **{"bytes": b"\0\1", "set": {2, 1}, "nan": float("nan"), "inf": -float("inf"), "tuple": (1,)},
         **{"array": numpy.arange(4).reshape(2, 2), "scalar": numpy.float32(0.5), "when": moment},
         **{"day": moment.date(), "money": decimal.Decimal("1.10"), "id": uuid.UUID(int=1), 5: "key"},
+        **{"most": 2**53 - 1, "more": 2**53, "least": 1 - 2**53, "less": -(2**53), "id64": 2**63},
     }
     assert json.loads(to_json(value)) == {
         **{"bytes": {"base64": "AAE="}, "set": [1, 2], "nan": "nan", "inf": "-inf", "tuple": [1]},
         **{"array": [[0, 1], [2, 3]], "scalar": 0.5, "when": "2026-01-02T03:04:00+00:00"},
         **{"day": "2026-01-02", "money": "1.10", "id": "00000000-0000-0000-0000-000000000001", "5": "key"},
+        **{"most": 9007199254740991, "more": "9007199254740992", "least": -9007199254740991},
+        **{"less": "-9007199254740992", "id64": "9223372036854775808"},
     }
     assert to_plain(memoryview(b"ab")) == {"base64": "YWI="}
 

@@ -92,7 +92,7 @@ def test_agents_of_the_command_line_and_of_a_program_are_one_cluster(
     begin: Callable[..., Foreground],
     agents: Make,  # noqa: F811
 ) -> None:
-    alice = begin("agent", "--name", "alice", "--tag", "role=web")
+    alice = begin("agent", "--name", "alice", "--cache", "scores", "--tag", "role=web")
     start = alice.until("agent.started")
     assert (start["name"], start["cluster"], start["members"]) == ("alice", "default", 1)
     bob = agents("bob")
@@ -128,6 +128,15 @@ def test_agents_of_the_command_line_and_of_a_program_are_one_cluster(
     until(lambda: {one.name: one.tags.get("role") for one in bob.members()}["alice"] == "db")
     assert Done("health", "--json", *chosen).json["members"] == 2
     assert Done("peers", "--json", *chosen).json[0]["name"] == "bob"
+
+    assert Done("cache", "set", "scores", "x", "1", "--ttl", "100").code == 0  # whichever of the two is asked
+    assert bob.open_cache("scores")["x"] == 1
+    assert 0 < Done("cache", "ttl", "scores", "x").json <= 100
+    assert Done("cache", "create", "more", "--replicas", "1", *chosen).code == 0
+    assert [one["name"] for one in Done("cache", "list", "--json").json] == ["more", "scores"]
+    assert sorted(bob.caches()) == ["more", "scores"]
+    found = Done("status", "--json", *chosen).json
+    assert (found["agent"], found["members"], found["caches"]) == ("alice", {"alive": 2}, ["more", "scores"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -276,7 +285,8 @@ def test_the_demo_fails_when_something_is_missed(monkeypatch: pytest.MonkeyPatch
 def test_a_second_agent_in_this_process_needs_a_choice(agents: Make) -> None:  # noqa: F811
     first: Agent = agents("alice")
     agents("bob")
-    done = Done("members")
+    assert Done("members").code == 0
+    done = Done("info")
     assert done.code == 2 and "--agent alice --cluster default" in done.err
     assert Done("info", "--json", "--agent", "alice").json["boot"] == first.boot.hex()
     with tempfile.TemporaryDirectory() as empty:

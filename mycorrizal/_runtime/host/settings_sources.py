@@ -224,7 +224,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
 
 def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
     """Others may name variables after us, so an unknown one is no error."""
-    known = [_PREFIX + name.upper() for name in (*ENVIRONMENT, "config", "runtime_dir")]
+    known = [_PREFIX + name.upper() for name in (*ENVIRONMENT, "agent", "config", "packet_path", "runtime_dir")]
     for variable in environ:
         if variable.startswith(_PREFIX) and variable not in known:
             close = _alike(variable, known, 0.85)
