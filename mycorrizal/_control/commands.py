@@ -374,7 +374,7 @@ def _cache_create(
     redefine: Boolean = False,
     timeout: Seconds = 10.0,
 ) -> dict[str, Any]:
-    bounds = {"ttl": ttl or None, "max_entries": max_entries, "max_bytes": max_bytes}
+    bounds: dict[str, Any] = {"ttl": ttl or None, "max_entries": max_entries, "max_bytes": max_bytes}
     asked = {**bounds, "replicas": replicas, "near": near, "quorum": quorum or 0}
     found = _defined(on.agent.cache(cache, **asked, redefine=redefine, timeout=timeout).definition)
     other = {name: found[name] for name in asked if found[name] != asked[name]}
