@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -473,6 +474,7 @@ def printable(text: str | bytes, limit: int = 200) -> str:
     return "".join(shown)
 
 
+@lru_cache(maxsize=4096)  # one packet asks for three
 def host_of(addr: bytes) -> str:
     """Return raw address bytes as text; a length that is no address gives ``"?<hex>"``."""
     if len(addr) == 4:

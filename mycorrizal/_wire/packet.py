@@ -54,11 +54,13 @@ class PacketCodec:
         self.keyring = keyring
         self._nonce = nonce
         self._label = label_bytes(config.label)
+        self._label_overhead = label_overhead(self._label)
         self._skip_label_check = config.skip_inbound_label_check
         self._verify_incoming = config.gossip_verify_incoming
         self._verify_outgoing = config.gossip_verify_outgoing
         self._compress = config.enable_compression
         self._version = encryption_version(config.protocol_version)
+        self._encryption_overhead = encryption_overhead(self._version)
 
     # -- sending --------------------------------------------------------------------
 
@@ -84,8 +86,8 @@ class PacketCodec:
             gossip: a gossip round counts encryption whenever there is a key, a
                 piggyback only if outgoing packets are encrypted (protocol §8.3, §8.4).
         """
-        encrypts = self.keyring and (gossip or self._verify_outgoing)
-        return label_overhead(self._label) + (encryption_overhead(self._version) if encrypts else 0)
+        encrypts = (gossip or self._verify_outgoing) and self.keyring
+        return self._label_overhead + self._encryption_overhead if encrypts else self._label_overhead
 
     def _seal(self, message: bytes, *, crc: bool) -> bytes:
         if self._compress:
