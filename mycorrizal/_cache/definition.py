@@ -14,6 +14,8 @@ from ..exceptions import ConfigError
 
 __all__ = ["Definition", "Limits", "check_seconds", "differ"]
 
+_NO_BOUND = float("inf")
+
 SECONDS_MAX = 1e12
 """Longest time to live, or to hold something: milliseconds of it fit into 53 bits."""
 
@@ -76,16 +78,18 @@ class Definition:
             raise ConfigError("quorum", f"{self.quorum!r} members")
 
     @property
-    def rank(self) -> tuple[int, int, str]:
+    def rank(self) -> tuple[float, ...]:
         """Of all definitions of one cache the greatest holds: the latest edition, and of one edition the first."""
-        return self.edition, -self.born, repr(self)
+        ttl, entries, size = [_NO_BOUND if it is None else it for it in (self.ttl, self.max_entries, self.max_bytes)]
+        switches = self.near, self.read_backups, self.sync_backups
+        return self.edition, -self.born, ttl, entries, size, self.replicas, *switches, self.quorum
 
     def replaces(self, other: Definition) -> bool:
         """Return whether this one holds where `other` was taken for it: of one edition of the same settings any may.
 
         Who opens a cache at the same moment as others need not tell them who was first.
         """
-        return self.rank > other.rank and (self != other or self.edition != other.edition)
+        return (self != other or self.edition != other.edition) and self.rank > other.rank
 
     def settings(self, other: Definition) -> dict[str, Any]:
         """Return those settings that are others in `other`."""
@@ -99,8 +103,10 @@ class Definition:
 
 def differ(one: Definition | None, other: Definition | None) -> bool:
     """Return whether two members' definitions of a cache are not the same one, though their settings may be."""
+    if one is other:  # of all that a member announces all but one, as a rule
+        return False
     if one is None or other is None:
-        return one is not other
+        return True
     return one != other or (one.edition, one.born) != (other.edition, other.born)
 
 

@@ -32,6 +32,21 @@ def test_setting_out_of_range(settings: dict[str, Any]) -> None:
 BOB = b"12345678"
 
 
+def test_definitions_that_differ_have_different_ranks_and_no_text_is_made_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Text took 5 us, and each announcement compares what all members say."""
+    monkeypatch.setattr(Definition, "__repr__", lambda it: pytest.fail("text was made"))
+    plain = Definition("c", ttl=7, max_entries=5, max_bytes=1000, quorum=1)
+    other: list[dict[str, Any]] = [
+        {"ttl": None}, {"ttl": 7.5}, {"max_entries": None}, {"max_entries": 6}, {"max_bytes": None}, {"replicas": 3},
+        {"near": True}, {"read_backups": True}, {"sync_backups": False}, {"quorum": 2}, {"edition": 1}, {"born": 1},
+    ]  # fmt: skip
+    ranks = [plain.rank, *[replace(plain, **settings).rank for settings in other]]
+    assert len({*ranks}) == len(ranks) and sorted(ranks)[-1][0] == 1
+    assert replace(plain, ttl=7.0).rank == plain.rank
+
+
 def test_what_runs_holds_unless_it_is_redefined() -> None:
     machine = make_machine(replicas=2)
     assert machine.define(Definition("c", replicas=3, near=True), 0.0) == Definition("c") == machine.definitions()[0]

@@ -64,6 +64,26 @@ def test_one_announcement_sets_one_view(seen: list[str]) -> None:
     assert all(len(space.members) == 1 + len(NODES) for space in machine.spaces())
 
 
+def test_an_announcement_compares_one_definition_of_each_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 20 that a member announces was compared, and of each member of the cache both ranks were made."""
+    known: dict[str, Any] = view(NODES, NAMES)
+    machine = machine_with([*NAMES, "new"], known)
+    compared: list[Definition] = []
+    same = Definition.__eq__
+
+    def noted(one: Definition, other: object) -> bool:
+        compared.append(one)
+        return same(one, other)
+
+    monkeypatch.setattr(Definition, "__eq__", noted)
+    monkeypatch.setattr(Definition, "rank", property(lambda it: pytest.fail("a rank was made")))
+    for node in NODES:
+        boot, before = known[node]
+        known = {**known, node: (boot, {**before, "new": Definition("new", born=len(node))})}
+        machine.members_changed(known, 1.0)
+    assert len(compared) <= len(NODES) ** 2
+
+
 def test_a_view_that_did_not_change_costs_nothing(seen: list[str]) -> None:
     machine = machine_with(NAMES, view(NODES, NAMES))
     seen.clear()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
-    Fault("Definition.replaces", " and (self != other or self.edition != other.edition)", "", "the same is no news"),
+    Fault("Definition.replaces", "(self != other or self.edition != other.edition) and ", "", "the same is no news"),
+    Fault("differ", "if one is other:", "if False:", "what a member announces still is not compared again"),
     Fault("Space.redefine", "        if same:\n", "        if False:\n", "another edition of the same moves nothing"),
     Fault("Space.set_view", "self.retired or not self.handover.holds_back(now)", "True", "a view waits for the others"),
     Fault("Handover._held", "            self._space.settle(now)\n", "", "and for no longer than it is held back"),
