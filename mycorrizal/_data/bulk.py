@@ -199,8 +199,20 @@ class Bulk:
         value.grant(self.link.machine.now)
         self.link.put(frames.frame(Frame.GRANT, frames.grant_body(stream, 1 << 62)))
 
+    def room(self, stream: int) -> memoryview | None:
+        """Return the memory that the next bytes of a value belong in, if there is any: tell ``filled`` then."""
+        value = self.values.get(stream)
+        return None if value is None else value.room()
+
+    def filled(self, stream: int, size: int, fin: bool, now: float) -> None:
+        """As ``data``, for `size` bytes that are where ``room`` said."""
+        value = self.values[stream]
+        self._value_came(stream, value, value.filled(size, fin, now), now)
+
     def _value_data(self, stream: int, value: InValue, data: bytes, fin: bool, now: float) -> None:
-        received = value.feed(data, fin, now)
+        self._value_came(stream, value, value.feed(data, fin, now), now)
+
+    def _value_came(self, stream: int, value: InValue, received: Received | None, now: float) -> None:
         if received is None:
             return
         self._value_gone(stream)

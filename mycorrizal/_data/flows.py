@@ -82,15 +82,16 @@ class Outflow:
         part = self._parts[0]
         size = min(len(part), room, _PIECE, self.limit - self.sent)
         data: bytes | memoryview = part[:size]
-        if self.lent is not None:
-            data = bytes(data)
+        looked = self.lent is None
+        if self.lent is not None and not conn.way.reads:
+            data, looked = bytes(data), True
             if self.lent.over:  # after the copy: see there
                 return 0
         if size == len(part):
             self._parts.popleft()
         else:
             self._parts[0] = part[size:]
-        last = self.fin and not self._parts
+        last = looked and self.fin and not self._parts  # else the end goes alone, after a last look at ``over``
         conn.send(self.stream, data, fin=last)
         self.sent += size
         if self._taken is not None:
@@ -117,7 +118,7 @@ class Outflow:
 def feed(conn: Connection, flows: dict[int, Outflow], room: int) -> list[Outflow]:
     """Give QUIC up to `room` bytes, a piece of each flow in turn; take out of `flows` and return what is finished."""
     finished = []
-    while room > 0:
+    while room > 0 and not conn.full:
         moved = False
         for flow in [flow for flow in flows.values() if not flow.idle]:
             room -= flow.push(conn, max(room, 1))
@@ -125,7 +126,7 @@ def feed(conn: Connection, flows: dict[int, Outflow], room: int) -> list[Outflow
             if flow.finished:
                 del flows[flow.stream]
                 finished.append(flow)
-            if room <= 0:
+            if room <= 0 or conn.full:
                 break
         if not moved:
             break
@@ -177,11 +178,24 @@ class InValue:
         if data:
             self.last = now
             reader.feed(data)
-        if not fin:
-            return None
-        if not reader.done:
+        return self._ended() if fin else None
+
+    def room(self) -> memoryview | None:
+        """Return the memory that its next bytes belong in, as far as they are granted: see ``ValueReader.room``."""
+        left = self.limit - self.reader.received
+        room = self.reader.room() if left > 0 else None
+        return None if room is None else room[:left]
+
+    def filled(self, size: int, fin: bool, now: float) -> Received | None:
+        """As ``feed``, for `size` bytes that are where ``room`` said."""
+        self.last = now
+        self.reader.filled(size)
+        return self._ended() if fin else None
+
+    def _ended(self) -> Received:
+        if not self.reader.done:
             raise RemoteProtocolError("a value that ends before its end")
-        header, buffers = reader.parts()
+        header, buffers = self.reader.parts()
         return Received(b"", header, buffers)
 
 

@@ -142,13 +142,23 @@ class Link:
         """Bytes of a stream, in order."""
         if self.state == "closed":
             return
+        if stream == self._remote_lane:
+            self._heed(self._lane_data, data, fin, now)
+        elif self.live:
+            self._heed(self.bulk.data, stream, data, fin, now)
+        else:
+            self._heed(_unproven)
+
+    def stream_filled(self, stream: int, size: int, fin: bool, now: float) -> None:
+        """As ``stream_data``, for `size` bytes that are where ``bulk.room`` said."""
+        if self.state != "closed":
+            self._heed(self.bulk.filled, stream, size, fin, now)
+
+    def _heed(self, take: Callable[..., None], *args: object) -> None:
+        """Call ``take(*args)``; what it says is wrong with the peer ends the connection."""
+        now = self.machine.now
         try:
-            if stream == self._remote_lane:
-                self._lane_data(data, fin, now)
-            elif self.live:
-                self.bulk.data(stream, data, fin, now)
-            else:
-                raise ProofError("a stream before the proof")
+            take(*args)
         except ProofError as exc:
             self.machine.host.count("quic.not_proved")
             self._offence("not_proved", exc, Close.NOT_PROVED, now)
@@ -443,6 +453,47 @@ class Link:
             self.answering.pop()
         return True
 
+    def _alone(self, stream: int, data: bytes, kind: Frame) -> bytes | None:
+        """Return the body of the frame that `data` is, if it is of this kind and no other one has begun. Who reads."""
+        if stream != self._remote_lane or not self.live or not self._reader.between:
+            return None
+        found = frames.only_frame(data)
+        return found[1] if found is not None and found[0] == kind else None
+
+    def answer_now(self, call: Call, stream: int, data: bytes, now: float) -> tuple[int, Received] | None:
+        """Take what has come if it is just the answer to `call`, and return that. The thread that reads.
+
+        What it is not, or cannot be read, is the loop's.
+        """
+        body = self._alone(stream, data, Frame.RESPONSE)
+        try:
+            if body is None or (found := frames.parse_response(body))[0] != call.number:
+                return None
+        except RemoteProtocolError:
+            return None
+        if self.calls.pop(call.number, None) is not call:
+            return None
+        call.end()
+        self.used, self.worked = now, True
+        return found[1], Received(body[5:])
+
+    def serve_now(self, stream: int, data: bytes, now: float) -> Served | None:
+        """Take what has come if it is just a request that a handler may have now, and return it. As ``answer_now``."""
+        body = self._alone(stream, data, Frame.REQUEST)
+        try:
+            if body is None:
+                return None
+            number, left, depth, name, at = frames.parse_request(body)
+            if self.refusal(number, name, depth) is not None:
+                return None
+        except RemoteProtocolError:
+            return None
+        self.used = now
+        deadline = now + left / 1000 if left else None
+        request = Served(self, number, name, self.name, deadline, Received(body[at:]), depth)
+        self.served[number] = request
+        return request
+
     def cancel(self, call: Call, now: float) -> None:
         """Nobody waits for `call` any more: free what it holds and tell the peer."""
         if self.calls.pop(call.number, None) is None:
@@ -525,6 +576,10 @@ class Link:
             self.served.popitem()[1].cancelled = True
         self._out.clear()
         return calls, self.bulk.clear()
+
+
+def _unproven() -> None:
+    raise ProofError("a stream before the proof")
 
 
 _LIVE: dict[int, Callable[[Link, bytes, float], None]] = {

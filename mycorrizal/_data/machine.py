@@ -182,6 +182,18 @@ class DataMachine:
         if link is not None:
             link.stream_data(stream, data, fin, now)
 
+    def stream_room(self, conn: Connection, stream: int) -> memoryview | None:
+        """Return the memory that the next bytes of `stream` belong in: of a large value that is arriving, else None."""
+        link = self.links.get(conn)
+        return link.bulk.room(stream) if link is not None and link.live else None
+
+    def stream_filled(self, conn: Connection, stream: int, size: int, fin: bool, now: float) -> None:
+        """As ``stream_data``, for `size` bytes that are where ``stream_room`` said."""
+        self.now = now
+        link = self.links.get(conn)
+        if link is not None:
+            link.stream_filled(stream, size, fin, now)
+
     def stream_reset(self, conn: Connection, stream: int, code: int, now: float) -> None:
         self.now = now
         link = self.links.get(conn)

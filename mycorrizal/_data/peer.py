@@ -160,7 +160,7 @@ class Peer:
         else:
             call.end()
 
-    def request_now(self, call: Call, now: float) -> bool:
+    def request_now(self, call: Call, now: float) -> Link | None:
         """Send a request at once, if its way takes it from any thread, and no other one is open there. Any thread.
 
         Amid others the loop sends many at once, where each send of a caller's own would hand the interpreter to another
@@ -168,8 +168,8 @@ class Peer:
         """
         link = self.link
         if link is None or link.calls or call.done or not link.free(call.value.size):
-            return False
-        return link.request_now(call, now)
+            return None
+        return link if link.request_now(call, now) else None
 
     def open(self, opening: Opening, now: float) -> None:
         """Open a stream now, or once the peer has welcomed us: what it refuses before that has not begun."""

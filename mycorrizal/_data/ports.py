@@ -6,6 +6,7 @@ fakes; ``_runtime/quic`` has the real ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .._wire.frames import Close
@@ -24,6 +25,7 @@ __all__ = [
     "Served",
     "Sink",
     "Trust",
+    "Waiting",
     "Way",
 ]
 
@@ -36,23 +38,35 @@ class Way(NamedTuple):
         early: the server is proved before the first byte, so that frames may follow the client's proof at once.
         tentative: if it ends before the welcome, the next dial takes another way, and what waits goes on waiting.
         shared: ``put`` may be called by any thread.
+        reads: ``send`` has read what it is given when it returns.
     """
 
     name: str
     early: bool
     tentative: bool
     shared: bool
+    reads: bool
 
 
-BY_QUIC = Way("quic", early=True, tentative=False, shared=False)
-ON_HOST = Way("host", early=False, tentative=True, shared=True)
+BY_QUIC = Way("quic", early=True, tentative=False, shared=False, reads=False)
+ON_HOST = Way("host", early=False, tentative=True, shared=True, reads=True)
+
+
+class Waiting(Protocol):
+    """For whom a thread waits for what comes next; ``done``: it needs nothing any more."""
+
+    @property
+    def done(self) -> bool: ...
 
 
 class Connection(Protocol):
     """One connection, by whatever way.
 
     ``boot``: the process that the way says is at the other end, None if it says nothing. ``why``: this way was taken.
+    ``full``: it takes no more for now, and is touched once it does.
     ``put``: as ``send``, from any thread, where ``way.shared``; a Ctrl-C in it leaves what was sent whole.
+    ``read``: there the calling thread may wait for what comes next, for `who`, and let ``take(stream, bytes)`` have it;
+    False if another thread reads, `take` did not want it, or nothing came until `deadline`, which is the runtime's.
     """
 
     @property
@@ -71,10 +85,13 @@ class Connection(Protocol):
     def last_received(self) -> float: ...
     @property
     def created(self) -> float: ...
+    @property
+    def full(self) -> bool: ...
 
     def open_stream(self, *, uni: bool) -> int: ...
     def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None: ...
     def put(self, stream: int, data: bytes) -> None: ...
+    def read(self, who: Waiting, take: Callable[[int, bytes], bool], deadline: Any) -> bool: ...
     def backlog(self, stream: int) -> int: ...
     def reset(self, stream: int, code: int) -> None: ...
     def stop(self, stream: int, code: int) -> None: ...

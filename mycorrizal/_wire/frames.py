@@ -40,6 +40,7 @@ __all__ = [
     "StreamHead",
     "Welcome",
     "frame",
+    "only_frame",
     "stream_head",
 ]
 
@@ -396,6 +397,11 @@ class LaneReader:
         self.limit = limit
         self._rest = b""
 
+    @property
+    def between(self) -> bool:
+        """Whether no frame has begun."""
+        return not self._rest
+
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield ``(kind, body)`` of each frame that is complete; exhaust it before the next ``feed``.
 
@@ -417,6 +423,14 @@ class LaneReader:
                 yield kind, data[start:stop]
         finally:
             self._rest = data[at:] if at < end else b""
+
+
+def only_frame(data: bytes) -> tuple[int, bytes] | None:
+    """Return ``(kind, body)`` of the one frame that `data` is; None if it is less, or more."""
+    if len(data) < 5:
+        return None
+    size, kind = _HEAD.unpack_from(data)
+    return (kind, data[5:]) if size == len(data) - 4 else None
 
 
 class StreamHead:

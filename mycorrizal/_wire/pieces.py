@@ -14,12 +14,15 @@ from typing import NamedTuple
 
 from ..exceptions import RemoteProtocolError
 
-__all__ = ["Hello", "Piece", "PieceReader", "code_piece", "parse_close", "parse_code", "piece_head"]
+__all__ = [
+    "HEAD_SIZE", "Hello", "Piece", "PieceReader", "code_piece", "only_data", "parse_close", "parse_code", "piece_head",
+]  # fmt: skip
 
 BODY_MAX = 1024
 """Longest body of a piece that carries no bytes of a stream: it is kept until it is whole."""
 
 _HEAD = struct.Struct(">IBQ")
+HEAD_SIZE = _HEAD.size
 _CODE = struct.Struct(">I")
 _HELLO = struct.Struct(">8s32s8s32sH")
 _MAGIC = b"myc host"
@@ -42,6 +45,14 @@ class Piece(enum.IntEnum):
 def piece_head(kind: int, stream: int, size: int) -> bytes:
     """Return what stands before a body of `size` bytes."""
     return _HEAD.pack(size, kind, stream)
+
+
+def only_data(data: bytes) -> tuple[int, bytes] | None:
+    """Return ``(stream, body)`` of the one piece of a stream that `data` is; None if it is anything else."""
+    if len(data) < HEAD_SIZE:
+        return None
+    size, kind, stream = _HEAD.unpack_from(data)
+    return (stream, data[HEAD_SIZE:]) if kind == Piece.DATA and size == len(data) - HEAD_SIZE else None
 
 
 def code_piece(kind: Piece, stream: int, code: int, reason: str = "") -> bytes:
@@ -96,6 +107,21 @@ class PieceReader:
         self._rest = b""
         self._left = 0  # bytes that are still to come of a piece that has begun
         self._kind = self._stream = 0
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """The stream of a piece that has begun, and how many of its bytes are still to come."""
+        return self._stream, self._left
+
+    @property
+    def between(self) -> bool:
+        """Whether no piece has begun."""
+        return not (self._left or self._rest)
+
+    def skip(self, size: int) -> bool:
+        """Take `size` of the ``pending`` bytes as read; return whether the stream ends with them."""
+        self._left -= size
+        return not self._left and self._kind == Piece.LAST
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Yield ``(kind, stream, body)``; of a piece of a stream that is not whole, what is there as ``DATA``.

@@ -30,7 +30,9 @@ class ValueReader:
         done: whether that is all of them.
     """
 
-    __slots__ = ("_at", "_begin", "_buffers", "_head", "_header", "_lengths", "_need", "_size", "done", "received")
+    __slots__ = (
+        "_at", "_begin", "_buffers", "_head", "_header", "_lengths", "_need", "_open", "_size", "done", "received",
+    )  # fmt: skip
 
     def __init__(self, size: int) -> None:
         """`size`: bytes of the whole wire form, as announced; the caller has checked it against its limit.
@@ -48,6 +50,7 @@ class ValueReader:
         self._header = bytearray()
         self._buffers: list[BytesIO] = []
         self._at = 0  # bytes in the last buffer
+        self._open = False  # the last buffer takes more
         self.received = 0
         self.done = False
 
@@ -72,6 +75,24 @@ class ValueReader:
             view = view[missing:]
         if view:
             self._fill(view)
+        self.done = self.received == self._size
+
+    def room(self) -> memoryview | None:
+        """Return the memory that the next bytes belong in, None if that is not known, or not worth it.
+
+        Who writes there tells ``filled``, and lets go of it first.
+        """
+        if self._begin is not None or len(self._header) < self._head or self.received >= self._size:
+            return None
+        return self._buffer().getbuffer()[self._at :]
+
+    def filled(self, size: int) -> None:
+        """The next `size` bytes were written where ``room`` said."""
+        self.received += size
+        self._at = (self._at + size) % self._length()
+        self._open = self._at > 0
+        if self._open:
+            self._buffers[-1].seek(self._at)
         self.done = self.received == self._size
 
     def parts(self) -> tuple[bytes, list[Any]]:
@@ -128,13 +149,23 @@ class ValueReader:
     def _fill(self, view: memoryview) -> None:
         """Write bytes into the buffers, one after the other."""
         while view:
-            if not self._at:
-                self._buffers.append(BytesIO(bytes(self._lengths[len(self._buffers)] & ~BYTES_FLAG)))
-            length = self._lengths[len(self._buffers) - 1] & ~BYTES_FLAG
+            buffer = self._buffer()
+            length = self._length()
             piece = view[: length - self._at]
-            self._buffers[-1].write(piece)
+            buffer.write(piece)
             self._at = (self._at + len(piece)) % length
+            self._open = self._at > 0
             view = view[len(piece) :]
+
+    def _buffer(self) -> BytesIO:
+        """Return the buffer that the next byte goes to."""
+        if not self._open:
+            self._buffers.append(BytesIO(bytes(self._lengths[len(self._buffers)] & ~BYTES_FLAG)))
+            self._open = True
+        return self._buffers[-1]
+
+    def _length(self) -> int:
+        return self._lengths[len(self._buffers) - 1] & ~BYTES_FLAG
 
 
 def split(data: bytes) -> tuple[bytes, list[Any]]:

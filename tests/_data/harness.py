@@ -130,6 +130,8 @@ class World:
 class Conn:
     """One end of a connection."""
 
+    full = False
+
     def __init__(self, node: Node, address: Address, *, dialled: bool) -> None:
         self.node = node
         self.world = node.world
@@ -176,6 +178,9 @@ class Conn:
         self.touch()
 
     put = send
+
+    def read(self, who: Any, take: Any, deadline: Any) -> bool:
+        raise NotImplementedError
 
     def backlog(self, stream: int) -> int:
         return 0 if self.gone else self.sent.get(stream, 0) - self.acked.get(stream, 0)

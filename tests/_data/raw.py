@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mycorrizal._data.ports import BY_QUIC
 from mycorrizal._wire.frames import (
     FRAME_MAX,
@@ -28,6 +30,8 @@ LANE = 2  # the client's; the server's is 3
 
 class RawConn:
     """A connection that keeps what is written to it."""
+
+    full = False
 
     def __init__(self, world: World, *, dialled: bool) -> None:
         self.world = world
@@ -58,6 +62,9 @@ class RawConn:
 
     def put(self, stream: int, data: bytes) -> None:
         self.send(stream, data)
+
+    def read(self, who: Any, take: Any, deadline: Any) -> bool:
+        raise NotImplementedError
 
     def backlog(self, stream: int) -> int:
         return self.unread

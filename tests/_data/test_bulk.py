@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from mycorrizal._data.link import Link
 from mycorrizal._wire.frames import (
     INLINE_MAX,
@@ -138,3 +140,34 @@ def test_streams_that_have_ended_and_arrived_are_forgotten() -> None:
         raw.say(b"", 4 * number, fin=True)
         raw.heard()
     assert len(link_of(raw).bulk.finishing) <= 65
+
+
+# -- bytes that the connection writes where they stay -----------------------------------------------------
+
+
+def test_a_value_may_be_written_where_it_stays() -> None:
+    raw = Raw().prove()
+    machine = raw.node.machine
+    value = os.urandom(100_000)
+    data = packed(value)
+    assert machine.stream_room(raw.conn, 6) is None
+    raw.value(6, Frame.REQUEST, request_body(1, 0) + name_field("echo"), len(data), data[:1000])
+    at = 1000
+    while at < len(data):
+        room = machine.stream_room(raw.conn, 6)
+        assert room is not None
+        with room:
+            size = min(len(room), 30_000)
+            room[:size] = data[at : at + size]
+        at += size
+        machine.stream_filled(raw.conn, 6, size, at == len(data), raw.world.now)
+    assert raw.node.ran == [value] and machine.stream_room(raw.conn, 6) is None and raw.code is None
+
+
+def test_a_value_that_ends_too_early_where_it_stays_is_an_offence() -> None:
+    raw = Raw().prove()
+    data = packed(bytes(100_000))
+    raw.value(6, Frame.REQUEST, request_body(1, 0) + name_field("echo"), len(data), data[:1000])
+    raw.node.machine.stream_filled(raw.conn, 6, 10, True, raw.world.now)
+    raw.expect_end(Close.PROTOCOL)
+    raw.node.machine.stream_filled(raw.conn, 6, 10, True, raw.world.now)

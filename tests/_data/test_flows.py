@@ -7,6 +7,7 @@ import random
 import pytest
 
 from mycorrizal._data.flows import Budget, InValue, Outflow, feed
+from mycorrizal._data.ports import ON_HOST
 from mycorrizal._wire.frames import BULK_INITIAL, Frame
 from mycorrizal._wire.lent import Lent
 from mycorrizal._wire.values import encode_value
@@ -213,3 +214,67 @@ def test_lent_memory_may_change_as_soon_as_it_was_given_to_the_connection() -> N
     feed(Keeps(World(), dialled=True), {2: Outflow(2, [memoryview(memory)], fin=True, lent=lent)}, 1 << 30)
     memory[:] = b"b" * 1000
     assert given == [b"a" * 1000]
+
+
+def by_host() -> RawConn:
+    conn = RawConn(World(), dialled=True)
+    conn.way = ON_HOST
+    return conn
+
+
+def test_where_a_send_reads_at_once_lent_memory_is_not_copied_and_the_end_comes_after_a_last_look() -> None:
+    given: list[tuple[bool, bool]] = []
+
+    class Reads(RawConn):
+        way = ON_HOST
+
+        def send(self, stream: int, data: bytes | memoryview, fin: bool = False) -> None:
+            given.append((isinstance(data, memoryview), fin))
+
+    conn = Reads(World(), dialled=True)
+    conn.way = ON_HOST
+    memory = bytearray(1000)
+    flow = Outflow(2, [memoryview(memory)], fin=True, lent=Lent(encode_value(memory)))
+    assert feed(conn, {2: flow}, 1 << 30) == [flow] and flow.finished
+    assert given == [(True, False), (False, True)]
+
+
+def test_what_was_taken_back_while_it_was_read_never_becomes_whole() -> None:
+    conn = by_host()
+    lent = Lent(encode_value(bytearray(1000)))
+    flow = Outflow(2, [view(1000)], fin=True, lent=lent)
+    assert feed(conn, {2: flow}, 1000) == [] and not flow.finished
+    lent.over = True
+    assert feed(conn, {2: flow}, 1 << 30) == []
+    assert len(conn.sent[2]) == 1000 and not conn.fins and not flow.finished
+
+
+def test_a_connection_that_is_full_is_given_nothing_more() -> None:
+    class Full(RawConn):
+        @property
+        def full(self) -> bool:  # type: ignore[override]
+            return sum(map(len, self.sent.values())) >= 300 << 10
+
+    conn = Full(World(), dialled=True)
+    flows = {n: Outflow(n, [view(1 << 20)], fin=True) for n in (2, 6)}
+    feed(conn, flows, 1 << 30)
+    assert sum(map(len, conn.sent.values())) == 512 << 10
+    feed(conn, flows, 1 << 30)
+    assert sum(map(len, conn.sent.values())) == 512 << 10
+
+
+def test_a_value_that_is_written_where_it_stays() -> None:
+    data = packed(bytes(1 << 20))
+    value = InValue(Frame.MESSAGE, b"", len(data), 0.0)
+    assert value.room() is None
+    value.feed(data[:1000], False, 1.0)
+    room = value.room()
+    assert room is not None and len(room) == BULK_INITIAL - 1000, "no more than granted"
+    room.release()
+    assert value.filled(BULK_INITIAL - 1000, False, 2.0) is None and value.last == 2.0
+    assert value.room() is None
+    value.grant(3.0)
+    received = value.filled(len(data) - BULK_INITIAL, True, 4.0)
+    assert received is not None and received.size == (1 << 20) + 4
+    with pytest.raises(RemoteProtocolError):
+        InValue(Frame.MESSAGE, b"", len(data), 0.0)._ended()

@@ -9,7 +9,16 @@ import pytest
 from mycorrizal._data.calls import Call
 from mycorrizal._data.link import Link
 from mycorrizal._data.ports import BY_QUIC, ON_HOST, Served
-from mycorrizal._wire.frames import INLINE_MAX, Close, Frame, Status, frame, name_field
+from mycorrizal._wire.frames import (
+    INLINE_MAX,
+    Close,
+    Frame,
+    Status,
+    frame,
+    name_field,
+    request_body,
+    response_body,
+)
 from mycorrizal._wire.values import DEFAULT, encode_value
 
 from .harness import Node, Outcome, World, answer_of, mesh, packed
@@ -30,7 +39,7 @@ def friends(way: Any = ON_HOST) -> tuple[World, Node, Node]:
 def now(node: Node, call: Call) -> bool:
     """Do what a caller's thread does."""
     peer = node.machine.peers.get(call.node)
-    return peer is not None and peer.request_now(call, node.world.now)
+    return peer is not None and peer.request_now(call, node.world.now) is not None
 
 
 def made(node: Node, value: object = 1) -> tuple[Call, Outcome]:
@@ -198,3 +207,87 @@ def test_an_answer_that_is_about_to_go_is_work(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(link.conn, "put", put)
     assert link.respond_now(request, Status.OK, encode_value(1), a.world.now)
     assert seen == [(True, 1, False)] and not link.busy and b.machine.serving == 0
+
+
+# -- what a thread that waits at the socket takes itself ---------------------------------------------
+
+
+def answer(number: int, value: object = 1, status: Status = Status.OK) -> bytes:
+    return frame(Frame.RESPONSE, response_body(number, status) + packed(value))
+
+
+def lane_of(node: Node, peer: str) -> int:
+    lane: int = node.link(peer)._remote_lane
+    return lane
+
+
+def test_the_answer_that_a_caller_waits_for_is_its_own() -> None:
+    world, a, _ = friends()
+    link, (call, outcome) = a.link("b"), made(a)
+    assert now(a, call)
+    found = link.answer_now(call, lane_of(a, "b"), answer(call.number, "x"), world.now)
+    assert found is not None and found[0] == Status.OK and found[1].decode(DEFAULT) == "x"
+    assert call.done and not link.calls and outcome.ended is None, "who waits knows by himself"
+    assert link.answer_now(call, lane_of(a, "b"), answer(call.number), world.now) is None
+
+
+@pytest.mark.parametrize("why", ["other", "two", "half", "kind", "stream", "begun", "dead", "bad", "gone"])
+def test_anything_else_is_left_to_the_loop(why: str) -> None:
+    world, a, _ = friends()
+    link, (call, _) = a.link("b"), made(a)
+    assert now(a, call)
+    data, stream = answer(call.number), lane_of(a, "b")
+    if why == "other":
+        data = answer(call.number + 1)
+    elif why == "two":
+        data += data
+    elif why == "half":
+        data = data[:-1]
+    elif why == "kind":
+        data = frame(Frame.CANCEL, bytes(4))
+    elif why == "stream":
+        stream = 6
+    elif why == "begun":
+        list(link._reader.feed(b"\0"))
+    elif why == "dead":
+        link.live = False
+    elif why == "bad":
+        data = frame(Frame.RESPONSE, response_body(call.number, 99))
+    else:
+        link.calls.clear()
+    assert link.answer_now(call, stream, data, world.now) is None and not call.done
+
+
+def asked(number: int, name: str = "echo", left: int = 0, value: object = 1) -> bytes:
+    return frame(Frame.REQUEST, request_body(number, left) + name_field(name) + packed(value))
+
+
+def test_the_next_request_may_be_a_handlers_own() -> None:
+    world, _, b = friends()
+    link = b.link("a")
+    request = link.serve_now(lane_of(b, "a"), asked(7, left=2000, value="x"), world.now)
+    assert request is not None and request.value.decode(DEFAULT) == "x" and request.sender == "a"
+    assert request.deadline == world.now + 2.0 and link.served == {7: request} and b.machine.serving == 1
+    assert link.respond_now(request, Status.OK, encode_value(1), world.now) and not link.served
+
+
+@pytest.mark.parametrize("why", ["two", "half", "kind", "closing", "unknown", "in use", "bad"])
+def test_a_request_that_is_more_than_that_is_left_to_the_loop(why: str) -> None:
+    world, _, b = friends()
+    link, data = b.link("a"), asked(7)
+    if why == "two":
+        data += asked(8)
+    elif why == "half":
+        data = data[:-1]
+    elif why == "kind":
+        data = frame(Frame.CANCEL, bytes(4))
+    elif why == "closing":
+        b.machine.closing = True
+    elif why == "unknown":
+        b.has_handler = lambda name: False  # type: ignore[method-assign]
+    elif why == "in use":
+        link.served[7] = link.serve_now(lane_of(b, "a"), data, world.now)
+    else:
+        data = frame(Frame.REQUEST, b"\0")
+    before = dict(link.served)
+    assert link.serve_now(lane_of(b, "a"), data, world.now) is None and link.served == before

@@ -23,6 +23,7 @@ from mycorrizal._wire.frames import (
     StreamHead,
     Welcome,
     frame,
+    only_frame,
     stream_head,
 )
 from mycorrizal.exceptions import RemoteProtocolError
@@ -192,3 +193,11 @@ def test_a_handshake_with_the_longest_name_is_taken() -> None:
 def test_codes_are_none_of_the_transports() -> None:
     """A transport error of the peer (RFC 9000 §20.1, TLS alerts 0x100 to 0x1ff) must not look like a reason of ours."""
     assert all(code > 0x1FF for code in Close)
+
+
+def test_one_frame_is_told_from_less_and_more() -> None:
+    whole = frame(Frame.CANCEL, b"1234")
+    assert only_frame(whole) == (Frame.CANCEL, b"1234")
+    assert [only_frame(data) for data in (b"", whole[:-1], whole + b"x", whole + whole)] == [None] * 4
+    reader = LaneReader()
+    assert reader.between and list(reader.feed(whole[:7])) == [] and not reader.between

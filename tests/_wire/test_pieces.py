@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from mycorrizal._wire.pieces import (
     BODY_MAX,
+    HEAD_SIZE,
     Hello,
     Piece,
     PieceReader,
     code_piece,
+    only_data,
     parse_close,
     parse_code,
     piece_head,
@@ -86,3 +88,30 @@ def test_hellos_of_something_else_are_refused(body: bytes) -> None:
 def test_codes_have_four_bytes(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_code(body)
+
+
+def test_bytes_of_a_piece_may_be_read_elsewhere() -> None:
+    reader = PieceReader()
+    data = piece(6, bytes(1000), Piece.LAST) + piece(3, b"next")
+    assert reader.between and reader.pending[1] == 0
+    assert [len(body) for _, _, body in reader.feed(data[:100])] == [100 - HEAD_SIZE]
+    assert reader.pending == (6, 1000 + HEAD_SIZE - 100) and not reader.between
+    assert not reader.skip(10)
+    assert reader.skip(1000 + HEAD_SIZE - 110) and reader.between
+    assert list(reader.feed(data[1000 + HEAD_SIZE :])) == [(Piece.DATA, 3, b"next")]
+    list(reader.feed(b"\0"))
+    assert not reader.between
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (piece(3, b"all"), (3, b"all")),
+        (piece(3, b"all") + b"\0", None),
+        (piece(3, b"all")[:-1], None),
+        (piece(3, b"all", Piece.LAST), None),
+        (b"", None),
+    ],
+)
+def test_one_piece_of_a_stream_is_told_from_less_and_more(data: bytes, found: tuple[int, bytes] | None) -> None:
+    assert only_data(data) == found

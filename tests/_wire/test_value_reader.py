@@ -152,3 +152,34 @@ def test_a_reader_that_was_read_holds_nothing() -> None:
     reader = read(encode_value([bytes(5000), "x"]).pack())
     header, buffers = reader.parts()
     assert header and len(buffers) == 1 and not reader._buffers
+
+
+@brief
+@given(large, st.lists(st.tuples(st.booleans(), st.integers(500, 20_000)), min_size=1, max_size=20))
+def test_bytes_that_are_written_where_they_stay_count_as_fed(value: Any, steps: list[tuple[bool, int]]) -> None:
+    data = encode_value(value).pack()
+    reader = ValueReader(len(data))
+    number = 0
+    while not reader.done:
+        direct, size = steps[number % len(steps)]
+        number += 1
+        room = reader.room() if direct else None
+        rest = data[reader.received :][:size]
+        if room is None:
+            reader.feed(rest)
+            continue
+        with room:
+            rest = rest[: len(room)]
+            room[: len(rest)] = rest
+        reader.filled(len(rest))
+    assert reader.room() is None and reader.received == len(data)
+    assert same(value, decode_parts(*reader.parts()))
+
+
+def test_there_is_no_room_before_the_lengths_are_known() -> None:
+    data = encode_value(bytes(5000)).pack()
+    reader = ValueReader(len(data))
+    assert reader.room() is None
+    while reader.room() is None:
+        reader.feed(data[reader.received :][:1])
+    assert reader.received == len(data) - 5000

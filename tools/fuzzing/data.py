@@ -25,6 +25,7 @@ class Connection:
     channel = b"channel"
     address = ("10.6.6.6", 666)
     way, boot, why = BY_QUIC, None, ""
+    full = False
 
     def __init__(self, now: float, *, dialled: bool) -> None:
         self.dialled = dialled
@@ -51,6 +52,9 @@ class Connection:
 
     def stats(self) -> dict[str, float | int]:
         return {}
+
+    def read(self, *args: object) -> bool:
+        raise NotImplementedError
 
     def nothing(self, *args: object) -> None:
         """Reset, stop, touch, ping, mark_proved, follow."""

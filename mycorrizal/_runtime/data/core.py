@@ -12,7 +12,7 @@ import random
 import socket
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +55,8 @@ Handler = Callable[[Request], Any]
 SETTLING_SECONDS = 5.0
 """In which a handler that a node does not have yet is asked for again."""
 _TEXT_MAX = 8192
+_NEXT_SECONDS = 0.05
+"""How long a handler's thread waits at the socket that its last request came from."""
 _local = threading.local()
 
 
@@ -96,6 +98,8 @@ class Core:
         self.resolve = resolve
         self.member = member
         self.process: Callable[[str], bytes | None] = lambda node: None
+        self.process_ended: Callable[[str, bytes], object] = lambda node, boot: None
+        self.members: Callable[[], Sequence[str]] = tuple
         self.missing: Callable[[str], tuple[str, str]] = _no_address
         self.counters = Counters()
         self.count = self.counters.add
@@ -110,6 +114,7 @@ class Core:
         self.trust = trust
         self._quiet = QuietLog(log, name)
         self._pool_timer = False
+        self._readers: list[None] = []  # one for each handler's thread that waits at a socket
         self._closed = threading.RLock()  # a signal handler may close what is being closed
         self._roll = reentry.owner("mycorrizal-quic")
         self._enrolled = False
@@ -273,12 +278,34 @@ class Core:
     # -- handlers (their threads) --------------------------------------------------------------
 
     def _handle(self, request: Served) -> None:
+        """Answer a request, and those that come right after it on the same socket."""
+        found: Served | None = request
+        while found is not None:
+            found = self._next(found) if self._answer(found) else None
+
+    def _next(self, request: Served) -> Served | None:
+        """Wait for the next request where `request` came from, for a moment; None if it comes by the loop, or not."""
+        link = request.link
+        assert isinstance(link, Link)
+        if self.pool.queued or len(self._readers) >= self.config.handlers // 2:
+            return None
+        reader = _Reader(self.pool, link)
+        self._readers.append(None)
+        try:
+            with self.pool.between():
+                link.conn.read(reader, reader.take, Deadline(_NEXT_SECONDS))
+        finally:
+            self._readers.pop()
+        return reader.request
+
+    def _answer(self, request: Served) -> bool:
+        """Run a request's handler; return whether the answer has left at once."""
         status, encoded = Status.EXPIRED, None
         now = clock.now()
         if (request.deadline is None or now < request.deadline) and not request.cancelled:
             status, encoded = self._run_handler(request, now)
         if self._respond_now(request, status, encoded):
-            return
+            return True
         respond = partial(_respond, request, status, encoded)
         try:
             if self.pool.queued and self._pool_timer:
@@ -290,6 +317,7 @@ class Core:
                 self.loop.submit(respond)
         except MycorrizalError:
             pass  # closed meanwhile; the peer hears of that
+        return False
 
     def _respond_now(self, request: Served, status: Status, encoded: Encoded | None) -> bool:
         link = request.link
@@ -399,11 +427,25 @@ class Core:
         except MycorrizalError as exc:
             raise for_call(exc, False, node=node or None, operation=operation) from exc.__cause__
 
-    def begin_request(self, call: Call) -> None:
-        """Send a request whose caller waits: here and now if that can be, else on the loop thread; as ``begin``."""
+    def begin_request(self, call: Call) -> Link | None:
+        """Send a request whose caller waits: here and now if that can be, else on the loop thread; as ``begin``.
+
+        Return the connection in the first case: what comes next on it may be the answer.
+        """
         peer = self.machine.peers.get(call.node) if self.host is not None and self.loop.quiet else None
-        if peer is None or not peer.request_now(call, clock.now()):
+        link = None if peer is None else peer.request_now(call, clock.now())
+        if link is None:
             self.begin(partial(self.machine.request, call), "request", call.node)
+        return link
+
+    def read_answer(self, link: Link, call: Call, ticket: Waiter, deadline: Deadline) -> bool:
+        """Wait for the answer to `call` at the socket itself; False if it comes by the loop, if at all."""
+
+        def take(stream: int, data: bytes) -> bool:
+            outcome = link.answer_now(call, stream, data, clock.now())
+            return outcome is not None and (ticket.settle(outcome) or True)
+
+        return link.conn.read(call, take, deadline)
 
     def deadline(self, timeout: Seconds | None) -> Deadline:
         """Return the end of a call: inside a handler not after that of the request that it serves."""
@@ -539,6 +581,25 @@ class Core:
             act()
         self.loop.abandon()
         self._sock.close()
+
+
+class _Reader:
+    """A handler's thread that waits at a socket: for one request, if it could run it at once."""
+
+    __slots__ = ("_link", "_pool", "request")
+
+    done = False
+
+    def __init__(self, pool: HandlerPool, link: Link) -> None:
+        self._pool = pool
+        self._link = link
+        self.request: Served | None = None
+
+    def take(self, stream: int, data: bytes) -> bool:
+        """Take what has come; False if it is for the loop."""
+        if not self._pool.crowded:
+            self.request = self._link.serve_now(stream, data, clock.now())
+        return self.request is not None
 
 
 def _respond(request: Served, status: int, encoded: Encoded | None, now: float) -> None:

@@ -58,12 +58,11 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.05, 0.5  # before a handler is asked for again
 class BlockingTicket(Waiter):
     """For a caller that waits. ``succeed``, ``fail`` and ``progress`` on the loop thread, the rest on the caller's."""
 
-    __slots__ = ("_loop", "failed", "taken")
+    __slots__ = ("_loop", "taken")
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
         self._loop = loop
-        self.failed = False
         self.taken = 0
 
     def succeed(self, outcome: object) -> None:
@@ -71,9 +70,13 @@ class BlockingTicket(Waiter):
             self._loop.wake_caller(self.wake)
 
     def fail(self, why: MycorrizalError) -> None:
-        self.failed = True
         if self.settle(why):
             self._loop.wake_caller(self.wake)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the outcome is an error."""
+        return isinstance(self.outcome, MycorrizalError)
 
     def wait(self, deadline: Deadline) -> bool:
         done = super().wait(deadline)
@@ -216,9 +219,10 @@ def _ask(
     size = call.value.size
     call.done = deadline.passed  # else a quick peer might have answered before this thread looks
     try:
-        core.begin_request(call)
+        link = core.begin_request(call)
         with core.pool.waiting():
-            done = ticket.wait_watching(deadline, progress, size)
+            done = link is not None and progress is None and core.read_answer(link, call, ticket, deadline)
+            done = done or ticket.wait_watching(deadline, progress, size)
     except BaseException as over:
         cancel_call(core, call, over)
         raise

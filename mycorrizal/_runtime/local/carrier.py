@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..._wire.frames import Close
 from ..._wire.text import logger
+from ...exceptions import MycorrizalError
 from ...types import Address
 from ..threads import clock
 from ..threads.shortage import as_ours, note
@@ -46,7 +47,6 @@ _ACCEPTS_A_TURN = 32
 _AVOIDED_MAX = 1024
 _EVENTS_MAX = 256
 _IN = select.EPOLLIN
-_BOTH = select.EPOLLIN | select.EPOLLOUT
 
 
 class Neighbour(NamedTuple):
@@ -65,6 +65,7 @@ class HostCarrier:
         where: what ``place.here`` returned.
         address: of this node's data plane.
         find: returns who has a name on this host, or why it is not to be had here.
+        lost: called with the name and the boot id of a proved process whose socket has ended without a goodbye.
 
     Raises:
         OSError: it cannot be listened on.
@@ -74,6 +75,7 @@ class HostCarrier:
     def __init__(
         self, loop: Loop, owner: DataMachine, config: DataConfig, counters: Counters, *, path: str, where: str,
         address: Address, find: Callable[[str], Neighbour | str],
+        lost: Callable[[str, bytes, float], object] = lambda name, boot, now: None,
     ) -> None:  # fmt: skip
         self.owner = owner
         self.boot = owner.host.boot
@@ -88,9 +90,11 @@ class HostCarrier:
         self._loop = loop
         self._config = config
         self._find = find
+        self._lost = lost
         self._unproven = 0
         self._avoided: dict[str, tuple[bytes, float, str]] = {}
         self._closed = False
+        self._pid = os.getpid()
         with as_ours("the socket for this host cannot be made"):
             self._epoll = select.epoll()
             try:
@@ -112,18 +116,28 @@ class HostCarrier:
         self._listener.close()
         self._epoll.close()
         for conn in list(self.connections.values()):
-            conn.sock.close()
+            if not conn.loan.taken or os.getpid() != self._pid:  # who reads closes it
+                conn.sock.close()
         self.connections.clear()
 
     # -- dialling ------------------------------------------------------------------------------
+
+    def reaches(self, peer: str, now: float) -> bool:
+        """Return whether `peer` can be dialled, as far as is known without doing it."""
+        found = self._find(peer)
+        return not isinstance(found, str) and self._avoids(peer, found, now) is None
+
+    def _avoids(self, peer: str, found: Neighbour, now: float) -> str | None:
+        boot, until, why = self._avoided.get(peer, (b"", 0.0, ""))
+        return why if boot == found.boot and now < until else None
 
     def dial(self, address: Address, peer: str, now: float) -> HostConnection | str:
         """Return a connection to `peer`, or why there is none: then another carrier is to be taken."""
         found = self._find(peer)
         if isinstance(found, str):
             return found
-        boot, until, why = self._avoided.get(peer, (b"", 0.0, ""))
-        if boot == found.boot and now < until:
+        why = self._avoids(peer, found, now)
+        if why is not None:
             return why
         sock = self._connect(found)
         if isinstance(sock, str):
@@ -218,8 +232,9 @@ class HostCarrier:
 
     def _add(self, conn: HostConnection) -> None:
         place.widen(conn.sock)
+        self._epoll.register(conn.fd, 0)
         self.connections[conn.fd] = conn
-        self._epoll.register(conn.fd, _IN if not conn.outlet.waits else _BOTH)
+        self.watch(conn)
 
     def _look(self, now: float) -> None:
         for fd, events in self._epoll.poll(0, _EVENTS_MAX):
@@ -236,22 +251,33 @@ class HostCarrier:
             elif events & ~select.EPOLLOUT:
                 conn.readable(now)
 
-    def wants_room(self, conn: HostConnection) -> None:
-        """Tell `conn` when its socket takes more. Any thread."""
-        self._watch(conn, select.EPOLLOUT if conn.closed else _BOTH)
+    def watch(self, conn: HostConnection) -> None:
+        """Have `conn` be told of what it waits for now. Any thread; after each change of that."""
+        with conn.watching:
+            if self.connections.get(conn.fd) is not conn:
+                return
+            events = 0 if conn.closed or conn.loan.taken else _IN
+            if conn.outlet.waits:
+                events |= select.EPOLLOUT
+            if events != conn.events:
+                conn.events = None  # until that is done: a Ctrl-C may come in between
+                try:
+                    self._epoll.modify(conn.fd, events)
+                    conn.events = events
+                except (OSError, ValueError):
+                    pass  # it is being closed
 
-    def has_room(self, conn: HostConnection) -> None:
-        """`conn` has nothing more that waits."""
-        self._watch(conn, 0 if conn.closed else _IN)
-        if conn.outlet.waits:  # somebody has just put more
-            self.wants_room(conn)
+    def left(self, conn: HostConnection, who: object) -> None:
+        """Another thread has read for `who`, and leaves the rest to the loop. Any thread."""
+        try:
+            self._loop.submit(lambda now: self._back(conn, who, now))
+        except MycorrizalError:  # it has ended, and did not close what was being read
+            conn.sock.close()
 
-    def _watch(self, conn: HostConnection, events: int) -> None:
-        if self.connections.get(conn.fd) is conn:
-            try:
-                self._epoll.modify(conn.fd, events)
-            except (OSError, ValueError):
-                pass  # it is being closed, or not registered yet
+    def _back(self, conn: HostConnection, who: object, now: float) -> None:
+        conn.take_back(who, now)
+        if conn.closed and (conn.overdue or not conn.outlet.waits):
+            self._let_go(conn)
 
     def _transmit(self, now: float) -> None:
         """The end of a turn: each connection with something to do sends, once."""
@@ -275,6 +301,8 @@ class HostCarrier:
 
     def ending(self, conn: HostConnection, code: int, reason: str, kind: str) -> None:
         """`conn` is about to end: whoever dials again from now on finds QUIC, if its way has failed."""
+        if kind == "gone" and (link := self.owner.links.get(conn)) is not None and link.welcomed:
+            self._lost(link.name, link.boot, self.now())
         failed = kind in ("gone", "silent") or (not conn.proved and code not in _OF_THE_MACHINE)
         if conn.dialled and failed:
             self._avoid(conn, reason, self.now())
@@ -284,7 +312,7 @@ class HostCarrier:
         if not conn.proved:
             self.settled(conn)
         if conn.outlet.waits and not self._closed:
-            self.wants_room(conn)
+            self.watch(conn)
             self._loop.call_at(now + _LINGER_SECONDS, lambda later: self._let_go(conn))
         else:
             self._let_go(conn)
@@ -298,7 +326,8 @@ class HostCarrier:
         log.info("%s: QUIC to %s from now on: %s", self._loop.node, conn.peer, reason)
 
     def _let_go(self, conn: HostConnection) -> None:
-        if self.connections.get(conn.fd) is conn:
+        conn.overdue = True
+        if self.connections.get(conn.fd) is conn and not conn.loan.taken:  # who reads leaves soon: see ``_back``
             del self.connections[conn.fd]
             conn.sock.close()
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..._data.ports import ON_HOST
+from ..._data.ports import ON_HOST, Waiting
 from ..._wire.frames import Close
-from ..._wire.pieces import Hello, Piece, PieceReader, code_piece, parse_close, parse_code, piece_head
+from ..._wire.pieces import (
+    HEAD_SIZE,
+    Hello,
+    Piece,
+    PieceReader,
+    code_piece,
+    only_data,
+    parse_close,
+    parse_code,
+    piece_head,
+)
 from ..._wire.text import printable
 from ...exceptions import RemoteProtocolError
 from ...types import Address
+from ..threads.deadline import Deadline
+from .loan import LOOP, Loan
 from .outlet import Outlet
 
 if TYPE_CHECKING:
@@ -23,8 +37,10 @@ __all__ = ["HostConnection"]
 
 UNPROVEN_BYTES = 64 << 10
 """What who connected may send before it has proved the key."""
-_SMALL, _LARGE = 64 << 10, 1 << 20  # bytes read at once: amid small frames, and as long as there is more
-_READS_A_TURN = 4
+_SMALL, _LARGE = 64 << 10, 1 << 20  # bytes read at once, and at most if more of a piece is known to come
+_DIRECT = 16 << 10
+"""Bytes that are still to come of a piece from which on they are read where they stay, not read and copied."""
+_READS_A_TURN = 8
 
 
 class HostConnection:
@@ -54,16 +70,19 @@ class HostConnection:
         self.why = "the same host"
         self.channel: bytes | None = None
         self.created = self.last_received = now
-        self.connected = self.closed = self.proved = False
+        self.connected = self.closed = self.proved = self.overdue = False
         self.deadline: Timer | None = None
         self.outlet = Outlet(sock, self._left)
+        self.loan = Loan(sock, lambda: carrier.watch(self), lambda who: carrier.left(self, who))
+        self.events: int | None = None  # what the carrier is told of
+        self.watching = threading.Lock()
         self._pids = pids
         self._salt = os.urandom(32)
         self._reader = PieceReader()
         self._next = {True: 2, False: 0} if dialled else {True: 3, False: 1}
         self._writing: set[int] = set()  # streams whose sending half is open
         self._theirs = -1  # the last bidirectional stream of the peer
-        self._touched = self._fed = self._heard = False
+        self._touched = self._fed = self._heard = self._direct = False
         self._ending: tuple[int, str, bool, str, bool] | None = None
         self._pinged = now
         self._rtt = 0.0
@@ -102,6 +121,33 @@ class HostConnection:
         """Write to a stream that is open for as long as the connection. Any thread."""
         if not self.closed:
             self.outlet.put(stream, piece_head(Piece.DATA, stream, len(data)) + data)
+
+    @property
+    def full(self) -> bool:
+        """Whether something waits that the socket does not take."""
+        return self.outlet.waits
+
+    def read(self, who: Waiting, take: Callable[[int, bytes], bool], deadline: Deadline) -> bool:
+        """Wait for what comes next, on the calling thread: see ``_data.ports.Connection``. Any thread."""
+
+        def took(data: bytes) -> bool:
+            found = only_data(data) if self._reader.between and not self.closed else None
+            if found is None or not take(*found):
+                return False
+            self._received += len(data)
+            self.last_received = self._carrier.now()
+            return True
+
+        done = self.loan.read(who, took, deadline)
+        if self.closed:
+            self._carrier.left(self, who)  # who ended it has waited for us
+        return done
+
+    def take_back(self, who: object, now: float) -> None:
+        """Take what another thread has read and left. Loop thread."""
+        for data in self.loan.back(who):
+            self._guarded(self._took, data, now)
+        self.loan.end(who)
 
     def backlog(self, stream: int) -> int:
         """Return the bytes of a stream that are written and not yet on their way: nothing gets lost after that."""
@@ -150,35 +196,62 @@ class HostConnection:
     # -- driven by the carrier -------------------------------------------------------------
 
     def _left(self) -> None:
-        self._carrier.wants_room(self)
+        self._carrier.watch(self)
 
     def readable(self, now: float) -> None:
         """Take what is there."""
-        size = _SMALL
+        if not self.loan.begin(LOOP):
+            return  # a thread of the user's, or a handler's, does
         for _ in range(_READS_A_TURN):
-            if self.closed:
-                return
-            try:
-                data = self.sock.recv(size)
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self._gone(exc.strerror or str(exc))
-                return
-            if not data:
-                self._gone("its end of the socket is closed")
-                return
-            self._received += len(data)
-            self.last_received = now
-            self.touch()
-            try:
-                self._take(data, now)
-            except RemoteProtocolError as exc:
-                self._carrier.count("host.errors")
-                self.end(Close.PROTOCOL, str(exc), by_peer=False, kind="closed", tell=True)
-            if len(data) < size:
-                return
-            size = _LARGE
+            if self.closed or not self._guarded(self._read, now):
+                break
+        self.loan.end(LOOP)
+
+    def _guarded(self, step: Callable[..., object], *args: Any) -> bool:
+        """Return whether ``step(*args)`` returned something true; what goes wrong in it ends the connection."""
+        try:
+            return bool(step(*args))
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._gone(exc.strerror or str(exc))
+        except RemoteProtocolError as exc:
+            self._carrier.count("host.errors")
+            self.end(Close.PROTOCOL, str(exc), by_peer=False, kind="closed", tell=True)
+        return False
+
+    def _read(self, now: float) -> bool:
+        """Read once; return whether there may be more. What a large value consists of goes straight to where it stays.
+
+        Raises:
+            OSError, RemoteProtocolError
+        """
+        stream, pending = self._reader.pending
+        room = self._carrier.owner.stream_room(self, stream) if pending >= _DIRECT else None
+        if room is None:
+            size = HEAD_SIZE if self._direct and not pending else _SMALL if pending <= _SMALL else min(pending, _LARGE)
+            data = self.sock.recv(size)
+            self._direct = False
+            self._took(data, now)
+            return len(data) == size
+        with room:
+            got = self.sock.recv_into(room, min(pending, len(room)))
+        self._got(got, now)
+        self._direct = True
+        if got:
+            self._carrier.owner.stream_filled(self, stream, got, self._reader.skip(got), now)
+        return True
+
+    def _took(self, data: bytes, now: float) -> None:
+        self._got(len(data), now)
+        self._take(data, now)
+
+    def _got(self, size: int, now: float) -> None:
+        if not size:
+            self._gone("its end of the socket is closed")
+        self._received += size
+        self.last_received = now
+        self.touch()
 
     def _gone(self, text: str) -> None:
         self.end(0, text, by_peer=True, kind="gone", tell=False)
@@ -256,6 +329,7 @@ class HostConnection:
             self.closed = True
             self._ending = (code, reason, by_peer, kind, tell)
             self._carrier.ending(self, code, reason, kind)
+            self.loan.stop()
             self.touch()
 
     def transmit(self, now: float) -> None:
@@ -272,7 +346,7 @@ class HostConnection:
     def room(self, now: float) -> None:
         """The socket takes more."""
         if self.outlet.go_on():
-            self._carrier.has_room(self)
+            self._carrier.watch(self)
             if not self.closed:
                 self.touch()
 

@@ -12,6 +12,7 @@ has been noted: where each item begins, and how much was taken in all.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections import deque
@@ -20,6 +21,7 @@ from collections.abc import Callable
 __all__ = ["Outlet"]
 
 _NOTES_MAX = 64
+_GATHERED = 64  # items in one call
 
 
 class Outlet:
@@ -126,9 +128,13 @@ class Outlet:
             if done >= len(data):
                 items.popleft()
                 continue
-            rest = memoryview(data)[done:] if done else data
             try:
-                notes.extend(map(self._sock.send, (rest,)))  # one step: see above
+                if len(items) == 1 and not done:
+                    notes.extend(map(self._sock.send, (data,)))  # one step: see above
+                else:
+                    rest = [data for _, _, data in itertools.islice(items, _GATHERED)]
+                    rest[0] = memoryview(data)[done:]
+                    notes.extend(map(self._sock.sendmsg, (rest,)))
             except BlockingIOError:
                 return False
             except OSError as exc:  # the reading half finds out what it means

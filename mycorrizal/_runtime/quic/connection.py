@@ -112,6 +112,7 @@ class Connection:
         "why",
     )
     way = BY_QUIC
+    full = False
     boot = None
 
     def __init__(
@@ -169,6 +170,10 @@ class Connection:
 
     def put(self, stream: int, data: bytes) -> None:
         """Raise: aioquic belongs to one thread."""
+        raise NotImplementedError
+
+    def read(self, who: object, take: Callable[[int, bytes], bool], deadline: object) -> bool:
+        """Raise, for the same reason."""
         raise NotImplementedError
 
     def backlog(self, stream: int) -> int:

@@ -86,6 +86,8 @@ class HandlerPool:
         self._count = 0  # threads that run, or are about to
         self._waits: dict[int, _Depth] = {}  # by ident, of our own threads
         self._place = _Lend(self)
+        self._between: list[None] = []  # one for each thread inside ``between``
+        self._gap = _Between(self)
         self._numbers = itertools.count(1)
         self._changes = threading.RLock()  # guards _count, _threads and _stopping
         self._stopping = False
@@ -185,6 +187,15 @@ class HandlerPool:
         """Return what is entered around a wait: on a worker it lends the place; elsewhere it does nothing."""
         return self._place
 
+    def between(self) -> AbstractContextManager[None]:
+        """As ``waiting``, for a worker that waits for its next job, and not for the rest of one. Counts as no job."""
+        return self._gap
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a job waits, or as many run as may."""
+        return bool(self._jobs) or self._active() >= self._workers
+
     def is_worker(self) -> bool:
         """Whether the caller runs on one of these threads."""
         return get_ident() in self._waits
@@ -197,7 +208,7 @@ class HandlerPool:
     @property
     def busy(self) -> int:
         """Threads that run a job, waiting inside our calls or not."""
-        return max(0, self._count - len(self._idle))
+        return max(0, self._count - len(self._idle) - len(self._between))
 
     @property
     def lent(self) -> int:
@@ -414,3 +425,23 @@ class _Lend(AbstractContextManager[None]):
             one.depth -= 1
             if not one.depth:
                 self._lent.pop()
+
+
+class _Between(_Lend):
+    """The same, between two jobs."""
+
+    __slots__ = ("_between",)
+
+    def __init__(self, pool: HandlerPool) -> None:
+        super().__init__(pool)
+        self._between = pool._between
+
+    def __enter__(self) -> None:
+        self._waits[get_ident()].since = None
+        self._between.append(None)
+        super().__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        self._between.pop()
+        self._waits[get_ident()].since = clock.now()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import DataConfig, DataPlane, Keyring, PeerUnreachable
+from mycorrizal import DataConfig, DataPlane, Keyring, OperationTimeout, PeerUnreachable
+from mycorrizal._data.link import Link
 from mycorrizal._runtime.local import place
 from mycorrizal._runtime.local.carrier import HostCarrier, Neighbour
 from mycorrizal._runtime.local.connection import HostConnection
@@ -471,6 +472,63 @@ def test_a_caller_and_a_handler_send_themselves(couple: Couple) -> None:
     for number in range(50):
         assert couple.echo(number) == number
     assert [plane._started.loop.wakes for plane in (couple.alice, couple.bob)] == wakes
+
+
+def test_who_waits_reads_itself(couple: Couple, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+
+    def noted(name: str, real: Callable[..., Any], *args: Any) -> Any:
+        found = real(*args)
+        if found is not None:
+            read.add(name)
+        return found
+
+    for name in ("answer_now", "serve_now"):
+        real = getattr(Link, name)
+        monkeypatch.setattr(Link, name, lambda *args, name=name, real=real: noted(name, real, *args))
+    until(lambda: couple.echo() == 1 and len(read) == 2)
+
+
+def test_what_else_comes_is_taken_while_a_caller_waits_at_the_socket(couple: Couple) -> None:
+    gate = threading.Event()
+    couple.bob.on_request("slow")(lambda request: gate.wait(SECONDS))
+    couple.alice.on_request("echo")(lambda request: request.value)
+    couple.echo()
+    for number in range(20):
+        gate.clear()
+        call = Task(lambda: couple.alice.request("bob", "slow", timeout=SECONDS))
+        until(lambda: couple.bob._started.machine.serving)
+        couple.bob.send("alice", number, timeout=SECONDS)
+        assert couple.alice.receive(SECONDS).value == number
+        assert couple.bob.request("alice", "echo", number, timeout=SECONDS) == number
+        assert couple.echo(number) == number
+        gate.set()
+        assert call.result() is True
+
+
+@pytest.mark.parametrize("side", ["alice", "bob"])
+def test_who_waits_at_the_socket_hears_of_the_end(couple: Couple, side: str) -> None:
+    gate = threading.Event()
+    couple.bob.on_request("slow")(lambda request: gate.wait(SECONDS))
+    couple.echo()
+    call = Task(lambda: couple.alice.request("bob", "slow", timeout=10 * SECONDS))
+    until(lambda: couple.conn().loan.taken)
+    core = getattr(couple, side)._started
+    core.submit(lambda now: [link.close(Close.SHUTDOWN, "", now) for link in list(core.machine.links.values())])
+    with pytest.raises(PeerUnreachable):
+        call.result()
+    gate.set()
+
+
+def test_a_call_that_is_late_leaves_the_reading_to_the_loop(couple: Couple) -> None:
+    gate = threading.Event()
+    couple.bob.on_request("slow")(lambda request: gate.wait(SECONDS))
+    couple.echo()
+    with pytest.raises(OperationTimeout):
+        couple.alice.request("bob", "slow", timeout=0.05)
+    gate.set()
+    assert [couple.echo(number) for number in range(20)] == list(range(20))
+    assert ways(couple.alice) == {"bob": "host"} and couple.count("host.dialled") == 1
 
 
 def test_a_request_does_not_overtake_a_message_of_its_caller(couple: Couple) -> None:

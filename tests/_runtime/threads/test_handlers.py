@@ -236,6 +236,28 @@ def test_waiting_worker_lends_its_place(make: Callable[..., HandlerPool]) -> Non
     assert pool.lent == 0
 
 
+def test_a_worker_between_two_jobs_lends_its_place_and_counts_as_no_job(make: Callable[..., HandlerPool]) -> None:
+    pool = make(workers=1, spares=1)
+    go, inside, back = threading.Event(), threading.Event(), threading.Event()
+
+    def job() -> None:
+        with pool.between():
+            inside.set()
+            assert go.wait(WAIT)
+        back.set()
+
+    pool.submit(job)
+    assert inside.wait(WAIT)
+    assert (pool.lent, pool.busy, pool.crowded) == (1, 0, False) and pool.stuck(1e12) == 0
+    blocker = blocked(pool)
+    assert pool.crowded
+    go.set()
+    assert back.wait(WAIT)
+    blocker.go.set()
+    settled(pool)
+    assert pool.lent == 0
+
+
 def test_waiting_elsewhere_does_nothing(make: Callable[..., HandlerPool]) -> None:
     pool = make()
     with pool.waiting(), pool.waiting():

@@ -16,7 +16,7 @@ FAULTS = [
     Fault(
         "Link.stream_reset", "stream == self._remote_lane", "stream == self.lane", "a lane that is reset is an offence"
     ),
-    Fault("Link.stream_data", 'self.machine.host.count("quic.not_proved")', "pass", "who is not proved is counted"),
+    Fault("Link._heed", 'self.machine.host.count("quic.not_proved")', "pass", "who is not proved is counted"),
     Fault("Link.wasted", "(now - self._wasted_at) * _WASTE_RATE", "0.0", "waste is forgiven with time"),
     Fault("Link.wasted", "> _WASTE_MAX", "> 10 * _WASTE_MAX", "a flood ends the connection"),
     Fault("Link.refuse", "> 2 * _LANE_MAX", "> 200 * _LANE_MAX", "who takes no answers is disconnected"),
