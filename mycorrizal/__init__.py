@@ -69,6 +69,7 @@ from .exceptions import (
     NestedTooDeep,
     NoPingResponse,
     NotACounter,
+    NotLeader,
     NotRunningError,
     OperationCancelled,
     OperationTimeout,
@@ -112,6 +113,7 @@ if _TYPE_CHECKING:
     from .cache import ABSENT, Cache, Versioned
     from .control import ControlClient
     from .dataplane import DataPlane, Results
+    from .leadership import Term
     from .leases import Lock
     from .memberlist import Memberlist
     from .memo import Memoized
@@ -184,6 +186,7 @@ __all__ = [
     "Node",
     "NodeState",
     "NotACounter",
+    "NotLeader",
     "NotRunningError",
     "OperationCancelled",
     "OperationTimeout",
@@ -216,6 +219,7 @@ __all__ = [
     "Stalled",
     "Stream",
     "TcpBlocked",
+    "Term",
     "UdpBlocked",
     "UnknownCache",
     "UnknownHandler",
@@ -250,6 +254,7 @@ _LATE = {
     "Services": "services",
     "Settings": "settings",
     "Stream": "dataplane",
+    "Term": "leadership",
     "Versioned": "cache",
 }
 

@@ -58,6 +58,7 @@ from .exceptions import (
     OperationTimeout,
     QueueFull,
 )
+from .leadership import LEADERS, Term, lead
 from .leases import seconds_of
 from .services import Services
 from .settings import Settings
@@ -76,6 +77,7 @@ log = logger("mycorrizal.agent")
 
 _EXIT_LEAVE_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0
+_OPEN_SECONDS = 10.0
 _EVENT_DEPTH = 4096
 _SETTLE_MAX = 2.0  # half of it, or of a shorter time to leave, is for what was told and has not arrived
 _HAND_OVER_MAX, _HAND_OVER_SHARE = 60.0, 0.6  # of the time to leave, for giving away what the caches hold
@@ -421,6 +423,42 @@ class Agent(Handle, Talking):
         Of members with different definitions, as while one is redefined, it is this agent's or else any one's.
         """
         return self._running.caches.known()
+
+    @named("lead")
+    def lead(
+        self,
+        name: str,
+        *,
+        every: Seconds | None = None,
+        lease: Seconds = 10.0,
+        wait: bool = True,
+        timeout: Seconds | None = None,
+        cache: Cache | None = None,
+    ) -> Term:
+        """Return when it is this agent's turn to lead `name`: ``with agent.lead("nightly") as term:``. Blocks.
+
+        A lock that is renewed from a thread of its own while the block runs, and given up at its end. At most one
+        agent leads while membership is stable; docs/leadership.md says when that is not enough.
+
+        Args:
+            every: also wait until so many seconds have passed since the last run began. A run counts when its block
+                ends without an error. That is kept in `cache`, not on a disk: if all agents stop, it is due again.
+            lease: seconds after which another one may lead if this one is not heard of.
+            wait: or raise ``NotLeader`` at once if it is not this agent's turn.
+            timeout: seconds to wait, None for ever; with ``wait=False`` for an answer, 10 if None.
+            cache: where the lock is held; None: in one that all agents open for it, of 3 replicas and no quorum.
+
+        Raises:
+            NotLeader: it was not this agent's turn in time; ``node`` leads, or the period is over in ``due`` seconds.
+            ReentrantCallError: the caller is inside the block that leads this very name.
+            LockLost: at the end of the block: it did not lead any more. An error of the block's own goes first.
+            OperationTimeout, CacheUnavailable, CacheOutcomeUnknown, ConfigError, NotRunningError, ServiceCrashed,
+            ReentrantCallError, ForkedProcessError
+        """
+        caches, deadline = self._running.caches, Deadline(timeout)
+        if cache is None:
+            cache = caches.open(caches.known().get(LEADERS.name, LEADERS), deadline.capped(_OPEN_SECONDS))
+        return lead(cache, name, lease, every, wait, deadline.remaining())
 
     # -- how it is -----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
       NameInUse (RuntimeError)            another live agent of the cluster has the name
       OperationTimeout (TimeoutError)     the deadline passed
         NoPingResponse                    no acknowledgement to a ping
+        NotLeader                         somebody else leads, or has run in this period
       PeerUnreachable (ConnectionError)   a peer could not be reached
         ConnectionRefused                 nobody listens at its port (also a ConnectionRefusedError)
         JoinError                         no seed could be joined; .failures says why
@@ -78,6 +79,7 @@ __all__ = [
     "NestedTooDeep",
     "NoPingResponse",
     "NotACounter",
+    "NotLeader",
     "NotRunningError",
     "OperationCancelled",
     "OperationTimeout",
@@ -245,6 +247,19 @@ class OperationTimeout(MycorrizalError, TimeoutError):
 
 class NoPingResponse(OperationTimeout):
     """No acknowledgement came back for a ping within ``probe_timeout``."""
+
+
+class NotLeader(OperationTimeout):
+    """``lead`` waited for as long as it was told to, and it was not this agent's turn; nothing ran here.
+
+    Attributes:
+        node: who leads; None if nobody does, since the run of this period is done.
+        due: seconds until the next period; None if ``node`` leads.
+    """
+
+    def __init__(self, message: str = "", *, due: float | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.due = due
 
 
 class PeerUnreachable(MycorrizalError, ConnectionError):

@@ -60,18 +60,19 @@ class Patience:
     It ends a little before the deadline, so that the answer, who holds it, is here in time.
     """
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, patient: bool = True) -> None:
         self._deadline = deadline
+        self._patient = patient  # or it is asked once, and does not wait there
         self._spare = min(_ANSWER_SECONDS, deadline.capped(1.0) / 4)
 
     def milliseconds(self) -> int:
         """Return how long the next operation may wait."""
-        return max(0, int((self._deadline.capped(_POLL_SECONDS) - self._spare) * 1000))
+        return max(0, int((self._deadline.capped(_POLL_SECONDS) - self._spare) * 1000)) if self._patient else 0
 
     @property
     def over(self) -> bool:
         """Whether there is no time to ask again."""
-        return self._deadline.capped(1.0) <= self._spare
+        return not self._patient or self._deadline.capped(1.0) <= self._spare
 
 
 class Lock(Handle):
@@ -205,11 +206,13 @@ def _refuse_own_lock(cache: Cache, raw: bytes) -> None:
             )
 
 
-def take_lock(cache: Cache, name: str, raw: bytes, lease: Seconds, deadline: Deadline, renew: bool) -> Lock:
-    """See ``Cache.lock``."""
+def take_lock(
+    cache: Cache, name: str, raw: bytes, lease: Seconds, deadline: Deadline, renew: bool, patient: bool = True
+) -> Lock:
+    """See ``Cache.lock``; not `patient`: it is not waited for."""
     lease = seconds_of("lease", lease, zero=True)
     _refuse_own_lock(cache, raw)
-    host, wait = cache._host, Patience(deadline)
+    host, wait = cache._host, Patience(deadline, patient)
     while True:
         value, ttl = host.name.encode(), milliseconds(lease)
         op = Op(Kind.LOCK, raw, new_id(), value=value, ttl=ttl, wait=wait.milliseconds())

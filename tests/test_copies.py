@@ -46,6 +46,7 @@ ERRORS: dict[str, exceptions.MycorrizalError] = {
     "RemoteError": exceptions.RemoteError("it raised", kind="ValueError", text="bad\nworse", **MORE),
     "UnknownHandler": exceptions.UnknownHandler("none", kind="", text="", **MORE),
     "ControlError": exceptions.ControlError("timeout", "too late", **MORE),
+    "NotLeader": exceptions.NotLeader("bob leads", due=2.5, **MORE),
     "LockLost": exceptions.LockLost("job was lost", token=7, **MORE),
     "CacheConflict": exceptions.CacheConflict("ttl 1 and 2", node="bob", hint="agree"),
 }

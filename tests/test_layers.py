@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "_runtime": (3, "runtime"),
     "simulation": (3, "simulation"),
     **dict.fromkeys(["memberlist", "serf", "dataplane", "control"], (4, "facade")),
-    **dict.fromkeys(["cache", "leases", "mapping", "memo", "services", "settings"], (4, "facade")),
+    **dict.fromkeys(["cache", "leadership", "leases", "mapping", "memo", "services", "settings"], (4, "facade")),
     **dict.fromkeys(["agent", "_agent", "discovery"], (5, "facade")),
     **dict.fromkeys(["cli", "__main__"], (6, "shell")),
     "": (9, "shell"),  # the package itself re-exports

@@ -17,6 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 PAGES = [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9), ("cache.md", 9), ("from-redis.md", 2)]
+PAGES += [("leadership.md", 6)]
 
 
 @pytest.mark.parametrize(("page", "least"), PAGES)

@@ -36,6 +36,7 @@ from ..quic.loop import Timer
 from ..threads import clock
 from ..threads.deadline import Deadline, Seconds
 from ..threads.service import Service
+from ..threads.waits import pause
 
 __all__ = ["CacheHost", "new_id"]
 
@@ -195,6 +196,13 @@ class CacheHost:
             ticket.succeed(action(now))
 
         return self.call(begin, deadline, operation)
+
+    def pause(self, seconds: float, operation: str) -> None:
+        """Wait, for as long as there is a loop thread. Blocks. Raises as ``call``, but no timeout."""
+        deadline = Deadline(seconds)
+        while not deadline.passed:
+            self._core.check(operation)
+            pause(deadline.capped(_LOOK_SECONDS))
 
     def keys(self, cache: str, cursor: Cursor, most: int, deadline: Deadline) -> tuple[list[bytes], Cursor]:
         """Return some keys and where to go on. Blocks. Raises as ``call``."""
