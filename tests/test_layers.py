@@ -296,6 +296,7 @@ FOLDERS: dict[str, set[str]] = {
     # folder of tools/: folders that its modules may import, besides their own
     "lab": set(),
     "simulated": set(),
+    "documenting": set(),
     "experiments": set(),
     "fuzzing": set(),
     "planted": set(),

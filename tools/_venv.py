@@ -35,6 +35,7 @@ COVERS = {
     "test": {"", "test"},
     "plot": {"", "plot"},
     "bench": {"", "plot", "bench"},
+    "docs": {"", "docs"},
     "dev": {"", "test", "plot", "dev"},
 }
 

@@ -1,0 +1,1 @@
+"""What ``tools/docs`` is made of: the build, and what is checked of it."""
