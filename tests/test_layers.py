@@ -298,6 +298,7 @@ FOLDERS: dict[str, set[str]] = {
     "simulated": set(),
     "documenting": set(),
     "experiments": set(),
+    "documenting": set(),
     "fuzzing": set(),
     "planted": set(),
     "benchmarks": {"lab"},
