@@ -296,7 +296,6 @@ FOLDERS: dict[str, set[str]] = {
     # folder of tools/: folders that its modules may import, besides their own
     "lab": set(),
     "simulated": set(),
-    "documenting": set(),
     "experiments": set(),
     "documenting": set(),
     "fuzzing": set(),
