@@ -31,7 +31,7 @@ from ._agent.goodbye import leave_on
 from ._agent.health import health
 from ._agent.joining import join, join_through
 from ._agent.keys import Keys
-from ._agent.notebook import current_cell, residents
+from ._agent.notebook import Former, current_cell, residents, show
 from ._agent.talking import Talking
 from ._cache.definition import Definition
 from ._endings import named
@@ -62,7 +62,7 @@ from .leadership import LEADERS, Term, lead
 from .leases import seconds_of
 from .services import Services
 from .settings import Settings
-from .types import Address, Health, Member, Members, Node, html_text
+from .types import Address, Figures, Health, Member, Members, Node, html_text
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -80,6 +80,7 @@ _CLOSE_SECONDS = 5.0
 _OPEN_SECONDS = 10.0
 _EVENT_DEPTH = 4096
 _SETTLE_MAX = 2.0  # half of it, or of a shorter time to leave, is for what was told and has not arrived
+_SHOW_MIN = 0.1
 _HAND_OVER_MAX, _HAND_OVER_SHARE = 60.0, 0.6  # of the time to leave, for giving away what the caches hold
 
 
@@ -472,7 +473,7 @@ class Agent(Handle, Talking):
         control = {} if parts.control is None else parts.control.metrics()
         file = {} if parts.file is None else {"settings_file.failures": parts.file.failures}
         found = {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
-        return {**found, **parts.caches.metrics(), **control, **file}
+        return Figures({**found, **parts.caches.metrics(), **control, **file})
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -563,6 +564,24 @@ class Agent(Handle, Talking):
             members = ""  # the text says why
         return f"<div>{html_text(repr(self)[1:-1])}{members}</div>"
 
+    def show(self, interval: Seconds = 1.0) -> None:
+        """Show this agent in the output of a notebook's cell, and keep what is shown up to date until it is closed.
+
+        The cell ends at once; a thread looks every `interval` seconds and changes the output when something else is to
+        be seen. A second call, as when the cell is run again, ends the one before.
+
+        Raises:
+            ConfigError: there is no notebook here, or `interval` is less than 0.1 s.
+            ResourcesExhausted: there is no thread to be had.
+        """
+        seconds = seconds_of("interval", interval)
+        if seconds < _SHOW_MIN:
+            raise ConfigError("interval", f"{seconds:g} s is too often", hint=f"{_SHOW_MIN:g} s is the least")
+        parts = self._running
+        before, parts.showing = parts.showing, show(self, parts.name, seconds)
+        if before is not None:
+            before.stop()
+
     def __del__(self) -> None:
         parts = self._parts
         if parts is not None and not parts.stopped and not parts.forked:
@@ -587,10 +606,13 @@ def _member(node: Node, since: float | None = None) -> Member:
     return Member(node.name, node.host, node.port, meta.quic_port, meta.tags, node.state, meta.boot, node, since)
 
 
-def _make_way(cluster: str, name: str, chosen: bool) -> None:
-    """Close the agent of a notebook's cell that is run again, and wait for those that were dropped."""
+def _make_way(cluster: str, name: str, chosen: bool) -> Former | None:
+    """Close the agent of a cell that is run again and return what it had; wait for agents that were dropped."""
     residents.settle(Deadline(_EXIT_LEAVE_SECONDS))
     old = residents.replaced(cluster, name, chosen=chosen)
     if old is not None:
         log.info("%s: replaced by the cell's new run", name)
+        former = old._running.former_of()
         old.__exit__(None, None, None)
+        return former
+    return None

@@ -53,7 +53,7 @@ from .exceptions import (
 from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, seconds_of, take_lock
 from .mapping import ABSENT, CacheMapping, Found
 from .memo import Memoizing
-from .types import as_builtin, frameless, printable
+from .types import as_builtin, frameless, html_table, html_text, printable
 
 __all__ = ["ABSENT", "Cache", "Versioned"]
 
@@ -478,6 +478,19 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     def __repr__(self) -> str:
         return f"<Cache {self.name!r} on {printable(self._host.name)}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            here = self._host.machine.info(self.name)
+        except KeyError:  # the agent is closing
+            here = {}
+        defined = self.definition
+        head = ("entries here", "bytes here", "ttl", "copies", "max_entries", "max_bytes", "near", "quorum")
+        row = (
+            here.get("entries", ""), here.get("bytes", ""), "for ever" if defined.ttl is None else f"{defined.ttl:g} s",
+            defined.replicas, defined.max_entries or "", defined.max_bytes or "", defined.near, defined.quorum or "",
+        )  # fmt: skip
+        return f"<div>{html_text(repr(self)[1:-1])}</div>{html_table(head, [row])}"
 
     # -- inside ------------------------------------------------------------------------------------
 

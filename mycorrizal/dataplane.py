@@ -57,7 +57,7 @@ from .config import check_function
 from .dataconfig import DataConfig
 from .exceptions import ConfigError, MycorrizalError, NotRunningError
 from .memberlist import Memberlist
-from .types import Address, Message, PeerInfo, ReceivedFile, as_builtin, frameless, printable
+from .types import Address, Message, PeerInfo, Peers, ReceivedFile, as_builtin, frameless, printable
 
 __all__ = ["DataPlane", "Results"]
 
@@ -446,7 +446,7 @@ class DataPlane(Handle):
         """
         self._running("reload_certificates").trust.reload()
 
-    def peers(self) -> list[PeerInfo]:
+    def peers(self) -> Peers:
         """Return what is known of each peer: connection, round trip, path, open work. Waits for the loop only.
 
         Raises:
@@ -454,7 +454,7 @@ class DataPlane(Handle):
         """
         core = self._blocking("peers")
         found: list[PeerInfo] = core.ask(core.machine.info, "peers")
-        return found
+        return Peers(found)
 
     def metrics(self) -> dict[str, int]:
         """Return counters and gauges. Never blocks, any thread."""

@@ -18,6 +18,7 @@ __all__ = [
     "HTML_ROWS_MAX",
     "HTML_TEXT_MAX",
     "Address",
+    "Figures",
     "Health",
     "JoinResult",
     "Member",
@@ -26,6 +27,7 @@ __all__ = [
     "Node",
     "NodeState",
     "PeerInfo",
+    "Peers",
     "MaybeUnreadable",
     "ReceivedFile",
     "Request",
@@ -301,6 +303,14 @@ class Health:
     events_lost: int
     problems: tuple[str, ...]
 
+    def _repr_html_(self) -> str:
+        state = "all is well" if not self.problems and not self.score else "not all is well"
+        head = f"<div>{html_text(self.name)} of {html_text(self.cluster)}: {state}</div>"
+        problems = "".join(f"<li>{html_text(problem)}</li>" for problem in self.problems[:HTML_ROWS_MAX])
+        names = ("score", "members", "suspects", "stalls", "connections", "inbox", "events_lost")
+        figures = html_table(names, [tuple(getattr(self, name) for name in names)])
+        return head + (f"<ul>{problems}</ul>" if problems else "") + figures
+
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
@@ -400,6 +410,29 @@ class PeerInfo:
     path: Mapping[str, float]
     carrier: str = ""
     why: str = ""
+
+
+class Peers(list[PeerInfo]):
+    """Peers; a list that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        head = ("name", "state", "carrier", "round trip", "calls", "serving", "messages")
+        rows = [
+            (p.name, p.state, p.carrier, f"{p.rtt * 1000:.2f} ms" if p.rtt else "", p.calls, p.serving, p.messages)
+            for p in self
+        ]
+        return html_table(head, rows)
+
+
+class Figures(dict[str, int]):
+    """Counters and gauges by name; a dict that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return html_table(("name", "value"), sorted(self.items()))
 
 
 HTML_ROWS_MAX = 200

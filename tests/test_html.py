@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mycorrizal import Member, Members, Node, NodeState, Service, Services, Settings
+from mycorrizal import Health, Member, Members, Node, NodeState, PeerInfo, Service, Services, Settings
 from mycorrizal.exceptions import RemoteProtocolError
-from mycorrizal.types import HTML_ROWS_MAX, HTML_TEXT_MAX, html_table, html_text
+from mycorrizal.types import HTML_ROWS_MAX, HTML_TEXT_MAX, Figures, Peers, html_table, html_text
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 SAFE = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quotes&quot;"
@@ -94,3 +94,14 @@ def test_services() -> None:
     assert EVIL not in html and html.count(SAFE) == 2
     assert html.count("<tr>") == 3
     assert "127.0.0.1:8080" in html and "False" in html and "None" not in html
+
+
+def test_health_peers_and_figures_are_tables() -> None:
+    well = Health("alice", "c", 0, 2, 0, 0, 1, 0, 0, ())
+    assert "all is well" in well._repr_html_() and "<ul>" not in well._repr_html_()
+    ill = Health(EVIL, "c", 1, 2, 1, 0, 1, 0, 0, (EVIL,))
+    assert f"<li>{SAFE}</li>" in ill._repr_html_() and "not all is well" in ill._repr_html_()
+    peers = Peers([PeerInfo(EVIL, None, "connected", True, 1, 0.0015, 1200, 1, 2, 3, {}, "quic")])
+    assert SAFE in peers._repr_html_() and "1.50 ms" in peers._repr_html_()
+    assert peers == [*peers] and isinstance(peers, list)
+    assert "<td style='text-align:left'>7</td>" in Figures({"a.b": 7})._repr_html_()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._replica.outputs import EventReceived, Kept
 from .._runtime.cache.caching import CacheHost
 from .._runtime.data.carrier import Carrier
+from .._runtime.data.core import RESERVED
 from .._runtime.host.agentrecord import AgentRecord
 from .._runtime.host.rundir import Claim, RuntimeDir, Unclaimed
 from .._runtime.local.sharing import share_host
@@ -40,6 +41,7 @@ from ..types import Request, is_loopback
 from .caching import Caches
 from .keys import Rings, derivation
 from .keytable import KeyTable
+from .notebook import Former
 from .words import MEMBERLIST, PLANE, in_words
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from .._runtime.data.core import Handler
     from .._runtime.data.streams import StreamHandler
     from .._runtime.shared.settingsfile import SettingsFile
+    from .._runtime.threads.repeating import Repeater
     from ..agent import Agent
     from ..serf import SerfDelegate
     from .notebook import Ending
@@ -113,7 +116,7 @@ class Assembly:
         delegate: Delegate | None,
         event_delegate: EventDelegate | None,
         codecs: Codecs,
-        make_way: Callable[[str, str, bool], None],
+        make_way: Callable[[str, str, bool], Former | None],
         handlers: Mapping[str, Handler] = MappingProxyType({}),
         streams: Mapping[str, StreamHandler] = MappingProxyType({}),
     ) -> None:
@@ -123,6 +126,7 @@ class Assembly:
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
+        self._former: Former | None = None
         self._handlers, self._streams = handlers, streams
         self.claim: Claim | Unclaimed | None = None
         self.discovery: Discovery | None = None
@@ -132,6 +136,7 @@ class Assembly:
         self.file: SettingsFile | None = None
         self.control: ControlService | None = None
         self.seeking: Seeking | None = None
+        self.showing: Repeater | None = None
         try:
             self._build()
         except BaseException:
@@ -150,12 +155,13 @@ class Assembly:
             raise ConfigError("wire", f"Serf does not understand {settings.wire!r}", hint="leave wire= out")
         bind, key = self._trust(stored[0] if stored else None)
         ring = Keyring(stored[1:], key, allow_weak=settings.wire == "msgpack") if key is not None else None
+        made = partial(
+            DataPlane, self.name, bind=bind, key=None if settings.certificates else ring, cluster=settings.cluster,
+            certificates=settings.certificates, insecure=settings.insecure, config=settings.data_config,
+            codecs=self.codecs,
+        )  # fmt: skip
         with in_words(PLANE):
-            self.plane = DataPlane(
-                self.name, bind=bind, port=settings.quic_port, key=None if settings.certificates else ring,
-                cluster=settings.cluster, certificates=settings.certificates, insecure=settings.insecure,
-                config=settings.data_config, codecs=self.codecs,
-            )  # fmt: skip
+            self.plane = self._on_its_port(made)
         self._register(self.plane)
         core = self.plane._started
         self.place = share_host(core, self.rundir, self.claim)
@@ -196,12 +202,33 @@ class Assembly:
             if serf is not None:
                 serf._keys.manage(self.rings)
 
+    def _on_its_port(self, made: Callable[..., DataPlane]) -> DataPlane:
+        """Return the data plane, where a cell is run again on the port of the one before if that is free."""
+        if self._former is not None and not self.settings.quic_port:
+            try:
+                return made(port=self._former.quic_port)
+            except BindError:
+                pass
+        return made(port=self.settings.quic_port)
+
+    def former_of(self) -> Former:
+        """Return what another agent needs to take this one's place."""
+        core = self.data._started
+        names = tuple(name for name in core.handlers if not name.startswith(RESERVED))
+        return Former(self.members.local_node.port, self.data.port, names, tuple(core.streams.handlers))
+
     def _register(self, plane: DataPlane) -> None:
         """Have the handlers that were given, before membership tells anybody where the plane listens."""
         for name, handler in self._handlers.items():
             plane.on_request(name)(handler)
         for name, served in self._streams.items():
             plane.on_stream(name)(served)
+        former = self._former
+        if former is not None:
+            for name in {*former.handlers} - {*self._handlers}:
+                plane.on_request(name)(partial(_not_run_again, "on_request", name))
+            for name in {*former.streams} - {*self._streams}:
+                plane.on_stream(name)(partial(_not_run_again, "on_stream", name))
 
     def _rundir(self) -> RuntimeDir | None:
         """Return this user's directory on this host; None if there is none, and the agent can do without.
@@ -225,12 +252,12 @@ class Assembly:
         if self.rundir is None:
             return Unclaimed(settings.cluster, name or identity.default_name())
         if name is not None:
-            self._make_way(settings.cluster, name, True)
+            self._former = self._make_way(settings.cluster, name, True)
             return self.rundir.claim(settings.cluster, name)
         base = identity.default_name()
         for number in range(1, _NAMES_TRIED + 1):
             name = base if number == 1 else f"{base}-{number}"
-            self._make_way(settings.cluster, name, False)
+            self._former = self._make_way(settings.cluster, name, False)
             try:
                 return self.rundir.claim(settings.cluster, name)
             except NameInUse:
@@ -292,6 +319,10 @@ class Assembly:
         ports = [DEFAULT_PORT, 0] if settings.port is None else [settings.port]
         if settings.port is None and settings.config is not None:
             ports = [settings.config.bind_port, 0] if settings.config.bind_port == DEFAULT_PORT else [config.bind_port]
+        usual = [ports[0]]
+        if self._former is not None and settings.port is None:
+            usual.append(self._former.port)
+            ports = [self._former.port, *(port for port in ports if port != self._former.port)]
         for port in ports:
             try:
                 found = Memberlist(
@@ -302,10 +333,10 @@ class Assembly:
                 if port == ports[-1]:
                     raise
                 continue
-            if port != ports[0] and not is_loopback(config.bind_addr):
+            if port not in usual and not is_loopback(config.bind_addr):
                 log.warning(
                     "%s: port %d is taken, listening on %d: others need that in join=, and firewalls have to let it"
-                    " through; port= chooses one", self.name, ports[0], found.local_node.port,
+                    " through; port= chooses one", self.name, usual[0], found.local_node.port,
                 )  # fmt: skip
             return found
         raise AssertionError("unreachable")
@@ -480,6 +511,13 @@ class Assembly:
                 log.warning("%s: %s may still tell of this agent: %s", self.name, seed, failure)
         if self.claim is not None:
             self.claim.release()
+
+
+def _not_run_again(what: str, name: str, asked: object) -> None:
+    """Stand where a handler was before a notebook's cell was run again."""
+    raise LookupError(
+        f"the cell of this agent was run again, and the one with @agent.{what}({name!r}) was not: run that cell too"
+    )
 
 
 def _as_serf(delegate: Delegate | None) -> SerfDelegate | None:

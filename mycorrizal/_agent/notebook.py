@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._runtime.threads.deadline import Deadline
+from .._runtime.threads.repeating import Repeater
+from ..exceptions import ConfigError
+from ..types import html_text
 
 if TYPE_CHECKING:
     from ..agent import Agent
 
-__all__ = ["Cell", "Ending", "Residents", "current_cell", "residents"]
+__all__ = ["Cell", "Ending", "Former", "Residents", "current_cell", "residents", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,21 @@ def current_cell() -> Cell | None:
         return Cell(str(message.get("metadata", {}).get("cellId") or text or run), run)
     except (AttributeError, IndexError, KeyError, TypeError):
         return None  # another shell than the ones we know
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What the agent had whose place another one takes.
+
+    Attributes:
+        port, quic_port: where it listened; its cell need not name them to have them again.
+        handlers, streams: names of what it answered. Their cell may not be run again, which callers are told.
+    """
+
+    port: int
+    quic_port: int
+    handlers: tuple[str, ...]
+    streams: tuple[str, ...]
 
 
 class Ending(Protocol):
@@ -100,6 +118,33 @@ class Residents:
             part = ref()
             if part is not None:
                 part.join(deadline)
+
+
+def show(agent: Agent, name: str, seconds: float) -> Repeater:
+    """Show `agent` in a cell's output, and change that every `seconds` if need be; return what does so.
+
+    Raises:
+        ConfigError: there is no notebook here. ResourcesExhausted: there is no thread to be had.
+    """
+    display: Any = getattr(sys.modules.get("IPython"), "display", None)
+    if display is None or current_cell() is None:
+        raise ConfigError("show", "needs a notebook", hint="print(agent) and agent.members() are for scripts")
+    shown = agent._repr_html_()
+    output = display.display(display.HTML(shown), display_id=True)
+    reference = weakref.ref(agent)  # or `del agent` would not end it
+
+    def look() -> float | None:
+        nonlocal shown
+        agent = reference()
+        now = f"<div>{html_text(name)} is gone</div>" if agent is None else agent._repr_html_()
+        if now != shown:
+            shown = now
+            output.update(display.HTML(now))
+        return None if agent is None or agent.closed else seconds
+
+    again = Repeater("show", name, look, seconds)
+    again.start()
+    return again
 
 
 residents = Residents()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._endings import named
 from .._runtime.threads.futures import PlaneFuture
 from ..dataplane import DataPlane, Results
-from ..types import Message, PeerInfo, ReceivedFile
+from ..types import Message, Peers, ReceivedFile
 
 if TYPE_CHECKING:
     from .._runtime.data.core import Handler
@@ -102,6 +102,6 @@ class Talking:
         """Read the three files of ``certificates=`` again. Blocks. See ``DataPlane.reload_certificates``."""
         self._data.reload_certificates()
 
-    def peers(self) -> list[PeerInfo]:
+    def peers(self) -> Peers:
         """Return what is known of each peer: connection, round trip, open work. See ``DataPlane.peers``."""
         return self._data.peers()

@@ -23,6 +23,7 @@ from mycorrizal import (
     NameInUse,
     Node,
     OperationTimeout,
+    RemoteError,
 )
 
 from .agents import meeting_place
@@ -77,6 +78,12 @@ def value(kernel: Kernel, code: str, **options: Any) -> Any:
     return eval(text)
 
 
+def wait(kernel: Kernel, what: str) -> Any:
+    """Return what an expression comes to once it is true, at the latest after 30 s."""
+    loop = f"until = time.monotonic() + 30\nwhile not ({what}) and time.monotonic() < until: time.sleep(0.05)\n"
+    return value(kernel, loop + what)
+
+
 # -- cells that are run again ------------------------------------------------------------------
 
 
@@ -96,6 +103,49 @@ def test_a_cell_that_is_run_again_replaces_its_agent(kernel: Kernel, beside: Age
     beside.send("alice", "you are the last")
     assert value(kernel, "agent.receive(5).value") == "you are the last"
     assert kernel.run("old.receive(5)")[0] == "NotRunningError"
+
+
+def test_a_cell_that_is_run_again_keeps_its_ports_and_tells_of_handlers(kernel: Kernel, beside: Agent) -> None:
+    cell = "agent = Agent('alice', handlers={'kept': lambda request: 'kept'}); agent.address[1], agent.quic_port"
+    ports = value(kernel, cell)
+    handlers = "agent.on_request('lost')(lambda request: 1); agent.on_stream('lost')(lambda stream: None)"
+    assert kernel.run(handlers)[0] == ""
+    beside.wait_for(2, 30)
+    assert beside.request("alice", "lost", timeout=30) == 1
+    with beside.events() as news:
+        assert value(kernel, cell) == ports
+        while not isinstance(news.get(30), MemberJoined):
+            pass
+    assert beside.request("alice", "kept", timeout=30) == "kept"
+    with pytest.raises(RemoteError, match="run that cell too") as caught:
+        beside.request("alice", "lost", timeout=30)
+    assert "@agent.on_request('lost')" in str(caught.value)
+    assert kernel.run(handlers)[0] == ""
+    assert beside.request("alice", "lost", timeout=30) == 1
+
+
+def test_what_is_shown_follows_the_cluster(kernel: Kernel, beside: Agent) -> None:
+    watch = """
+        from IPython.display import DisplayHandle
+        pages, update = [], DisplayHandle.update
+        DisplayHandle.update = lambda self, obj: pages.append(obj.data)
+        agent = Agent('alice'); agent.wait_for(2, 10)
+        agent.show(0.1); agent.show(0.1)
+        [name for name in ours() if 'show' in name]
+    """
+    assert kernel.run(watch)[0] == ""
+    assert wait(kernel, "len([name for name in ours() if 'show' in name]) == 1")
+    with Agent("carol"):
+        assert wait(kernel, "any('carol' in page for page in pages)")
+    assert wait(kernel, "'left at' in pages[-1]")
+    assert kernel.run("agent.show(0.01)")[0] == "ConfigError"
+    end = """
+        DisplayHandle.update = update
+        agent.close()
+        until = time.monotonic() + 30
+        while any('show' in name for name in ours()) and time.monotonic() < until: time.sleep(0.05)
+    """
+    assert kernel.run(end) == ("", "<IPython.core.display.HTML object>")  # the thread has changed the output
 
 
 def test_default_names_belong_to_cells(kernel: Kernel) -> None:
