@@ -48,7 +48,8 @@ class Settings(Handle, MutableMapping[str, Any]):
         self._watching = watching
         self._codecs = codecs
         self._node = node
-        self._readable: dict[str, Setting] = {}  # which once were read, so that whoever counts decodes nothing twice
+        # What was looked at last, and of it what could not be read: whoever counts decodes nothing twice.
+        self._looked: tuple[dict[str, Setting], dict[str, MycorrizalError]] = {}, {}
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of `key`, the caller's own copy.
@@ -71,25 +72,23 @@ class Settings(Handle, MutableMapping[str, Any]):
 
         They are no items: ``dict(settings)`` and all that iterates pass them by. ``settings[key]`` raises their error.
         """
-        return self._split()[1]
+        return dict(self._split()[1])
 
     def _split(self) -> tuple[dict[str, Setting], dict[str, MycorrizalError]]:
-        """Return what can be read, and the errors of what cannot, both by key."""
-        settings, known = self._sharing.replica.settings.copy(), self._readable
-        if settings == known:
-            return known, {}
-        readable: dict[str, Setting] = {}
+        """Return all settings, and the errors of those that cannot be read, both by key.
+
+        Only those that are others than before are read, and those that had an error.
+        """
+        settings, (known, before) = self._sharing.replica.settings.copy(), self._looked
+        news = {key: it for key, it in settings.items() if known.get(key) is not it or key in before}
         errors: dict[str, MycorrizalError] = {}
-        for key, setting in sorted(settings.items()):
-            if known.get(key) != setting:
-                try:
-                    self._read(key, setting)
-                except MycorrizalError as error:
-                    errors[key] = frameless(error)
-                    continue
-            readable[key] = setting
-        self._readable = readable
-        return readable, errors
+        for key, setting in sorted(news.items()):
+            try:
+                self._read(key, setting)
+            except MycorrizalError as error:
+                errors[key] = frameless(error)
+        self._looked = settings, errors
+        return settings, errors
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -100,10 +99,12 @@ class Settings(Handle, MutableMapping[str, Any]):
         self.delete(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._split()[0]))
+        settings, errors = self._split()
+        return iter(sorted(settings.keys() - errors.keys()))
 
     def __len__(self) -> int:
-        return len(self._split()[0])
+        settings, errors = self._split()
+        return len(settings) - len(errors)
 
     def clear(self) -> None:
         """Delete every setting, also what cannot be read here. Blocks; raises as ``delete``."""

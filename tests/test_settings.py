@@ -108,6 +108,26 @@ def test_who_counts_decodes_nothing_twice(settings: Settings, monkeypatch: pytes
     assert settings["k1"] == "other"
 
 
+def test_one_that_cannot_be_read_has_no_other_decoded_again(
+    settings: Settings, sharing: Sharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.update({f"k{number}": number for number in range(10)})
+    sharing.replica.settings["bad"] = Setting(b"rubbish", "bob")
+    assert len(settings) == 10
+    decoded: list[str] = []
+    decode = settings._watching.decode
+
+    def noted(value: bytes, sender: str, what: str) -> object:
+        decoded.append(what)
+        return decode(value, sender, what)
+
+    monkeypatch.setattr(settings._watching, "decode", noted)
+    settings["k3"] = "new"
+    assert len(settings) == 10 and decoded == ["the setting 'bad'", "the setting 'k3'"], "a codec may be there by now"
+    settings.errors.clear()
+    assert list(settings.errors) == ["bad"]
+
+
 def test_what_cannot_be_read_is_shown_as_that(settings: Settings, sharing: Sharing) -> None:
     settings["good"] = 1
     sharing.replica.settings["bad"] = Setting(b"rubbish", "bob")
