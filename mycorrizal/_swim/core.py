@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -303,6 +303,16 @@ class Core:
         for datagram in self.codec.seal(parts, crc=protocol_max >= _PROTOCOL_MAX_CRC):
             self.datagrams.append((datagram, address))
         return True
+
+    def send_to_all(self, packets: Sequence[list[bytes]], members: Iterable[Member]) -> None:
+        """Seal packets, as ``packets`` yields them, once for all of `members`. Nothing that anybody asked for."""
+        sealed: dict[bool, list[bytes]] = {}
+        for member in members:
+            crc = member.protocol_max >= _PROTOCOL_MAX_CRC
+            if self._deliverable(member.address, member.name):
+                if crc not in sealed:
+                    sealed[crc] = [datagram for parts in packets for datagram in self.codec.seal(parts, crc=crc)]
+                self.datagrams += [(datagram, member.address) for datagram in sealed[crc]]
 
     def _deliverable(self, address: Address, name: str) -> bool:
         if self.config.require_node_names and not name:

@@ -238,15 +238,14 @@ class Swim:
         core.send([core.codec.encode(user)], address, protocol_max=protocol_max, name=name)
 
     def send_users(self, messages: Sequence[bytes], names: Sequence[str], now: float) -> None:
-        """Send unnumbered user messages to members directly, best effort, as many to a packet as fit."""
+        """Send unnumbered user messages to members directly, best effort, as many to a packet as fit.
+
+        All get the same bytes: a packet is compressed and encrypted once.
+        """
         self._enter(now)
         core = self._core
-        packets = list(core.packets(messages))
-        for name in names:
-            member = core.table.get(name)
-            if member is not None and not member.gone:
-                for parts in packets:
-                    core.send(parts, member.address, protocol_max=member.protocol_max, name=name)
+        members = [member for name in names if (member := core.table.get(name)) is not None and not member.gone]
+        core.send_to_all(list(core.packets(messages)), members)
 
     # -- outputs ------------------------------------------------------------------------
 

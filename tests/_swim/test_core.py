@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from mycorrizal._swim import core
@@ -109,6 +111,25 @@ def test_members_are_told_directly_in_as_few_packets_as_there_may_be() -> None:
     assert opened == [User(message) for message in messages], "in order, and unnumbered as in gossip"
     swim.send_users([b""] * 300, ["one"], 0.0)
     assert [len(swim._core.codec.open(data).messages) for data, _ in swim.datagrams_to_send()] == [255, 45]
+
+
+def test_what_all_are_told_is_sealed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compression and encryption are most of what a packet costs; all get the same bytes."""
+    swim = make(udp_buffer_size=1400, secret_key=bytes(range(16)))
+    tell(swim, *(alive(f"m{number}") for number in range(20)))
+    drain(swim)
+    sealed: list[int] = []
+    seal = swim._core.codec.seal
+
+    def noted(parts: Sequence[bytes], *, crc: bool) -> list[bytes]:
+        sealed.append(len(parts))
+        return seal(parts, crc=crc)
+
+    monkeypatch.setattr(swim._core.codec, "seal", noted)
+    swim.send_users([bytes(300)] * 8, [f"m{number}" for number in range(20)], 0.0)
+    out = swim.datagrams_to_send()
+    assert (len(out), sealed) == (40, [4, 4])
+    assert len({data for data, _ in out}) == 2 and len({to for _, to in out}) == 20
 
 
 def test_a_state_of_the_users_that_no_receiver_takes_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
