@@ -61,6 +61,7 @@ class Node:
         return self.agent
 
     def hello(self) -> dict[str, Any]:
+        mycorrizal.Agent  # noqa: B018 - loads the package; it would be loaded with the first agent
         return {"package": str(Path(mycorrizal.__file__).parent), "pid": os.getpid()}
 
     def start(self, name: str, cluster: str, at: float = 0.0) -> dict[str, Any]:
