@@ -79,6 +79,10 @@ class Limits:
     """Up to so many others each is told directly too, of what rides gossip: gossip alone leaves some out for long."""
     direct: int = 256
     """Messages waiting to be told directly; further ones ride gossip alone."""
+    batch_bytes: int = 256 << 10
+    """Of settings and services for which gossip has no room, told directly in batches; beyond it they are pushed."""
+    batch_seconds: float = 2.0
+    """In so many seconds there is room for as many again: a receive buffer takes what a few tell at once."""
     pushes: int = 1_024
     """Messages waiting to be pushed; the owner takes them after each call."""
     gossip_bytes: int = 900

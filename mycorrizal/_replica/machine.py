@@ -5,7 +5,7 @@ and said, until there is nothing::
 
     replica.receive(data, now)
     for push in replica.pushes_to_send(): ...        # one message each, best effort, over QUIC
-    messages, members = replica.direct_to_send()     # beside gossip, to each of these, best effort
+    messages, members = replica.direct_to_send(now)  # beside gossip, to each of these, best effort
     for fetch in replica.fetches_to_start(): ...     # a question; report with fetched() or fetch_failed()
     while (event := replica.next_event()) is not None: ...
     wake_me_at = replica.get_timer()
@@ -22,18 +22,19 @@ with ``get`` or ``copy``. Nothing that a peer sends raises.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from ..exceptions import LocalProtocolError, MycorrizalError, QueueFull, RemoteProtocolError, ValueTooLarge
 from . import messages
+from .batches import Batches
 from .clock import HybridClock, Stamp
 from .events import Events
 from .fetches import Fetches
 from .freshness import MARGIN, Via, outlived
 from .limits import BOOT_BYTES, Limits
 from .lww import Entry, LwwMap
-from .messages import Event, Highest, Message, Sender, Service, State, Want
+from .messages import Batch, Event, Highest, LastBatch, Message, Sender, Service, State, Want
 from .outputs import (
     DeletionChanged,
     EventReceived,
@@ -97,6 +98,7 @@ class Replica:
         self._limits = limits
         self._rng = rng
         self._members: dict[str, bytes | None] = {}
+        self._others: list[str] | None = None  # members that have a share in this, as soon as somebody asks
         self._outputs: deque[Output] = deque()
         self._counters: dict[str, int] = {}
         self._clock = HybridClock(name, boot, wall)
@@ -107,6 +109,10 @@ class Replica:
         self._repairs = Repairs(
             self._events, self._fetches, limits, rng,
             is_up=self._is_up, peers=self._peers, count=self.note, rejected=self.reject,
+        )  # fmt: skip
+        self._batches = Batches(
+            self._own, limits, rng, is_up=self._is_up, peers=self._peers, full=lambda: self._fetches.full,
+            ask=self._compare, count=self.note,
         )  # fmt: skip
         self._spread = Spread(queue if gossip else None, limits, self._peers, self.note)
         self._announce: list[tuple[float, int]] = []  # when, and which round
@@ -140,9 +146,9 @@ class Replica:
         if value is not None and not self._table.has_room(key, len(raw)):
             text = f"no room for another setting beside {self._table.live}"
             raise QueueFull(text, hint="delete some", retriable=False)
-        self._spread.check(len(raw))
+        self._spread.check(len(raw), now)
         self._put_setting(message, raw, now)
-        self._spread.out(raw, f"s/{key}")
+        self._spread.out(raw, f"s/{key}", now)
 
     def register(self, service_id: str, record: bytes, now: float) -> None:
         """Say that this node offers a service, or change what is said of it.
@@ -192,6 +198,9 @@ class Replica:
         """
         if self._fetches.full:
             raise QueueFull(f"{len(self._fetches)} fetches are under way", operation="sync", hint="try again")
+        return self._compare(member, now, lambda then: None)
+
+    def _compare(self, member: str, now: float, ended: Callable[[float], None]) -> int:
         sync_id = 0
 
         def end(data: bytes | None, then: float) -> None:
@@ -199,6 +208,7 @@ class Replica:
             self.note("syncs_failed" if error else "syncs_done")
             self._schedule.ended(bool(error), then)
             self._outputs.append(SyncDone(sync_id, error))
+            ended(then)
 
         sync_id = self._fetches.start(member, self.local_state(False), now, end, whole=True)
         return sync_id
@@ -206,6 +216,7 @@ class Replica:
     def joined(self, now: float) -> None:
         """Our join is done, or there was nobody to join: from here on events of others are handed on."""
         self._events.joined(now)
+        self._batches.ready = True
 
     def restore(self, entries: Iterable[tuple[bytes, float]], now: float) -> None:
         """Take settings out of a file, as ``kept`` gave them; nothing is said of it. Before joining."""
@@ -245,6 +256,7 @@ class Replica:
         if old is not None and old != boot:
             self.member_down(name, now)
         self._members[name] = boot
+        self._others = None
         if boot is not None and old != boot:
             self._services.member_up(Sender(name, boot))
             self._repairs.member_up(Sender(name, boot), now)
@@ -253,15 +265,23 @@ class Replica:
     def member_down(self, name: str, now: float) -> None:
         """A node is no member any more: it left, failed, or was taken for failed."""
         boot = self._members.pop(name, None)
+        self._others = None
         if boot is not None:
             self._services.member_down(Sender(name, boot), now)
+            self._batches.member_down(Sender(name, boot))
 
     def receive(self, data: bytes, now: float, *, pushed: bool = False) -> None:
         """Take one message, out of gossip or a push; what was `pushed` to everybody is not passed on."""
         self.note("messages")
+        if self._knows(data):
+            return
         self._spread.muted = pushed
         try:
-            self._handle(messages.decode(data), data, 0.0, now, Via.ASKED if pushed else Via.GOSSIP)
+            message = messages.decode(data)
+            if isinstance(message, Batch):
+                self._take_batch(message, now)
+            else:
+                self._handle(message, data, 0.0, now, Via.ASKED if pushed else Via.GOSSIP)
         except RemoteProtocolError as error:
             self.reject(error)
         finally:
@@ -272,7 +292,7 @@ class Replica:
         services = self._services
         content = [(entry.raw, self._age(entry)) for _, entry in self._table.items()]
         content += [(entry.raw, services.age(entry, self._sweep_at)) for _, entry in services.table.items()]
-        return messages.pack(State(self._digest(), tuple(self._events.seen())), content)
+        return messages.pack(self._header(), content)
 
     def merge_state(self, data: bytes, join: bool, now: float, *, answer: bool = False) -> None:
         """Take a peer's state out of a push/pull; `answer`: we dialled, and it is what the peer said."""
@@ -299,7 +319,7 @@ class Replica:
             self.reject(error)
             return b""
         same = header.digest == self._digest()
-        answer = messages.pack(State(self._digest(), tuple(self._events.seen())), ()) if same else b""
+        answer = messages.pack(self._header(), ()) if same else b""
         answer = answer or self.local_state(False)
         self._merge(data, now, Via.ASKED)
         return answer
@@ -310,6 +330,9 @@ class Replica:
         self._repairs.run(now)
         while self._announce and self._announce[0][0] <= now:
             self._tell_highest(self._announce.pop(0)[1])
+        self._batches.run(now)
+        while (told := self._batches.to_announce(now)) is not None:
+            self._spread.ride(LastBatch(self._own, *told).encode(), f"b/{self.name}/{self.boot.hex()}")
         if self._sweep_at <= now:
             self._sweep_at = now + _SWEEP
             for key in self._table.expired(now - self._limits.tombstone_seconds):
@@ -338,15 +361,22 @@ class Replica:
         """Bytes that ``pushes_to_send`` has; 0 if there is none."""
         return self._spread.push_bytes
 
-    def direct_to_send(self) -> tuple[list[bytes], list[str]]:
-        """Take messages of our own that ride gossip, and whom to tell them at once: gossip may leave some out."""
+    def direct_to_send(self, now: float) -> tuple[list[bytes], list[str]]:
+        """Take messages of our own, and whom to tell them at once: gossip may leave some out, or has no room."""
         taken, self._spread.direct = self._spread.direct, []
+        batch, self._spread.batch = self._spread.batch, []
+        taken += self._batches.packed(batch, now)
         return taken, self._peers() if taken else []
 
     @property
     def direct_waiting(self) -> bool:
         """Whether ``direct_to_send`` has something."""
-        return bool(self._spread.direct)
+        return bool(self._spread.direct or self._spread.batch)
+
+    @property
+    def batch_waiting(self) -> bool:
+        """Whether more is told than gossip carries."""
+        return bool(self._spread.batch)
 
     def fetches_to_start(self) -> list[Fetch]:
         """Take the questions to ask."""
@@ -359,7 +389,7 @@ class Replica:
 
     def get_timer(self) -> float | None:
         """Return when ``handle_timer`` is wanted."""
-        times = [self._sweep_at, self._repairs.due(), self._fetches.due(), self._schedule.at]
+        times = [self._sweep_at, self._repairs.due(), self._fetches.due(), self._schedule.at, self._batches.due()]
         times += [when for when, _ in self._announce[:1]]
         return min(when for when in times if when is not None)
 
@@ -404,10 +434,22 @@ class Replica:
         return self._members.get(life.name) == life.boot or life == self._own
 
     def _peers(self) -> list[str]:
-        return [name for name, boot in self._members.items() if boot is not None]
+        if self._others is None:
+            self._others = [name for name, boot in self._members.items() if boot is not None]
+        return self._others
 
     def _digest(self) -> bytes:
         return ((self._table.mark + self._services.table.mark) % (1 << 128)).to_bytes(16, "big")
+
+    def _header(self) -> State:
+        return State(self._digest(), tuple(self._events.seen()), self._batches.seen())
+
+    def _knows(self, raw: bytes) -> bool:
+        """Return whether this very message is what we hold: most of gossip is, and is not decoded."""
+        if self._table.knows(raw) or self._services.table.knows(raw):
+            self.note("duplicates")
+            return True
+        return False
 
     def _handle(self, message: Message, raw: bytes, age: float, now: float, via: Via) -> None:
         if isinstance(message, messages.Setting):
@@ -420,8 +462,30 @@ class Replica:
             if self._events.take(message, raw, now, via):
                 sender, boot = message.sender
                 self._spread.again(raw, f"e/{sender}/{boot.hex()}/{message.number}")
-        else:
+        elif isinstance(message, LastBatch):
+            sender, boot = message.sender
+            if self._batches.heard(message.sender, message.number, message.round, now):
+                self._spread.again(raw, f"b/{sender}/{boot.hex()}")
+        elif isinstance(message, Highest):
             self._take_highest(message, raw, now)
+        else:
+            raise RemoteProtocolError("a batch within another message")
+
+    def _take_batch(self, batch: Batch, now: float) -> None:
+        """Take what somebody told everybody: nobody passes it on. One message that is refused spoils no other."""
+        self.note("batches")
+        self._spread.muted = True
+        self._batches.came(batch.sender, batch.number, now)
+        for raw in batch.content:
+            if self._knows(raw):
+                continue
+            try:
+                message = messages.decode(raw)
+                if not isinstance(message, (messages.Setting, Service)):
+                    raise RemoteProtocolError("a batch with something else in it")
+                self._handle(message, raw, 0.0, now, Via.GOSSIP)
+            except RemoteProtocolError as error:
+                self.reject(error)
 
     # -- private: settings ----------------------------------------------------------------
 
@@ -478,9 +542,9 @@ class Replica:
         if record is not None and not self._services.make_room(service, len(raw)):
             hint = "deregister some, or shorten their records"
             raise QueueFull("no room for another service", hint=hint, retriable=False)
-        self._spread.check(len(raw))
+        self._spread.check(len(raw), now)
         self._services.put(service, raw, now)
-        self._spread.out(raw, f"v/{self.name}/{self.boot.hex()}/{service_id}")
+        self._spread.out(raw, f"v/{self.name}/{self.boot.hex()}/{service_id}", now)
 
     def _take_service(self, service: Service, raw: bytes, age: float, now: float, via: Via) -> None:
         services, life = self._services, service.life
@@ -547,11 +611,12 @@ class Replica:
                     highest = Highest(sender, number, 0)
                     self._take_highest(highest, highest.encode(), now)
                     self._schedule.hasten(now)
-            if header.digest == self._digest():
-                self.note("states.same")
-                return None
             before = self._digest()
-            self._take_items(data, at, now, via)
+            if header.digest == before:
+                self.note("states.same")
+            else:
+                self._take_items(data, at, now, via)
+            self._batches.in_state(header.batches, now)
             if self._digest() != before:
                 self._schedule.hasten(now)  # others may not know it either
         except RemoteProtocolError as error:

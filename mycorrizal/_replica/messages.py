@@ -27,10 +27,13 @@ from .limits import BOOT_BYTES, NAME_MAX, NUMBER_MAX
 
 __all__ = [
     "AGE_MAX",
+    "BATCH_MAX",
+    "Batch",
     "Event",
     "Have",
     "Highest",
     "Kind",
+    "LastBatch",
     "Message",
     "Sender",
     "Service",
@@ -53,6 +56,8 @@ SENDERS_MAX = 8_192
 """Senders in one state."""
 RANGES_MAX = 32
 """Holes in one ``Want``."""
+BATCH_MAX = 255
+"""Messages in one ``Batch``."""
 ROUND_MAX = 255
 
 
@@ -66,6 +71,8 @@ class Kind(enum.IntEnum):
     WANT = 5
     HAVE = 6
     STATE = 7
+    BATCH = 8
+    LAST_BATCH = 9
 
 
 class Sender(NamedTuple):
@@ -130,6 +137,28 @@ class Highest(NamedTuple):
         return cbor2.dumps([Kind.HIGHEST.value, *self.sender, self.number, self.round])
 
 
+class Batch(NamedTuple):
+    """Settings and services that `sender` tells each directly and nobody gossips; each life numbers its own from 1."""
+
+    sender: Sender
+    number: int
+    content: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        return cbor2.dumps([Kind.BATCH.value, *self.sender, self.number, list(self.content)])
+
+
+class LastBatch(NamedTuple):
+    """The latest batch of `sender` has this number. Each `round` of saying so is passed on once."""
+
+    sender: Sender
+    number: int
+    round: int
+
+    def encode(self) -> bytes:
+        return cbor2.dumps([Kind.LAST_BATCH.value, *self.sender, self.number, self.round])
+
+
 class Want(NamedTuple):
     """Asks for events of `sender`, as ranges of numbers, both ends included."""
 
@@ -152,16 +181,18 @@ class Have(NamedTuple):
 
 
 class State(NamedTuple):
-    """A whole state: the hash of the entries, which are the items, and up to where events were seen."""
+    """A whole state: the hash of the entries, which are the items, and up to where events and batches were seen."""
 
     digest: bytes
     seen: tuple[tuple[Sender, int], ...]
+    batches: tuple[tuple[Sender, int], ...] = ()
 
     def encode(self) -> bytes:
-        return cbor2.dumps([Kind.STATE.value, self.digest, [[*sender, last] for sender, last in self.seen]])
+        seen, batches = ([[*sender, last] for sender, last in rows] for rows in (self.seen, self.batches))
+        return cbor2.dumps([Kind.STATE.value, self.digest, seen, batches])
 
 
-Message = Union[Setting, Service, Event, Highest]
+Message = Union[Setting, Service, Event, Highest, Batch, LastBatch]
 Header = Union[Want, Have, State]
 
 
@@ -206,6 +237,12 @@ def decode(data: bytes) -> Message:
         case Kind.HIGHEST:
             _count(fields, 5)
             return Highest(_sender(fields), _number(fields[3], NUMBER_MAX, 1), _number(fields[4], ROUND_MAX))
+        case Kind.BATCH:
+            _count(fields, 5)
+            return Batch(_sender(fields), _number(fields[3], NUMBER_MAX, 1), _content(fields[4]))
+        case Kind.LAST_BATCH:
+            _count(fields, 5)
+            return LastBatch(_sender(fields), _number(fields[3], NUMBER_MAX, 1), _number(fields[4], ROUND_MAX))
     raise RemoteProtocolError(f"a message of kind {str(fields[0])[:20]} where none should be")
 
 
@@ -232,7 +269,7 @@ def decode_header(data: bytes) -> tuple[Header, int]:
             _count(fields, 3)
             if len(_bytes(fields[1])) != 16:
                 raise RemoteProtocolError("a state whose hash has the wrong size")
-            return State(_bytes(fields[1]), _seen(fields[2])), end
+            return State(_bytes(fields[1]), _seen(fields[2]), _seen(fields[3]) if len(fields) > 3 else ()), end
     raise RemoteProtocolError(f"a pack of kind {str(fields[0])[:20]}")
 
 
@@ -320,6 +357,12 @@ def _boot(value: object) -> bytes:
     if type(value) is bytes and len(value) == BOOT_BYTES:
         return value
     raise RemoteProtocolError("a boot id that is none")
+
+
+def _content(value: object) -> tuple[bytes, ...]:
+    if isinstance(value, list) and 0 < len(value) <= BATCH_MAX:
+        return tuple(map(_bytes, value))
+    raise RemoteProtocolError("a batch of nothing, or of too many messages")
 
 
 def _stamp(fields: Sequence[object]) -> Stamp:

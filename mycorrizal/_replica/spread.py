@@ -1,4 +1,7 @@
-"""How a message gets to the others: small ones ride gossip, large ones are pushed, and each receiver passes news on."""
+"""How a message gets to the others: small ones ride gossip, large ones are pushed, and each receiver passes news on.
+
+Small ones for which gossip has no room go to each of a few others in batches (see ``batches``), else they are pushed.
+"""
 
 from __future__ import annotations
 
@@ -45,33 +48,47 @@ class Spread:
         self.pushes: list[Push] = []
         self.push_bytes = 0
         self.direct: list[bytes] = []  # beside gossip, in one packet to everybody
+        self.batch: list[bytes] = []  # instead of gossip
+        self._batched = 0.0  # bytes of batches that receivers may not have read yet
+        self._batched_at = 0.0
         self.muted = False  # while what was pushed is taken: its sender tells everybody itself
 
-    def check(self, size: int) -> None:
-        """Refuse a message of our own that finds no room.
+    def check(self, size: int, now: float | None = None) -> None:
+        """Refuse a message of our own that finds no room. `now`: it may go in a batch.
 
         Raises:
             QueueFull: too many are waiting.
         """
         if not self._peers():
             return  # nobody to tell; who comes gets our state
-        if not self._gossiped(size) and len(self.pushes) >= self._limits.pushes:
+        if self._gossiped(size) or (now is not None and self._fits_batch(size, now)):
+            return
+        if len(self.pushes) >= self._limits.pushes:
             self._count("spread.full")
             raise QueueFull("too many messages are waiting to be spread", hint="write more slowly, or try again")
 
-    def out(self, raw: bytes, name: str) -> None:
-        """Spread a message of our own, after ``check``."""
+    def out(self, raw: bytes, name: str, now: float | None = None) -> None:
+        """Spread a message of our own, after ``check``. `now`: it may go in a batch."""
         peers = self._peers()
         if not peers:
             return
-        if self._queue is not None and self._gossiped(len(raw)):
-            self._queue.queue_broadcast(raw, name=name)
-            if len(peers) <= self._limits.direct_peers and len(self.direct) < self._limits.direct:
-                self.direct.append(raw)
+        if self._gossiped(len(raw)):
+            self.ride(raw, name)
+        elif now is not None and self._fits_batch(len(raw), now):
+            self._count("spread.batched")
+            self._batched += len(raw)
+            self.batch.append(raw)
         else:
             self._count("spread.pushed")
             self.pushes.append(Push(tuple(peers), raw))
             self.push_bytes += len(raw)
+
+    def ride(self, raw: bytes, name: str) -> None:
+        """Have a small message of our own ride gossip, however much waits there."""
+        if self._queue is not None:
+            self._queue.queue_broadcast(raw, name=name)
+            if len(self._peers()) <= self._limits.direct_peers and len(self.direct) < self._limits.direct:
+                self.direct.append(raw)
 
     def again(self, raw: bytes, name: str) -> None:
         """Pass on what is news to us, if it can ride gossip."""
@@ -95,3 +112,12 @@ class Spread:
         if queue is None or size > limits.gossip_bytes:
             return False
         return len(queue) < limits.gossip_backlog and queue.backlog < limits.gossip_backlog_bytes
+
+    def _fits_batch(self, size: int, now: float) -> bool:
+        """Return whether a message may go in a batch: it is small, the others are few, and can have read the rest."""
+        limits = self._limits
+        if self._queue is None or size > limits.gossip_bytes or len(self._peers()) > limits.direct_peers:
+            return False
+        read = (now - self._batched_at) * limits.batch_bytes / limits.batch_seconds
+        self._batched, self._batched_at = max(0.0, self._batched - read), now
+        return self._batched + size <= limits.batch_bytes

@@ -108,8 +108,9 @@ def run_settings_campaign(
 class _Settings:
     def __init__(self, seed: object, gossip: bool, machine: type[Replica]) -> None:
         self._random = Random(f"{seed}/settings")
+        limits = Limits(gossip_backlog=Random(f"{seed}/backlog").choice((0, 1, 128)))  # the rest is batched
         self._replicas = Replicas(
-            seed, gossip=gossip, machine=machine, config=_config(), faults=WEATHER, digest=False
+            seed, gossip=gossip, machine=machine, config=_config(), faults=WEATHER, digest=False, limits=limits
         )
         self._cluster = self._replicas.cluster
         self._report = SettingsReport(seed, self._random.randint(3, 5))

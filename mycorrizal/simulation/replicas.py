@@ -170,7 +170,7 @@ class Replicas:
         """Pull every output of a replica, then file its next timer."""
         replica, now = self.of(member), self.cluster.clock.now
         if replica.direct_waiting:
-            told, names = replica.direct_to_send()
+            told, names = replica.direct_to_send(now)
             self.cluster.send_users(member, [Share.ours(one) for one in told], names)
         for push in replica.pushes_to_send():
             for target in push.targets:

@@ -53,9 +53,13 @@ class Net:
 
     Attributes:
         lose: asked for each message and fetch (what, source, target): whether it is lost.
+        direct: whether what is told directly arrives; else gossip is all there is.
     """
 
-    def __init__(self, *names: str, joined: bool = True, gossip: bool = True, limits: Limits | None = None) -> None:
+    def __init__(
+        self, *names: str, joined: bool = True, gossip: bool = True, limits: Limits | None = None, direct: bool = False
+    ) -> None:
+        self.direct = direct
         self.now = 0.0
         self.rng = Random(1)
         self.lose: Callable[[str, str, str], bool] = lambda what, source, target: False
@@ -105,6 +109,11 @@ class Net:
             self.carry(name, one)
 
     def carry(self, name: str, one: Replica) -> None:
+        if self.direct:
+            told, targets = one.direct_to_send(self.now)
+            for target, message in [(target, message) for target in targets for message in told]:
+                if target in self.replicas and not self.lose("direct", name, target):
+                    self.replicas[target].receive(message, self.now)
         for push in one.pushes_to_send():
             for target in push.targets:
                 if target in self.replicas and not self.lose("push", name, target):

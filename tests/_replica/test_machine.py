@@ -102,7 +102,7 @@ def test_others_writes_are_taken_a_little_beyond_the_limit_and_then_counted() ->
 
 
 def test_the_queue_is_bounded_for_own_and_for_others() -> None:
-    one, other = replica(limits=Limits(queue=8, gossip_backlog=8, pushes=2)), replica("b")
+    one, other = replica(limits=Limits(queue=8, gossip_backlog=8, batch_bytes=0, pushes=2)), replica("b")
     one.member_up("b", boot("b"), 0.0)
     one.joined(0.0)
     for number in range(20):

@@ -13,7 +13,7 @@ from mycorrizal import ConfigError, RemoteProtocolError, ValueTooLarge
 from mycorrizal._replica import messages
 from mycorrizal._replica.clock import COUNTER_MAX, WALL_MAX, Stamp
 from mycorrizal._replica.limits import NUMBER_MAX
-from mycorrizal._replica.messages import Event, Have, Highest, Sender, Service, Setting, State, Want
+from mycorrizal._replica.messages import Batch, Event, Have, Highest, LastBatch, Sender, Service, Setting, State, Want
 
 names = st.text(min_size=1, max_size=60).filter(lambda text: len(text.encode("utf-8", "replace")) <= 255)
 names = names.filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
@@ -28,6 +28,8 @@ one_message = st.one_of(
     st.builds(Service, names, values, stamps),
     st.builds(Event, senders, numbers, names, st.binary(max_size=100)),
     st.builds(Highest, senders, numbers, st.integers(0, 254)),
+    st.builds(Batch, senders, numbers, st.lists(st.binary(max_size=50), min_size=1, max_size=5).map(tuple)),
+    st.builds(LastBatch, senders, numbers, st.integers(0, 254)),
 )
 one_header = st.one_of(
     st.builds(Want, senders, st.lists(st.tuples(numbers, numbers), min_size=1, max_size=32).map(tuple)),
@@ -35,7 +37,7 @@ one_header = st.one_of(
     st.builds(
         State,
         st.binary(min_size=16, max_size=16),
-        st.lists(st.tuples(senders, st.integers(0, NUMBER_MAX - 1)), max_size=5).map(tuple),
+        *[st.lists(st.tuples(senders, st.integers(0, NUMBER_MAX - 1)), max_size=5).map(tuple)] * 2,
     ),
 )
 
@@ -78,13 +80,18 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
     assert messages.decode(later) == Highest(Sender("a", b"bootboot"), 7, 1)
 
 
+def test_a_state_of_an_earlier_version_has_no_batches() -> None:
+    raw = cbor2.dumps([7, b"x" * 16, []])
+    assert messages.decode_header(len(raw).to_bytes(4, "big") + raw)[0] == State(b"x" * 16, ())
+
+
 GOOD = [1, "key", b"value", 5, 0, "writer", b"bootboot"]
 
 
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (0, 9), (0, True), (0, "1"), (1, ""), (1, b"key"), (1, "x" * 256), (1, "é" * 128), (2, "text"), (2, 3),
+        (0, 99), (0, True), (0, "1"), (1, ""), (1, b"key"), (1, "x" * 256), (1, "é" * 128), (2, "text"), (2, 3),
         (3, -1), (3, WALL_MAX), (3, 5.0), (3, None), (3, 1 << 70), (4, COUNTER_MAX), (4, True), (5, ""), (5, 7),
         (6, b"short"), (6, "bootboot"), (6, b"far too long"),
     ],
@@ -103,7 +110,10 @@ def test_each_field_is_checked(place: int, value: object) -> None:
         [], {}, "text", 5, None, [1, "key"], [2, "id", None, 1], [3, "a", b"bootboot", 0, "t", b""],
         [3, "a", b"bootboot", NUMBER_MAX, "t", b""], [3, "a", b"bootboot", 1, "", b""],
         [3, "a", b"bootboot", 1, "t", "x"], [4, "a", b"bootboot", 1, 255],
-        [4, "a", b"bootboot", 1, -1], [5, "a", b"bootboot", [1, 2]],
+        [4, "a", b"bootboot", 1, -1], [8, "a", b"bootboot", 1, []], [8, "a", b"bootboot", 1, b"raw"],
+        [8, "a", b"bootboot", 1, ["raw"]], [8, "a", b"bootboot", 1, [b"raw"] * 256], [8, "a", b"bootboot", 0, [b"raw"]],
+        [9, "a", b"bootboot", 0, 1], [9, "a", b"bootboot", 1, 255], [9, "a", b"bootboot", 1],
+        [5, "a", b"bootboot", [1, 2]],
     ],
 )  # fmt: skip
 def test_strange_messages_are_refused(fields: object) -> None:
@@ -117,6 +127,7 @@ def test_strange_messages_are_refused(fields: object) -> None:
         [5, "a", b"bootboot", []], [5, "a", b"bootboot", [1]], [5, "a", b"bootboot", [0, 1]], [5, "a", b"bootboot", 7],
         [5, "a", b"bootboot", [1, 1] * 33], [6, "a", b"bootboot", -1], [6, "a", b"bootboot"], [7, b"short", []],
         [7, b"x" * 16, 7], [7, b"x" * 16, [["a", b"bootboot"]]], [7, b"x" * 16, [7]], [7, b"x" * 16, [["a", b"b", 1]]],
+        [7, b"x" * 16, [], 7], [7, b"x" * 16, [], [["a", b"bootboot", -1]]],
         [1, "key", b"value", 5, 0, "writer", b"bootboot"],
     ],
 )  # fmt: skip

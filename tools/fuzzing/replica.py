@@ -20,7 +20,7 @@ OWN = "own"
 LIMITS = Limits(
     settings=20, setting_bytes=4000, value=600, tombstones=10, services_per_node=4, services=12, service_bytes=2000,
     service_tombstones=8, record=300, remembered=16, remembered_bytes=4000, held=8, held_bytes=3000, senders=12,
-    fetches=4, queue=40, gossip_backlog=8, pushes=8, orphan_seconds=20.0, tombstone_seconds=4000.0,
+    fetches=4, queue=40, gossip_backlog=8, batch_bytes=300, pushes=8, orphan_seconds=20.0, tombstone_seconds=4000.0,
 )  # fmt: skip
 
 
@@ -32,9 +32,10 @@ def corpus() -> Iterator[bytes]:
         r.Service("web", None, stamp), r.Event(sender, 1, "t", b"value"), r.Highest(sender, 9, 1),
     ]  # fmt: skip
     raws = [one.encode() for one in said]
+    raws += [r.Batch(sender, 3, tuple(raws[:4])).encode(), r.LastBatch(sender, 4, 1).encode()]
     yield from raws
     yield from (PREFIX + b"\x01" + raw for raw in raws)
-    state = r.pack(r.State(bytes(16), ((sender, 4),)), [(raw, 7.0) for raw in raws[:4]])
+    state = r.pack(r.State(bytes(16), ((sender, 4),), ((sender, 2),)), [(raw, 7.0) for raw in raws[:4]])
     yield state
     yield PREFIX + b"\x03" + len(state).to_bytes(4, "big") + state + b"user"
     yield r.pack(r.Want(sender, ((1, 3), (5, 9))), ())
@@ -109,7 +110,7 @@ def _call(rng: random.Random, machine: Replica, now: float) -> None:
 
 
 def _message(rng: random.Random) -> bytes:
-    makers: list[Callable[[random.Random], Any]] = [_setting, _service, _event, _highest]
+    makers: list[Callable[[random.Random], Any]] = [_setting, _service, _event, _highest, _batch, _last_batch]
     return bytes(rng.choice(makers)(rng).encode())
 
 
@@ -144,10 +145,20 @@ def _highest(rng: random.Random) -> Any:
     return r.Highest(_sender(rng), rng.choice((1, 5, NUMBER_MAX - 1)), rng.randrange(4))
 
 
+def _batch(rng: random.Random) -> Any:
+    number = rng.choice((1, 2, 3, rng.randrange(1, 30), NUMBER_MAX - 1))
+    makers: list[Callable[[random.Random], Any]] = [_setting, _service, _event]
+    return r.Batch(_sender(rng), number, tuple(rng.choice(makers)(rng).encode() for _ in range(rng.randrange(1, 5))))
+
+
+def _last_batch(rng: random.Random) -> Any:
+    return r.LastBatch(_sender(rng), rng.choice((1, 5, NUMBER_MAX - 1)), rng.randrange(4))
+
+
 def _pack(rng: random.Random) -> bytes:
     seen = tuple((_sender(rng), rng.choice((0, 3, NUMBER_MAX - 1))) for _ in range(rng.randrange(4)))
     headers: list[r.Header] = [
-        r.State(rng.randbytes(16), seen),
+        r.State(rng.randbytes(16), seen, seen[: rng.randrange(4)]),
         r.Have(_sender(rng), rng.choice((0, 9, NUMBER_MAX - 1))),
         r.Want(_sender(rng), ((1, rng.choice((1, 9, NUMBER_MAX - 1))),)),
     ]
@@ -165,6 +176,7 @@ def _drain(machine: Replica, rng: random.Random, now: float, last: dict[str, int
     assert timer is None or timer > now, "a timer that fires without end"
     machine.get_broadcasts(3, rng.randrange(1400))
     machine.pushes_to_send()
+    machine.direct_to_send(now)
     while (event := machine.next_event()) is not None:
         if isinstance(event, EventsMissed):
             assert event.count > 0

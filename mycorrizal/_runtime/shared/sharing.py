@@ -58,6 +58,7 @@ _REPAIR_LATEST = 10.0  # before that the repair waits for a moment without pushe
 _FULL_SECONDS = 0.05  # until it is looked again whether there is room
 _SETTLE_SECONDS = 0.01  # between two looks whether all pushes have arrived
 _ROUND_SECONDS = 0.02  # between two rounds of telling everybody: what is told meanwhile shares packets and requests
+_BURST_SECONDS = 0.05  # the same while more is told than gossip carries: each packet wakes everybody
 _BATCH_MESSAGES, _BATCH_BYTES = 256, 256 << 10  # in one push; so many bytes do not wait for the next round
 _STALL_SECONDS = 5.0  # between two times that stalls are told
 _WALL_SECONDS = 60.0  # between two looks at the wall clock
@@ -234,7 +235,9 @@ class Sharing:
 
         def waiting(now: float) -> bool:
             self.pump(now)  # what was told just now goes out first
-            return self.replica.push_bytes > 0 or any(lane.waiting for lane in self._lanes.values())
+            if self._round_at() is not None:
+                return True
+            return any(lane.waiting for lane in self._lanes.values())
 
         while self.call(waiting, deadline, "leave") and not deadline.passed:
             pause(deadline.capped(_SETTLE_SECONDS))
@@ -393,9 +396,9 @@ class Sharing:
         return self._round_due if replica.direct_waiting or replica.push_bytes else None
 
     def _tell_all(self, now: float) -> None:
-        self._round_due = now + _ROUND_SECONDS
+        self._round_due = now + (_BURST_SECONDS if self.replica.batch_waiting else _ROUND_SECONDS)
         if self.replica.direct_waiting:
-            told, names = self.replica.direct_to_send()
+            told, names = self.replica.direct_to_send(now)
             self._attached.machine.send_users([self._share.ours(one) for one in told], names, now)
         for targets, pushes in groupby(self.replica.pushes_to_send(), key=attrgetter("targets")):
             for batch in _batches([push.payload for push in pushes]):

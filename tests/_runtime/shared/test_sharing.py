@@ -157,6 +157,31 @@ def test_who_leaves_waits_for_what_the_next_round_tells(rig: Rig) -> None:
     assert len(rig.carrier.pushes()) == 2
 
 
+def test_who_leaves_waits_for_the_round_that_tells_directly_too(rig: Rig) -> None:
+    told: list[int] = []
+    rig.membership.machine = SimpleNamespace(send_users=lambda what, names, now: told.append(len(what)))  # type: ignore[attr-defined]
+    rig.sharing = sharing_of(rig.membership, gossip=True)
+    rig.join("bob")
+    for number in range(2):
+        rig.sharing.replica.set_setting(f"k{number}", b"1", rig.now)
+        rig.sharing.pump(rig.now)
+    rig.sharing.settle(Deadline(10.0))
+    assert told == [1, 1]
+
+
+def test_more_than_gossip_carries_is_told_in_fewer_and_larger_rounds(rig: Rig) -> None:
+    rounds: list[float] = []
+    rig.membership.machine = SimpleNamespace(send_users=lambda what, names, now: rounds.append(now))  # type: ignore[attr-defined]
+    rig.sharing = sharing_of(rig.membership, gossip=True)
+    rig.join("bob")
+    for number in range(500):
+        rig.sharing.replica.set_setting(f"k{number}", b"1", rig.now)
+        rig.sharing.pump(rig.now)
+        rig.now += 0.001
+    assert rig.sharing.replica.counters["spread.batched"] > 300
+    assert len(rounds) < 8 + 370 / 50 + 2, "at first one in 20 ms, then one in 50"
+
+
 def test_a_push_that_is_no_list_of_messages_is_refused(rig: Rig) -> None:
     answers: list[bytes] = []
     rig.sharing.serve("bob", _PUSH + b"rubbish", answers.append)

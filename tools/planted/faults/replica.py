@@ -42,8 +42,8 @@ FAULTS = [
     ),
     Fault(
         "Replica.set_setting",
-        "self._spread.check(len(raw))\n        self._put_setting(message, raw, now)",
-        "self._put_setting(message, raw, now)\n        self._spread.check(len(raw))",
+        "self._spread.check(len(raw), now)\n        self._put_setting(message, raw, now)",
+        "self._put_setting(message, raw, now)\n        self._spread.check(len(raw), now)",
         "a write that is refused is not made",
     ),
     Fault(
@@ -95,7 +95,10 @@ FAULTS = [
     ),
     Fault("SyncSchedule.ended", "if failed and ", "if ", "after a success the next comparison is at its time"),
     Fault(
-        "Replica.sync", "self._schedule.ended(bool(error), then)", "pass", "after a failure the next comparison is soon"
+        "Replica._compare",
+        "self._schedule.ended(bool(error), then)",
+        "pass",
+        "after a failure the next comparison is soon",
     ),
     # -- services --
     Fault("Services.make_room", " - ids.get(service.id, False)", "", "a node with all its services may change one"),
@@ -137,8 +140,8 @@ FAULTS = [
     Fault("Services._show", "elif old != record:", "else:", "a service that says the same again is no change"),
     Fault(
         "Replica._write_service",
-        "self._spread.check(len(raw))\n        self._services.put(service, raw, now)",
-        "self._services.put(service, raw, now)\n        self._spread.check(len(raw))",
+        "self._spread.check(len(raw), now)\n        self._services.put(service, raw, now)",
+        "self._services.put(service, raw, now)\n        self._spread.check(len(raw), now)",
         "a service that is refused is not registered",
     ),
     Fault(
@@ -158,8 +161,8 @@ FAULTS = [
     Fault("Spread.again", 'self._count("spread.not_passed_on")', "pass", "what is not passed on is counted"),
     Fault("Spread.again", " or len(raw) > self._limits.gossip_bytes", "", "what is too long for gossip is not queued"),
     Fault("Spread.out", 'self._count("spread.pushed")', "pass", "pushes are counted"),
-    Fault("Spread.out", "self.direct.append(raw)", "pass", "what is small is told directly"),
-    Fault("Spread.out", " and len(self.direct) < self._limits.direct", "", "what waits to be told directly is bounded"),
+    Fault("Spread.ride", "self.direct.append(raw)", "pass", "what is small is told directly"),
+    Fault("Spread.ride", " and len(self.direct) < self._limits.direct", "", "what is told directly is bounded"),
     Fault(
         "Spread._gossiped",
         " and queue.backlog < limits.gossip_backlog_bytes",
@@ -168,6 +171,30 @@ FAULTS = [
     ),
     Fault("Spread._gossiped", "len(queue) < limits.gossip_backlog and ", "", "many messages are pushed"),
     Fault("Replica.receive", "finally:", "else:", "after a broken push messages are passed on again"),
+    # -- batches --
+    Fault("Replica.receive", "if self._knows(data):", "if False:", "what gossip brings again is not decoded"),
+    Fault("Replica._take_batch", "self._spread.muted = True", "pass", "a batch is not passed on"),
+    Fault("Replica._take_batch", "if self._knows(raw):", "if False:", "what a batch brings again is not decoded"),
+    Fault("Replica._merge", "self._batches.in_state(header.batches, now)", "pass", "a state says what batches it has"),
+    Fault("Replica.joined", "self._batches.ready = True", "pass", "who is lost at the beginning is missed"),
+    Fault(
+        "Spread._fits_batch",
+        "return self._batched + size <= limits.batch_bytes",
+        "return True",
+        "what buffers cannot hold is pushed",
+    ),
+    Fault("Spread._fits_batch", "max(0.0, self._batched - read)", "self._batched", "there is room again in a moment"),
+    Fault(
+        "Batches.came",
+        "number > log.last and len(log.ahead) < self._limits.held",
+        "number > log.last",
+        "what is remembered of a sender is bounded",
+    ),
+    Fault("Batches.run", "self._asking = True", "pass", "one comparison after the other"),
+    Fault("Batches.run", "log.rounds >= _ROUNDS or ", "", "comparisons end"),
+    Fault("Batches.run", "self._is_up(sender) and not log.rounds % 2", "self._is_up(sender)", "others are asked too"),
+    Fault("Batches._settle", "elif log.due is None:", "else:", "a hole is not forgotten over news"),
+    Fault("_divided", "cost > room or ", "", "a batch fits into a packet"),
     Fault(
         "Replica.publish",
         "self._spread.check(len(value) + len(topic) + len(self.name) + 32)\n"

@@ -25,8 +25,8 @@ FAULTS = [
     ),
     Fault("Sharing._push", "lane.waiting >= _LANE_MAX", "False", "pushes to one member are bounded"),
     Fault("Sharing._round_at", "replica.push_bytes >= _BATCH_BYTES", "False", "what is large does not wait"),
-    Fault("Sharing._tell_all", "now + _ROUND_SECONDS", "now", "what is told within a moment shares pushes"),
-    Fault("Sharing.settle", "self.replica.push_bytes > 0 or ", "", "who leaves waits for the round"),
+    Fault("Sharing._tell_all", "else _ROUND_SECONDS", "else 0.0", "what is told within a moment shares pushes"),
+    Fault("Sharing.settle", "if self._round_at() is not None:", "if False:", "who leaves waits for the round"),
     Fault("Sharing._push", 'self.counters.add("share.pushes_dropped", count)', "pass", "dropped pushes are counted"),
     Fault(
         "Sharing._push",
