@@ -35,7 +35,7 @@ ANNOUNCED = RESERVED + "cache/"
 _NOTHING: dict[str, Definition] = {}
 _TOLD_MAX = 256  # warnings that are not logged again
 _LOOK_SECONDS = 0.05
-_TELLING_SECONDS = 1.0  # an announcement takes as a rule less
+_TELLING_SECONDS = 3.0  # an announcement waits for nobody any longer
 
 
 class Caches:

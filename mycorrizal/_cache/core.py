@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from math import ceil
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 from .._wire.lent import Lent
 from .._wire.values import Encoded
 from ..exceptions import RemoteProtocolError
 from .definition import Limits
-from .messages import Message, Reply, encode
+from .lull import Lull
+from .messages import QUESTIONS_MAX, Answer, Message, Reply, encode, parse_replies
 from .placement import Owner, Placement
 from .timers import Timers
 from .versions import VersionClock
@@ -40,6 +44,15 @@ class Failure(NamedTuple):
 Done = Callable[[Reply | Failure, float], None]
 
 
+class _Question(NamedTuple):
+    """What a member is to be asked as soon as it has answered what it was asked before."""
+
+    kind: Message
+    cache: str
+    body: Callable[[], list[Any]]
+    done: Done
+
+
 class Pace:
     """Bytes a second, with a second's worth in hand."""
 
@@ -63,6 +76,7 @@ class Core:
         self.limits = limits
         self.timers = Timers()
         self.counters: Counter[str] = Counter()
+        self.lull = Lull(self.timers, limits.lull_calm, limits.lull_most)
         self.placement = Placement()
         self.pace = Pace(limits.rebalance_rate)
         self.alive: dict[Owner, None] = {}  # all processes in our view
@@ -74,6 +88,9 @@ class Core:
         self.completions: list[tuple[Any, Any]] = []
         self._calls: dict[int, tuple[Owner, Done, bool]] = {}
         self._next_call = 0
+        self._questions: dict[Owner, list[_Question]] = {}
+        self._asked: dict[Owner, None] = {}  # members that have not answered their questions yet
+        self._phase = crc32(me.boot) / 2**32
 
     def call(
         self, member: Owner, kind: Message, cache: str, body: list[Any], done: Done, now: float,
@@ -92,6 +109,38 @@ class Core:
         self.outgoing.append(Call(number, member, encode(request, size, lent), deadline))
         return number
 
+    def ask(self, member: Owner, kind: Message, cache: str, body: Callable[[], list[Any]], done: Done) -> None:
+        """Ask `member` one of ``QUESTIONS`` at the end of the turn, or as soon as it has answered those before.
+
+        All that wait then, of whatever cache, travel together: there may be many caches and many members, and all want
+        to know something when a member comes or goes.
+        """
+        self._questions.setdefault(member, []).append(_Question(kind, cache, body, done))
+
+    def send_questions(self, now: float) -> None:
+        """The end of a turn: ask who can be asked."""
+        for member in [member for member in self._questions if member not in self._asked]:
+            questions = self._questions.pop(member)
+            if len(questions) > QUESTIONS_MAX:
+                self._questions[member] = questions[QUESTIONS_MAX:]
+                del questions[QUESTIONS_MAX:]
+            self._asked[member] = None
+            done = partial(self._replied, member, questions)
+            if len(questions) == 1:
+                ((kind, cache, body, _),) = questions
+                self.call(member, kind, cache, body(), done, now)
+            else:
+                many = [[kind, cache, *body()] for kind, cache, body, _ in questions]
+                self.call(member, Message.MANY, "", many, done, now)
+
+    def _replied(self, member: Owner, questions: list[_Question], outcome: Reply | Failure, now: float) -> None:
+        outcomes: list[Reply] | list[Reply | Failure] = [outcome] * len(questions)
+        if len(questions) > 1 and not isinstance(outcome, Failure) and outcome.status == Answer.OK:
+            outcomes = parse_replies(outcome, len(questions))
+        self._asked.pop(member, None)
+        for question, reply in zip(questions, outcomes, strict=True):
+            self._end(question.done, reply, now)
+
     def notify(self, member: Owner, kind: Message, cache: str, body: list[Any]) -> None:
         """Tell `member`; it may get lost."""
         request = [kind, member.boot, self.me.boot, self.clock.peek(), cache, body]
@@ -102,7 +151,9 @@ class Core:
         call = self._calls.pop(number, None)
         if call is None:
             return
-        done = call[1]
+        self._end(call[1], outcome, now)
+
+    def _end(self, done: Done, outcome: Reply | Failure, now: float) -> None:
         try:
             done(outcome, now)
         except RemoteProtocolError:  # raised before anything was changed
@@ -122,8 +173,21 @@ class Core:
             if lent:
                 self.cancelled.append(number)
             self.end_call(number, Failure(indeterminate=True), now)
+        for member in [member for member in self._questions if member not in self.alive]:
+            for question in self._questions.pop(member):
+                self._end(question.done, Failure(indeterminate=False), now)
 
-    def backoff(self, attempt: int) -> float:
-        """Return how long to wait before the next attempt: doubling, with jitter."""
-        most = min(self.limits.retry_max, self.limits.retry_min * (1 << min(attempt, 10)))
-        return most * (0.5 + self.rng.random() / 2)
+    def backoff(self, attempt: int, longer: int = 1) -> float:
+        """Return how long to wait before the next attempt: doubling, with jitter, up to `longer` times the longest."""
+        return self._pause(attempt, longer) * (0.5 + self.rng.random() / 2)
+
+    def _pause(self, attempt: int, longer: int) -> float:
+        return min(self.limits.retry_max * longer, self.limits.retry_min * (1 << min(attempt, 10)))
+
+    def next_try(self, attempt: int, now: float, longer: int = 1) -> float:
+        """Return when to ask a member again, after ``backoff``: at one of few moments, so that caches share messages.
+
+        Those of another node are other ones.
+        """
+        step = self._pause(attempt, longer) / 2
+        return (ceil((now + self.backoff(attempt, longer)) / step + self._phase) - self._phase) * step

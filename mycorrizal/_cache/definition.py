@@ -147,6 +147,9 @@ class Limits:
     """Seconds for one call between members; a caller's own deadline may be sooner."""
     leases: int = 1 << 14
     """Leases to compute that one node gives out for a cache at a time."""
+    lull_calm: float = 0.5
+    lull_most: float = 10.0
+    """Seconds without news that are a lull, and the longest that an unused cache waits for one; see ``lull``."""
     audit_interval: float = 60.0
     """Seconds between two comparisons of a partition with its backups."""
     near_entries: int = 1 << 16

@@ -22,6 +22,7 @@ from .messages import (
     Message,
     Record,
     Reply,
+    pack_copies,
     pack_records,
     parse_copies,
     parse_records,
@@ -96,7 +97,7 @@ class Fill:
         for backup, shards in offers.items():
             peer = self._peers.setdefault(backup, _Peer())
             if not peer.offering:
-                self._offer(backup, peer, shards, now)
+                self._offer(backup, peer, shards)
 
     def forget(self, members: dict[Owner, None]) -> None:
         """Keep what goes on with `members` only."""
@@ -119,9 +120,9 @@ class Fill:
                 if shards_wanted:
                     self._start(peer, shards_wanted[0], backup, now)
                 else:
-                    self._offer(backup, peer, shards, now)
+                    self._offer(backup, peer, shards)
 
-    def _offer(self, backup: Owner, peer: _Peer, shards: list[Shard], now: float) -> None:
+    def _offer(self, backup: Owner, peer: _Peer, shards: list[Shard]) -> None:
         peer.offering = True
         peer.wanted = {}
         epochs = {shard.partition: shard.epoch for shard in shards}
@@ -147,11 +148,13 @@ class Fill:
                 peer.attempt = 0
             self.wake()
 
-        body = [[list(copy_of(self._space, shard)) for shard in shards]]
-        self._core.call(backup, Message.OFFER, self._space.name, body, done, now)
+        def body() -> list[Any]:
+            return [pack_copies([copy_of(self._space, shard) for shard in shards])]
+
+        self._core.ask(backup, Message.OFFER, self._space.name, body, done)
 
     def _later(self, peer: _Peer, now: float) -> None:
-        peer.not_before = now + self._core.backoff(peer.attempt)
+        peer.not_before = self._core.next_try(peer.attempt, now)
         peer.attempt += 1
         self._core.timers.call_at(peer.not_before, lambda now: self.wake())
 
@@ -244,7 +247,7 @@ class Fill:
             else:
                 self._space.store.floors[copy.partition] = max(mine.floor, copy.floor)
         if unheard:
-            self._space.handover.release(sender, unheard, now)
+            self._space.handover.release(sender, unheard)
         return [bitmap(refused), bitmap(wanted)]
 
     def pushed(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:

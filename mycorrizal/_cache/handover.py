@@ -2,17 +2,19 @@
 
 A new primary asks *every* member that announces the cache what it holds. A
 member that agrees takes no writes from anybody else from then on; one whose
-view says otherwise refuses, and is asked again until the views meet, or it is
-gone from ours. What those who agreed hold is pulled, newest version wins, and
-only then does the primary serve. So of two nodes that both hold themselves for
-primary, one cannot complete a write.
+view says otherwise refuses, says when it would not any more (``RELEASE``), and
+is asked again until the views meet, or it is gone from ours. What those who
+agreed hold is pulled, newest version wins, and only then does the primary
+serve. So of two nodes that both hold themselves for primary, one cannot
+complete a write.
 
 Who holds copies and sees another primary than before expects to be asked; if
 it is not, it says so (``RELEASE``), which covers a primary that was thought
 dead and does not know it, and the halves of a cluster that meet again, or that
-began apart. Until it was asked it takes no copies from that primary, since a
-copy replaces what is here. A member that never agrees holds a primary up for
-``takeover_patience`` seconds, no longer.
+began apart; and a newcomer, which may wait for a lull. Until it was asked it
+takes no copies from that primary, since a copy replaces what is here. A member
+that never agrees holds a primary up for ``takeover_patience`` seconds, no
+longer.
 
 A member that is no owner any more keeps its copy until the primary says that
 all owners have theirs (``SURPLUS``).
@@ -30,6 +32,7 @@ from .messages import (
     Message,
     Record,
     Reply,
+    pack_copies,
     pack_records,
     parse_copies,
     parse_records,
@@ -48,6 +51,7 @@ __all__ = ["Claim", "Handover", "copy_of"]
 _RELEASE_AFTER = 0.3
 _UNHEARD_MAX = 256  # processes; 0.3 KB each
 _HOUSEKEEPING = 1.0
+_LONGER = 8  # the longest pause after a refusal, in others: who refused will say when it agrees
 
 
 class Claim:
@@ -56,12 +60,13 @@ class Claim:
     Attributes:
         asking: members that have not agreed yet.
         pulling: members that have, and what they say they hold.
+        waiting: it may be sent, and so it ends after a while whoever has not agreed.
     """
 
-    __slots__ = ("asking", "pulling", "since")
+    __slots__ = ("asking", "pulling", "waiting")
 
-    def __init__(self, since: float) -> None:
-        self.since = since
+    def __init__(self) -> None:
+        self.waiting = False
         self.asking: dict[Owner, None] = {}
         self.pulling: dict[Owner, Copy] = {}
 
@@ -109,6 +114,8 @@ class Handover:
         self._peers: dict[Owner, _Peer] = {}
         self._housekeeping = False
         self._not_before = 0.0  # for all claims
+        self._claiming: dict[Shard, None] = {}  # those with a claim
+        self._refused: dict[Owner, list[int]] = {}  # what members claimed last that is not theirs by our view
         # Processes that we had not heard, of the partitions whose bits are set, when they went out of our view, or we
         # ceased to be primary by it. They may not know that, and think that we have what they hold.
         self._unheard: dict[Owner, int] = {}
@@ -117,8 +124,9 @@ class Handover:
 
     def claim(self, shard: Shard, now: float, who: Owner | None = None) -> None:
         """We are primary of `shard`: hear everybody (and `who`) before serving."""
-        before, claim = shard.claim, Claim(now)
+        before, claim = shard.claim, Claim()
         shard.claim = claim
+        self._claiming[shard] = None
         everybody = (*self._space.members, *self._space.former)
         claim.asking = {member: None for member in everybody if member != self._core.me}
         if before is not None:  # who was to be heard is still, even if we do not know that it has the cache
@@ -129,18 +137,24 @@ class Handover:
         for member in claim.asking:
             self._will_hear(shard, member)
         self._core.counters["claims"] += 1
-        if claim.asking:
-            patience = now + self._core.limits.takeover_patience
-            self._core.timers.call_at(patience, lambda now: self._impatient(shard, claim, now))
+        if not self.holds_back(now):
+            self._wait(shard, claim, now)
         self._advance(shard, now)
         self._space.wake()
 
-    def members_changed(self, shard: Shard, now: float) -> None:
+    def _wait(self, shard: Shard, claim: Claim, now: float) -> None:
+        """`claim` may be sent from now on."""
+        if claim.asking and not claim.waiting:
+            claim.waiting = True
+            patience = now + self._core.limits.takeover_patience
+            self._core.timers.call_at(patience, lambda now: self._impatient(shard, claim, now))
+
+    def members_changed(self, now: float) -> None:
         """Others may have come or gone: who went is not waited for."""
-        claim, members = shard.claim, self._core.alive
-        if len(shard.heard) > len(members):
-            shard.heard = {member: at for member, at in shard.heard.items() if member in members}
-        if claim is not None:
+        members = self._core.alive
+        for shard, claim in self._claims():
+            if len(shard.heard) > len(members):
+                shard.heard = {member: at for member, at in shard.heard.items() if member in members}
             for table in (claim.asking, claim.pulling):
                 for member in [member for member in table if member not in members]:
                     del table[member]
@@ -160,6 +174,7 @@ class Handover:
         claim, shard.claim = shard.claim, None
         shard.heard = {}
         if claim is not None:
+            del self._claiming[shard]
             for member in (*claim.asking, *claim.pulling):
                 self._missed(shard, member)
 
@@ -200,6 +215,7 @@ class Handover:
             self.claim(shard, now, who)
         elif who is not None:
             shard.claim.asking[who] = None
+            self._space.wake()
 
     def _impatient(self, shard: Shard, claim: Claim, now: float) -> None:
         if shard.claim is claim and not shard.serving and shard.primary == self._core.me:
@@ -210,29 +226,37 @@ class Handover:
         claim = shard.claim
         if claim is not None and not claim.asking and not claim.pulling:
             shard.claim = None
+            del self._claiming[shard]
             if not shard.serving:
                 self._space.start_serving(shard, now)
 
     def forget(self, members: dict[Owner, None]) -> None:
         """Keep what goes on with `members` only."""
-        for member in [member for member in self._peers if member not in members]:
-            del self._peers[member]
+        for table in (self._peers, self._refused):
+            for member in [member for member in table if member not in members]:
+                del table[member]
 
     # -- asking -------------------------------------------------------------------------
 
     def hold(self, until: float) -> None:
         """Send no claims before: who has not heard that we are a member refuses them."""
         self._not_before = until
-        self._core.timers.call_at(until, self._held)
+        self._core.timers.call_at(until, self.proceed)
 
     def holds_back(self, now: float) -> bool:
         """Return whether no claims are sent yet."""
-        return now < self._not_before
+        return now < self._not_before or self._space in self._core.lull
 
-    def _held(self, now: float) -> None:
+    def proceed(self, now: float) -> None:
+        """Send the claims that were held back, unless they still are."""
         if not self.holds_back(now):
             self._space.settle(now)
+            for shard, claim in self._claims():
+                self._wait(shard, claim, now)
             self._space.wake()
+
+    def _claims(self) -> list[tuple[Shard, Claim]]:
+        return [(shard, shard.claim) for shard in self._claiming if shard.claim is not None]
 
     def flush(self, now: float) -> None:
         """Send the claims and pulls that may be sent: at the end of every turn."""
@@ -241,20 +265,19 @@ class Handover:
         asked: dict[Owner, list[int]] = {}
         pulled: dict[Owner, None] = {}
         later = {member for member, peer in self._peers.items() if peer.claiming or peer.not_before > now}
-        for shard in self._space.shards:
-            if shard.claim is not None:
-                for member in shard.claim.asking:
-                    if member not in later:
-                        asked.setdefault(member, []).append(shard.partition)
-                pulled.update(dict.fromkeys(shard.claim.pulling))
+        for shard, claim in self._claims():
+            for member in claim.asking:
+                if member not in later:
+                    asked.setdefault(member, []).append(shard.partition)
+            pulled.update(dict.fromkeys(claim.pulling))
         for member, places in asked.items():
-            self._ask(member, self._peers.setdefault(member, _Peer()), places, now)
+            self._ask(member, self._peers.setdefault(member, _Peer()), places)
         for member in pulled:
             peer = self._peers.setdefault(member, _Peer())
             if peer.pull is None and peer.pull_after <= now:
                 self._next_pull(member, peer, now)
 
-    def _ask(self, member: Owner, peer: _Peer, places: list[int], now: float) -> None:
+    def _ask(self, member: Owner, peer: _Peer, places: list[int]) -> None:
         peer.claiming = True
         claims = {place: self._space.shards[place].claim for place in places}
 
@@ -263,12 +286,15 @@ class Handover:
             agreed = self._heard(member, claims, outcome, now)
             if agreed == len(claims):
                 peer.attempt = 0
+                if any(member in claim.asking for _, claim in self._claims()):
+                    self._space.wake()
                 return
-            peer.not_before = now + self._core.backoff(peer.attempt)
+            refused = not isinstance(outcome, Failure) and outcome.status == Answer.OK
+            peer.not_before = self._core.next_try(peer.attempt, now, _LONGER if refused else 1)
             peer.attempt += 1
             self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
 
-        self._core.call(member, Message.CLAIM, self._space.name, [bitmap(places)], done, now)
+        self._core.ask(member, Message.CLAIM, self._space.name, lambda: [bitmap(places)], done)
 
     def _heard(self, member: Owner, claims: dict[int, Claim | None], outcome: Reply | Failure, now: float) -> int:
         if isinstance(outcome, Failure):
@@ -278,7 +304,8 @@ class Handover:
         if outcome.status != Answer.OK:
             return 0  # if it does not know a cache that it announces, it will in a moment
         agreed = 0
-        for copy in parse_copies(parts(outcome.body, 1)[0]):
+        held, empty = parts(outcome.body, 2)
+        for copy in [*parse_copies(held), *[Copy(place, 0, 0, 0, 0) for place in partitions(empty)]]:
             shard = self._space.shards[copy.partition]
             claim = shard.claim
             if claim is None or claims.get(copy.partition) is not claim or member not in claim.asking:
@@ -293,8 +320,8 @@ class Handover:
                 or copy.floor > store.floors[copy.partition]
             ):
                 claim.pulling[member] = copy
+                self._space.wake()
             self._advance(shard, now)
-        self._space.wake()
         return agreed
 
     def _holds_nothing(self, member: Owner, claims: dict[int, Claim | None], now: float) -> int:
@@ -309,9 +336,8 @@ class Handover:
 
     def _next_pull(self, member: Owner, peer: _Peer, now: float) -> None:
         """Start on the next partition that `member` has and we do not."""
-        for shard in self._space.shards:
-            claim = shard.claim
-            if claim is None or member not in claim.pulling:
+        for shard, claim in self._claims():
+            if member not in claim.pulling:
                 continue
             copy = claim.pulling[member]
             if copy[:3] == copy_of(self._space, shard)[:3]:
@@ -356,7 +382,7 @@ class Handover:
         peer.pull = None
         pull.claim.pulling.pop(pull.member, None)
         pull.claim.asking[pull.member] = None
-        peer.not_before = now + self._core.backoff(peer.attempt)
+        peer.not_before = self._core.next_try(peer.attempt, now)
         peer.attempt += 1
         self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
 
@@ -396,15 +422,20 @@ class Handover:
 
     def agree(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
         """Answer a CLAIM: which of the partitions we agree to, and what we hold of them."""
-        copies = []
+        copies, empty = [], []
+        self._refused[sender] = refused = []
         for place in partitions(parts(body, 1)[0]):
             shard = self._space.shards[place]
             if shard.primary != sender:
                 self._core.counters["claims_refused"] += 1
+                refused.append(place)
                 continue
             shard.reported = True
-            copies.append(list(copy_of(self._space, shard)))
-        return [copies]
+            if self._space.holds(shard):
+                copies.append(copy_of(self._space, shard))
+            else:
+                empty.append(place)
+        return [pack_copies(copies), bitmap(empty)]
 
     def give(self, sender: Owner, body: list[Any], now: float) -> tuple[list[Any], int] | None:
         """Answer a PULL: a piece of our copy, in the order of keys, and its size; None if `sender` is not primary."""
@@ -442,9 +473,17 @@ class Handover:
         for place in places:
             shard = self._space.shards[place]
             if shard.claim is not None and (sender in shard.claim.asking or sender in shard.claim.pulling):
+                self._ask_now(sender, now)
                 continue
             self.reclaim(place, now, sender)
         return []
+
+    def _ask_now(self, member: Owner, now: float) -> None:
+        """`member` refused claims, and would not any more."""
+        peer = self._peers.get(member)
+        if peer is not None and peer.not_before > now:
+            peer.not_before, peer.attempt = now, 0
+            self._space.wake()
 
     def surplus(self, sender: Owner, body: list[Any], now: float) -> list[Any]:
         """Answer which copies `sender` may drop."""
@@ -485,19 +524,39 @@ class Handover:
             elif self._core.me not in shard.owners:
                 surplus.setdefault(primary, []).append(shard.partition)
         for member, places in unreported.items():
-            self.release(member, places, now)
+            self.release(member, places)
         for member, places in surplus.items():
-            self._offer_surplus(member, places, now)
+            self._offer_surplus(member, places)
         if unreported or surplus:
             self._housekeeping = True
             self._core.timers.call_at(now + _HOUSEKEEPING * (0.75 + self._core.rng.random() / 2), self._keep_house)
 
-    def release(self, member: Owner, places: list[int], now: float) -> None:
+    def agree_after_all(self) -> None:
+        """Our view is another one: tell whose claims were refused and would not be any more."""
+        for member, places in list(self._refused.items()):
+            theirs = [place for place in places if self._space.shards[place].primary == member]
+            if theirs:
+                self._refused[member] = [place for place in places if place not in theirs]
+                self.release(member, theirs)
+
+    def tell_newcomers(self, added: list[Owner]) -> None:
+        """Members that were none before are primary of something that is here: they may wait for a lull to claim it."""
+        if not added or self._space.is_empty:
+            return
+        places: dict[Owner, list[int]] = {}
+        for shard in self._space.shards:
+            primary = shard.primary
+            if primary is not None and primary in added and not shard.reported and self._space.holds(shard):
+                places.setdefault(primary, []).append(shard.partition)
+        for member, held in places.items():
+            self.release(member, held)
+
+    def release(self, member: Owner, places: list[int]) -> None:
         """Tell `member`, who is primary of `places`, to claim them: it has not asked what we hold."""
         self._core.counters["releases"] += 1
-        self._core.call(member, Message.RELEASE, self._space.name, [bitmap(places)], lambda *_: None, now)
+        self._core.ask(member, Message.RELEASE, self._space.name, lambda: [bitmap(places)], lambda *_: None)
 
-    def _offer_surplus(self, member: Owner, places: list[int], now: float) -> None:
+    def _offer_surplus(self, member: Owner, places: list[int]) -> None:
         epochs = {place: self._space.shards[place].epoch for place in places}
 
         def done(outcome: Reply | Failure, now: float) -> None:
@@ -511,4 +570,4 @@ class Handover:
                     shard.complete_since = now
                     self._core.counters["copies_dropped"] += 1
 
-        self._core.call(member, Message.SURPLUS, self._space.name, [bitmap(places)], done, now)
+        self._core.ask(member, Message.SURPLUS, self._space.name, lambda: [bitmap(places)], done)

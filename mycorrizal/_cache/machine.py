@@ -12,6 +12,7 @@ The rules, each in its file:
 * ``operations``, ``primary``, ``leases``: one write on a key at a time.
 * ``replication``: a write is done when all backups have it.
 * ``handover``: a new primary hears every member before it serves.
+* ``lull``: not yet where many caches are just opened and nobody uses them.
 * ``fill``: backups get whole copies, at a bounded rate.
 * ``near``: copies elsewhere, and their invalidation.
 * ``client``, ``survey``: this node's callers.
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from random import Random
 from typing import Any
 
@@ -47,6 +49,8 @@ from .definition import Definition, Limits, differ
 from .entry import Entry
 from .messages import (
     ANSWER_BYTES,
+    QUESTIONS,
+    QUESTIONS_MAX,
     Answer,
     Message,
     Payload,
@@ -58,6 +62,7 @@ from .messages import (
     pack_results,
     parse_operate,
     parts,
+    rows,
 )
 from .near import Near
 from .operations import Op, Result, Status
@@ -69,7 +74,8 @@ from .versions import VersionClock
 
 __all__ = ["Announced", "CacheMachine", "Job", "Later"]
 
-_OPERATE, _OK = Message.OPERATE, int(Answer.OK)  # an enum's member takes 150 ns to look up in Python 3.11
+# An enum's member takes 150 ns to look up in Python 3.11.
+_OPERATE, _CLAIM, _MANY, _OK = Message.OPERATE, Message.CLAIM, Message.MANY, int(Answer.OK)
 
 Announced = Mapping[str, tuple[bytes, Mapping[str, Definition]]]
 """The members by name: boot id, and the caches that the process announces."""
@@ -115,6 +121,7 @@ class CacheMachine:
         self._core = Core(Owner(name, boot), clock, rng, limits)
         self._spaces: dict[str, Space] = {}
         self._announced: Announced = {}
+        self._processes: dict[str, bytes] | None = None  # the other members' boot ids
         self._replies: list[tuple[Later, Encoded]] = []
 
     # -- inputs: what this node does ----------------------------------------------------
@@ -126,7 +133,8 @@ class CacheMachine:
 
         Args:
             redefine: `cache` holds from now on, for every member, as the next edition.
-            telling: seconds until the others have heard of it, unless ``told`` says so earlier; nobody is asked before.
+            telling: seconds until the others have heard of it, unless ``told`` says so earlier; nobody is asked before,
+                and until the cache is used or there is a lull.
 
         Raises:
             CacheUnavailable: its quorum is not here, and so nobody who could change it.
@@ -141,6 +149,7 @@ class CacheMachine:
             space = self._spaces[cache.name] = Space(self._core, running or cache, now)
             if telling:
                 space.handover.hold(now + telling)
+                self._core.lull.add(space, now, now + telling)
             self._set_view(space, now)
         if redefine:
             space.redefine(replace(cache, edition=space.definition.edition + 1), now)
@@ -149,7 +158,9 @@ class CacheMachine:
 
     def told(self, cache: str, now: float) -> None:
         """The others have heard that we take part in `cache`."""
-        self._space(cache).handover.hold(now)
+        space = self._space(cache)
+        self._core.lull.told(space, now)
+        space.handover.hold(now)
         self.handle_timer(now)
 
     def _definitions(self, cache: str) -> list[Definition]:
@@ -161,6 +172,7 @@ class CacheMachine:
         """Take part no more: hand over what is here, and announce `cache` no longer. See ``retired``."""
         space = self._space(cache)
         space.retired = True
+        self._core.lull.drop(space)
         self._set_view(space, now)
         self._turn(now)
 
@@ -176,11 +188,10 @@ class CacheMachine:
         """
         me, before = self._core.me, self._announced
         self._announced = members
-        alive = dict.fromkeys(
-            sorted({Owner(name, boot) for name, (boot, _) in members.items() if name != me.name} | {me})
-        )
-        if alive != self._core.alive:
-            self._core.alive = alive
+        processes = {name: boot for name, (boot, _) in members.items() if name != me.name}
+        if processes != self._processes:
+            self._processes = processes
+            self._core.alive = dict.fromkeys(sorted([*starmap(Owner, processes.items()), me]))
             for space in self._spaces.values():
                 self._set_view(space, now)
             self._core.bury(now)
@@ -247,7 +258,7 @@ class CacheMachine:
     def _begin(
         self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, lent: Lent | None, now: float
     ) -> None:
-        space = self._settled(cache, now)
+        space = self._used(cache, now)
         limits = self._core.limits
         if space.client.open + len(ops) > limits.operations:
             self._core.counters["operations_refused"] += 1
@@ -259,17 +270,17 @@ class CacheMachine:
 
     def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
-        self._settled(cache, now).survey.keys(cursor, most, ticket, deadline, now)
+        self._used(cache, now).survey.keys(cursor, most, ticket, deadline, now)
         self._turn(now)
 
     def stats(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
         """The numbers of every member; the completion is a dict by name, None for who did not answer."""
-        self._settled(cache, now).survey.stats(ticket, now, deadline)
+        self._used(cache, now).survey.stats(ticket, now, deadline)
         self._turn(now)
 
     def synced(self, cache: str, ticket: Any, deadline: float, now: float) -> None:
         """Whether every copy is where it belongs; the completion is True as soon as it is, or False at `deadline`."""
-        self._settled(cache, now).survey.synced(ticket, deadline, now)
+        self._used(cache, now).survey.synced(ticket, deadline, now)
         self._turn(now)
 
     # -- inputs: what peers say ---------------------------------------------------------
@@ -305,11 +316,32 @@ class CacheMachine:
             return self._reply(Answer.WRONG_PROCESS, [])
         if not self._core.clock.observe(request.clock, now):
             self._core.counters["versions_refused"] += 1
-        space = self._spaces.get(request.cache)
+        sender = Owner(name, request.boot)
+        if request.kind == _MANY:
+            questions = rows(request.body, 2, QUESTIONS_MAX)
+            return self._reply(Answer.OK, [self._asked(sender, question, now) for question in questions])
+        return self._about(sender, request.kind, request.cache, request.body, now)
+
+    def _asked(self, sender: Owner, question: list[Any], now: float) -> list[Any]:
+        """Answer one of many questions. A bad one does not spoil the others."""
+        kind, cache, *body = question
+        try:
+            if type(kind) is not int or kind not in QUESTIONS or type(cache) is not str:
+                raise RemoteProtocolError("a question that is none")
+            reply = self._about(sender, kind, cache, body, now)
+        except RemoteProtocolError:
+            self._core.counters["bad_requests"] += 1
+            return [int(Answer.BAD)]
+        assert isinstance(reply, Reply)
+        return [reply.status, *reply.body]
+
+    def _about(self, sender: Owner, kind: int, cache: str, body: list[Any], now: float) -> Reply | Encoded | Later:
+        space = self._spaces.get(cache)
         if space is None:
             return self._reply(Answer.UNKNOWN_CACHE, [])
+        if kind != _CLAIM:
+            self._core.lull.use(space, now)
         space.settle(now)
-        sender, kind, body = Owner(name, request.boot), request.kind, request.body
         if kind == _OPERATE:
             return self._operate_for(space, sender, body, now)
         if kind == Message.PULL:
@@ -319,7 +351,7 @@ class CacheMachine:
         answer: list[Any] | None
         if kind == Message.REPLICATE:
             answer = space.replication.receive(sender, body, now)
-        elif kind == Message.CLAIM:
+        elif kind == _CLAIM:
             answer = space.handover.agree(sender, body, now)
         elif kind == Message.OFFER:
             answer = space.fill.offered(sender, body, now)
@@ -421,6 +453,7 @@ class CacheMachine:
             touched, core.touched = core.touched, {}
             for space in touched:
                 space.flush(now)
+        core.send_questions(now)
         if core.stirred:
             stirred, core.stirred = core.stirred, {}
             for space in stirred:
@@ -480,7 +513,7 @@ class CacheMachine:
 
     def leads(self, cache: str, key: bytes) -> bool:
         """Return whether this node is primary of `key`, by its view at this moment."""
-        return self._space(cache).shards[partition_of(key)].primary == self._core.me
+        return self._space(cache).leader(partition_of(key)) == self._core.me
 
     def info(self, cache: str, now: float | None = None) -> dict[str, int]:
         """Return this node's own numbers of a cache; without `now` what has just expired counts as an entry."""
@@ -490,8 +523,9 @@ class CacheMachine:
         """Return how the operations of this node's callers ended; see ``Client.counted``."""
         return dict(self._space(cache).client.counted)
 
-    def _settled(self, cache: str, now: float) -> Space:
+    def _used(self, cache: str, now: float) -> Space:
         space = self._space(cache)
+        self._core.lull.use(space, now)
         space.settle(now)
         return space
 

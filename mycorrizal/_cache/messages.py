@@ -12,7 +12,7 @@ a ``RemoteProtocolError``, which the machine counts.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cbor2
@@ -45,7 +45,7 @@ class Message(enum.IntEnum):
 
     OPERATE = 1  # milliseconds left, most bytes of a value in the answer (0: any), operations ... -> results ...
     REPLICATE = 2  # records -> indexes of those refused
-    CLAIM = 3  # bitmap -> copies, of those agreed to
+    CLAIM = 3  # bitmap -> of those agreed to: copies, and a bitmap of those in which nothing is
     PULL = 4  # partition, key -> records, next key, outcomes
     OFFER = 5  # copies -> bitmaps of those refused and of those wanted
     PUSH = 6  # partition, mark, first, last, ends, records, outcomes -> whether we have something newer
@@ -55,7 +55,17 @@ class Message(enum.IntEnum):
     KEYS = 10  # partition, after, most -> [keys]
     STATS = 11  # -> map
     ALL_SYNCED = 12  # view -> whether all members say, when they are asked now, that they are synced, of that view
+    MANY = 13  # [kind, cache, *body] ... -> [status, *body] ..., of ``QUESTIONS``
     INVALIDATE = 20  # notice: [partition, epoch, sequence, keys] ...
+
+
+QUESTIONS = frozenset(
+    map(int, (Message.CLAIM, Message.OFFER, Message.RELEASE, Message.SURPLUS, Message.SYNCED))
+)
+"""Kinds of small requests about many partitions or all, which may share a message with those of other caches."""
+
+QUESTIONS_MAX = 128
+"""Most of them in one message: an answer to each may tell of every partition."""
 
 
 class Answer(enum.IntEnum):
@@ -190,9 +200,9 @@ def _owners(value: object) -> tuple[Owner, ...]:
     return tuple([Owner(name, _bytes(boot)) for name, boot, *_ in found])
 
 
-def rows(value: object, width: int) -> list[list[Any]]:
-    """Return a list of lists of at least `width`."""
-    if type(value) is not list or len(value) > RECORDS_MAX:
+def rows(value: object, width: int, most: int = RECORDS_MAX) -> list[list[Any]]:
+    """Return a list of at most `most` lists of at least `width`."""
+    if type(value) is not list or len(value) > most:
         raise RemoteProtocolError("a list that is none, or too long")
     for row in value:
         if type(row) is not list or len(row) < width:
@@ -329,12 +339,28 @@ def parse_records(value: object, now: float) -> list[Record]:
 _NO_RECORD: list[Any] = [b"", None, 0, 0, 0, 0, 0]
 
 
+def pack_copies(copies: Iterable[Copy]) -> list[Any]:
+    """Return what we have for a body; of a partition in which nothing is its number."""
+    return [_trimmed(copy) for copy in copies]
+
+
 def parse_copies(value: object) -> list[Copy]:
     """Return what a member says that it has."""
     return [
         Copy(partition(place), _number(count, _MS_MAX), _number(digest, (1 << 64) - 1), version(floor), version(clear))
-        for place, count, digest, floor, clear, *_ in rows(value, 5)
+        for place, count, digest, floor, clear, *_ in [_filled(row, _NO_COPY) for row in rows(value, 1)]
     ]
+
+
+_NO_COPY: list[Any] = [0, 0, 0, 0, 0]
+
+
+def parse_replies(many: Reply, count: int) -> list[Reply]:
+    """Return the answers to `count` questions."""
+    answers = rows(many.body, 1, count)
+    if len(answers) != count:
+        raise RemoteProtocolError("fewer answers than questions")
+    return [Reply(_number(status, 255), many.clock, body) for status, *body in answers]
 
 
 def parse_outcomes(value: object) -> list[list[int]]:

@@ -27,6 +27,7 @@ BITMAP_BYTES = PARTITIONS // 8
 _KNOWN_MAX = 32
 """Views whose placement is kept, 2 to 16 KB each: caches that are opened together see the same ones."""
 
+_BITS = [tuple([bit for bit in range(8) if byte >> bit & 1]) for byte in range(256)]
 _SCORES = struct.Struct(f">{PARTITIONS}Q")
 
 
@@ -52,8 +53,7 @@ def bitmap(partitions: Iterable[int]) -> bytes:
 
 def from_bitmap(raw: bytes) -> list[int]:
     """Return the partitions in a bitmap, ascending."""
-    bits = int.from_bytes(raw, "big")
-    return [partition for partition in range(PARTITIONS) if bits >> partition & 1]
+    return [8 * index + bit for index, byte in enumerate(reversed(raw)) if byte for bit in _BITS[byte]]
 
 
 class Placement:
@@ -107,8 +107,18 @@ class Placement:
             self._scores = {name: score for name, score in self._scores.items() if name in names}
         return found
 
+    def primary(self, members: Iterable[Owner], partition: int) -> Owner | None:
+        """Return the first of a partition's owners. Any thread."""
+        scores = self._scores
+        ranked = [((scores.get(member.name) or _scores(member.name))[partition], member) for member in members]
+        return max(ranked)[1] if ranked else None
+
     def _score(self, name: str) -> tuple[int, ...]:
         score = self._scores.get(name)
         if score is None:
-            score = self._scores[name] = _SCORES.unpack(shake_128(name.encode()).digest(_SCORES.size))
+            score = self._scores[name] = _scores(name)
         return score
+
+
+def _scores(name: str) -> tuple[int, ...]:
+    return _SCORES.unpack(shake_128(name.encode()).digest(_SCORES.size))

@@ -91,6 +91,13 @@ class Space:
         self._seen = members
         if self.retired or not self.handover.holds_back(now):
             self.settle(now)
+        else:
+            self.core.lull.news(self, now)
+
+    def leader(self, partition: int) -> Owner | None:
+        """Return who is primary of a partition by the last view, whether that is settled or not. Any thread."""
+        seen = self._seen
+        return self.shards[partition].primary if seen is None else self.core.placement.primary(seen, partition)
 
     def settle(self, now: float) -> None:
         """Take the members that were seen last for what holds: somebody asks, or will be asked."""
@@ -107,9 +114,7 @@ class Space:
         self.former = dict.fromkeys(former)
         if added or gone or not self.view:
             self._place(members, added, gone, now)
-        for shard in self.shards:
-            if shard.claim is not None:
-                self.handover.members_changed(shard, now)
+        self.handover.members_changed(now)
         self.handover.ask_unheard(now)
         self.replication.forget(self.members)
         self.handover.forget(self.core.alive)
@@ -131,6 +136,8 @@ class Space:
             if owners is not shard.owners and owners != shard.owners:
                 self._move(shard, owners, now)
                 self._show(shard)
+        self.handover.tell_newcomers(added)
+        self.handover.agree_after_all()
         if not (self.has_quorum and had_quorum):
             for shard in self.shards:
                 self._show(shard)
@@ -147,7 +154,7 @@ class Space:
         self.near.enable(definition.near, now)
         if self.view:
             self.view = b""  # partitions may have more owners, or fewer
-            self.set_view(list(self.members), now)
+            self.set_view(list(self.members) if self._seen is None else self._seen, now)
         for shard in self.shards:
             self._show(shard)
             if shard.serving:

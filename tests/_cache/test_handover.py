@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from mycorrizal._cache import handover
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine
-from mycorrizal._cache.messages import Answer, Message, decode_request
+from mycorrizal._cache.messages import Answer, Message, Reply, Request, decode_request, partitions
 from mycorrizal._cache.operations import Kind, Op, Status
 from mycorrizal._cache.placement import Owner, partition_of
 from mycorrizal._wire.values import Encoded
@@ -83,8 +84,56 @@ def test_deposed_primary_that_comes_back_learns_what_was_written_without_it() ->
 def test_claims_are_answered_by_what_the_view_says() -> None:
     machine = make_machine("a")
     space = space_in(machine)
-    assert space.handover.agree(Owner("b", b"12345678"), [b"\xff" * 32], 0.0) == [[]]
+    assert space.handover.agree(Owner("b", b"12345678"), [b"\xff" * 32], 0.0) == [[], bytes(32)]
     assert machine.counters()["claims_refused"] == 256
+
+
+def seen(*names: str) -> dict[str, Any]:
+    return {name: (name.encode().ljust(8), {"c": Definition("c")}) for name in names}
+
+
+def questions(machine: CacheMachine) -> list[tuple[Message, list[int]]]:
+    """Return what is asked, and of which partitions, each answered by nobody."""
+    found = []
+    for call in machine.calls_to_start():
+        kind, *_, body = decode_request(arrived(call.payload))
+        rows = body if kind == Message.MANY else [[kind, "c", *body]]
+        found += [(Message(row[0]), partitions(row[2])) for row in rows]
+    return found
+
+
+def test_who_refused_a_claim_says_when_it_would_agree() -> None:
+    """So whoever was refused need not ask all the time, where views differ for long since all are late."""
+    machine = make_machine("me")
+    machine.members_changed(seen("bob", "eve"), 0.5)
+    bob, space = Owner("bob", b"bob     "), space_in(machine)
+    space.handover.agree(bob, [b"\xff" * 32], 1.0)
+    assert not questions(machine)
+    refused = [shard.partition for shard in space.shards if shard.primary != bob]
+    machine.members_changed(seen("bob"), 2.0)
+    theirs = [place for place in refused if space.shards[place].primary == bob]
+    assert (Message.RELEASE, theirs) in questions(machine) and 30 < len(theirs) < len(refused)
+    machine.members_changed(seen("bob", "joe"), 3.0)
+    assert Message.RELEASE not in [kind for kind, _ in questions(machine)], "it was told once"
+
+
+def test_who_was_refused_asks_again_as_soon_as_it_is_told_to() -> None:
+    machine = make_machine("me")
+    machine.members_changed(seen("bob", "eve"), 0.0)
+    machine.members_changed(seen("bob"), 0.0)
+    now, (call,) = 0.0, machine.calls_to_start()
+    for _ in range(9):
+        asked = now
+        machine.answered(call.id, arrived(Reply(Answer.OK, 0, [[], bytes(32)])), now)
+        while not (asking := machine.calls_to_start()):
+            now = machine.get_timer() or now
+            machine.handle_timer(now)
+        (call,) = asking
+    assert now - asked > 1.0
+    machine.answered(call.id, arrived(Reply(Answer.OK, 0, [[], bytes(32)])), now)
+    places = decode_request(arrived(call.payload)).body
+    machine.receive("bob", arrived(Request(Message.RELEASE, b"me      ", b"bob     ", 0, "c", places)), now + 0.1)
+    assert questions(machine) == [(Message.CLAIM, partitions(places[0]))]
 
 
 def test_partition_is_pulled_in_pieces() -> None:

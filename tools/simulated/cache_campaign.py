@@ -140,7 +140,7 @@ class _Campaign:
         limits = limits or (Limits(graves=6, graves_age=3.0) if self.kind == "bounds" else Limits())
         self.cluster = CacheCluster(
             nodes, seed=seed, definition=definition, limits=limits, faults=_WEATHER, skew=skew, spread=spread,
-            machine=machine,
+            machine=machine, telling=True,
         )  # fmt: skip
         self.duration = duration
         self.report = CacheReport(seed, self.kind, nodes, definition.replicas)

@@ -97,6 +97,7 @@ class CacheCluster:
         skew: greatest difference of a wall clock from the right time, in seconds.
         spread: greatest time from a change of membership until a node has noticed.
         machine: the class to run; tests plant faults in a subclass.
+        telling: every other process that starts waits until the others have heard of it, as an agent does.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class CacheCluster:
         skew: float = 0.0,
         spread: float = 0.5,
         machine: type[CacheMachine] = CacheMachine,
+        telling: bool = False,
     ) -> None:
         self.clock = VirtualClock()
         self.faults = faults or Faults()
@@ -122,6 +124,7 @@ class CacheCluster:
         self.random = Random(f"{seed}/network")
         self.steps = 0
         self._callers = Random(f"{seed}/callers")
+        self._telling = (0.0, spread) if telling else (0.0, 0.0)
         self._machine = machine
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -169,7 +172,7 @@ class CacheCluster:
         node.machine = self._machine(node.name, node.boot, rng=node.rng, wall=wall, now=now, limits=self.limits)
         node.known[node.name] = (self._news, node.boot)
         self._show(node)
-        node.machine.define(self._first, now)
+        node.machine.define(self._first, now, telling=self._telling[(node.index + node.lives) % 2])
         self.pull(node)
 
     def crash(self, node: CacheNode, *, noticed: bool = True) -> None:
