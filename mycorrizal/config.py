@@ -132,6 +132,8 @@ class Config:
     """The largest cluster, counted without the dead, in which ``suspicion_min_timeout`` holds."""
     trust_refusals: bool = True
     """A suspect whose host refuses connections has no process any more, and no use of ``suspicion_min_timeout``."""
+    trust_kernel: bool = True
+    """What the kernel of a member's host says of its process counts: an agent whose process ended is dead at once."""
     limit_answers: bool = True
     """One received datagram makes this node send at most 4, and less than 5 times its bytes, whatever is in it; only
     members' addresses are sent broadcasts beside an answer."""
@@ -279,6 +281,7 @@ _SWITCHES = (
     "follow_address",
     "verify_suspicions",
     "trust_refusals",
+    "trust_kernel",
     "number_messages",
     "limit_answers",
     "refuse_echoes",

@@ -64,6 +64,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("suspicion_min_timeout", -1, "0 disables"),
     ("suspicion_min_nodes", 1, "2.."),
     ("trust_refusals", 1, "True or False"),
+    ("trust_kernel", 1, "True or False"),
     ("number_messages", "no", "True or False"),
     ("limit_answers", 4, "True or False"),
     ("refuse_echoes", 1, "True or False"),

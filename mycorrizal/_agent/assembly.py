@@ -188,6 +188,7 @@ class Assembly:
             self.sharing.call(lambda now: self.sharing.replica.restore(entries, now), Deadline(None), "settings_file")
             self.file.start()
         self.plane.follow(self.memberlist)
+        core.process_ended = self.memberlist._running.process_ended
         self.sharing.carry(Carrier(core, "share", self.sharing.serve))
         self.caches = Caches(CacheHost(core, settings.expect, self.members.num_members), self.sharing, self.codecs)
         if ring is not None:

@@ -221,6 +221,12 @@ class Swim:
         """
         return self._call(now, self._update_meta)
 
+    def ended(self, name: str, boot: bytes, now: float) -> None:
+        """The kernel of this host says that a process has ended: see ``Transitions.ended``."""
+        now = self._enter(now)
+        self._transitions.ended(name, boot, now)
+        self._gossiper.rearm(now)
+
     def moved(self, addr: bytes, now: float) -> bool:
         """Our host has the address `addr` now, and not the one that was told; return whether the new one is told."""
         now = self._enter(now)

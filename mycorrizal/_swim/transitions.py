@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from .._wire.messages import Alive, Dead, PushNodeState, Suspect
+from .._wire.meta import read_meta
 from .._wire.text import logger
 from ..config import META_MAX_SIZE
 from ..types import Address, Node, NodeState, Versions, host_of
@@ -262,6 +263,21 @@ class Transitions:
             return
         self._core.count("refusals")
         self._weigh(member, True, now)
+
+    def ended(self, name: str, boot: bytes, now: float) -> None:
+        """The kernel of this host says that the process `boot` of `name` has ended: it is dead for all, and now.
+
+        Differs from memberlist, where only silence tells, after seconds. It is this life that is dead: another one of
+        the name is no matter of this, and whoever lives refutes it as any other accusation. Switched off by
+        ``trust_kernel=False``.
+        """
+        core, member = self._core, self._table.get(name)
+        if not core.config.trust_kernel or member is None or member.gone or core.is_self(member):
+            return
+        if read_meta(member.meta or b"").boot == boot:
+            core.count("processes_ended")
+            log.info("%s: the process of %s has ended", core.name, member.name)
+            self.dead(Dead(member.incarnation, member.name, core.name), now)
 
     def answered(self, member: Member, now: float) -> None:
         """`member` has answered, so what refused was not it, or it is there again."""

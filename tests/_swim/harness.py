@@ -31,6 +31,7 @@ FAITHFUL: dict[str, Any] = {
     "verify_suspicions": False,
     "suspicion_min_timeout": 0,
     "trust_refusals": False,
+    "trust_kernel": False,
     "leave_fanout": 0,
     "number_messages": False,
     "limit_answers": False,

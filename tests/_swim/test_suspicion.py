@@ -8,7 +8,8 @@ import pytest
 
 from mycorrizal._swim.machine import Swim
 from mycorrizal._swim.suspicion import Suspicion
-from mycorrizal._wire.messages import AckResp, Dead, Ping, PushPull, Suspect
+from mycorrizal._wire.messages import AckResp, Alive, Dead, Ping, PushPull, Suspect
+from mycorrizal._wire.meta import AgentMeta, agent_meta
 from mycorrizal.exceptions import ConnectionRefused, OperationTimeout, PeerUnreachable
 from mycorrizal.types import NodeState
 from tests._swim.harness import alive, drain, make, run_timers, sent, state, tell
@@ -241,3 +242,46 @@ def test_putting_off_brings_no_verdict_nearer() -> None:
     late = before - 0.5
     swim._transitions.extend_suspicions(late)
     assert member.suspicion.deadline == late + member.suspicion.shortest
+
+
+# -- the kernel's word --------------------------------------------------------------------------------
+
+
+BOOT = b"a life.."
+
+
+def agent(incarnation: int = 2) -> Alive:
+    return alive("agent", incarnation=incarnation, meta=agent_meta(AgentMeta(7000, BOOT, {}), None))
+
+
+def with_agent(**settings: Any) -> Swim:
+    swim = patient(3, trust_kernel=True, **settings)
+    tell(swim, agent())
+    drain(swim)
+    return swim
+
+
+def test_whose_process_has_ended_is_dead_at_once_and_for_all() -> None:
+    swim = with_agent(gossip_interval=0.2)
+    swim.ended("agent", BOOT, 0.0)
+    assert state(swim, "agent") == NodeState.DEAD and swim.counters["processes_ended"] == 1
+    run_timers(swim, 0.5)
+    assert Dead(2, "agent", "self") in [message for message, _ in sent(swim)]
+    swim.ended("agent", BOOT, 0.5)
+    assert swim.counters["processes_ended"] == 1
+
+
+@pytest.mark.parametrize("why", ["another life", "switched off", "nobody", "itself"])
+def test_of_another_life_nothing_is_said(why: str) -> None:
+    swim = patient(3, trust_kernel=why != "switched off")
+    tell(swim, agent())
+    name = {"nobody": "nobody", "itself": "self"}.get(why, "agent")
+    swim.ended(name, b"another." if why == "another life" else BOOT, 0.0)
+    assert state(swim, "agent") == NodeState.ALIVE and "processes_ended" not in swim.counters
+
+
+def test_it_is_refuted_as_any_accusation() -> None:
+    swim = with_agent()
+    swim.ended("agent", BOOT, 0.0)
+    tell(swim, agent(3))
+    assert state(swim, "agent") == NodeState.ALIVE

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mycorrizal import Agent, DataConfig, PeerUnreachable
+from mycorrizal import Agent, DataConfig, OperationTimeout, PeerUnreachable
 
 from .agents import QUICK, QUICK_IN_SCRIPTS, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
@@ -47,6 +47,11 @@ def carrier(agent: Agent, node: str) -> tuple[str, str]:
     """Return how `agent` is connected with `node`, and why."""
     (peer,) = [peer for peer in agent.peers() if peer.name == node]
     return peer.carrier, peer.why
+
+
+def watches(agent: Agent, node: str) -> bool:
+    """Whether `agent` has a connection by which it would see the end of `node`."""
+    return any((peer.name, peer.carrier) == (node, "host") for peer in agent.peers())
 
 
 def knows(agent: Agent, name: str, boot: bytes) -> bool:
@@ -165,6 +170,47 @@ def test_a_process_that_was_killed_and_comes_again_is_met_by_socket_again(agents
             assert carrier(alice, "bob") == ("host", "the same host")
             assert bob.ask("ran", SECONDS) == f"[{life}]"
             bob.kill()
+
+
+_ENDS = {
+    "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "while a forked child lives on": "os.fork() and os.kill(os.getpid(), signal.SIGKILL) or time.sleep(60)",
+    "exec": "os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)'])",
+}
+
+
+@pytest.mark.parametrize("end", _ENDS)
+def test_all_hear_at_once_of_a_process_that_has_ended(agents: Make, end: str) -> None:
+    """Nothing was said between them: each has a connection to the next ones of its host."""
+    config = QUICK.replace(probe_interval=60.0)
+    alice, carol = (agents(name, config=config, data_config=SAME) for name in ("alice", "carol"))
+    with spawn(BOB.replace("WANTED", "True")) as bob:
+        bob.read(SECONDS)
+        for agent in (alice, carol):
+            until(lambda agent=agent: len(agent.members()) == 3, SECONDS)
+        until(lambda: any(watches(agent, "bob") for agent in (alice, carol)), SECONDS)
+        bob.tell(_ENDS[end])
+        for agent in (alice, carol):
+            until(lambda agent=agent: "bob" not in agent.members().names, SECONDS)
+        assert sum(agent.metrics().get("processes_ended", 0) for agent in (alice, carol)) > 0
+        assert not any(agent.metrics().get("suspicions_expired", 0) for agent in (alice, carol))
+        bob.kill()
+
+
+def test_who_is_frozen_or_closes_is_not_said_to_have_ended(agents: Make) -> None:
+    alice = agents("alice", config=QUICK, data_config=SAME)
+    with spawn(BOB.replace("WANTED", "True")) as bob:
+        bob.read(SECONDS)
+        until(lambda: len(alice.members()) == 2, SECONDS)
+        assert alice.request("bob", "echo", 1, timeout=SECONDS) == 1
+        bob.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OperationTimeout):
+            alice.request("bob", "echo", 1, timeout=1.0)
+        bob.process.send_signal(signal.SIGCONT)
+        until(lambda: alice.request("bob", "echo", 1, timeout=SECONDS) == 1, SECONDS)
+        bob.tell("bob.close()")
+        until(lambda: len(alice.members()) == 1, SECONDS)
+        assert not alice.metrics().get("processes_ended")
 
 
 _INTERRUPTED = f"""

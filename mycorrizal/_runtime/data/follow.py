@@ -44,13 +44,13 @@ class Follower:
         own = self._find(core.name)
         self._address = None if own is None else own.address
         self.service = Service("mycorrizal-follow", core.name, self._run, lambda: None)
-        before = core.member, core.process, core.missing
-        core.member, core.process, core.missing = self.member, self.process, self.missing
+        before = core.member, core.process, core.missing, core.members
+        core.member, core.process, core.missing, core.members = self.member, self.process, self.missing, self.names
         core.submit(self._recheck)  # of those that were here before
         try:
             self.service.start()
         except BaseException:
-            core.member, core.process, core.missing = before
+            core.member, core.process, core.missing, core.members = before
             events.close()
             raise
 
@@ -68,6 +68,10 @@ class Follower:
         """Return the boot id of the member `name`, None if it is no member or tells none. Any thread."""
         node = self._find(name)
         return None if node is None else read_meta(node.meta).boot
+
+    def names(self) -> list[str]:
+        """Return the members' names. Any thread."""
+        return [node.name for node in self._members()]
 
     def missing(self, name: str) -> tuple[str, str]:
         """Say why `name` cannot be dialled, and what to do about it. Any thread."""

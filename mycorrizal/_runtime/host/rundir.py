@@ -23,6 +23,8 @@ import shlex
 import stat
 import tempfile
 import threading
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ..._wire.text import logger
@@ -224,6 +226,25 @@ class RuntimeDir:
             os.close(lock)
             return None
         return self._read(stem)
+
+    def vacant(self, cluster: str, name: str) -> bool:
+        """Return whether no process has the lock of this name; what the last one left stays. False if nobody knows."""
+        try:
+            lock = _lock(self.path / f"{_stem(cluster, name)}.lock", create=False)
+        except FileNotFoundError:
+            return True
+        except OSError as exc:
+            note(exc)
+            return False
+        if lock is None:
+            return False
+        os.close(lock)
+        return True
+
+    def here(self, cluster: str, names: Sequence[str]) -> list[str]:
+        """Return those of `names` that agents of this host have, or had lately."""
+        stems = set(self._stems(_cluster_tag(cluster)))
+        return [name for name in names if _stem(cluster, name) in stems]
 
     def record(self, cluster: str, name: str) -> AgentRecord | None:
         """Return what an agent has published, whether it lives or not; None if it has not."""
@@ -481,6 +502,7 @@ def _agent_tag(cluster: str, name: str) -> str:
     return hashlib.sha256(f"{len(cluster)}/{cluster}/{name}".encode()).hexdigest()[:16]
 
 
+@lru_cache(4 * AGENTS_MAX)
 def _stem(cluster: str, name: str) -> str:
     return f"{_cluster_tag(cluster)}-{_agent_tag(cluster, name)}"
 

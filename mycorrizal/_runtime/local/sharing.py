@@ -30,21 +30,32 @@ def share_host(core: Core, rundir: RuntimeDir | None, claim: Claim | Unclaimed) 
         core.apart = "this system does not tell who shares a host"
     else:
         from .carrier import HostCarrier  # elsewhere there is no epoll
+        from .deaths import Company, Deaths, is_local
         from .neighbours import Neighbours
 
+        find = Neighbours(rundir, claim.cluster, where, partial(_process, core)).find
+        deaths = Deaths(core, rundir, claim.cluster, partial(_ended, core))
+        watches = is_local(rundir.path)
         try:
             carrier = HostCarrier(
                 core.loop, core.machine, core.config, core.counters, path=claim.socket_path("data"), where=where,
-                address=core.endpoint.address,
-                find=Neighbours(rundir, claim.cluster, where, partial(_process, core)).find,
+                address=core.address, find=find, **({"lost": deaths.ended} if watches else {}),
             )  # fmt: skip
         except (OSError, MycorrizalError) as exc:
             core.apart = f"its socket cannot be made: {exc}"
             log.warning("%s: QUIC on this host too: %s", core.name, exc)
         else:
             core.share_host(carrier)
+            if watches:
+                here = partial(rundir.here, claim.cluster)
+                core.submit(Company(core, carrier.reaches, here).look)
             return where
     return ""
+
+
+def _ended(core: Core, name: str, boot: bytes) -> None:
+    """Tell membership, once there is one."""
+    core.process_ended(name, boot)
 
 
 def _process(core: Core, name: str) -> bytes | None:

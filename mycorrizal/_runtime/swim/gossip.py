@@ -153,6 +153,10 @@ class Gossip:
         self._mailbox.post(command).add_done_callback(refused)
         return result
 
+    def process_ended(self, name: str, boot: bytes) -> None:
+        """The kernel says that a process has ended."""
+        self._mailbox.tell(lambda now: self._machine.ended(name, boot, now))
+
     def answer(self, message: Message, address: Address) -> Future[Message | None]:
         """Ask the machine what to say to somebody who dialled us."""
         return self._mailbox.post(lambda now: self._machine.answer_exchange(message, address, now))

@@ -307,6 +307,10 @@ class Membership:
             else:
                 return self.wait(future, deadline, operation)
 
+    def process_ended(self, name: str, boot: bytes) -> None:
+        """The kernel says that a process has ended: see ``Transitions.ended``. Any thread."""
+        self.gossip.process_ended(name, boot)
+
     def run(self, job: Callable[[], T]) -> Future[T]:
         """Run something that blocks, such as the system's resolver, on an exchange thread."""
         future: Future[T] = Future()

@@ -62,7 +62,9 @@ def follow(members: list[Node], *events: Any) -> tuple[Follower, Any, list[tuple
     def submit(command: Callable[[float], object]) -> None:
         command(0.0)
 
-    core: Any = SimpleNamespace(name="a", machine=Machine(), submit=submit, member=None, process=None, missing=None)
+    core: Any = SimpleNamespace(
+        name="a", machine=Machine(), submit=submit, member=None, process=None, missing=None, members=None
+    )
     follower = Follower(core, lambda: tuple(members), lambda: GONE, Events(*events))  # type: ignore[arg-type]
     follower.close(Deadline(10.0))
     return follower, core, core.machine.told
@@ -135,7 +137,8 @@ def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
     moved = Node("a", bytes((10, 0, 0, 9)), 7946)
     for event, expected in ((MemberUpdated(node("a")), []), (MemberUpdated(moved), ["b"])):
         core: Any = SimpleNamespace(
-            name="a", machine=Machine(), member=None, process=None, missing=None, submit=lambda command: command(0.0)
+            name="a", machine=Machine(), member=None, process=None, missing=None, members=None,
+            submit=lambda command: command(0.0),
         )
         core.machine.links = {"b": link("b", True), "c": link("c", False)}
         Follower(core, lambda: (node("a"),), list, Events(event)).close(Deadline(10.0))  # type: ignore[arg-type]
@@ -145,7 +148,7 @@ def test_who_has_moved_shows_itself_to_whom_it_dialled() -> None:
 def test_without_a_thread_nothing_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     stream = SimpleNamespace(close=lambda: closed.append(True))
-    before = {"member": "m", "process": "p", "missing": "n"}
+    before = {"member": "m", "process": "p", "missing": "n", "members": "s"}
     core: Any = SimpleNamespace(name="a", machine=Machine(), submit=lambda command: None, **before)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: exec("raise RuntimeError('none')"))
     with pytest.raises(ResourcesExhausted):

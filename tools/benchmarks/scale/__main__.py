@@ -36,7 +36,8 @@ from typing import Any
 
 from benchmarks.rounds import BUSY, environment, turned
 from benchmarks.scale.report import Found, churn_lines, plot_churn, plot_rest, rest_lines, table
-from lab.child import OUT, ROOT, as_child
+from benchmarks.trees import trees
+from lab.child import OUT, as_child
 from lab.lines import Lines
 
 _LINE_SECONDS = 400.0
@@ -317,36 +318,6 @@ def churn(tree: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 # -- all of it -------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def trees(against: str | None) -> Iterator[dict[str, Path]]:
-    """Yield what is measured, by name: this tree, and `against` in a worktree of its own.
-
-    Both compiled, as what is installed is: compiling takes longer than all the rest of an agent's start.
-    """
-    _compile(ROOT)
-    if against is None:
-        yield {"this tree": ROOT}
-        return
-    with tempfile.TemporaryDirectory(prefix="mycorrizal-against-") as name:
-        place = Path(name) / "tree"
-        git = ["git", "-C", str(ROOT), "worktree"]
-        try:
-            subprocess.run([*git, "add", "--detach", str(place), against], check=True, capture_output=True, text=True)
-        except FileNotFoundError:
-            sys.exit("--against needs git")
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"--against {against}: {error.stderr.strip()}")
-        _compile(place)
-        try:
-            yield {"this tree": ROOT, against: place}
-        finally:
-            subprocess.run([*git, "remove", "--force", str(place)], check=False, capture_output=True)
-
-
-def _compile(tree: Path) -> None:
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(tree / "mycorrizal")], check=True)
 
 
 def rows(options: argparse.Namespace) -> dict[str, Callable[[Path], Found]]:

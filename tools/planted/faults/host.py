@@ -34,4 +34,8 @@ FAULTS = [
     Fault("Link.serve_now", "self.refusal(number, name, depth) is not None", "False", "a handler's thread refuses too"),
     Fault("Outflow.push", "last = looked and self.fin", "last = self.fin", "the end comes after a last look"),
     Fault("Bulk.room", "value.room()", "value.reader.room()", "no more is read than was granted"),
+    Fault("Deaths.ended", "self._rundir.vacant(self._cluster, name)", "True", "who keeps its lock is not accused"),
+    Fault("RuntimeDir.vacant", "os.close(lock)\n        return True", "return True", "a look lets go of the lock"),
+    Fault("Transitions.ended", "read_meta(member.meta or b\"\").boot == boot", "True", "another life is not meant"),
+    Fault("HostCarrier.ending", 'kind == "gone" and', "", "a goodbye is no death"),
 ]
