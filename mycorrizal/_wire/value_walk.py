@@ -23,7 +23,7 @@ from .text import text_of
 from .value_codecs import Codec, Codecs
 from .value_guard import BUFFERS_MAX, BYTES_FLAG, TAG_BUFFER, TAG_CODEC, TAG_DECIMAL, TAG_TEXT, TAG_TIME
 
-__all__ = ["as_element", "as_key", "bad_text", "sendable"]
+__all__ = ["as_element", "as_key", "bad_text", "sendable", "unknown"]
 
 BYTES_INLINE = 4096
 """Byte strings from this length on travel beside the header."""
@@ -70,10 +70,11 @@ def sendable(value: Any, depth: int, buffers: Buffers, codecs: Codecs) -> Any:
     for base, plain in _PLAIN.items():
         if isinstance(value, base):
             return _CONVERT[base](plain(value), depth, buffers, codecs)
-    raise _unknown(kind)
+    raise unknown(kind)
 
 
-def _unknown(kind: type[Any]) -> Unfit:
+def unknown(kind: type[Any]) -> Unfit:
+    """Return the error for a value of a type that neither travels nor has a codec."""
     name = kind.__qualname__
     if name in ("function", "builtin_function_or_method", "method"):
         return Unfit(f"a {name} cannot be sent", "code does not travel; name a handler and send its arguments")
@@ -259,6 +260,9 @@ def _coded(value: Any, codec: Codec, depth: int, buffers: Buffers, codecs: Codec
         raise _too_deep()
     try:
         inner = codec.encode(value)
+    except Unfit as error:  # of a codec of ours, which says what to do instead
+        error.path += [f"<{codec.name}>"]
+        raise
     except Exception as error:
         raise Unfit(f"the codec {codec.name} failed: {type(error).__name__}: {text_of(error)}") from error
     try:

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 PAGES = [("guide.md", 7), ("data-plane.md", 10), ("agent.md", 9), ("cache.md", 9), ("from-redis.md", 2)]
-PAGES += [("leadership.md", 6)]
+PAGES += [("leadership.md", 6), ("frames.md", 5)]
 PAGES += [("index.md", 1), ("tutorial.md", 9), ("events.md", 1)]
 PAGES += [(f"how-to/{name}.md", least) for name, least in (("rolling-restart", 2), ("rotate-keys", 2))]
 PAGES += [("how-to/join-go-serf-consul.md", 3)]

@@ -1,0 +1,1 @@
+"""Codecs of pandas, Arrow, and classes."""
