@@ -21,12 +21,13 @@ LAYERS: dict[str, tuple[int, str]] = {
     **dict.fromkeys(["exceptions", "types", "delegates", "events", "_endings", "_keylike"], (0, "values")),
     **dict.fromkeys(["config", "dataconfig", "agentconfig"], (0, "values")),
     "_wire": (1, "wire"),
-    **dict.fromkeys(["_swim", "_replica", "_cache", "_control", "_serf", "_data"], (2, "machine")),
+    **dict.fromkeys(["_swim", "_replica", "_cache", "_control", "_serf", "_data", "_tasks"], (2, "machine")),
     "_packs": (2, "wire"),
     "_runtime": (3, "runtime"),
     "simulation": (3, "simulation"),
     **dict.fromkeys(["memberlist", "serf", "dataplane", "control", "codecs"], (4, "facade")),
     **dict.fromkeys(["cache", "leadership", "leases", "mapping", "memo", "services", "settings"], (4, "facade")),
+    **dict.fromkeys(["executor", "worker"], (4, "facade")),
     **dict.fromkeys(["agent", "_agent", "discovery"], (5, "facade")),
     **dict.fromkeys(["cli", "__main__"], (6, "shell")),
     "": (9, "shell"),  # the package itself re-exports
@@ -44,6 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "local": {"threads", "net", "host", "quic", "quic.trust", "data"},
     "data": {"threads", "net", "host", "quic", "quic.trust"},
     "cache": {"threads", "quic", "data"},
+    "tasks": {"threads", "quic", "data"},
     "shared": {"threads", "host", "swim", "data"},
     "control": {"threads"},
 }
@@ -69,7 +71,7 @@ ALLOWED_NAMES: dict[str, set[str]] = {
     "wire": {"io.BytesIO", "datetime.date", "datetime.datetime", "datetime.datetime.fromisoformat", "uuid.UUID"},
     "machine": {"random.Random"},
     "simulation": {"random.Random", "pathlib.Path"},
-    "facade": {"concurrent.futures.Future"},
+    "facade": {"concurrent.futures.Executor", "concurrent.futures.Future"},
     "shell": set(),
 }
 EXEMPT = {
