@@ -105,6 +105,7 @@ from .types import (
     Service,
     Versions,
 )
+from .worker import handler
 
 if _TYPE_CHECKING:
     from ._control.messages import ControlEvent
@@ -113,6 +114,7 @@ if _TYPE_CHECKING:
     from .cache import ABSENT, Cache, Versioned
     from .control import ControlClient
     from .dataplane import DataPlane, Results
+    from .executor import TaskExecutor
     from .leadership import Term
     from .leases import Lock
     from .memberlist import Memberlist
@@ -218,6 +220,7 @@ __all__ = [
     "Settings",
     "Stalled",
     "Stream",
+    "TaskExecutor",
     "TcpBlocked",
     "Term",
     "UdpBlocked",
@@ -232,6 +235,7 @@ __all__ = [
     "Versions",
     "WireMismatch",
     "__version__",
+    "handler",
 ]
 
 _LATE = {
@@ -254,6 +258,7 @@ _LATE = {
     "Services": "services",
     "Settings": "settings",
     "Stream": "dataplane",
+    "TaskExecutor": "executor",
     "Term": "leadership",
     "Versioned": "cache",
 }

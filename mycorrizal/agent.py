@@ -473,7 +473,7 @@ class Agent(Handle, Talking):
         control = {} if parts.control is None else parts.control.metrics()
         file = {} if parts.file is None else {"settings_file.failures": parts.file.failures}
         found = {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
-        return Figures({**found, **parts.caches.metrics(), **control, **file})
+        return Figures({**found, **parts.caches.metrics(), **parts.tasks.metrics(), **control, **file})
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -294,12 +294,23 @@ class DataPlane(Handle):
                     cancel_call(core, call)
         return results
 
-    def on_request(self, name: str) -> Callable[[_H], _H]:
+    def on_request(self, name: str, *, processes: int | None = None) -> Callable[[_H], _H]:
         """Register a handler: ``@plane.on_request("score")`` above a function of one ``Request``. Any thread.
 
         It runs on a handler thread, several at a time; what it returns is the
         answer, what it raises arrives as ``RemoteError``. A second handler of
         one name replaces the first.
+
+        Args:
+            processes: run it in so many processes instead, for Python code that computes. They are started now, as
+                fresh interpreters, and kept; each imports the function by the name of its module. One that dies is a
+                ``RemoteError`` of type ``ProcessDied`` for its caller, and is replaced.
+
+        Raises:
+            ConfigError: `name` is none, or what is registered no function; with `processes`, one that cannot be
+                imported: of ``__main__``, a lambda, or made within a function.
+            ResourcesExhausted, OSError: no process can be started.
+            NotRunningError, ForkedProcessError
         """
         field(name := as_builtin(name))
         if name.startswith(RESERVED):
@@ -307,7 +318,13 @@ class DataPlane(Handle):
 
         def register(handler: _H) -> _H:
             check_function("handler", handler)
-            self._running("on_request").handlers[name] = handler
+            core = self._running("on_request")
+            if processes is None:
+                core.handle(name, handler)
+            else:
+                from ._runtime.tasks.processes import ProcessHandler  # late: few have processes
+
+                core.handle(name, ProcessHandler(core, name, handler, processes))
             return handler
 
         return register

@@ -479,6 +479,7 @@ def problems() -> Iterator[object]:
     sharing = SimpleNamespace(rivals=[], replica=SimpleNamespace(counters={}))
     parts: Any = SimpleNamespace(
         members=members, data=data, sharing=sharing, file=None, seeking=None, name="n", settings=settings, rings=None,
+        tasks=SimpleNamespace(problems=list),
     )  # fmt: skip
     yield from health(parts).problems
 

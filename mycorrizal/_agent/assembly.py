@@ -23,6 +23,7 @@ from .._runtime.shared.sharing import Sharing
 from .._runtime.shared.watching import Watching, merged
 from .._runtime.swim.layer import Layer
 from .._runtime.swim.seeking import Seeking
+from .._runtime.tasks.dispatcher import TaskHost
 from .._runtime.threads import clock
 from .._runtime.threads.deadline import Deadline
 from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
@@ -38,6 +39,7 @@ from ..events import MemberJoined
 from ..exceptions import BindError, ConfigError, MycorrizalError, NameInUse
 from ..memberlist import Memberlist
 from ..types import Request, is_loopback
+from ..worker import processes_of
 from .caching import Caches
 from .keys import Rings, derivation
 from .keytable import KeyTable
@@ -164,6 +166,7 @@ class Assembly:
             self.plane = self._on_its_port(made)
         self._register(self.plane)
         core = self.plane._started
+        self.tasks = TaskHost(core, lambda: self.members._running.view().members)
         self.place = share_host(core, self.rundir, self.claim)
         self.identity = Identity(core.boot, self.plane.port, {}, serf)
         tags = {} if serf is None else {key: serf.tags[key] for key in serf.tags if key not in (SERF_TAG, BOOT_TAG)}
@@ -221,7 +224,7 @@ class Assembly:
     def _register(self, plane: DataPlane) -> None:
         """Have the handlers that were given, before membership tells anybody where the plane listens."""
         for name, handler in self._handlers.items():
-            plane.on_request(name)(handler)
+            plane.on_request(name, processes=processes_of(handler))(handler)
         for name, served in self._streams.items():
             plane.on_stream(name)(served)
         former = self._former

@@ -75,6 +75,7 @@ def health(parts: Assembly) -> Health:
     if (stuck := data.get("handlers.stuck", 0)) >= _STUCK_SECONDS:
         waiting = data["handlers.queued"]
         problems.append(f"all handlers have been busy for {stuck} s, and {waiting} requests wait: does one hang?")
+    problems += parts.tasks.problems()
     if failed := gossip.get("tcp.failing", 0):
         problems.append(f"{failed} dials failed to members that answer over UDP: does a firewall let TCP through?")
     if (dates := parts.data._started.trust.validity()) is not None:

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._endings import named
+from .._runtime.threads.deadline import Seconds
 from .._runtime.threads.futures import PlaneFuture
 from ..dataplane import DataPlane, Results
 from ..types import Message, Peers, ReceivedFile
+from .tasks import TaskSettings, make_executor
 
 if TYPE_CHECKING:
     from .._runtime.data.core import Handler
     from .._runtime.data.files import Folder, Source
     from .._runtime.data.streams import Stream, StreamHandler
     from .._runtime.data.tickets import Progress
+    from ..executor import TaskExecutor
     from .assembly import Assembly
 
 __all__ = ["Talking"]
@@ -72,9 +75,50 @@ class Talking:
             nodes = self._running.others()
         return self._data.request_all(nodes, name, value, timeout=timeout)
 
-    def on_request(self, name: str) -> Callable[[_H], _H]:
-        """Register a handler: ``@agent.on_request("score")`` above a function of one ``Request``."""
-        return self._data.on_request(name)
+    def on_request(self, name: str, *, processes: int | None = None) -> Callable[[_H], _H]:
+        """Register a handler: ``@agent.on_request("score")`` above a function of one ``Request``; it may run in
+        `processes`. See ``DataPlane.on_request``.
+        """
+        return self._data.on_request(name, processes=processes)
+
+    @named("executor")
+    def executor(
+        self,
+        name: str,
+        nodes: Iterable[str] | None = None,
+        *,
+        idempotent: bool = True,
+        timeout: Seconds | None = None,
+        retries: int = 3,
+        patience: Seconds | None = None,
+        queue: int = 10_000,
+        progress: bool = False,
+    ) -> TaskExecutor:
+        """Return a ``concurrent.futures.Executor`` over the handlers `name` of other members. Does not block.
+
+        Each member gets as many tasks at a time as it says that it can run, and the least busy one the next. Who
+        joins, or registers the handler later, takes part. A task whose worker dies goes to another one: it may run
+        twice, and has one result (docs/sweeps.md). The executor holds nothing once its tasks have ended.
+
+        Args:
+            nodes: names of members that may be asked, this one too; all others if None.
+            idempotent: False: a task that may have run is not given to another worker, but fails with an error that
+                is ``indeterminate``.
+            timeout: seconds that a task may take from when it is sent; then it fails with ``OperationTimeout``.
+            retries: of a task whose worker died under it.
+            patience: seconds that tasks wait while no member has the handler, until they fail with
+                ``PeerUnreachable``; None: for ever. ``health()`` and the executor's ``repr`` tell of it meanwhile.
+            queue: tasks that may be open; ``submit`` waits when there are so many.
+            progress: show a bar of tqdm's, in a terminal or a notebook (extra ``progress``).
+
+        Raises:
+            ConfigError: a setting is wrong, or tqdm is not installed.
+            NotRunningError, ServiceCrashed, ForkedProcessError
+        """
+        parts = self._running
+        parts.data._running("executor")
+        given = TaskSettings(name, nodes, idempotent, timeout, retries, patience, queue)
+        return make_executor(parts.tasks, given, progress)
 
     def open_stream(self, node: str, name: str, timeout: float | None = 10.0) -> Stream:
         """Open a stream to `node`'s ``on_stream`` handler `name`. Blocks. See ``DataPlane.open_stream``."""

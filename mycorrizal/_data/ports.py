@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .._wire.frames import Close
-from .._wire.values import Codecs, Encoded, decode_packed, decode_parts
+from .._wire.values import Codecs, Encoded, decode_packed, decode_parts, pack_parts
 from ..exceptions import MycorrizalError
 from ..types import Address
 
@@ -168,6 +168,10 @@ class Received:
         if self._buffers is None:
             return decode_packed(self._packed, codecs)
         return decode_parts(self._header, self._buffers, codecs)
+
+    def pack(self) -> bytes:
+        """Return the wire form in one piece; copies the buffers."""
+        return self._packed if self._buffers is None else pack_parts(self._header, self._buffers)
 
 
 class Lender(Protocol):

@@ -65,6 +65,7 @@ __all__ = [
     "decode_packed",
     "decode_parts",
     "encode_value",
+    "pack_parts",
 ]
 
 DEFAULT = Codecs()
@@ -122,9 +123,18 @@ def _check_counts(header: bytes, buffers: Buffers) -> None:
         raise ValueTooLarge("a value with too many items", hint=hint) from None
 
 
+def pack_parts(header: bytes, buffers: Sequence[bytes | bytearray]) -> bytes:
+    """Return the wire form of what ``ValueReader.parts`` gives. Any thread."""
+    lengths = [len(buffer) | (BYTES_FLAG if isinstance(buffer, bytes) else 0) for buffer in buffers]
+    return b"".join((_preamble_of(header, lengths), header, *buffers))
+
+
 def _preamble(header: bytes, buffers: Buffers) -> bytes:
-    count = len(buffers)
-    lengths = [length for _, length in buffers]
+    return _preamble_of(header, [length for _, length in buffers])
+
+
+def _preamble_of(header: bytes, lengths: list[int]) -> bytes:
+    count = len(lengths)
     if count < MANY:
         return struct.pack(f">B{count}QI", count, *lengths, len(header))
     return struct.pack(f">BI{count}QI", MANY, count, *lengths, len(header))

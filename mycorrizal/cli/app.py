@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 
 from .._keylike import file_name, masked
 from ..exceptions import MycorrizalError
-from . import keyfiles, made, manual, members, run, watch
+from . import keyfiles, made, manual, members, run, watch, work
 from .errors import FAILED, INTERRUPTED, USAGE, NoAgent, SeveralAgents, exit_code
 from .output import PrintableLogs, say, shown
 from .values import lines
@@ -104,7 +104,7 @@ def completion(shell: str) -> None:
     say(kind(app, {}, "mycorrizal", "_MYCORRIZAL_COMPLETE").source())
 
 
-for _module in (run, members, keyfiles, watch, manual):
+for _module in (run, work, members, keyfiles, watch, manual):
     for _command in _module.COMMANDS:
         app.add_command(_command)
 for _command in made.groups():

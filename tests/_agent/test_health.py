@@ -45,6 +45,7 @@ def parts_of(**changes: Any) -> Any:
     data = SimpleNamespace(_started=core, metrics=lambda: {"inbox.messages": inbox, "connections": 2})
     return SimpleNamespace(**{
         "members": members, "data": data, "rings": object(), "file": None, "seeking": None,
+        "tasks": SimpleNamespace(problems=list),
         "sharing": SimpleNamespace(rivals=[], replica=SimpleNamespace(counters=changes.pop("shared", {}))),
         "name": "me", "settings": SimpleNamespace(insecure=changes.pop("insecure", False), cluster="c"), **changes,
     })  # fmt: skip
@@ -62,6 +63,7 @@ def test_a_problem_is_told_when_there_is_one_and_only_then() -> None:
         (parts_of(shared={"state.left_out": 1}), "over QUIC"),
         (parts_of(seeking=SimpleNamespace(alone=True, gave_up=False)), "still asked"),
         (parts_of(file=SimpleNamespace(failing=True)), "settings file"),
+        (parts_of(tasks=SimpleNamespace(problems=lambda: ["3 tasks wait"])), "3 tasks wait"),
     ):
         (problem,) = health(parts).problems
         assert word in problem

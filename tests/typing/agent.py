@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor, Future
 from typing import Any, assert_type
 
 from mycorrizal import (
@@ -26,10 +27,33 @@ from mycorrizal import (
     Services,
     SettingChange,
     Settings,
+    TaskExecutor,
     UserEvent,
     UserEventsMissed,
     Versioned,
+    handler,
 )
+
+
+@handler("score", processes=4)
+def score(request: Request) -> int:
+    """A handler of a module, for ``mycorrizal worker``."""
+    return int(request.value)
+
+
+def tasks(agent: Agent) -> None:
+    """Tasks over members."""
+    assert_type(score(Request("score", 1, "bob", None)), int)
+    with agent.executor("score", ["bob"], idempotent=False, timeout=5, retries=1, patience=60, queue=9) as executor:
+        assert_type(executor, TaskExecutor)
+        future: Future[Any] = executor.submit([1, 2])
+        assert_type(future.result(timeout=1), Any)
+        for result in executor.map(range(3), timeout=9, buffersize=2, ordered=False):
+            assert_type(result, Any)
+        executor.shutdown(wait=False, cancel_futures=True)
+    plain: Executor = agent.executor("score", progress=True)
+    plain.shutdown()
+    agent.on_request("score", processes=4)(score)
 
 
 def membership(agent: Agent) -> None:

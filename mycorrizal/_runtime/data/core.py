@@ -11,7 +11,6 @@ import os
 import random
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,6 +38,7 @@ from ..threads.deadline import Deadline, Seconds
 from ..threads.futures import Completions, Waiter
 from ..threads.handlers import HandlerPool
 from ..threads.lifecycle import ForkGuard
+from .errors import told
 from .files import Arrivals
 from .inbox import Inbox
 from .streams import Streams
@@ -51,6 +51,22 @@ __all__ = ["RESERVED", "Core"]
 log = logger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
+
+
+class Remote(Protocol):
+    """What answers requests elsewhere, without a look at their values here (``_runtime/tasks/processes.py``)."""
+
+    @property
+    def slots(self) -> int:
+        """How many it can answer at a time."""
+
+    def answer(self, request: Served, left: float | None) -> tuple[Status, Encoded | None]:
+        """Return the answer to a request that has `left` seconds, None: no limit. A handler's thread, which waits."""
+
+    def retire(self) -> None:
+        """Another handler has its place: end as soon as nothing is asked any more. Any thread."""
+
+
 
 SETTLING_SECONDS = 5.0
 """In which a handler that a node does not have yet is asked for again."""
@@ -105,6 +121,7 @@ class Core:
         self.count = self.counters.add
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
+        self.remotes: dict[str, Remote] = {}  # handlers that do not run here; a name is in one of the two
         self.system: dict[str, Callable[[Served], None]] = {}  # answered on the loop thread; see carrier.py
         self.at_end: list[Callable[[], object]] = []  # after the last turn, or in a forked child
         self.address: Address = from_sockaddr(sock.getsockname())
@@ -201,7 +218,25 @@ class Core:
         return self.inbox.offer(item, size)
 
     def has_handler(self, name: str) -> bool:
-        return name in self.handlers or name in self.system
+        return name in self.handlers or name in self.remotes or name in self.system
+
+    def handle(self, name: str, handler: Handler | Remote) -> None:
+        """Let `handler` answer requests `name`, in place of any before it. Any thread."""
+        if callable(handler):
+            self.handlers[name] = handler
+            before = self.remotes.pop(name, None)
+        else:
+            before, self.remotes[name] = self.remotes.get(name), handler
+            self.handlers.pop(name, None)
+        if before is not None:
+            before.retire()
+
+    def slots(self, name: str) -> int:
+        """Return how many requests `name` can run at a time, if nothing else runs; 0 if there is no handler."""
+        remote = self.remotes.get(name)
+        if remote is not None:
+            return min(remote.slots, self.config.handlers + self.config.handler_spares)
+        return self.config.handlers if name in self.handlers else 0
 
     @property
     def settling(self) -> bool:
@@ -326,12 +361,15 @@ class Core:
         return link.respond_now(request, status, encoded, clock.now())
 
     def _run_handler(self, request: Served, now: float) -> tuple[Status, Encoded | None]:
+        left = None if request.deadline is None else request.deadline - now
+        remote = self.remotes.get(request.name)
+        if remote is not None:
+            return remote.answer(request, left)
         try:
             value = self.decode(request.value, request.sender, f"a request {request.name!r}")
         except BaseException as error:  # also: no memory for it, or a codec that would end the thread
             return self._raised(error)
         request.value = _NOTHING  # the value is the handler's alone
-        left = None if request.deadline is None else request.deadline - now
         handler = self.handlers.get(request.name)
         if handler is None:
             return Status.UNKNOWN, None
@@ -346,10 +384,8 @@ class Core:
         except NestedTooDeep:
             return Status.TOO_DEEP, None
         except BaseException as error:
-            self.counters.add("requests.raised")
             # Here and nowhere else the traceback is to be had; a quick loop of somebody's must not fill the log.
-            told = ("handler %s of requests raised %r", request.name, error)
-            self._quiet.warning(f"handler {request.name}", *told, exc_info=error)
+            self.raised(request.name, "handler %s of requests raised %r", request.name, error, exc_info=error)
             return self._raised(error)
         finally:
             _local.deadline, _local.depth = before
@@ -375,13 +411,16 @@ class Core:
         depth: int = getattr(_local, "depth", 0)
         return depth
 
+    def raised(self, name: str, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """A handler `name` has raised: count it, and say so, but not too often."""
+        self.counters.add("requests.raised")
+        self._quiet.warning(f"handler {name}", message, *args, exc_info=exc_info)
+
     def _raised(self, error: BaseException) -> tuple[Status, Encoded | None]:
-        kind, text = "Exception", "an error whose text cannot be made"
-        try:
-            kind = _plain(type(error).__name__)
-            text = _plain("".join(traceback.format_exception(error)) if self.config.tracebacks else str(error))
-        except BaseException:  # it is the user's code, and the peer waits for an answer
-            pass
+        return self.error_answer(*told(error, self.config.tracebacks))
+
+    def error_answer(self, kind: str, text: str) -> tuple[Status, Encoded | None]:
+        """Return what is answered for an error of a handler. Any thread."""
         return Status.RAISED, encode_value([kind, text[:_TEXT_MAX]])
 
     # -- callers (any thread) -------------------------------------------------------------------
@@ -568,7 +607,7 @@ class Core:
         if not self.machine.ended:
             self.machine.close(self.refusal(), now)
         self.loop.drain_refused(now)
-        for act in self.at_end:
+        for act in tuple(self.at_end):
             act()
         self.pool.stop()  # also where nobody joins: a plane that was dropped
         self.completions.stop()
@@ -577,7 +616,7 @@ class Core:
     def abandon(self) -> None:
         """Close descriptors in a forked child, without a lock."""
         self.stopped = True
-        for act in self.at_end:
+        for act in tuple(self.at_end):
             act()
         self.loop.abandon()
         self._sock.close()
@@ -604,10 +643,6 @@ class _Reader:
 
 def _respond(request: Served, status: int, encoded: Encoded | None, now: float) -> None:
     request.link.respond(request, status, encoded, now)
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 _NOTHING = Received(b"")

@@ -46,8 +46,8 @@ FAULTS = [
         "CacheHost._hide", "space.near.until[:] = [-math.inf] * PARTITIONS", "pass", "near copies end with the agent"
     ),
     Fault("CacheHost._hide", "space.readable[:] = [{}] * PARTITIONS", "pass", "and so do entries"),
-    Fault("Core.abandon", "for act in self.at_end:", "for act in ():", "in a forked child, too"),
-    Fault("Core._loop_ended", "for act in self.at_end:", "for act in ():", "and when it is closed"),
+    Fault("Core.abandon", "for act in tuple(self.at_end):", "for act in ():", "in a forked child, too"),
+    Fault("Core._loop_ended", "for act in tuple(self.at_end):", "for act in ():", "and when it is closed"),
     Fault("Primary._run", "entry.visited = True", "pass", "what others read is not evicted"),
     Fault("Leases.get", "entry.visited = True", "pass", "nor what is got or computed"),
 ]

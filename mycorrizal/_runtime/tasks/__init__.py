@@ -1,0 +1,1 @@
+"""Tasks over members, and handlers in processes, in real time."""
