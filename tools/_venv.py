@@ -96,7 +96,7 @@ def _requirements() -> dict[str, str]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = config["options"]["install_requires"].splitlines()
-    for extra in COVERS["dev"] | {"arrow", "cli", "dns", "mdns", "numpy"}:
+    for extra in COVERS["dev"] | {"arrow", "cli", "dask", "dns", "mdns", "numpy", "progress"}:
         lines += config["options.extras_require"].get(extra, "").splitlines()
     found = [re.match(r"([\w.-]+)\s*(.*)", line) for line in lines if line.strip()]
     return {match[1]: match[2] for match in found if match and match[1] != "mycorrizal"}

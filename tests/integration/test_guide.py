@@ -21,6 +21,7 @@ PAGES += [("leadership.md", 6), ("frames.md", 5)]
 PAGES += [("index.md", 1), ("tutorial.md", 9), ("events.md", 1)]
 PAGES += [(f"how-to/{name}.md", least) for name, least in (("rolling-restart", 2), ("rotate-keys", 2))]
 PAGES += [("how-to/join-go-serf-consul.md", 3)]
+PAGES += [("sweeps.md", 4)]
 
 
 @pytest.mark.parametrize(("page", "least"), PAGES)

@@ -39,8 +39,8 @@ def files() -> dict[str, str]:
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert [language for language, _ in BLOCKS] == ["python", "python", "sh", "sh", "python"]
-    assert list(files()) == ["worker.py", "caller.py", "host.py"]
+    assert [language for language, _ in BLOCKS] == ["python", "python", "sh", "python", "python", "sh", "python"]
+    assert list(files()) == ["worker.py", "caller.py", "scores.py", "sweep.py", "host.py"]
 
 
 def run(folder: Path, *command: str) -> str:
@@ -71,6 +71,13 @@ def test_the_readme_runs(tmp_path: Path, host: list[str]) -> None:
         finally:
             worker.kill()
     assert [line.split()[1] for line in heard] == ["1", "2"]
+    with subprocess.Popen([sys.executable, "-m", "mycorrizal", "worker", "scores"], cwd=tmp_path, env=env) as worker:
+        try:
+            assert run(tmp_path, sys.executable, "sweep.py") == "83000416500\n"
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(SECONDS) == 0
+        finally:
+            worker.kill()
     run(tmp_path, "bash", "-e", "-u", "-c", shells[1])
     said = run(tmp_path, *host, sys.executable, "host.py")
     assert said == "<Agent 'alice' of 'default' on 10.0.0.5 port 7946, 1 member>\n"

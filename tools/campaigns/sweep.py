@@ -44,7 +44,7 @@ def nap(request: Request) -> Any:
 
 def serve(name: str, processes: int | None) -> None:
     """Be a worker until SIGTERM. In a process of its own."""
-    from campaigns import sweep  # not __main__, which another process does not import
+    from campaigns import sweep  # noqa: PLW0406 - not __main__, which another process does not import
 
     config = DataConfig(handlers=THREADS)
     with Agent(name, cluster="sweep", control=False, data_config=config) as agent:
