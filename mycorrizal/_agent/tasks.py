@@ -55,5 +55,6 @@ def make_executor(host: TaskHost, given: TaskSettings, progress: bool) -> TaskEx
         raise ConfigError("nodes", "there are none", hint="None asks all other members")
     timeout = None if given.timeout is None else seconds_of("timeout", given.timeout)
     patience = None if given.patience is None else seconds_of("patience", given.patience)
-    machine = Tasks(idempotent=bool(given.idempotent), retries=given.retries, patience=patience)
+    twice = bool(given.idempotent)
+    machine = Tasks(idempotent=twice, retries=given.retries, patience=patience, counters=host.counters)
     return TaskExecutor(Dispatcher(host, given.name, nodes, timeout, machine), given.queue, progress)

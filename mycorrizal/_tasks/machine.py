@@ -119,12 +119,15 @@ class Tasks:
         idempotent: whether a task may run twice.
         retries: of a task whose worker was lost.
         patience: seconds that tasks wait while no worker has the handler; None: for ever.
-
-    Attributes:
-        counters: what happened, by name.
+        counters: raised are ``tasks.answered``, ``.busy``, ``.away``, ``.unreached``, ``.lost`` and ``.late`` (the fates
+            of attempts), ``.again`` (given back), ``.spare`` (sent to another worker than a silent one), ``.silent``
+            (workers that were found to be so).
     """
 
-    def __init__(self, *, idempotent: bool = True, retries: int = 3, patience: float | None = None) -> None:
+    def __init__(
+        self, *, idempotent: bool = True, retries: int = 3, patience: float | None = None,
+        counters: Counter[str] | None = None,
+    ) -> None:  # fmt: skip
         self._idempotent = idempotent
         self._retries = retries
         self._patience = patience
@@ -138,7 +141,7 @@ class Tasks:
         self._numbers = 0
         self._ticked = float("-inf")
         self._alone: float | None = None  # since when tasks wait and nobody has the handler
-        self.counters: Counter[str] = Counter()
+        self.counters = Counter() if counters is None else counters
 
     # -- what is told --------------------------------------------------------------------------
 
@@ -196,7 +199,7 @@ class Tasks:
             worker.told(0, now)
         elif fate is not Fate.LATE:
             worker.rest(now)
-        self.counters[f"attempts.{fate.name.lower()}"] += 1
+        self.counters[f"tasks.{fate.name.lower()}"] += 1
         self._decide(task, worker, fate, outcome)
         self._dispatch(now)
 
@@ -279,7 +282,7 @@ class Tasks:
         self._outputs.append(Ask(self._numbers, worker.name))
 
     def _silence(self, worker: Worker) -> None:
-        self.counters["workers.silent"] += 1
+        self.counters["tasks.silent"] += 1
         worker.silent = True
         for attempt in worker.out.values():
             self._spare_if_silent(attempt.task)

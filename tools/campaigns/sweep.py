@@ -142,13 +142,15 @@ def run(
 
 def _swept(agent: Agent, trouble: Trouble, tasks: int, seconds: float, processes: int | None) -> dict[str, Any]:
     found: list[Any] = []
-    began = time.monotonic()
     with agent.executor("nap") as executor:
+        while f"at {len(NAMES)} workers" not in repr(executor):  # connected, which imports QUIC on both sides
+            time.sleep(0.01)
+        began = time.monotonic()
         for result in executor.map(([number, seconds] for number in range(tasks)), ordered=False):
             found.append(result)
             trouble.after(len(found))
         took = time.monotonic() - began
-        counters = dict(executor._dispatcher.machine.counters)
+    counters = {name: value for name, value in agent.metrics().items() if name.startswith("tasks.")}
     trouble.wait()
     slots = len(NAMES) * (processes or THREADS)
     ideal = tasks * seconds / slots

@@ -18,6 +18,7 @@ _INTEGRATION = {
     "_replica": ("agents_sharing",),
     "_runtime": ("halfway", "threads", "agent", "endings"),
     "_runtime/data": ("halfway", "data_threads", "data_hostile", "endings"),
+    "_runtime/tasks": ("process_handlers", "executor"),
     "_runtime/quic": ("halfway", "data_threads", "data_hostile", "endings"),
     "cli": ("cli",),
 }

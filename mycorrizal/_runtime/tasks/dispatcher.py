@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -68,6 +69,7 @@ class TaskHost:
     def __init__(self, core: Core, members: Callable[[], tuple[Node, ...]]) -> None:
         self.core = core
         self.members = members
+        self.counters: Counter[str] = Counter()  # of all machines; loop thread
         self.dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
         self.questions = Carrier(core, "slots", self._asked)
         core.at_end.append(self._end)
@@ -81,8 +83,8 @@ class TaskHost:
         return [problem for one in list(self.dispatchers) if (problem := one.problem())]
 
     def metrics(self) -> dict[str, int]:
-        """Return counters of all executors that there are, and how much is open."""
-        found = {"tasks.waiting": 0, "tasks.under_way": 0}
+        """Return the counters of all executors, and how much is open."""
+        found = {"tasks.waiting": 0, "tasks.under_way": 0, **self.counters}
         for one in list(self.dispatchers):
             found["tasks.waiting"] += one.machine.waiting
             found["tasks.under_way"] += one.machine.under_way
