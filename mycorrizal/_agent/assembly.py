@@ -24,7 +24,7 @@ from .._runtime.shared.watching import Watching, merged
 from .._runtime.swim.layer import Layer
 from .._runtime.swim.seeking import Seeking
 from .._runtime.tasks.dispatcher import TaskHost
-from .._runtime.threads import clock
+from .._runtime.threads import clock, platform
 from .._runtime.threads.deadline import Deadline
 from .._wire.meta import BOOT_TAG, SERF_TAG, AgentMeta, agent_meta, read_meta
 from .._wire.security import Keyring
@@ -353,7 +353,9 @@ class Assembly:
         node = self.members.local_node
         assert self.claim is not None
         commands = events = None
-        if self.settings.control:
+        if self.settings.control and not platform.UNIX_SOCKETS:
+            log.warning("%s: no command reaches it: this system has no Unix sockets", self.name)
+        elif self.settings.control:
             from .._runtime.control.server import ControlService  # late: who answers nobody does without
 
             assert isinstance(self.claim, Claim)

@@ -11,6 +11,7 @@ import click
 
 from .._keylike import MISPLACED, file_name, masked
 from .._runtime.host.settings_sources import read_key
+from .._runtime.threads.platform import BINARY, CLOEXEC
 from ..agentconfig import parse_key
 from ..config import weakness
 from .choose import FileName
@@ -33,7 +34,7 @@ def keygen(size: str, out: str | None) -> None:
     if masked(out) != out:
         raise click.UsageError(f"--out: {MISPLACED}")  # else the name of the new file would show it
     try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC | BINARY, 0o600)
     except FileExistsError:
         raise click.UsageError(f"{file_name(out)} is there already; a key that is overwritten is lost") from None
     with open(descriptor, "w", encoding="ascii") as file:

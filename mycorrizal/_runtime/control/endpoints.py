@@ -19,6 +19,7 @@ from functools import partial
 
 from ...exceptions import BindError, ConfigError, MycorrizalError
 from ..threads.deadline import Deadline
+from ..threads.platform import unix_socket
 from ..threads.shortage import exhausted
 from ..threads.waits import wait_sliced
 
@@ -71,7 +72,7 @@ class Endpoint:
         """
         listener, mine = None, False
         try:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener = unix_socket()
             _clear(self.path)
             listener.bind(self.path)
             mine = True
@@ -118,7 +119,7 @@ def reachable(endpoint: Endpoint, timeout: float = 1.0) -> bool:
     Raises:
         PermissionError: somebody may, but this user must not know.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with unix_socket() as probe:
         probe.setblocking(False)
         code = probe.connect_ex(endpoint.path)
         if code == errno.EINPROGRESS and wait_sliced(partial(_connected, probe), Deadline(timeout)):

@@ -25,6 +25,7 @@ from ...exceptions import RemoteProtocolError
 from ..threads import clock
 from ..threads.counters import Counters
 from ..threads.deadline import Deadline
+from ..threads.platform import CLOEXEC
 from ..threads.shortage import note
 from .endpoints import Endpoint
 
@@ -214,7 +215,7 @@ class ControlSockets:
     def _refill(self) -> None:
         if self._reserve is None:
             with contextlib.suppress(OSError):
-                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                self._reserve = os.open(os.devnull, os.O_RDONLY | CLOEXEC)
 
     def _accepting(self, on: bool) -> None:
         self._resume = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import IO, Any
 
+from ..threads.platform import BINARY, CLOEXEC
+
 __all__ = ["opened"]
 
 
@@ -16,4 +18,4 @@ def opened(path: str | os.PathLike[str], flags: int, mode: str = "rb") -> IO[Any
     Raises:
         OSError: it cannot be opened.
     """
-    return open(path, mode, opener=lambda name, _: os.open(name, flags | os.O_CLOEXEC, 0o600))
+    return open(path, mode, opener=lambda name, _: os.open(name, flags | CLOEXEC | BINARY, 0o600))

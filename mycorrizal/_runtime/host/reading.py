@@ -7,11 +7,12 @@ import stat
 
 from ..._keylike import file_name, may_be_key
 from ...exceptions import ConfigError
+from ..threads import platform
 from ..threads.shortage import exhausted
 
 __all__ = ["READING", "content", "read"]
 
-READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+READING = os.O_RDONLY | platform.NONBLOCK | platform.CLOEXEC | platform.BINARY
 """How a file is opened that may be a pipe nobody writes to."""
 
 _KEY_ITSELF = "a key itself is given as key=, or in MYCORRIZAL_KEY"
@@ -63,9 +64,9 @@ def _not_private(found: os.stat_result) -> str | None:
 
     A service's secret often belongs to root and is given to the service's group: that is private enough.
     """
-    allowed = stat.S_IRGRP if found.st_uid == 0 != os.geteuid() else 0
-    if found.st_uid not in (0, os.geteuid()):
+    allowed = stat.S_IRGRP if found.st_uid == 0 != platform.user() else 0
+    if found.st_uid != 0 and not platform.ours(found):
         return f"belongs to user {found.st_uid}"
-    if found.st_mode & 0o077 & ~allowed:
+    if platform.open_to_others(found) & ~allowed:
         return f"others can read it (mode {stat.S_IMODE(found.st_mode):04o})"
     return None

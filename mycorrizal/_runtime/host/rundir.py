@@ -16,7 +16,6 @@ what it left. A lock file that was unlinked meanwhile is told by its inode.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -30,7 +29,7 @@ from pathlib import Path
 from ..._wire.text import logger
 from ...agentconfig import check_cluster
 from ...exceptions import ConfigError, MycorrizalError, NameInUse, NotRunningError
-from ..threads import lifecycle
+from ..threads import lifecycle, platform
 from ..threads.counters import Counters, QuietLog
 from ..threads.deadline import Deadline
 from ..threads.shortage import as_ours, exhausted, note, spare_descriptors
@@ -73,7 +72,7 @@ def _in_child() -> None:
     _taking = threading.RLock()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+platform.at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def default_path() -> Path:
@@ -89,13 +88,13 @@ def default_path() -> Path:
         return Path(os.path.abspath(chosen))
     if session := os.environ.get("XDG_RUNTIME_DIR"):
         try:
-            if os.path.isabs(session) and os.stat(session).st_uid == os.geteuid():
+            if os.path.isabs(session) and platform.ours(os.stat(session)):
                 return Path(session, "mycorrizal")
         except OSError:
             pass
         log.debug("XDG_RUNTIME_DIR=%s is not this user's directory; it is left alone", session)
     try:
-        return Path(tempfile.gettempdir(), f"mycorrizal-{os.geteuid()}")
+        return Path(tempfile.gettempdir(), f"mycorrizal-{platform.user()}")
     except OSError as exc:
         with as_ours("no temporary directory can be tried"):  # it says the same without a descriptor
             spare_descriptors()
@@ -136,12 +135,12 @@ class RuntimeDir:
         try:
             if not path.exists():
                 self._make_key(path)
-            with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
+            with opened(path, os.O_RDONLY | platform.NOFOLLOW) as file:
                 found = os.fstat(file.fileno())
                 key: bytes = file.read(_KEY_BYTES + 1)
         except OSError as exc:
             raise _trouble("use the key in", path, exc) from exc
-        if len(key) != _KEY_BYTES or found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        if len(key) != _KEY_BYTES or platform.open_to_others(found) or not platform.ours(found):
             hint = f"stop the agents of this cluster on this host, then remove {path}"
             raise ConfigError("runtime_dir", f"{path} is not a private file of {_KEY_BYTES} bytes", hint=hint)
         return key
@@ -252,7 +251,7 @@ class RuntimeDir:
 
     def _read(self, stem: str) -> AgentRecord | None:
         try:
-            with opened(self.path / f"{stem}.agent", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
+            with opened(self.path / f"{stem}.agent", os.O_RDONLY | platform.NOFOLLOW | platform.NONBLOCK) as file:
                 record = AgentRecord.unpack(file.read(RECORD_MAX_BYTES + 1))
             if _stem(record.cluster, record.name) != stem:
                 raise ValueError("it is another agent's")
@@ -299,9 +298,10 @@ class Claim:
         try:
             self._take()
             # systemd-tmpfiles takes nothing out of a directory that somebody has locked, however old it gets.
-            with _taking:
-                self._stay = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._stay, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if platform.DIRECTORY is not None:
+                with _taking:
+                    self._stay = os.open(path, os.O_RDONLY | platform.DIRECTORY | platform.CLOEXEC)
+                platform.lock(self._stay, shared=True)
         except BlockingIOError:
             pass  # whoever cleans up now looks at files that are in use, or old
         except OSError as exc:
@@ -322,14 +322,15 @@ class Claim:
         wait = threading.Event()
         while not self._try(path):
             pid = _holder(path)
-            if longest.passed or (patience.passed and pid is not None and _alive(pid)):
+            if longest.passed or (patience.passed and pid is not None and platform.alive(pid)):
                 raise NameInUse(self.name, self.cluster, pid, mine=pid == os.getpid())
             wait.wait(_POLL)
         lock = self._lock
         assert lock is not None
         _remove(self._path, self._stem, lock=False)
         os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        os.lseek(lock, 0, os.SEEK_SET)
+        os.write(lock, b"%d\n" % os.getpid())
 
     def _try(self, path: Path) -> bool:
         with _taking:
@@ -354,7 +355,7 @@ class Claim:
         with self._guard:
             self._check_held()
             try:
-                with opened(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, "wb") as file:
+                with opened(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | platform.NOFOLLOW, "wb") as file:
                     file.write(record.pack())
                 os.replace(draft, self._path / f"{self._stem}.agent")
             except OSError as exc:
@@ -375,7 +376,7 @@ class Claim:
         path = os.fspath(self._path / f"{_agent_tag(self.cluster, self.name)}.{kind}")
         size = len(os.fsencode(path))
         if size > SOCKET_PATH_MAX:
-            hint = f"set {_VARIABLE} to a directory with a shorter path, e.g. /tmp/mycorrizal-{os.geteuid()}"
+            hint = f"set {_VARIABLE} to a directory with a shorter path, e.g. /tmp/mycorrizal-{platform.user()}"
             raise ConfigError(
                 "runtime_dir", f"{path} has {size} bytes; a socket's path may have {SOCKET_PATH_MAX}", hint=hint
             )
@@ -455,9 +456,9 @@ def _check(path: Path) -> None:
         raise ConfigError("runtime_dir", f"{path} is a symbolic link", hint=_HINT)
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigError("runtime_dir", f"{path} is no directory", hint=_HINT)
-    if found.st_uid != os.geteuid():
+    if not platform.ours(found):
         raise ConfigError("runtime_dir", f"{path} belongs to user {found.st_uid}", hint=_HINT)
-    if mode & 0o077:
+    if platform.open_to_others(found):
         hint = f"chmod 700 {shlex.quote(os.fspath(path))}"
         raise ConfigError("runtime_dir", f"{path} is open to others (mode {mode:04o})", hint=hint)
 
@@ -479,7 +480,7 @@ def _draft(path: Path, key: bytes) -> Path:
 def _settle(path: Path) -> None:
     """Have a rename in the directory `path` survive a loss of power, as far as its file system can."""
     with contextlib.suppress(OSError):  # it is done already, and cannot be half done
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | (platform.DIRECTORY or 0) | platform.CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
@@ -513,11 +514,13 @@ def _lock(path: Path, *, create: bool) -> int | None:
     Raises:
         OSError: the file cannot be opened, or is missing and not to be made.
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    if not platform.LOCKS and (pid := _holder(path)) is not None and platform.alive(pid):
+        return None
+    flags = os.O_RDWR | platform.NOFOLLOW | platform.CLOEXEC | (os.O_CREAT if create else 0)
     while True:
         descriptor = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            platform.lock(descriptor)
             if _same_file(descriptor, path):
                 return descriptor
         except BlockingIOError:
@@ -539,20 +542,10 @@ def _same_file(descriptor: int, path: Path) -> bool:
 def _holder(path: Path) -> int | None:
     """Return the process that says it has the lock."""
     try:
-        with opened(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
+        with opened(path, os.O_RDONLY | platform.NOFOLLOW) as file:
             return max(0, int(file.read(_PID_BYTES))) or None
     except (OSError, ValueError):
         return None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
 
 
 def _remove(path: Path, stem: str, *, lock: bool = True) -> None:

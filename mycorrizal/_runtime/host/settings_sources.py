@@ -23,6 +23,7 @@ from ...agentconfig import AgentSettings, parse_key
 from ...config import Config
 from ...dataconfig import DataConfig
 from ...exceptions import ConfigError
+from ..threads import platform
 from ..threads.shortage import exhausted
 from .filepaths import path_text
 from .reading import READING, content
@@ -283,7 +284,7 @@ def _find_here() -> tuple[str, bytes, str | None] | None:
     try:
         path = os.path.abspath(FILE_NAME)
         try:
-            descriptor = os.open(path, READING | os.O_NOFOLLOW)
+            descriptor = os.open(path, READING | platform.NOFOLLOW)
             found = os.fstat(descriptor)
         except OSError as exc:
             error, found = exc, os.lstat(path)
@@ -306,9 +307,9 @@ def _not_ours(found: os.stat_result) -> str | None:
     """Return why a file that nobody has named is not to be trusted, None if it is."""
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid != 0 and not platform.ours(found):
         return f"it belongs to user {found.st_uid}"
-    return "anybody can write it" if found.st_mode & stat.S_IWOTH else None
+    return "anybody can write it" if platform.open_to_others(found, stat.S_IWOTH) else None
 
 
 def _settings_of(agent: dict[str, Any], path: str) -> _Layer:

@@ -20,6 +20,7 @@ from ..._wire.text import logger
 from ...exceptions import MycorrizalError
 from ...types import Address
 from ..threads import clock
+from ..threads.platform import unix_socket, user
 from ..threads.shortage import as_ours, note
 from . import place
 from .connection import HostConnection
@@ -156,7 +157,7 @@ class HostCarrier:
         try:
             if not stat.S_ISSOCK(os.lstat(found.path).st_mode):
                 return "what is in its socket's place is none"
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = unix_socket()
         except OSError as exc:
             note(exc)
             return f"its socket: {exc.strerror or exc}"
@@ -167,7 +168,7 @@ class HostCarrier:
         except OSError as exc:
             sock.close()
             return f"its socket: {exc.strerror or exc}"
-        if there != (found.pid, os.geteuid()):
+        if there != (found.pid, user()):
             sock.close()
             self.count("host.strangers")
             return f"process {there.pid} of user {there.uid} has taken its socket's place"
@@ -204,7 +205,7 @@ class HostCarrier:
         except OSError:
             sock.close()
             return
-        if there.uid != os.geteuid():
+        if there.uid != user():
             self.count("host.strangers")
             sock.close()
             return
@@ -337,7 +338,7 @@ _OF_THE_MACHINE = (Close.IDLE, Close.TRY_AGAIN, Close.OTHER_PROCESS)
 
 
 def _listen(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = unix_socket()
     try:
         sock.setblocking(False)
         sock.bind(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import select
 from functools import partial
 
 from ..._wire.text import logger
@@ -10,6 +10,7 @@ from ...exceptions import MycorrizalError
 from ..data.core import Core
 from ..host.rundir import Claim, RuntimeDir, Unclaimed
 from ..quic.trust.keys import KeyTrust
+from ..threads import platform
 from . import place
 
 __all__ = ["share_host"]
@@ -19,7 +20,7 @@ log = logger("mycorrizal.host")
 
 def share_host(core: Core, rundir: RuntimeDir | None, claim: Claim | Unclaimed) -> str:
     """Let `core` take and make connections of this host; return what its record is to say, empty if it does not."""
-    where = place.here() if sys.platform == "linux" else ""
+    where = place.here() if hasattr(select, "epoll") and platform.UNIX_SOCKETS else ""
     if not core.config.same_host:
         core.apart = "same_host=False"
     elif not isinstance(core.trust, KeyTrust):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from ..._keylike import masked
 from ...exceptions import ConfigError, PeerUnreachable
 from ...types import Address, as_builtin, pack_host
+from ..threads import platform
 
 __all__ = [
     "JoinEntry",
@@ -250,16 +251,14 @@ def _ipv4_interfaces() -> Iterator[str]:
         except OSError:
             pass
         return
-    import fcntl  # POSIX only
-
     get_flags, get_address, is_up = 0x8913, 0x8915, 1  # SIOCGIFFLAGS, SIOCGIFADDR, IFF_UP
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode()[:15])
             try:
-                flags = struct.unpack_from("<H", fcntl.ioctl(probe, get_flags, request), 16)[0]
+                flags = struct.unpack_from("<H", platform.ioctl(probe.fileno(), get_flags, request), 16)[0]
                 if flags & is_up:
-                    yield socket.inet_ntoa(fcntl.ioctl(probe, get_address, request)[20:24])
+                    yield socket.inet_ntoa(platform.ioctl(probe.fileno(), get_address, request)[20:24])
             except OSError:
                 continue  # an interface without an IPv4 address
 

@@ -17,6 +17,7 @@ from ..._wire.text import logger
 from ...config import Config
 from ...exceptions import BindError, ConfigError
 from ...types import Address, pack_host
+from ..threads.platform import reuse_address
 from ..threads.shortage import exhausted
 from . import addresses
 
@@ -68,7 +69,7 @@ def bind(host: str, port: int) -> BoundSockets:
 def _bind_once(family: socket.AddressFamily, host: str, port: int) -> BoundSockets:
     tcp = socket.socket(family, socket.SOCK_STREAM)
     try:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
+        reuse_address(tcp)
         _bind_socket(tcp, host, port)
         tcp.listen(_BACKLOG)
         tcp.setblocking(False)

@@ -24,7 +24,7 @@ from ..._replica.outputs import Kept
 from ..._wire.text import logger
 from ...exceptions import ConfigError
 from ..host.filepaths import exposed
-from ..threads import clock
+from ..threads import clock, platform
 from ..threads.deadline import Deadline
 from ..threads.service import Service
 from ..threads.shortage import exhausted, note, spare_descriptors
@@ -186,11 +186,12 @@ def _guard(path: str) -> None:
     if why is not None:
         hint = "a file below directories that only you and root can write"
         raise ConfigError("settings_file", f"others could replace {path}: {why}", hint=hint)
-    if os.stat(os.path.dirname(path)).st_mode & stat.S_IWOTH:  # a journal that appears before SQLite looks counts
+    # A journal that appears before SQLite looks counts.
+    if platform.open_to_others(os.stat(os.path.dirname(path)), stat.S_IWOTH):
         hint = "a file in a directory where only you can make files"
         raise ConfigError("settings_file", f"anybody may put a forged journal beside {path}", hint=hint)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | platform.CLOEXEC, 0o600))
     except FileExistsError:
         pass
     for name in (path, *(path + ending for ending in _BESIDE)):
@@ -202,9 +203,9 @@ def _guard(path: str) -> None:
         if not stat.S_ISREG(found.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
             raise ConfigError("settings_file", f"{name} is {what}", hint=_NEW_NAME)
-        if found.st_uid != os.geteuid():
+        if not platform.ours(found):
             raise ConfigError("settings_file", f"{name} belongs to user {found.st_uid}", hint=_NEW_NAME)
-        if mode & 0o022:
+        if platform.open_to_others(found, 0o022):
             raise ConfigError("settings_file", f"others can write {name} (mode {mode:04o})", hint=f"chmod 600 {name}")
 
 

@@ -16,6 +16,7 @@ import weakref
 from typing import NoReturn, Protocol
 
 from ...exceptions import ForkedProcessError
+from . import platform
 from .deadline import Deadline
 from .starting import at_exit
 
@@ -69,8 +70,7 @@ def _in_child() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+platform.at_fork(after_in_child=_in_child)
 
 
 class Handle:

@@ -6,12 +6,12 @@ asks before it waits. The question costs one look into a dict.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...exceptions import ReentrantCallError
+from . import platform
 
 __all__ = ["Roll", "finishers", "owner", "refuse"]
 
@@ -21,9 +21,8 @@ class Roll:
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
-        if hasattr(os, "register_at_fork"):
-            # A child has none of these threads, but may give their idents to new ones.
-            os.register_at_fork(after_in_child=self._names.clear)
+        # A child has none of these threads, but may give their idents to new ones.
+        platform.at_fork(after_in_child=self._names.clear)
 
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:

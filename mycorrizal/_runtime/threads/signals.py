@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ...exceptions import LocalProtocolError
+from .platform import signal_self
 
 __all__ = ["SIGTERM", "StopSignals", "end_first"]
 
@@ -96,4 +96,4 @@ class _EndFirst:
         try:
             self._end()
         finally:
-            os.kill(os.getpid(), self._number)
+            signal_self(self._number)

@@ -14,7 +14,6 @@ Whoever waits on a thread that may be the user's waits through this module.
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401  # it registers before us: see _Ending
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -22,7 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..._endings import Ending, error
-from . import clock
+from . import clock, platform
 from .deadline import Deadline
 from .shortage import start_thread
 from .starting import exiting, linger, ours, own_thread
@@ -186,8 +185,7 @@ class _Ending:
         if register is not None:
             with suppress(RuntimeError):  # imported so late that there is nothing to wait for
                 register(self.begin)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+        platform.at_fork(after_in_child=self._forget)
 
     def begin(self) -> None:
         """It has, now."""

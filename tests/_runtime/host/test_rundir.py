@@ -336,7 +336,7 @@ def test_no_descriptor_is_left(place: RuntimeDir, monkeypatch: pytest.MonkeyPatc
         assert [found.name for found in place.agents()] == ["a"]
     place.claim("c", "b").abandon()
     assert place.agents() == []
-    monkeypatch.setattr(os, "pwrite", lambda *args: os.close(-1))
+    monkeypatch.setattr(os, "ftruncate", lambda *args: os.close(-1))
     with pytest.raises(ConfigError, match="cannot claim"):
         place.claim("c", "a")
     assert len(os.listdir("/dev/fd")) == before

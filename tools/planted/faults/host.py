@@ -13,9 +13,9 @@ FAULTS = [
     ),
     Fault("Outlet.put", "            self._left()\n            raise", "            raise", "a Ctrl-C tells the loop"),
     Fault(
-        "HostCarrier._connect", "if there != (found.pid, os.geteuid()):", "if False:", "the recorded process listens"
+        "HostCarrier._connect", "if there != (found.pid, user()):", "if False:", "the recorded process listens"
     ),
-    Fault("HostCarrier._accepted", "if there.uid != os.geteuid():", "if False:", "another user is refused"),
+    Fault("HostCarrier._accepted", "if there.uid != user():", "if False:", "another user is refused"),
     Fault("HostCarrier.ending", "if conn.dialled and failed:", "if False:", "a way that failed is avoided"),
     Fault("HostConnection._binding", "*client, *server", "*client[1:], *server[1:]", "the process numbers are bound"),
     Fault("HostConnection._hear", "hello.place != self._carrier.mark", "False", "another place is refused"),
