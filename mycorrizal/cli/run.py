@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._agent.pulse import Pulse, Watchdog
 from .._control.plain import event_fields
+from .._runtime.host.notify import Notifier
 from .._runtime.threads.signals import StopSignals
 from ..control import ControlEvent
 from ..exceptions import NotRunningError, OperationTimeout, UnknownCache
@@ -77,11 +79,16 @@ def agent(
     from ..agent import Agent  # late: it brings aioquic, which `mycorrizal members` can do without
 
     given |= {"join": list(join) or None, "tags": tags_of(tags) or None, "key": key_from(key_file, prompt)}
+    manager = Notifier()
     with Agent(**given) as running, StopSignals() as stop:  # before anybody can know that there is something to stop
         for name in caches:
             _hold(running, name)
         _say_hello(running, as_json)
-        _follow(running, stop, quiet, as_json)
+        manager.tell("READY=1", f"STATUS={running.name} in cluster {running.cluster}")
+        try:
+            _follow(running, stop, quiet, as_json, manager)
+        finally:
+            manager.tell("STOPPING=1", "STATUS=leaves the cluster")
 
 
 def _hold(running: Agent, name: str) -> None:
@@ -108,12 +115,15 @@ def _say_hello(running: Agent, as_json: bool) -> None:
         say(f"Warning: {shown(problem)}", err=True)
 
 
-def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool) -> None:
+def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool, manager: Notifier) -> None:
     """Print events, and messages to this agent, until a signal comes or the agent ends."""
     with running.events() as events:
+    watchdog = Watchdog(Pulse(running._running), manager.watchdog)
         while stop.received is None:
             try:
                 _print_messages(running, as_json)
+                if watchdog.due():
+                    manager.tell("WATCHDOG=1")
                 event = events.get(LOOK_SECONDS)
             except OperationTimeout:
                 continue

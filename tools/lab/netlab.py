@@ -97,6 +97,24 @@ class Lab:
             )
             subprocess.run(["ip", "-n", name, *step.split()], check=True)
 
+    def nat(self, host: int, private: str, public: str) -> None:
+        """Put a host behind a translation of addresses, one to one, as clouds do: it has only the `private` one.
+
+        The switch translates. The others know by fixed entries at whose interface `public` is, and it theirs.
+        """
+        for other in range(self.hosts):
+            inside, name = f"lab{self._id}i{other}", self._name(other)
+            if other == host:
+                steps = [f"addr flush dev {inside}", f"addr add {private}/32 dev {inside}"]
+                steps += [f"route replace {self.address(0)}/24 dev {inside}".replace(".1/24", ".0/24")]
+                known = [(self.address(peer), peer) for peer in range(self.hosts) if peer != host]
+            else:
+                steps, known = [], [(public, host)]
+            steps += [f"neigh replace {ip} lladdr 02:00:00:00:00:{peer:02x} dev {inside}" for ip, peer in known]
+            for step in steps:
+                subprocess.run(["ip", "-n", name, *step.split()], check=True)
+        self._tell({"nat": {str(host): [private, public]}})
+
     def detour(self, host: int, address: str) -> None:
         """Give a host a second interface, with another address, that leads nowhere and has the default route."""
         name, one, other = self._name(host), f"lab{self._id}x{host}", f"lab{self._id}y{host}"
@@ -195,6 +213,28 @@ def no_offload(interface: str) -> None:
                 pass  # not every kernel has every switch
 
 
+def translated(frame: bytes, place: int, before: bytes, after: bytes) -> bytes:
+    """Return an IPv4 frame with the address at `place` changed, and the checksums that hold it (RFC 1624)."""
+    if frame[place : place + 4] != before:
+        return frame
+    changed = bytearray(frame)
+    changed[place : place + 4] = after
+    end = 14 + (frame[14] & 15) * 4
+    sums = [24]
+    if not int.from_bytes(frame[20:22], "big") & 0x1FFF:  # the first fragment has the other header
+        sums += {6: [end + 16], 17: [end + 6]}.get(frame[23], [])
+    for where in sums:
+        old = int.from_bytes(frame[where : where + 2], "big")
+        if old or where == 24 or frame[23] == 6:  # a datagram may have none
+            new = ~old & 0xFFFF
+            for gone, come in zip(struct.unpack("!2H", before), struct.unpack("!2H", after), strict=True):
+                new += (~gone & 0xFFFF) + come
+            while new >> 16:
+                new = (new & 0xFFFF) + (new >> 16)
+            changed[where : where + 2] = (~new & 0xFFFF).to_bytes(2, "big")
+    return bytes(changed)
+
+
 def _address_of(buffer: bytearray) -> int:
     import ctypes
 
@@ -214,6 +254,7 @@ class Switch:
             self.ports.append(port)
         self.settings = {"loss": 0.0, "duplicate": 0.0, "reorder": 0.0, "delay": 0.0, "jitter": 0.0}
         self.group: dict[int, int] = {}
+        self.nat: dict[int, tuple[bytes, bytes]] = {}
         self.counts = dict.fromkeys(("forwarded", "lost", "repeated", "held", "cut", "overflow"), 0)
         self.waiting: list[tuple[float, int, int, bytes]] = []
         self.sequence = 0
@@ -239,6 +280,9 @@ class Switch:
         self.settings.update(order.get("faults", {}))
         if "partition" in order:
             self.group = {host: n for n, hosts in enumerate(order["partition"]) for host in hosts}
+        for host, pair in order.get("nat", {}).items():
+            private, public = map(socket.inet_aton, pair)
+            self.nat[int(host)] = private, public
         print(json.dumps(self.counts), flush=True)
 
     def read(self, port: int) -> None:
@@ -251,11 +295,16 @@ class Switch:
                 self.take(port, frame)
 
     def take(self, port: int, frame: bytes) -> None:
+        if port in self.nat and frame[12:14] == _IPV4:
+            frame = translated(frame, 26, *self.nat[port])
         if frame[0] & 1:
             targets = [n for n in range(len(self.ports)) if n != port]
         else:
             targets = [frame[5]] if frame[5] < len(self.ports) else []
         for target in targets:
+            if target in self.nat and frame[12:14] == _IPV4:
+                private, public = self.nat[target]
+                frame = translated(frame, 30, public, private)
             if self.group.get(port) != self.group.get(target):
                 self.counts["cut"] += 1
             elif frame[12:14] == _ARP:
