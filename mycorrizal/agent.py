@@ -27,12 +27,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._agent.assembly import Assembly
+from ._agent.exposition import merged, metrics_page
 from ._agent.goodbye import leave_on
 from ._agent.health import health
 from ._agent.joining import join, join_through
 from ._agent.keys import Keys
 from ._agent.notebook import Former, current_cell, residents, show
 from ._agent.talking import Talking
+from ._agent.web import METRICS_PORT, serve_metrics
 from ._cache.definition import Definition
 from ._endings import named
 from ._runtime.host import settings_sources
@@ -121,6 +123,7 @@ class Agent(Handle, Talking):
             cluster that began apart have their own.
         settings_file: path of a SQLite file that keeps ``settings`` over a restart of the whole cluster.
         control: answer the command line and other programs of this user on this host.
+        metrics_port: serve metrics and health there, as ``serve_metrics`` does.
         config_file: path of a TOML file with settings; False reads none, None the usual one.
         codecs: for values of types that CBOR does not have.
         handlers, streams: by name, what ``on_request`` and ``on_stream`` would register: they are there before
@@ -163,6 +166,7 @@ class Agent(Handle, Talking):
         expect: int | None = None,
         settings_file: str | None = None,
         control: bool | None = None,
+        metrics_port: int | None = None,
         config_file: str | Literal[False] | None = None,
         codecs: Codecs = DEFAULT,
         handlers: Mapping[str, Handler] | None = None,
@@ -176,7 +180,8 @@ class Agent(Handle, Talking):
             "quic_port": quic_port, "advertise": advertise, "tags": tags, "wire": wire, "label": label,
             "config": config, "data_config": data_config, "insecure": insecure, "discover": discover,
             "seed_port": seed_port, "join_timeout": join_timeout, "join_retry": join_retry, "expect": expect,
-            "settings_file": settings_file, "control": control, "config_file": config_file,
+            "settings_file": settings_file, "control": control, "metrics_port": metrics_port,
+            "config_file": config_file,
         }  # fmt: skip
         with as_ours("the agent cannot start", node=name, operation="Agent"):
             found = settings_sources.load(given)
@@ -190,6 +195,8 @@ class Agent(Handle, Talking):
         self.keys = Keys(parts.rings, ask, parts.data._blocking, parts.name)
         try:
             parts.serve(self)
+            if parts.settings.metrics_port is not None:
+                serve_metrics(parts, parts.settings.metrics_port)
             join(parts)
             parts.data._started.started()
         except BaseException:
@@ -468,12 +475,35 @@ class Agent(Handle, Talking):
         return health(self._running)
 
     def metrics(self) -> dict[str, int]:
-        """Return the counters and gauges of all parts. Never blocks, any thread."""
+        """Return the counters and gauges of all parts, which docs/metrics.md lists. Never blocks, any thread."""
+        return Figures(merged(self._running))
+
+    def metrics_text(self) -> str:
+        """Return these, and how long requests, cache operations and gossip took, as text for Prometheus.
+
+        Version 0.0.4 of its text format; docs/metrics.md lists the names. Never blocks, any thread.
+        """
+        return metrics_page(self._running)[2].decode()
+
+    @named("serve_metrics")
+    def serve_metrics(self, port: int = METRICS_PORT) -> Address:
+        """Serve ``/metrics`` and ``/healthz`` over HTTP on 127.0.0.1 until this agent closes; return the address.
+
+        ``/healthz`` answers 200, or 503 with the problems of ``health``. Every user of this host can read both; they
+        hold names of members and caches, no keys and no values. The argument ``metrics_port`` does the same. Any
+        thread.
+
+        Args:
+            port: 0 picks a free one.
+
+        Raises:
+            BindError: the port cannot be listened on.
+            LocalProtocolError: they are served already.
+            ResourcesExhausted, NotRunningError, ForkedProcessError
+        """
         parts = self._running
-        control = {} if parts.control is None else parts.control.metrics()
-        file = {} if parts.file is None else {"settings_file.failures": parts.file.failures}
-        found = {**parts.members.metrics(), **parts.data.metrics(), **parts.sharing.metrics()}
-        return Figures({**found, **parts.caches.metrics(), **parts.tasks.metrics(), **control, **file})
+        parts.data._started.check_running("serve_metrics")
+        return serve_metrics(parts, port)
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .dataconfig import DataConfig
 from .exceptions import ConfigError
 from .types import as_builtin
 
-__all__ = ["AgentSettings", "check_cluster", "parse_key"]
+__all__ = ["AgentSettings", "check_cluster", "check_port", "parse_key"]
 
 _KEYGEN = "make one with: mycorrizal keygen"
 
@@ -45,6 +45,7 @@ class AgentSettings:
         insecure: whether to listen beyond loopback without a key.
         discover: whether to look for this user's agents on this host.
         control: whether to open the control sockets.
+        metrics_port: of the HTTP pages for Prometheus, on loopback; 0 picks a free one, None: no pages.
         seed_port: of seeds that name none.
         join_timeout: seconds that starting may take to reach a seed; None waits.
         join_retry: seconds to go on asking the seeds after that, alone, instead of an error; infinity: for ever.
@@ -74,6 +75,7 @@ class AgentSettings:
     insecure: bool = False
     discover: bool = True
     control: bool = True
+    metrics_port: int | None = None
     seed_port: int = 7946
     join_timeout: float | None = 10.0
     join_retry: float | None = None
@@ -97,8 +99,9 @@ class AgentSettings:
         if self.certificates is not None:
             _check_certificates(self.certificates)
         _check_literal("bind", self.bind)
-        _check_port("port", self.port)
-        _check_port("quic_port", self.quic_port)
+        check_port("port", self.port)
+        check_port("metrics_port", self.metrics_port)
+        check_port("quic_port", self.quic_port)
         _ = self.advertised
         _check_tags(self.tags)
         if self.settings_file is not None:
@@ -106,7 +109,7 @@ class AgentSettings:
         for name in ("insecure", "discover", "control"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, f"must be true or false, not {getattr(self, name)!r}")
-        _check_port("seed_port", self.seed_port)
+        check_port("seed_port", self.seed_port)
         if not isinstance(self.expect, int) or isinstance(self.expect, bool) or self.expect < 0:
             raise ConfigError("expect", f"{self.expect!r} members", hint="0, or how many the cluster has at the least")
         if not self.seed_port:
@@ -180,8 +183,9 @@ def _check_literal(name: str, value: str | None) -> None:
     check_reachable(name, found)
 
 
-def _check_port(name: str, value: int | None) -> None:
-    if value is None and name == "port":
+def check_port(name: str, value: int | None) -> None:
+    """Raise ``ConfigError`` if `value` is no port, nor None where that may be."""
+    if value is None and name in ("port", "metrics_port"):
         return
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise ConfigError(name, f"{value!r} is no port of 0 to 65535")

@@ -93,7 +93,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         self._readable = host.readable(definition.name)
         self._near: Near | None = None
         self.defined(definition)
-        self._hits = itertools.count()  # counted by readers on any thread: one step each
+        self._hits = itertools.count()  # by readers on any thread, one step each; some may be lost without GIL
 
     def defined(self, definition: Definition) -> None:
         """The cache has these settings from now on. The agent's to call."""
@@ -441,8 +441,9 @@ class Cache(Handle, CacheMapping, Memoizing):
     def stats(self, timeout: Seconds | None = _SECONDS) -> dict[str, dict[str, int] | None]:
         """Return the numbers of each agent that holds the cache, by name; None for one that did not answer. Blocks.
 
-        ``entries`` and ``bytes`` it holds, ``primary_entries`` of them as primary, ``gets``, ``hits``, ``writes``
-        that it answered as primary, ``evicted``, ``expired``; of this agent also ``local_hits``.
+        ``entries`` and ``bytes`` it holds, ``primary_entries`` of them as primary, ``served_gets``, ``served_hits``,
+        ``served_writes`` that it answered as primary, ``evicted``, ``expired``; of this agent also ``local_hits``. Each
+        is ``cache.<name>`` in that agent's ``metrics()``.
 
         Raises:
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError

@@ -257,7 +257,8 @@ class DataPlane(Handle):
         future: PlaneFuture[Any] = PlaneFuture(cancel, core.pool.waiting)
         core.completions.start()
         ticket = FutureTicket(future, core.completions, finish, "request_async")
-        call = Call(node, field(name), encoded, core.deadline(timeout).moment, ticket, core.depth())
+        until = core.deadline(timeout).moment
+        call = Call(node, field(name), encoded, until, ticket, core.depth(), core.request_times)
         core.begin(partial(core.machine.request, call), "request_async", node)
         return future
 
@@ -274,7 +275,7 @@ class DataPlane(Handle):
             for node in node_names(nodes):
                 core.check_running("request_all", node)
                 ticket = BlockingTicket(core.loop)
-                call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth())
+                call = Call(node, field(name), encoded, deadline.moment, ticket, core.depth(), core.request_times)
                 call.done = deadline.passed
                 open_calls[node] = call, ticket
                 core.begin(partial(core.machine.request, call), "request_all", node)

@@ -28,6 +28,7 @@ SECRET = bytes(range(32))
         ("advertise", "[::1]"), ("advertise", "[::1]:123456"), ("settings_file", 5), ("settings_file", b"x"),
         ("settings_file", ""), ("settings_file", "a\0b"), ("bind", "fe80::1%eth0"), ("advertise", "[febf::1]:7946"),
         ("seed_port", 0), ("seed_port", "1"), ("join_retry", -1), ("join_retry", float("nan")), ("expect", -1),
+        ("metrics_port", -1), ("metrics_port", True), ("metrics_port", "9464"),
         ("expect", True), ("certificates", ("a", "b")), ("certificates", ["a", "b", "c"]), ("certificates", "abc"),
         ("certificates", ("a", "b", 3)), ("certificates", ("a", "b", "")), ("certificates", ("a", "b", "c\0")),
     ],

@@ -62,7 +62,8 @@ def test_version_stands_in_one_place() -> None:
 
 def test_import_is_lean() -> None:
     """A process that is only a member pays for no QUIC, no ZeroMQ, no event loop, no cipher."""
-    heavy = {"aioquic", "zmq", "asyncio", "cryptography", "OpenSSL", "matplotlib"}
+    heavy = {"aioquic", "zmq", "asyncio", "cryptography", "OpenSSL", "matplotlib", "numpy"}
+    assert heavy & imported("import mycorrizal") == set()
     assert heavy & imported("import mycorrizal; mycorrizal.Memberlist, mycorrizal.Config.lan()") == set()
 
 

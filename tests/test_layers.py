@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mycorrizal"
 
 LAYERS: dict[str, tuple[int, str]] = {
     # first name under mycorrizal: (layer, kind of code)
-    **dict.fromkeys(["exceptions", "types", "delegates", "events", "_endings", "_keylike"], (0, "values")),
+    **dict.fromkeys(["exceptions", "types", "delegates", "events"], (0, "values")),
+    **dict.fromkeys(["_endings", "_histogram", "_keylike", "_build"], (0, "values")),
     **dict.fromkeys(["config", "dataconfig", "agentconfig"], (0, "values")),
     "_wire": (1, "wire"),
     **dict.fromkeys(["_swim", "_replica", "_cache", "_control", "_serf", "_data", "_tasks"], (2, "machine")),
@@ -48,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "tasks": {"threads", "quic", "data"},
     "shared": {"threads", "host", "swim", "data"},
     "control": {"threads"},
+    "web": {"threads"},
 }
 
 THREADS = {"threading", "_thread", "queue", "concurrent", "multiprocessing", "subprocess", "signal", "sched"}

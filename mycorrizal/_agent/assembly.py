@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from .._runtime.data.core import Handler
     from .._runtime.data.streams import StreamHandler
     from .._runtime.shared.settingsfile import SettingsFile
+    from .._runtime.threads.counters import Counters
     from .._runtime.threads.repeating import Repeater
+    from .._runtime.web.server import WebServer
     from ..agent import Agent
     from ..serf import SerfDelegate
     from .notebook import Ending
@@ -111,6 +113,9 @@ class Assembly:
 
     Raises: as ``Agent``. Whatever was begun by then is closed again.
     """
+
+    web: WebServer | None = None  # from ``serve_metrics`` on
+    web_counters: Counters | None = None
 
     def __init__(
         self,
@@ -470,7 +475,7 @@ class Assembly:
     @property
     def ending(self) -> list[Ending]:
         """What goes on for a moment after ``stop``, of an agent that had begun."""
-        more: list[Ending] = [part for part in (self.control, self.file) if part is not None]
+        more: list[Ending] = [part for part in (self.control, self.file, self.web) if part is not None]
         return [*more, self.data._started, self.members._running]
 
     def leave(self, timeout: float | None) -> None:
@@ -484,6 +489,8 @@ class Assembly:
     def stop(self) -> None:
         """Begin to stop everything; does not wait."""
         self.stopped = True
+        if self.web is not None:
+            self.web.stop()
         if self.control is not None:
             self.control.stop()
         if self.seeking is not None:
@@ -500,6 +507,8 @@ class Assembly:
     def close(self, deadline: Deadline) -> None:
         """End all parts, the data plane first: its calls end with clear errors while membership still answers."""
         self.stopped = True
+        if self.web is not None:
+            self.web.close(deadline.remaining())
         if self.control is not None:
             self.control.close(deadline.remaining())
         if self.seeking is not None:

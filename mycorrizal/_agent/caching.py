@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._cache.definition import Definition, differ
+from .._histogram import Histogram
 from .._runtime.cache.caching import CacheHost
 from .._runtime.shared.sharing import Sharing
 from .._runtime.threads import clock
@@ -23,7 +24,7 @@ from ..cache import Cache
 from ..config import RESERVED, check_text
 from ..events import CacheRedefined
 from ..exceptions import CacheConflict, ConfigError, MycorrizalError, UnknownCache, ValueEncodeError
-from .cachemetrics import cache_metrics
+from .cachemetrics import cache_metrics, cache_times
 
 __all__ = ["ANNOUNCED", "Caches"]
 
@@ -141,6 +142,10 @@ class Caches:
     def metrics(self) -> dict[str, int]:
         """Return the numbers of all open caches. Never blocks."""
         return cache_metrics(self._host, {name: cache.local_hits for name, cache in list(self._open.items())})
+
+    def times(self) -> dict[str, Histogram]:
+        """Return how long operations of all open caches took. Any thread."""
+        return cache_times(self._host, list(self._open))
 
     def __iter__(self) -> Any:
         return iter(list(self._open.values()))

@@ -25,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._endings import cache_error
+from .._histogram import Histogram
 from .._wire.lent import Lent
 from ..exceptions import CacheError
 from .core import Failure
@@ -94,6 +95,7 @@ class Client:
     Attributes:
         open: operations under way.
         counted: how operations ended, by kind, whether this node is primary of the key, and status; -1: an error.
+        times: how long they took, but for errors and waits for locks, by whether this node is primary of the key.
     """
 
     def __init__(self, space: Space) -> None:
@@ -104,6 +106,7 @@ class Client:
         self._asking: dict[int, _Attempt] = {}  # for leases and locks, by the operation's id
         self.open = 0
         self.counted: dict[tuple[int, bool, int], int] = {}
+        self.times = {True: Histogram(), False: Histogram()}
 
     def operate(
         self, ops: Sequence[Op], ticket: Any, deadline: float, now: float, lent: Lent | None = None
@@ -355,12 +358,14 @@ class Client:
             self._keep(attempt)
         job.outcomes[attempt.index] = outcome
         job.left -= 1
-        status = -1
+        status, here = -1, attempt.owner == self._core.me
         if isinstance(outcome, CacheError):
             self._core.counters["operations_failed"] += 1
         else:
             status = outcome.status
-        kind = attempt.op.kind, attempt.owner == self._core.me, status
+            if not attempt.op.wait:  # how long a lock is held by others says nothing of the cache
+                self.times[here].observe(now - attempt.began)
+        kind = attempt.op.kind, here, status
         self.counted[kind] = self.counted.get(kind, 0) + 1
         if not job.left:
             if job.timer is not None:

@@ -35,6 +35,7 @@ from random import Random
 from typing import Any
 
 from .._endings import cache_error
+from .._histogram import Histogram
 from .._wire.lent import Lent
 from .._wire.values import Encoded
 from ..exceptions import (
@@ -522,6 +523,10 @@ class CacheMachine:
     def counted(self, cache: str) -> dict[tuple[int, bool, int], int]:
         """Return how the operations of this node's callers ended; see ``Client.counted``."""
         return dict(self._space(cache).client.counted)
+
+    def times(self, cache: str) -> dict[bool, Histogram]:
+        """Return how long operations of this node's callers took; see ``Client.times``."""
+        return self._space(cache).client.times
 
     def _used(self, cache: str, now: float) -> Space:
         space = self._space(cache)

@@ -470,7 +470,8 @@ def _cache_keys(on: Served, cache: Text, limit: Count = 1000, timeout: Seconds =
     "`{node: {name: number}}`, null for a node that did not answer",
     Line(
         *("cache stats CACHE", "Tell what every agent holds of CACHE, and what it was asked as primary.", "nodes"),
-        columns=("node", "entries", "bytes", "primary_entries", "gets", "hits", "writes", "evicted", "expired"),
+        columns=("node", "entries", "bytes", "primary_entries", "served_gets", "served_hits", "served_writes",
+                 "evicted", "expired"),
         empty="nobody holds it",
         shared=True,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._histogram import Histogram
 from .._wire.lent import Encoded
 from .flows import Outflow
 from .ports import Ticket
@@ -13,18 +14,22 @@ class Call:
     """One request of ours. Made by the caller, then owned by the machine, but for ``over``: see ``Lender``."""
 
     __slots__ = (
-        "deadline", "depth", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket", "value",
+        "began", "deadline", "depth", "done", "flow", "link", "name", "node", "number", "over", "sent", "ticket",
+        "times", "value",
     )  # fmt: skip
 
     def __init__(
-        self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket, depth: int = 0
-    ) -> None:
+        self, node: str, name: bytes, value: Encoded, deadline: float | None, ticket: Ticket, depth: int = 0,
+        times: Histogram | None = None,
+    ) -> None:  # fmt: skip
         self.node = node
         self.name = name  # as a name_field
         self.value = value
         self.deadline = deadline
         self.ticket = ticket
         self.depth = depth  # handlers that wait for it, one within the other
+        self.times = times  # what counts how long an answer takes
+        self.began: float | None = None  # when the machine saw it first
         self.number = 0
         self.sent = False
         self.done = False

@@ -84,7 +84,7 @@ class Link:
         self._reader = LaneReader()
         self._out: list[bytes] = []
         self._early = _EARLY_MAX if machine.trust.early and conn.way.early else 0
-        self._numbers = itertools.count()  # of calls; one step, so that two threads never have the same
+        self._numbers = itertools.count()  # of calls; two threads may have the same one where there is no GIL
         self._wasted, self._wasted_at = 0.0, 0.0
 
     def __repr__(self) -> str:
@@ -314,6 +314,8 @@ class Link:
         call = self._take_call(number)
         if call is not None:
             self.worked = True
+            if call.times is not None and call.began is not None:
+                call.times.observe(now - call.began)
             call.ticket.succeed((status, value))
 
     def broken_answer(self, number: int) -> None:
@@ -397,11 +399,11 @@ class Link:
         self.used = now
 
     def _open(self, call: Call, now: float) -> bytes:
-        """Note `call` as open, and return what its frame begins with. Any thread: one step notes it."""
-        while (number := next(self._numbers) % 0xFFFFFFFF + 1) in self.calls:
-            pass
-        call.number, call.link = number, self
-        self.calls[number] = call
+        """Note `call` as open, and return what its frame begins with. Any thread: one step of the dict notes it."""
+        call.link = self
+        number = call.number = next(self._numbers) % 0xFFFFFFFF + 1
+        while self.calls.setdefault(number, call) is not call:
+            number = call.number = next(self._numbers) % 0xFFFFFFFF + 1
         left = 0 if call.deadline is None else max(1, min(int((call.deadline - now) * 1000), 0xFFFFFFFF))
         return frames.request_body(number, left, call.depth) + call.name
 
@@ -427,7 +429,7 @@ class Link:
         A call that is noted is taken out once: by the answer, by the end of the connection, or here.
         """
         frame = frames.frame
-        call.sent = True
+        call.sent, call.began = True, now
         packed = call.value.pack()
         body = self._open(call, now)
         if (self.shut or self.state == "closed") and self.calls.pop(call.number, None) is not None:

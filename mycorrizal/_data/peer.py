@@ -152,6 +152,8 @@ class Peer:
 
     def request(self, call: Call, now: float) -> None:
         """Send a request now, or once there is a connection."""
+        if call.began is None:
+            call.began = now
         if self.link is None:
             self.calls.append(call)
             self.dial(now)
@@ -537,7 +539,7 @@ class Peer:
         """End calls whose deadline has passed; blocking callers look at their own clock, futures need this."""
         calls = list(self.calls)
         for link in self.links:
-            calls += link.calls.values()  # in one step: any thread may note another one
+            calls += link.calls.values()  # one step of GIL or dict: any thread may note another one
         for call in calls:
             if call.deadline is not None and now >= call.deadline and not call.done:
                 sent = call.sent

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from .._histogram import Histogram
 from .._wire.limits import USER_BYTES_SENT_MAX
 from .._wire.messages import Message, MessageType
 from .._wire.packet import PacketCodec
@@ -84,6 +85,7 @@ class Core:
         self.incarnation = 0
         self.has_left = False
         self.counters: dict[str, int] = {}
+        self.times = {name: Histogram() for name in ("probe", "push_pull")}  # round trips of those that were answered
         self.events: deque[Event] = deque()
         self.datagrams: list[tuple[bytes, Address]] = []
         self.exchanges: list[ExchangeRequested] = []

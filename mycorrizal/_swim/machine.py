@@ -27,6 +27,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from .._histogram import Histogram
 from .._wire.messages import AckResp, Alive, Dead, IndirectPing, Message, NackResp, Ping, PushPull, Suspect, User
 from .._wire.packet import PacketCodec
 from .._wire.text import logger
@@ -327,6 +328,11 @@ class Swim:
     def counters(self) -> dict[str, int]:
         """A copy of the counters."""
         return dict(self._core.counters)
+
+    @property
+    def times(self) -> dict[str, Histogram]:
+        """How long things took: a ``probe`` that was answered directly, a ``push_pull`` of ours. Any thread reads."""
+        return self._core.times
 
     @property
     def gauges(self) -> dict[str, int]:

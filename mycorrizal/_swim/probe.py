@@ -190,8 +190,10 @@ class Prober:
             if member.tcp_only:
                 member.tcp_only = 0
             self._transitions.answered(member, now)
-        if not probe.indirect and self._core.ping_delegate is not None:
-            self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
+        if not probe.indirect:
+            self._core.times["probe"].observe(now - probe.sent)
+            if self._core.ping_delegate is not None:
+                self._core.emit(PingComplete(probe.node, now - probe.sent, payload))
         self._end(probe, probe.delta, now)
 
     def _nacked(self, probe: _Probe) -> None:

@@ -159,7 +159,9 @@ class Sync:
         def take(answer: Message | None, error: Exception | None, then: float) -> None:
             if error is None:
                 error = self._take_answer(answer, address, join, then)
-            if error is not None:
+            if error is None:
+                core.times["push_pull"].observe(then - now)
+            else:
                 core.count("push_pulls_failed")
                 log.debug("%s: push/pull with %s:%d failed: %s", core.name, *address, error)
             if end is not None:

@@ -6,17 +6,22 @@ the middle of then: nothing that was read after the caller went on may ever
 arrive as a part of the value. So the caller sets ``over`` before it goes on,
 and who reads first copies and then looks at ``over``: a copy that was made too
 late is thrown away. No lock, and nobody waits for anybody.
+
+*This rests on the GIL*, which keeps what one thread does in order for the
+other. Without it, on a processor that reorders reads (not x86-64), the copy
+could be seen later than ``over``. So nothing is lent there: values are copied.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 
 from .value_guard import BYTES_FLAG
 
 __all__ = ["LEND_MIN", "Encoded", "Lending", "Lent"]
 
-LEND_MIN = 256 << 10
+LEND_MIN = 256 << 10 if getattr(sys, "_is_gil_enabled", lambda: True)() else sys.maxsize
 """Bytes of a value from which a copy costs more than lending it does. Above ``INLINE_MAX``: it has its own stream."""
 
 

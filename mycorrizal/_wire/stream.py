@@ -125,11 +125,13 @@ class StreamReader:
         reply: after ``feed`` raised, the error message that the protocol wants
             sent back before the connection is closed; usually None.
         dropped: members of a push/pull left out because their metadata is longer than allowed.
+        size: bytes that arrived.
     """
 
     def __init__(self, codec: StreamCodec, *, answer: bool) -> None:
         self.reply: bytes | None = None
         self.dropped = 0
+        self.size = 0
         self._codec = codec
         self._answer = answer
         self._buffer = bytearray()
@@ -184,6 +186,7 @@ class StreamReader:
         else:
             self._pieces.append(bytearray(data))
         self._waiting += len(data)
+        self.size += len(data)
         return self.ready
 
     def go_on(self) -> Message | None:

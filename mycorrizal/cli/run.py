@@ -49,6 +49,7 @@ _OTHERS_SHOWN = 50
 )  # fmt: skip
 @click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without a key.")
 @click.option("--discover/--no-discover", default=None, help="Look for this host's agents when there are no seeds.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve metrics and health there, on loopback.")
 @click.option("--seed-port", type=click.IntRange(1, 65535), help="Of seeds that name none; 7946.")
 @click.option("--join-timeout", type=click.FloatRange(0), metavar="SECONDS", help="In which a seed must answer.")
 @click.option("--join-retry", type=click.FloatRange(0), metavar="SECONDS", help="To go on asking, alone; or inf.")
@@ -117,13 +118,13 @@ def _say_hello(running: Agent, as_json: bool) -> None:
 
 def _follow(running: Agent, stop: StopSignals, quiet: bool, as_json: bool, manager: Notifier) -> None:
     """Print events, and messages to this agent, until a signal comes or the agent ends."""
-    with running.events() as events:
     watchdog = Watchdog(Pulse(running._running), manager.watchdog)
+    with running.events() as events:
         while stop.received is None:
             try:
-                _print_messages(running, as_json)
                 if watchdog.due():
                     manager.tell("WATCHDOG=1")
+                _print_messages(running, as_json)
                 event = events.get(LOOK_SECONDS)
             except OperationTimeout:
                 continue

@@ -91,7 +91,7 @@ def test_numbers_of_every_member() -> None:
     assert sorted(numbers) == ["n0", "n1", "n2"]
     assert sum(each["primary_entries"] for each in numbers.values()) == 30
     assert sum(each["entries"] for each in numbers.values()) == 60
-    assert sum(each["hits"] for each in numbers.values()) == 1
+    assert sum(each["served_hits"] for each in numbers.values()) == 1
     assert sum(each["partitions"] for each in numbers.values()) == 256
     caches.cluster.crash(caches.nodes[2], noticed=False)
     assert stats(caches, 1)["n2"] is None

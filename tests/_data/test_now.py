@@ -56,6 +56,28 @@ def test_a_call_that_is_alone_is_on_its_way_at_once() -> None:
     assert answer_of(outcome) is not None and b.ran[-1] == 1 and call.done and not a.link("b").calls
 
 
+class Stale(dict[int, Call]):
+    """Calls of which another thread has just noted one that a look at them did not show yet."""
+
+    def __contains__(self, number: object) -> bool:
+        return False
+
+
+def test_two_threads_that_draw_one_number_do_not_share_it() -> None:
+    """Where there is no GIL a counter may give a number twice."""
+    world, a, b = friends()
+    link = a.link("b")
+    link.calls, link._numbers = Stale(), iter([7, 7, 7, 8])
+    first, one = made(a, 1)
+    second, other = made(a, 2)
+    for call in (first, second):
+        link.request(call, world.now)
+    assert link.calls == {8: first, 9: second} and (first.number, second.number) == (8, 9)
+    link.calls = dict(link.calls)  # a look shows what is there
+    world.until(lambda: one.ok and other.ok, SECONDS)
+    assert b.ran[-2:] == [1, 2]
+
+
 def busy(world: World, a: Node) -> None:
     a.request("b", 2)
     a.link("b").flush(world.now)

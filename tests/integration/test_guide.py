@@ -22,6 +22,7 @@ PAGES += [("index.md", 1), ("tutorial.md", 9), ("events.md", 1)]
 PAGES += [(f"how-to/{name}.md", least) for name, least in (("rolling-restart", 2), ("rotate-keys", 2))]
 PAGES += [("how-to/join-go-serf-consul.md", 3)]
 PAGES += [("sweeps.md", 4)]
+PAGES += [("metrics.md", 2)]
 
 
 @pytest.mark.parametrize(("page", "least"), PAGES)

@@ -8,6 +8,7 @@ from typing import Any, assert_type
 
 from mycorrizal import (
     ABSENT,
+    Address,
     Agent,
     AgentEvent,
     Cache,
@@ -79,6 +80,8 @@ def membership(agent: Agent) -> None:
     agent.join(["10.0.0.5"], timeout=5)
     assert_type(agent.health(), Health)
     assert_type(agent.metrics(), dict[str, int])
+    assert_type(agent.metrics_text(), str)
+    assert_type(agent.serve_metrics(0), Address)
     agent.reload_certificates()
     agent.leave_on_signal()
     agent.leave_on_signal(15, 2, timeout=5)

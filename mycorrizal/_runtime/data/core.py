@@ -20,6 +20,7 @@ from ..._data.link import Link
 from ..._data.machine import DataMachine
 from ..._data.ports import Connection, Received, Served, Sink
 from ..._endings import for_call, unreadable
+from ..._histogram import Histogram
 from ..._wire.frames import Close, Status
 from ..._wire.text import Log, logger
 from ..._wire.values import Codecs, Encoded, encode_value
@@ -119,6 +120,7 @@ class Core:
         self.missing: Callable[[str], tuple[str, str]] = _no_address
         self.counters = Counters()
         self.count = self.counters.add
+        self.request_times = Histogram()  # of our callers' requests; the loop thread's
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
         self.remotes: dict[str, Remote] = {}  # handlers that do not run here; a name is in one of the two

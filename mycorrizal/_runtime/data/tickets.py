@@ -215,7 +215,7 @@ def _ask(
     progress: Progress | None,
 ) -> Any:  # fmt: skip
     ticket = BlockingTicket(core.loop)
-    call = Call(node, field(name), encode(), deadline.moment, ticket, core.depth())
+    call = Call(node, field(name), encode(), deadline.moment, ticket, core.depth(), core.request_times)
     size = call.value.size
     call.done = deadline.passed  # else a quick peer might have answered before this thread looks
     try:

@@ -201,8 +201,8 @@ def _tags(text: str) -> Mapping[str, str]:
 ENVIRONMENT: Mapping[str, Callable[[str], Any]] = MappingProxyType({
     "name": str, "cluster": str, "join": _list, "key": str, "key_file": str, "bind": str, "port": _whole,
     "quic_port": _whole, "advertise": str, "tags": _tags, "wire": str, "label": str, "insecure": _yes_or_no,
-    "discover": _yes_or_no, "control": _yes_or_no, "seed_port": _whole, "join_timeout": _seconds,
-    "join_retry": _seconds, "expect": _whole, "settings_file": str, "certificates": _list,
+    "discover": _yes_or_no, "control": _yes_or_no, "metrics_port": _whole, "seed_port": _whole,
+    "join_timeout": _seconds, "join_retry": _seconds, "expect": _whole, "settings_file": str, "certificates": _list,
 })  # fmt: skip
 """What is read from ``MYCORRIZAL_`` and the name in capitals, and how. An empty variable counts as not set."""
 

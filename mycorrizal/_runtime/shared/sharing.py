@@ -3,7 +3,8 @@
 Small messages ride gossip through the delegate that ``supply`` returns, larger
 ones and repairs go over the data plane; what arrives there is posted to the
 gossip thread. Facades post commands and wait; reads look at the replica's
-dicts, which only the gossip thread changes, one step at a time.
+dicts, which only the gossip thread changes, one step at a time: a copy of a dict
+is one step too, of the GIL or of the dict's own lock.
 """
 
 from __future__ import annotations

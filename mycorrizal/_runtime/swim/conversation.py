@@ -81,6 +81,7 @@ class Conversations:
         self._large = threading.Lock()  # held while a large message of a dialler is opened
         self._large_answer = threading.Lock()  # the same of a node that we dialled, which need not wait for strangers
         self.dialled = Tally()
+        self.size_local = self.size_remote = 0  # bytes of the last push/pull, as it travelled
 
     # -- we dial ------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Conversations:
             NotRunningError: the pool was closed meanwhile.
         """
         where = _text(address)
-        data = self._codec.seal(message, answer=False)
+        data = self._sealed(message, answer=False)
         sock = self._connect(address, where, deadline)
         try:
             self._counters.add("tcp.connect")
@@ -175,8 +176,8 @@ class Conversations:
         message = reader.go_on()
         if message is None and reader.ready:
             with self._large:
-                return self._answered(reader.go_on(), address, deadline)
-        return self._answered(message, address, deadline)
+                return self._answered(self._seen(reader, reader.go_on()), address, deadline)
+        return self._answered(self._seen(reader, message), address, deadline)
 
     def _answered(self, message: Message | None, address: Address, deadline: Deadline) -> Heard:
         if message is None:
@@ -186,7 +187,7 @@ class Conversations:
         if not isinstance(message, (PushPull, Ping, User)):
             raise RemoteProtocolError(f"message of type {message.TYPE.name} opens a stream")
         reply = self._answerer(message, address).result(deadline.remaining())
-        return Heard(reply=None if reply is None else self._codec.seal(reply, answer=True))
+        return Heard(reply=None if reply is None else self._sealed(reply, answer=True))
 
     def rejected(self, address: Address, exc: RemoteProtocolError) -> None:
         """Count and tell that a dialler's bytes were refused. Any thread."""
@@ -194,6 +195,17 @@ class Conversations:
         self._quiet.warning(f"rejected {type(exc).__name__}", "stream from %s refused: %s", _text(address), exc)
 
     # -- bytes --------------------------------------------------------------------------
+
+    def _sealed(self, message: Message, *, answer: bool) -> bytes:
+        data = self._codec.seal(message, answer=answer)
+        if isinstance(message, PushPull):
+            self.size_local = len(data)
+        return data
+
+    def _seen(self, reader: StreamReader, message: Message | None) -> Message | None:
+        if isinstance(message, PushPull):
+            self.size_remote = reader.size
+        return message
 
     def _send(self, sock: socket.socket, data: bytes, deadline: Deadline) -> None:
         _arm(sock, deadline)
@@ -227,7 +239,7 @@ class Conversations:
         if message is None and reader.ready:
             with self._large_answer:
                 message = reader.go_on()
-        return message
+        return self._seen(reader, message)
 
 
 def _arm(sock: socket.socket, deadline: Deadline) -> None:

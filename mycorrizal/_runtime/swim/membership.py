@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
@@ -109,7 +110,8 @@ class Membership:
         self._stopped = False
         self.counters = Counters()
         self._boot = os.urandom(BOOT_BYTES)
-        self._numbers = itertools.count(1)  # a step of it is atomic
+        self._numbers = itertools.count(1)
+        self._numbering = threading.RLock()  # a step of it is atomic under the GIL alone
         self.keyring = Keyring.of(config)
         self._nonces = Nonces(self.keyring)
         starting = getattr(delegates.delegate, "starting", None)
@@ -329,7 +331,9 @@ class Membership:
         """
         if not self.config.number_messages or self.config.wire != "cbor":
             return User(data)
-        return User(data, self._boot, next(self._numbers), to)
+        with self._numbering:
+            number = next(self._numbers)
+        return User(data, self._boot, number, to)
 
     def datagram_room(self, message: User) -> int:
         """Return how many bytes of data a datagram carries in a message such as this."""
@@ -377,6 +381,8 @@ class Membership:
             "log.faults": Log.faults,
             "address.lost": int(gossip.roaming.lost),
             "timers.late_ms": int(1000 * gossip.late(clock.now())),
+            "state.local": self.conversations.size_local,
+            "state.remote": self.conversations.size_remote,
             "tcp.failing": self.gossip.reach.failing((node.address for node in self._alive(view)), clock.now()),
         }
         return merged | shortage.metrics()

@@ -60,7 +60,7 @@ class Waiter:
     def settle(self, outcome: object) -> bool:
         """Set `outcome` and leave the waking to a call of ``wake``; False if there is one already."""
         try:
-            self._unset.pop()  # one step, so that of two threads one is first
+            self._unset.pop()  # one step of the list, with a GIL or without: of two threads one is first
         except IndexError:
             return False
         self.outcome = outcome

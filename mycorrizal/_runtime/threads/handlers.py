@@ -14,7 +14,7 @@ How no wake-up is lost without a lock on the way: whoever changes a count
 (goes idle, lends, ends) changes it first and looks at the queue afterwards;
 ``submit`` appends to the queue first and looks at the counts afterwards. One
 of the two sees the other. The counts are lengths of lists, whose ``append``,
-``pop`` and ``remove`` are single steps.
+``pop`` and ``remove`` are single steps, of the GIL or of the list's own lock.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class HandlerPool:
         self._counters = counters
         self._prefix = prefix
         self._later = later
-        self._kind = prefix.removeprefix("mycorrizal-")
+        self._kind = prefix.removeprefix("mycorrizal-") + "s"  # what its counters are of: handlers, commands
         self._quiet = QuietLog(log, node)
         self._jobs: deque[Callable[[], None]] = deque()
         self._idle: list[threading.Lock] = []  # the last to go idle is woken first: its memory is warm

@@ -56,7 +56,7 @@ def test_whatever_a_handler_raises_is_answered(pair: Pair, error: BaseException)
     with pytest.raises(RemoteError) as caught:
         alice.request("bob", "fail", timeout=SECONDS)
     assert caught.value.type == type(error).__name__
-    assert bob.metrics().get("handler.faults", 0) == 0
+    assert bob.metrics().get("handlers.faults", 0) == 0
 
 
 def test_one_peer_does_not_fill_the_queue_of_the_handlers(pair: Pair) -> None:

@@ -93,14 +93,14 @@ def test_every_variable_is_read() -> None:
         "MYCORRIZAL_ADVERTISE": "10.0.0.1:3", "MYCORRIZAL_TAGS": "zone=a, role = b=c", "MYCORRIZAL_WIRE": "msgpack",
         "MYCORRIZAL_LABEL": "l", "MYCORRIZAL_INSECURE": "Yes", "MYCORRIZAL_DISCOVER": "0", "MYCORRIZAL_CONTROL": "off",
         "MYCORRIZAL_JOIN_TIMEOUT": "2.5", "MYCORRIZAL_SETTINGS_FILE": "s.db", "MYCORRIZAL_SEED_PORT": "4",
-        "MYCORRIZAL_JOIN_RETRY": "inf", "MYCORRIZAL_EXPECT": "3",
+        "MYCORRIZAL_JOIN_RETRY": "inf", "MYCORRIZAL_EXPECT": "3", "MYCORRIZAL_METRICS_PORT": "5",
         "MYCORRIZAL_CERTIFICATES": "a.pem, a.key,/ca.pem",
     }  # fmt: skip
     settings = load({}, environ)
     expected = AgentSettings(
         name="n", cluster="c", join=("10.0.0.5", "dns://seeds"), key=SECRET, bind="::1", port=1, quic_port=2,
         advertise="10.0.0.1:3", tags={"zone": "a", "role": "b=c"}, wire="msgpack", label="l", insecure=True,
-        discover=False, control=False, join_timeout=2.5, settings_file="s.db", seed_port=4,
+        discover=False, control=False, join_timeout=2.5, settings_file="s.db", seed_port=4, metrics_port=5,
         join_retry=math.inf, expect=3, certificates=("a.pem", "a.key", "/ca.pem"),
         sources=settings.sources,
     )  # fmt: skip

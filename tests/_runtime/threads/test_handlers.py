@@ -163,7 +163,7 @@ def test_full_queue_refuses(make: Callable[..., HandlerPool]) -> None:
     widen(pool, second.began.is_set)
     assert pool.queued == 3
     assert not pool.submit(lambda: None)
-    assert counters["handler.refused"] == 2
+    assert counters["handlers.refused"] == 2
     first.go.set()
     second.go.set()
     settled(pool)
@@ -192,7 +192,7 @@ def test_fault_is_logged_and_counted_and_the_worker_goes_on(
     for job in (lambda: 1 / 0, sys.exit, ended.set):
         assert pool.submit(job)  # type: ignore[arg-type]
     assert ended.wait(WAIT)
-    assert counters["handler.faults"] == 2
+    assert counters["handlers.faults"] == 2
     assert "ZeroDivisionError" in caplog.text
     assert "SystemExit" in caplog.text
     assert pool.threads == 1

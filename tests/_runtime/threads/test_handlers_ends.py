@@ -82,7 +82,7 @@ def test_stop_drops_the_queue_and_lets_the_running_finish(make: Callable[..., Ha
     running.go.set()
     assert pool.join(Deadline(WAIT))
     assert seen == []
-    assert counters["handler.dropped"] == 3
+    assert counters["handlers.dropped"] == 3
     assert pool.threads == 0
 
 
@@ -119,7 +119,7 @@ def test_no_thread_to_be_had_is_busy(make: Callable[..., HandlerPool], monkeypat
         patch.setattr(threading, "Thread", NoThread)
         assert not pool.submit(lambda: None)
         assert (pool.threads, pool.queued) == (0, 0)
-    assert counters["handler.starved"] == 1
+    assert counters["handlers.starved"] == 1
     ended = threading.Event()
     assert pool.submit(ended.set)
     assert ended.wait(WAIT)
@@ -178,7 +178,7 @@ def test_a_second_thread_that_is_not_to_be_had_is_asked_for_seldom(
             again = pool.tick(now)
             assert again is not None and again > now
             now, asked = again, asked + 1
-    assert counters["handler.starved"] <= 1.0 / handlers.STARVED + 1 and asked < 30
+    assert counters["handlers.starved"] <= 1.0 / handlers.STARVED + 1 and asked < 30
     assert not ran.is_set()
     pool.tick(now)
     pool.tick(now + handlers.PATIENCE)

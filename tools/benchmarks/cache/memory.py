@@ -84,7 +84,7 @@ class Scales:
         stats = cache.local_stats()
         return {
             "full": full - before, "bytes": settled() - before, "objects": len(gc.get_objects()) - objects,
-            "most": most, "entries": stats["entries"], "graves": stats["graves"], "seconds": took,
+            "most": most, "entries": stats["entries"], "tombstones": stats["tombstones"], "seconds": took,
             "stalls": node.agent.health().stalls,
         }  # fmt: skip
 
@@ -139,7 +139,7 @@ def measure(entries: int, out: Path) -> int:
     evicted = bounded["evicted_entries"] + bounded["evicted_bytes"]
     met = {
         "small": cache["entries"] == entries and ratio <= _TARGET,
-        "gone": expired["most"] == entries and not expired["entries"] and not expired["graves"] and left <= _LEFT,
+        "gone": expired["most"] == entries and not expired["entries"] and not expired["tombstones"] and left <= _LEFT,
         "bounded": evicted > 0 and max(bounded["most_entries"], bounded["most_bytes"]) <= 1 + _BOUND,
     }
     told = {name: "yes" if held else "NO" for name, held in met.items()}
@@ -150,7 +150,7 @@ def measure(entries: int, out: Path) -> int:
         ("entries that expire", f"{expired['full'] / 1e6:.0f} MB with {expired['most']:,.0f} of them"),
         ("  all gone after", f"{expired['seconds']:.1f} s"),
         ("  what is left", f"{expired['bytes'] / 1e6:.1f} MB ({100 * left:.1f} %), {expired['objects']:+,.0f} objects"),
-        ("", f"{expired['entries']:.0f} entries, {expired['graves']:.0f} tombstones ({told['gone']})"),
+        ("", f"{expired['entries']:.0f} entries, {expired['tombstones']:.0f} tombstones ({told['gone']})"),
         (f"bounds, {WRITERS} writers", f"<= 105 %: {told['bounded']}; at most seen"),
         ("  of max_entries", f"{100 * bounded['most_entries']:.1f} %"),
         ("  of max_bytes", f"{100 * bounded['most_bytes']:.1f} %"),

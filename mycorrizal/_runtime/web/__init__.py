@@ -1,0 +1,1 @@
+"""Pages for monitoring, over plain HTTP."""
