@@ -113,7 +113,7 @@ class Agent(Handle, Talking):
         delegate: memberlist's delegate of your own; its five methods are yours. A ``SerfDelegate`` joins Serf; its
             tags are replaced by `tags`.
         event_delegate: joins, leaves, updates, on the delegate thread.
-        insecure: listen beyond loopback without a key; whoever reaches the port can then do anything.
+        insecure: listen beyond loopback without a key; everybody who reaches the port can then do anything.
         discover: look for this host's agents when there are no seeds.
         seed_port: of seeds that name no port; 7946 if None.
         join_timeout: seconds in which a seed must answer, unless this agent's own address is among them: then it
@@ -126,8 +126,8 @@ class Agent(Handle, Talking):
         metrics_port: serve metrics and health there, as ``serve_metrics`` does.
         config_file: path of a TOML file with settings; False reads none, None the usual one.
         codecs: for values of types that CBOR does not have.
-        handlers, streams: by name, what ``on_request`` and ``on_stream`` would register: they are there before
-            anybody can know of this agent, so nobody meets it without.
+        handlers, streams: functions by name, as ``on_request`` and ``on_stream`` register them. The agent has them
+            before another one can know of it.
 
     Raises:
         NameInUse: another live agent of the cluster has the name.
@@ -391,7 +391,7 @@ class Agent(Handle, Talking):
 
         Args:
             ttl: seconds that an entry lives unless its write says otherwise; None: for ever.
-            max_entries, max_bytes: bounds of what *each agent* holds; what was used least lately goes (SIEVE).
+            max_entries, max_bytes: bounds of what *each agent* holds; the entry used least lately goes (SIEVE).
             replicas: copies of each entry. 2 survive any one crash at a time.
             near: whether to keep near copies of what was read from other agents, and send invalidations for them.
             read_backups: whether to read from a copy held as backup, which may be behind by a write under way.

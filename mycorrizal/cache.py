@@ -108,7 +108,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         What is returned is the caller's own; a large array is a read-only view of the entry.
 
         Raises:
-            CacheUnavailable: nobody could be asked before the deadline.
+            CacheUnavailable: no agent could be asked before the deadline.
             ValueDecodeError: the value cannot be read here, since a codec or NumPy is missing or a codec raises.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
@@ -158,7 +158,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     def get_many(self, keys: Iterable[str], timeout: Seconds | None = _SECONDS) -> Found:
         """Return the values of those keys that are there. Blocks. Raises as ``get``.
 
-        One that cannot be read here keeps nobody from the others: its error is in ``errors`` of what is returned.
+        A value that cannot be read here hides none of the others: its error is in ``errors`` of the result.
         """
         found, values, asked = Found(), dict[str, bytes](), dict[str, bytes]()
         for key in keys:
@@ -198,7 +198,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
         Raises:
             CacheUnavailable: no primary took it in time; nothing happened.
-            CacheOutcomeUnknown: it was sent, and nobody said what came of it (``indeterminate``).
+            CacheOutcomeUnknown: it was sent, and no answer told the outcome (``indeterminate``).
             ConfigError: a key that is none. ValueEncodeError, ValueTooLarge: `value` cannot be stored.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
@@ -309,8 +309,8 @@ class Cache(Handle, CacheMapping, Memoizing):
     def take(self, key: str, timeout: Seconds | None = _SECONDS) -> Any:
         """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
 
-        As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: what somebody computes just
-        then is not stored. Raises as ``set`` and ``get``; what cannot be read here is not deleted.
+        As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: a value that is being
+        computed just then is not stored. Raises as ``set`` and ``get``; a value that cannot be read here stays.
         """
         raw, deadline = _raw(key), Deadline(timeout)
         while True:
@@ -349,15 +349,15 @@ class Cache(Handle, CacheMapping, Memoizing):
         is raised here, nothing is stored, and the next one computes.
 
         Args:
-            lease: seconds that a computation may take before somebody else begins.
+            lease: seconds that a computation may take before another caller begins.
             refresh: when fewer seconds are left to live, one caller computes anew, on a thread of its own, while
                 everybody gets the old value.
             stale: seconds that a value lives beyond its time, given out (by ``get`` too) and computed anew likewise.
             negative_ttl: how long a result of None is kept, instead of `ttl`.
-            timeout: seconds to wait for somebody else's computation, and to store one's own.
+            timeout: seconds to wait for another caller's computation, and to store one's own.
 
         Raises: as ``set`` and ``get``.
-            OperationTimeout: somebody else computes, and was not done in time.
+            OperationTimeout: another caller computes, and was not done in time.
             ReentrantCallError: `compute` asks for its own key, on its own thread, be it through other functions.
         """
         raw = _raw(key)
@@ -408,15 +408,15 @@ class Cache(Handle, CacheMapping, Memoizing):
         """Take the lock `name`, waiting for it up to `timeout`; it is released by itself after `lease` seconds. Blocks.
 
         At most one holder while membership is stable. Under partition, or when the lease runs out, there can be
-        two: whoever writes should pass ``lock.token`` along, which is greater for each later holder, and the
-        receiver should refuse a smaller one than it has seen.
+        two: pass ``lock.token`` along with each write, which is greater for each later holder, and have the receiver
+        refuse a token smaller than one it has seen.
 
         Args:
             renew: while its ``with`` block runs, renew it from a thread of its own, each third of `lease`. Where that
                 fails ``lock.held`` becomes False, and the end of the block raises ``LockLost``.
 
         Raises:
-            OperationTimeout: somebody else held it all the time.
+            OperationTimeout: another caller held it all the time.
             ReentrantCallError: the caller is inside the ``with`` block of this very lock.
             CacheUnavailable, CacheOutcomeUnknown, NotRunningError, ServiceCrashed, ReentrantCallError,
             ForkedProcessError

@@ -140,8 +140,8 @@ class Config:
     refuse_echoes: bool = True
     """What this node said itself, sent back, proves no peer: a seed that only repeats it must answer a ping."""
     check_hearsay: bool = True
-    """Somebody unknown or gone, of whom a push/pull tells, or gossip of a member that was away, is pinged before it is
-    believed."""
+    """A node that is unknown or gone is pinged before it is believed, if a push/pull tells of it, or gossip of a member
+    that was away."""
     check_seed_names: bool = True
     """The member at a seed ``name/host`` must have that name."""
     leave_fanout: int = 64

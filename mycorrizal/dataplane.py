@@ -138,7 +138,7 @@ class DataPlane(Handle):
 
         Raises:
             OperationTimeout: not accepted in time; ``indeterminate`` if it was on its way.
-            PeerUnreachable: no address, nobody there, or gone meanwhile.
+            PeerUnreachable: no address, no answer there, or gone meanwhile.
             ValueEncodeError, ValueTooLarge: `value` cannot be sent.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """
@@ -227,7 +227,7 @@ class DataPlane(Handle):
             RemoteError: the handler raised; ``UnknownHandler``: there is none; ``retriable`` if there may soon be one.
             PeerBusy: all handlers are taken and the queue is full; nothing ran. NestedTooDeep: handlers wait in a row.
             OperationTimeout: no answer in time; ``indeterminate`` if the request was on its way.
-            PeerUnreachable: no address, nobody there, or gone meanwhile; ``indeterminate`` likewise.
+            PeerUnreachable: no address, no answer there, or gone meanwhile; ``indeterminate`` likewise.
             ValueEncodeError: `value` cannot be sent. ValueTooLarge: nor can it, or the answer.
             RemoteProtocolError: the answer is no value, or needs a codec that is not registered here.
             NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
@@ -298,8 +298,8 @@ class DataPlane(Handle):
     def on_request(self, name: str, *, processes: int | None = None) -> Callable[[_H], _H]:
         """Register a handler: ``@plane.on_request("score")`` above a function of one ``Request``. Any thread.
 
-        It runs on a handler thread, several at a time; what it returns is the
-        answer, what it raises arrives as ``RemoteError``. A second handler of
+        It runs on a handler thread, several at a time. Its result is the answer,
+        and its error arrives as ``RemoteError``. A second handler of
         one name replaces the first.
 
         Args:
@@ -374,7 +374,7 @@ class DataPlane(Handle):
             progress: called on this thread as ``progress(bytes, total)``; total is 0 if the size cannot be known.
 
         Raises:
-            OperationTimeout: not stored in time. PeerBusy: nobody there calls ``receive_file``.
+            OperationTimeout: not stored in time. PeerBusy: no call of ``receive_file`` waits there.
             RemoteError: it could not be stored. OSError: `file` cannot be read. ConfigError: it is no file.
             PeerUnreachable, NotRunningError, ServiceCrashed, ReentrantCallError, ForkedProcessError
         """

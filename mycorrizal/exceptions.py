@@ -21,7 +21,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
         NoPingResponse                    no acknowledgement to a ping
         NotLeader                         somebody else leads, or has run in this period
       PeerUnreachable (ConnectionError)   a peer could not be reached
-        ConnectionRefused                 nobody listens at its port (also a ConnectionRefusedError)
+        ConnectionRefused                 nothing listens at its port (also a ConnectionRefusedError)
         JoinError                         no seed could be joined; .failures says why
         PeerRefused                       the peer answered an exchange with an error message
         PeerBusy                          the peer's handlers are all taken; nothing ran
@@ -30,7 +30,7 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
       NestedTooDeep (RecursionError)      handlers that ask each other, without an end or beyond what may run
       MergeRefused (RuntimeError)         a delegate or the version check refused a merge
       ValueEncodeError (TypeError)        a value that cannot be sent; the text names the place in it
-      ValueDecodeError (ValueError)       a value that came and cannot be read in this process, by nobody's offence
+      ValueDecodeError (ValueError)       a value that came and cannot be read in this process; no offence of the sender
       ValueTooLarge (ValueError)          a value above the limit of either side
       ControlError (RuntimeError)         an agent refused a command of its control plane; .code says why
       OperationCancelled (CancelledError) the call was cancelled, here or by the peer
@@ -42,9 +42,9 @@ pickle and copy whole, so that a worker of ``multiprocessing`` or
       CacheError (RuntimeError)           an operation of the cache failed
         CacheUnavailable                  no primary took it in time; nothing happened
         CacheOutcomeUnknown               it may have happened (indeterminate)
-        LockLost                          a lock whose lease went to somebody else, or ran out
+        LockLost                          a lock whose lease went to another caller, or ran out
         NotACounter (TypeError)           an increment of what is no integer
-        UnknownCache (LookupError)        nobody has opened a cache of this name
+        UnknownCache (LookupError)        no agent has opened a cache of this name
       CacheConflict (ConfigError)         two members redefined one cache at the same moment
 """
 
@@ -269,7 +269,7 @@ class PeerUnreachable(MycorrizalError, ConnectionError):
 
 
 class ConnectionRefused(PeerUnreachable, ConnectionRefusedError):
-    """The peer's host answers, and nobody listens at its port."""
+    """The peer's host answers, and nothing listens at its port."""
 
 
 class JoinError(PeerUnreachable):
@@ -301,7 +301,7 @@ class PeerBusy(PeerUnreachable):
 class NestedTooDeep(MycorrizalError, RecursionError):
     """Handlers ask each other, one within the other, as many as the peer may run; the innermost request did not run.
 
-    A handler that does not catch it passes it on, so that who asked first has it. What the handlers before did is done.
+    A handler that does not catch it passes it on to the first caller. Effects of the handlers before it stay.
     """
 
     indeterminate = True
@@ -337,7 +337,7 @@ class ValueEncodeError(MycorrizalError, TypeError):
 class ValueDecodeError(MycorrizalError, ValueError):
     """A value that arrived whole and cannot be read in this process: a codec or NumPy is missing, or a codec raised.
 
-    ``node`` sent or wrote it, where that is known. What no honest peer sends is a ``RemoteProtocolError`` instead.
+    ``node`` sent or wrote it, where that is known. Bytes that no honest peer sends are a ``RemoteProtocolError``.
     """
 
 
@@ -386,7 +386,7 @@ class CacheError(MycorrizalError, RuntimeError):
 
 
 class CacheUnavailable(CacheError):
-    """Nobody could take the operation before its deadline, or the quorum is missing; nothing happened."""
+    """No agent could take the operation before its deadline, or the quorum is missing; nothing happened."""
 
     retriable = True
 
@@ -398,11 +398,11 @@ class CacheOutcomeUnknown(CacheError):
 
 
 class LockLost(CacheError):
-    """A lock is not its holder's any more: its lease ran out, it went to somebody else, or it was cleared.
+    """A lock is not its holder's any more: its lease ran out, it went to another caller, or it was cleared.
 
     Attributes:
         token: the fencing token of the lock that was lost.
-        node: who holds it now, None if nobody does or it is not known.
+        node: the present holder, None if there is none or it is not known.
     """
 
     def __init__(self, message: str = "", *, token: int = 0, **fields: Any) -> None:

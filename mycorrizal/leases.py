@@ -110,7 +110,7 @@ class Lock(Handle):
         """Hold it for `lease` seconds from now; return True. Blocks.
 
         Raises: as ``set``.
-            LockLost: it is not held any more; its lease ran out, or somebody cleared the cache.
+            LockLost: it is not held any more; its lease ran out, or the cache was cleared.
         """
         lease = self._lease if lease is None else seconds_of("lease", lease, zero=True)
         began = now()

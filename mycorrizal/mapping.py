@@ -102,7 +102,7 @@ class CacheMapping(MutableMapping[str, Any]):
     ) -> Iterator[list[str]]:
         """Iterate over the keys in lists, as they come: each is what one question brought, and may be empty.
 
-        A key that is there all the time is seen once; what changes meanwhile may or may not be seen.
+        A key that is there all the time is seen once; a key that changes meanwhile may or may not be seen.
 
         Args:
             prefix: only keys that begin so; there are no patterns. The others travel all the same.

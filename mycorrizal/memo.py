@@ -60,7 +60,7 @@ class Memoizing:
     ) -> Any:  # fmt: skip
         """Return a decorator: calls with equal arguments are computed once in the cluster (``get_or_compute``).
 
-        With or without parentheses. What it makes has ``name``, ``key(*arguments)``, the key of a call, e.g. to delete
+        With or without parentheses. The result has ``name``, ``key(*arguments)``, the key of a call, e.g. to delete
         it, and ``uncached``, the function itself. Arguments must be values that the data plane carries.
 
         Args:
@@ -88,7 +88,7 @@ class Memoized(Generic[_P, _R]):
     """A function whose results are kept in a cache; made by ``Cache.memoize``. Called as the function is. Any thread.
 
     Attributes:
-        name: what the keys of its results begin with: tells it from every other function.
+        name: the beginning of the keys of its results; tells it from every other function.
         uncached: the function itself.
     """
 

@@ -268,7 +268,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         """Ask the cluster, this node included, and return the answers by node name. Blocks.
 
         It returns as soon as every member that the query is for has answered,
-        or when the time is over: who has no handler says nothing. ``errors``
+        or when the time is over: a member without a handler says nothing. ``errors``
         names these members, and whether they acknowledged the query.
         ``_serf_ping`` asks for acknowledgements alone.
 
@@ -336,7 +336,7 @@ class SerfDelegate(Handle, Layer, BaseDelegate, BaseEventDelegate, BasePingDeleg
         memberlist.leave(timeout=deadline.remaining())
 
     def force_leave(self, name: str, *, prune: bool = False, timeout: float | None = INTENT_SECONDS) -> None:
-        """Have all members show `name`, who failed, as ``left``, as ``serf force-leave`` does. Blocks.
+        """Have all members show `name`, which failed, as ``left``, as ``serf force-leave`` does. Blocks.
 
         Returns when that was gossiped out. A member that is alive refutes it.
         One that is not known here may be to others.

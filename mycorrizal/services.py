@@ -1,4 +1,4 @@
-"""``agent.services``: who offers what, known to every agent.
+"""``agent.services``: the services of all nodes, known to every agent.
 
 ::
 
@@ -66,7 +66,7 @@ class Services(Handle):
         """Offer a service; when this returns it is known here, and on its way to the others. Blocks for that.
 
         Args:
-            name: what it is looked for by.
+            name: the text by which ``find`` and ``watch`` look for it.
             port: where it listens.
             host: where, if that is not this agent's address.
             meta: anything small that CBOR carries.
@@ -204,7 +204,7 @@ class Registration(Handle):
 
     Attributes:
         id: unique among the agent's services.
-        name: what it is looked for by.
+        name: the text by which ``find`` and ``watch`` look for it.
     """
 
     def __init__(self, services: Services, service_id: str, name: str, records: list[bytes]) -> None:

@@ -6,8 +6,8 @@
     agent.settings["threshold"]                     # read here, never over the network
     agent.settings.watch("threshold", print)
 
-The last writer wins, by hybrid logical clocks: who has seen a value and then
-writes another one is later, whatever the wall clocks say. Two sides of a
+The last writer wins, by hybrid logical clocks: a writer that has seen a
+value is later than that value, whatever the wall clocks say. Two sides of a
 partition both go on; afterwards all hold the same values. It is for settings,
 not for data: the whole of it is kept by every agent and sent to each that joins.
 

@@ -256,8 +256,8 @@ class Service(MaybeUnreadable):
     """One registered service.
 
     Attributes:
-        name: what it is looked for by; several nodes may offer it.
-        node, host: who offers it, and where that node is.
+        name: the text by which it is looked for; several nodes may offer it.
+        node, host: the node that offers it, and the address of that node.
         port: where it listens; None if that is not how it is reached.
         meta: whatever was registered with it; raises ``error`` if that cannot be decoded here.
         healthy: the last outcome of its check; True without one.
@@ -287,7 +287,7 @@ class Health:
         members, suspects: how many there are; suspects are members that did not answer lately.
         stalls: how often this process stood still.
         connections: of the data plane.
-        inbox: messages that nobody has received yet.
+        inbox: messages that were not received yet.
         events_lost: by readers that were too slow.
         problems: a sentence for each thing that is not as it should be; empty if all is well.
     """
@@ -385,7 +385,7 @@ class PeerInfo:
     """What the data plane knows of one peer, at one moment.
 
     Attributes:
-        name, address: who and where; the address is None if nobody has told it.
+        name, address: of the peer; the address is None if it is not known.
         state: ``connected``, ``connecting``, ``idle`` (dialled at the next call) or ``failing`` (waits to redial).
         dialled: whether we opened the connection.
         connections: how many there are; 2 for a moment after both sides have dialled.
@@ -485,7 +485,7 @@ def printable(text: str | bytes, limit: int = 200) -> str:
 
     Line ends, escapes and other controls, marks of direction, zero-width and other invisible characters, and surrogates
     stand as in a literal of Python: ``\\n``, ``\\x1b``, ``\\u202e``. A backslash stays as it is, so that text which
-    comes here twice is escaped once; who must tell a line end from the two characters takes the ``repr``.
+    comes here twice is escaped once; a caller that must tell a line end from the two characters takes the ``repr``.
     Bytes that are no UTF-8 stand as in the name of a node, ``\\udcff``.
 
     Args:
