@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -10,6 +11,7 @@ from sphinx.application import Sphinx
 import mycorrizal
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tools"))
 
 project = "mycorrizal"
 project_copyright = "the authors of mycorrizal, Apache-2.0"
@@ -70,6 +72,10 @@ def _room(source: str) -> str:
 
 def _read(app: Sphinx, docname: str, content: list[str]) -> None:
     content[0] = _room(_link(content[0]))
+    if docname == "command-line":
+        from documenting.commands import sections
+
+        content[0] += "\n".join(sections())
 
 
 def _included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:

@@ -12,7 +12,7 @@ import click
 import pytest
 
 import mycorrizal
-from documenting.commands import PAGE, page
+from documenting.commands import sections
 from documenting.names import public_names
 from mycorrizal import agentconfig, events, exceptions
 from mycorrizal.cli.app import app
@@ -156,8 +156,11 @@ def test_every_event_has_its_row() -> None:
             assert kinds == f"`{kind}`", name
 
 
-def test_the_command_line_is_told_as_it_is() -> None:
-    assert PAGE.read_text("utf-8") == page(), "tools/docs --commands writes it anew"
+def test_every_command_has_its_section_on_the_site() -> None:
+    told = {section.split("`")[1] for section in sections()}
+    assert {"mycorrizal agent", "mycorrizal members", "mycorrizal cache get", "mycorrizal keys use"} <= told
+    assert all(refused(name.partition(" ")[2]) is None for name in told)
+    assert sum("| option | what it does |" in section for section in sections()) > 30
 
 
 # -- numbers -------------------------------------------------------------------------------------

@@ -1,22 +1,12 @@
-"""The commands of ``mycorrizal`` as they are declared to click, as the tables of docs/command-line.md."""
+"""The commands of ``mycorrizal`` as they are declared to click, as the site shows them in docs/command-line.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from mycorrizal.cli.app import app
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
-MARK = "<!-- made by tools/docs --commands -->\n"
-
-
-def page() -> str:
-    """Return docs/command-line.md as it should be: what is written by hand, and the tables below the mark."""
-    written, _, _ = PAGE.read_text("utf-8").partition(MARK)
-    return written + MARK + "".join(f"\n{section}" for section in sections())
 
 
 def sections() -> Iterator[str]:

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from documenting.commands import PAGE, page
 from documenting.names import missing, public_names
 from documenting.pages import broken_links
 from documenting.searching import Index
@@ -27,11 +26,7 @@ def main() -> int:
     parser.add_argument("--find", metavar="TEXT", help="search in the site that was built last")
     parser.add_argument("--serve", metavar="PORT", nargs="?", type=int, const=8000, help="serve it on loopback")
     parser.add_argument("--external", action="store_true", help="ask for every address outside")
-    parser.add_argument("--commands", action="store_true", help="write docs/command-line.md anew, and no more")
     options = parser.parse_args()
-    if options.commands:
-        PAGE.write_text(page(), "utf-8")
-        return 0
     if options.find is not None:
         return find(options.find)
     if code := build("html", SITE):
