@@ -119,7 +119,7 @@ class Tasks:
         idempotent: whether a task may run twice.
         retries: of a task whose worker was lost.
         patience: seconds that tasks wait while no worker has the handler; None: for ever.
-        counters: raised are ``tasks.answered``, ``.busy``, ``.away``, ``.unreached``, ``.lost``, ``.late`` (the fates of
+        counters: raised are ``tasks.answered``, ``.busy``, ``.away``, ``.unreached``, ``.lost``, ``.late`` (fates of
             attempts), ``.again`` (given back), ``.spare`` (sent to another worker than a silent one), ``.silent``
             (workers that were found to be so).
     """

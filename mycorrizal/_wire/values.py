@@ -11,7 +11,7 @@ of a set those, float, bool and None.
 
 What arrives equals what was sent, by value and type, or is refused. What
 arrives as another type is in the table of docs/data-plane.md, which
-tests/_wire/value_exceptions.py makes: such as tuple as list, a time zone as its
+tools/fuzzing/value_exceptions.py makes: such as tuple as list, a time zone as its
 offset, a subclass of a builtin type as that type (as ``json`` does it).
 Subclasses of anything else are refused: ``pandas.Timestamp`` would lose its
 nanoseconds without a word.

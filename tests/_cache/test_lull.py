@@ -17,8 +17,8 @@ from mycorrizal._cache.operations import Kind, Op
 from mycorrizal._cache.placement import PARTITIONS, Owner, Placement
 from mycorrizal._cache.space import Space
 from mycorrizal._cache.survey import Cursor
-from mycorrizal.simulation.cache_cluster import CacheCluster, CacheNode
 from mycorrizal.simulation.faults import Faults
+from simulated.cache_cluster import CacheCluster, CacheNode
 from tests._cache.harness import arrived, ask, reply_of, run_due, space_in
 
 EVERY = b"\xff" * (PARTITIONS // 8)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from lab.netlab import Lab
 from mycorrizal import ControlClient, MemberLeft
 from mycorrizal._runtime.host.rundir import RuntimeDir
-from tests.netlab import Lab
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until

@@ -73,9 +73,10 @@ def ask(tree: str, way: str) -> None:
         agent.wait_for(2)
         requests(agent, 1, 100)
         print("up", flush=True)
+        kinds: dict[str, Callable[..., Figures]] = {"requests": requests, "bulk": bulk}
         for line in sys.stdin:
             kind, *numbers = json.loads(line)
-            print(json.dumps({"requests": requests, "bulk": bulk}[kind](agent, *numbers)), flush=True)
+            print(json.dumps(kinds[kind](agent, *numbers)), flush=True)
             if way in ("host", "quic"):
                 (peer,) = agent.peers()
                 assert peer.carrier == way, f"not what was to be measured: {peer.carrier}, {peer.why}"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from ..._data.ports import Call, Received
+from ..._data.calls import Call
+from ..._data.ports import Received
 from ..._endings import Ending, copied, error
 from ..._tasks.machine import Ask, End, Fate, NoWorker, Send, Tasks, Withdraw
 from ..._wire.frames import Status

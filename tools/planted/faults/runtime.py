@@ -147,7 +147,10 @@ FAULTS = [
         "what could not be written is tried again",
     ),
     Fault("SettingsFile.load", " and math.isfinite(at)", "", "a time in the file is one"),
-    Fault("_guard", "if platform.open_to_others(found, 0o022):", "if platform.open_to_others(found, 0o002):", "a file that its group writes is refused"),
+    Fault(
+        *("_guard", "if platform.open_to_others(found, 0o022):", "if platform.open_to_others(found, 0o002):"),
+        "a file that its group writes is refused",
+    ),
     Fault("Inbox.offer", "len(self._items) >= self._messages or ", "", "messages that wait are bounded"),
     Fault("Inbox.close", "            self._refused = None\n", "", "no room is told after the end"),
     Fault("Inbox._has_room", "(self._messages - count) * LOT >= self._messages and ", "", "room is told in lots"),
