@@ -43,12 +43,14 @@ class Failure(NamedTuple):
 
 Done = Callable[[Reply | Failure, float], None]
 
+_AT_LEISURE = 4  # members that are asked at a time where nobody waits for it: each may be a handshake
+
 
 class _Question(NamedTuple):
     """What a member is to be asked as soon as it has answered what it was asked before."""
 
     kind: Message
-    cache: str
+    space: Space
     body: Callable[[], list[Any]]
     done: Done
 
@@ -88,7 +90,7 @@ class Core:
         self.completions: list[tuple[Any, Any]] = []
         self._calls: dict[int, tuple[Owner, Done, bool]] = {}
         self._next_call = 0
-        self._questions: dict[Owner, list[_Question]] = {}
+        self.questions: dict[Owner, list[_Question]] = {}
         self._asked: dict[Owner, None] = {}  # members that have not answered their questions yet
         self._phase = crc32(me.boot) / 2**32
 
@@ -109,28 +111,33 @@ class Core:
         self.outgoing.append(Call(number, member, encode(request, size, lent), deadline))
         return number
 
-    def ask(self, member: Owner, kind: Message, cache: str, body: Callable[[], list[Any]], done: Done) -> None:
+    def ask(self, member: Owner, kind: Message, space: Space, body: Callable[[], list[Any]], done: Done) -> None:
         """Ask `member` one of ``QUESTIONS`` at the end of the turn, or as soon as it has answered those before.
 
         All that wait then, of whatever cache, travel together: there may be many caches and many members, and all want
-        to know something when a member comes or goes.
+        to know something when a member comes or goes. What nobody waits for goes to a few members at a time, and to
+        the next by name first: so two seldom make a connection to each other at once, nor all to the same one.
         """
-        self._questions.setdefault(member, []).append(_Question(kind, cache, body, done))
+        self.questions.setdefault(member, []).append(_Question(kind, space, body, done))
 
     def send_questions(self, now: float) -> None:
         """The end of a turn: ask who can be asked."""
-        for member in [member for member in self._questions if member not in self._asked]:
-            questions = self._questions.pop(member)
+        for member in sorted(self.questions, key=lambda member: (member < self.me, member)):
+            questions = self.questions[member]
+            leisure = len(self._asked) < _AT_LEISURE
+            if member in self._asked or not (leisure or any(question.space.used for question in questions)):
+                continue
+            del self.questions[member]
             if len(questions) > QUESTIONS_MAX:
-                self._questions[member] = questions[QUESTIONS_MAX:]
+                self.questions[member] = questions[QUESTIONS_MAX:]
                 del questions[QUESTIONS_MAX:]
             self._asked[member] = None
             done = partial(self._replied, member, questions)
             if len(questions) == 1:
-                ((kind, cache, body, _),) = questions
-                self.call(member, kind, cache, body(), done, now)
+                ((kind, space, body, _),) = questions
+                self.call(member, kind, space.name, body(), done, now)
             else:
-                many = [[kind, cache, *body()] for kind, cache, body, _ in questions]
+                many = [[kind, space.name, *body()] for kind, space, body, _ in questions]
                 self.call(member, Message.MANY, "", many, done, now)
 
     def _replied(self, member: Owner, questions: list[_Question], outcome: Reply | Failure, now: float) -> None:
@@ -173,8 +180,8 @@ class Core:
             if lent:
                 self.cancelled.append(number)
             self.end_call(number, Failure(indeterminate=True), now)
-        for member in [member for member in self._questions if member not in self.alive]:
-            for question in self._questions.pop(member):
+        for member in [member for member in self.questions if member not in self.alive]:
+            for question in self.questions.pop(member):
                 self._end(question.done, Failure(indeterminate=False), now)
 
     def backoff(self, attempt: int, longer: int = 1) -> float:

@@ -151,7 +151,7 @@ class Fill:
         def body() -> list[Any]:
             return [pack_copies([copy_of(self._space, shard) for shard in shards])]
 
-        self._core.ask(backup, Message.OFFER, self._space.name, body, done)
+        self._core.ask(backup, Message.OFFER, self._space, body, done)
 
     def _later(self, peer: _Peer, now: float) -> None:
         peer.not_before = self._core.next_try(peer.attempt, now)

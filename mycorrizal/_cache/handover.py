@@ -294,7 +294,7 @@ class Handover:
             peer.attempt += 1
             self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
 
-        self._core.ask(member, Message.CLAIM, self._space.name, lambda: [bitmap(places)], done)
+        self._core.ask(member, Message.CLAIM, self._space, lambda: [bitmap(places)], done)
 
     def _heard(self, member: Owner, claims: dict[int, Claim | None], outcome: Reply | Failure, now: float) -> int:
         if isinstance(outcome, Failure):
@@ -554,7 +554,7 @@ class Handover:
     def release(self, member: Owner, places: list[int]) -> None:
         """Tell `member`, who is primary of `places`, to claim them: it has not asked what we hold."""
         self._core.counters["releases"] += 1
-        self._core.ask(member, Message.RELEASE, self._space.name, lambda: [bitmap(places)], lambda *_: None)
+        self._core.ask(member, Message.RELEASE, self._space, lambda: [bitmap(places)], lambda *_: None)
 
     def _offer_surplus(self, member: Owner, places: list[int]) -> None:
         epochs = {place: self._space.shards[place].epoch for place in places}
@@ -570,4 +570,4 @@ class Handover:
                     shard.complete_since = now
                     self._core.counters["copies_dropped"] += 1
 
-        self._core.ask(member, Message.SURPLUS, self._space.name, lambda: [bitmap(places)], done)
+        self._core.ask(member, Message.SURPLUS, self._space, lambda: [bitmap(places)], done)

@@ -57,6 +57,7 @@ class Lull:
         """`space` was opened, and the others have heard of it at `told`, unless ``told`` says so earlier."""
         if not self._unused:
             self._latest = now + self._most
+        space.used = False
         self._unused[space] = _Unused(now, told)
         self._due = min(now + self._pause, self._latest)
         if not self._looking:
@@ -80,19 +81,23 @@ class Lull:
 
     def use(self, space: Space, now: float) -> None:
         """Somebody uses `space`; that it was unused is over."""
-        if space in self._unused:
-            self.drop(space)
-            space.handover.proceed(now)
+        space.used = True
+        self._end(space, now)
 
     def drop(self, space: Space) -> None:
         """`space` is not waited for any more."""
+        space.used = True
         self._unused.pop(space, None)
+
+    def _end(self, space: Space, now: float) -> None:
+        if self._unused.pop(space, None) is not None:
+            space.handover.proceed(now)
 
     def _look(self, now: float) -> None:
         if now >= self._due:
             for space, it in list(self._unused.items()):
                 if max(it.told, it.news + self._pause) <= now or it.opened + self._most <= now:
-                    self.use(space, now)
+                    self._end(space, now)
             self._latest = now + self._most
             self._due = now + self._pause
         self._looking = bool(self._unused)

@@ -95,7 +95,10 @@ def _changed(before: Announced, after: Announced) -> dict[str, None]:
     for name, (_, caches) in after.items():
         known = before[name][1] if name in before else {}
         if known is not caches:
-            found.update({cache: None for cache in (*known, *caches) if differ(known.get(cache), caches.get(cache))})
+            # All but one are the same objects, as a rule.
+            others = [cache for cache, definition in caches.items() if known.get(cache) is not definition]
+            others += [cache for cache in known if cache not in caches]
+            found.update({cache: None for cache in others if differ(known.get(cache), caches.get(cache))})
     return found
 
 
@@ -454,7 +457,8 @@ class CacheMachine:
             touched, core.touched = core.touched, {}
             for space in touched:
                 space.flush(now)
-        core.send_questions(now)
+        if core.questions:
+            core.send_questions(now)
         if core.stirred:
             stirred, core.stirred = core.stirred, {}
             for space in stirred:

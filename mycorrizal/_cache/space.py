@@ -46,6 +46,7 @@ class Space:
         former: processes that did, and live: they may hold copies still.
         readable: for each partition the table that other threads may read from; an empty one where we may not.
         retired: this node takes part no more, and hands over what it has.
+        used: somebody has asked for something; False where it was just opened.
         moved: something changed that claims and fills must look at, at the end of the turn.
     """
 
@@ -61,6 +62,7 @@ class Space:
         self.counters = SpaceCounters()
         self.moved = False
         self.retired = False
+        self.used = True
         self._forgetting = False
         self._due = NEVER  # when something is to be taken out of the store
         self._timer: Timer | None = None

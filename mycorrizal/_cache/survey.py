@@ -242,4 +242,4 @@ class Survey:
                 if not waiting:
                     done(good, now)
 
-            self._core.ask(member, Message.SYNCED, self._space.name, list, answered)
+            self._core.ask(member, Message.SYNCED, self._space, list, answered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,10 @@ EVERY = b"\xff" * (PARTITIONS // 8)
 BOB, EVE = Owner("bob", b"bob     "), Owner("eve", b"eve     ")
 
 
+def cache(name: str, used: bool = True) -> Any:
+    return SimpleNamespace(name=name, used=used)
+
+
 class Asking:
     """A core that asks, and what came of it."""
 
@@ -42,7 +47,8 @@ class Asking:
 
     def ask(self, *numbers: int, member: Owner = BOB, kind: Message = Message.SYNCED) -> None:
         for number in numbers:
-            self.core.ask(member, kind, f"c{number}", lambda: [], lambda outcome, now: self.answers.append(outcome))
+            space = cache(f"c{number}")
+            self.core.ask(member, kind, space, lambda: [], lambda outcome, now: self.answers.append(outcome))
         self.core.send_questions(0.0)
 
     def sent(self) -> list[Request]:
@@ -83,7 +89,7 @@ def test_not_more_than_so_many_at_a_time() -> None:
 def test_a_body_says_what_holds_when_it_is_sent() -> None:
     asking, held = Asking(), [1]
     asking.ask(1)
-    asking.core.ask(BOB, Message.OFFER, "c2", lambda: [list(held)], lambda *_: None)
+    asking.core.ask(BOB, Message.OFFER, cache("c2"), lambda: [list(held)], lambda *_: None)
     asking.core.send_questions(0.0)
     asking.sent()
     held.append(2)
@@ -112,7 +118,7 @@ def test_one_answer_that_cannot_be_read_spoils_no_other() -> None:
             raise RemoteProtocolError("bad")
         asking.answers.append(outcome)
 
-    asking.core.ask(BOB, Message.SYNCED, "c1", list, strict)
+    asking.core.ask(BOB, Message.SYNCED, cache("c1"), list, strict)
     asking.ask(2)
     asking.sent()
     asking.core.end_call(asking.calls[0], Reply(Answer.OK, 0, [[0], [0]]), 0.0)
@@ -137,7 +143,31 @@ def test_of_who_is_gone_nothing_is_asked_and_nothing_stays() -> None:
     asking.core.send_questions(1.0)
     assert not asking.sent()
     assert asking.answers == [Failure(True), Failure(False), Failure(False)]
-    assert not asking.core._questions and not asking.core._asked
+    assert not asking.core.questions and not asking.core._asked
+
+
+def test_what_nobody_waits_for_goes_to_a_few_at_a_time_and_first_to_the_next_by_name() -> None:
+    """Thirty agents each made a connection to all others at one moment: 870 handshakes, each late for the others'."""
+    asking, unused = Asking(), cache("c", used=False)
+    others = [Owner(name, b"12345678") for name in ("amy", "bob", "lea", "pia", "tom", "zoe")]
+    asking.core.alive |= dict.fromkeys(others)
+    for member in others:
+        asking.core.ask(member, Message.CLAIM, unused, lambda: [EVERY], lambda *_: None)
+    asking.core.send_questions(0.0)
+
+    def sent() -> list[str]:
+        calls, asking.core.outgoing = asking.core.outgoing, []
+        asking.calls += [call.id for call in calls]
+        return [call.member.name for call in calls]
+
+    asking.calls = []
+    assert sent() == ["pia", "tom", "zoe", "amy"]
+    asking.core.end_call(asking.calls.pop(0), Reply(Answer.OK, 0, []), 0.1)
+    asking.core.send_questions(0.1)
+    assert sent() == ["bob"]
+    unused.used = True
+    asking.core.send_questions(0.2)
+    assert sent() == ["lea"], "somebody waits for it now"
 
 
 # -- the other side --------------------------------------------------------------------------------
