@@ -119,10 +119,12 @@ class MycorrizalError(Exception):
         indeterminate: whether the operation may have taken effect all the same.
         hint: one sentence on what to do next; also the end of the text.
         ending: what ended a call that got no answer, a name in the guide's table of that; None for other errors.
+        keys: of a call on many keys of a cache: those that it failed for, and that it did not come to.
     """
 
     retriable = False
     indeterminate = False
+    keys: tuple[str, ...] = ()
     ending: str | None = None
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -16,7 +17,7 @@ import mycorrizal.leases
 from mycorrizal._cache.definition import Definition
 from mycorrizal._cache.entry import LOCK_PREFIX, NEVER, Entry
 from mycorrizal._cache.machine import CacheMachine
-from mycorrizal._cache.operations import Kind, Op, Result, Status
+from mycorrizal._cache.operations import Batch, Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal._wire.lent import LEND_MIN
 from mycorrizal._wire.values import DEFAULT, Codecs, encode_value
@@ -26,6 +27,7 @@ from mycorrizal.exceptions import (
     CacheUnavailable,
     ConfigError,
     LockLost,
+    MycorrizalError,
     OperationTimeout,
     ReentrantCallError,
     ValueDecodeError,
@@ -61,7 +63,7 @@ class Host:
         return self.machine.near("c")
 
     def operate(self, cache: str, ops: Any, timeout: float | None, operation: str) -> list[Any]:
-        self.asked += ops
+        self.asked += [ops.op(index) for index in range(len(ops.keys))] if isinstance(ops, Batch) else ops
         answer = self.answers.pop(0) if self.answers else Result(Status.MISSING)
         if isinstance(answer, BaseException):
             raise answer
@@ -484,6 +486,43 @@ def test_a_lock_is_renewed_while_its_block_runs_until_that_fails(host: Host) -> 
 
 
 # -- large values ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [(CacheUnavailable("not now"), CacheUnavailable), (Result(Status.TOO_LARGE), ValueTooLarge)],
+    ids=["unavailable", "too large"],
+)
+def test_an_error_of_many_names_the_keys_it_is_about(
+    host: Host, monkeypatch: pytest.MonkeyPatch, bad: Any, kind: type[MycorrizalError]
+) -> None:
+    asked: list[list[bytes]] = []
+
+    def operate(cache: str, batch: Batch, timeout: float | None, operation: str) -> list[Any]:
+        asked.append([*batch.keys])
+        return [bad if key in (b"b", b"d") else Result(Status.OK) for key in batch.keys]
+
+    monkeypatch.setattr(host, "operate", operate)
+    monkeypatch.setattr(mycorrizal.cache, "_OPS_AT_ONCE", 4)
+    cache = cache_of(host)
+    calls = {
+        "set_many": lambda: cache.set_many(dict.fromkeys("abcdef", 1)), "get_many": lambda: cache.get_many("abcdef"),
+        "delete_many": lambda: cache.delete_many(iter("abcdef")),
+    }  # fmt: skip
+    for operation, call in calls.items():
+        with pytest.raises(kind) as caught:
+            call()
+        assert caught.value.keys == ("b", "d", "e", "f"), "the last two were not come to"
+        assert caught.value.operation == operation
+        assert pickle.loads(pickle.dumps(caught.value)).keys == caught.value.keys
+    assert asked == [[b"a", b"b", b"c", b"d"]] * 3
+
+
+def test_an_error_of_a_whole_batch_names_all_that_is_left(host: Host) -> None:
+    host.answers = [OperationTimeout("late")]
+    with pytest.raises(OperationTimeout) as caught:
+        cache_of(host).set_many({"a": 1, "b": 2})
+    assert caught.value.keys == ("a", "b") and OperationTimeout("one").keys == ()
 
 
 def test_large_values_are_sent_from_where_they_are_also_many_and_what_was_computed(host: Host) -> None:

@@ -28,9 +28,10 @@ from .._endings import cache_error
 from .._histogram import Histogram
 from .._wire.lent import Lent
 from ..exceptions import CacheError
+from .batches import FINAL, Batches, Part
 from .core import Failure
 from .messages import Answer, Message, Reply, pack_lent, pack_ops, parse_results
-from .operations import AGAIN, DOUBTS_MAX, READS, Kind, Op, Result, Status
+from .operations import AGAIN, DOUBTS_MAX, READS, Batch, Kind, Op, Result, Status
 from .placement import Owner, partition_of
 from .shard import Pending
 from .timers import Timer
@@ -43,20 +44,31 @@ __all__ = ["Client"]
 _SHARED_BYTES = 1 << 14  # a larger value travels alone
 _GET = Kind.GET  # an enum's member takes 150 ns to look up in Python 3.11
 _ANSWERED = int(Answer.OK)
-_NOT_FINAL = AGAIN | {Status.UNSURE, Status.ALONE, Status.FORGOTTEN}
+_NOT_FINAL = frozenset(Status) - FINAL
 _GRANTS = frozenset({Kind.LEASE, Kind.LOCK})
 _GIVE_BACK_SECONDS = 10.0
 _HERE_MAX = 256  # operations on what is here, in one turn: what is sent to others must not wait for them
 _Group = tuple[object, ...]
 
 
-class _Job:
-    """What one caller asked for: one operation or many, and one completion."""
+class Job:
+    """What one caller asked for: one operation or many, and one completion.
 
-    __slots__ = ("left", "lent", "many", "outcomes", "ticket", "timer")
+    Attributes:
+        batch: operations as columns; ``parts`` of it are under way together, ``attempts`` by themselves.
+    """
 
-    def __init__(self, ticket: Any, count: int, lent: Lent | None) -> None:
+    __slots__ = (
+        "attempts", "batch", "began", "deadline", "left", "lent", "many", "outcomes", "parts", "ticket", "timer",
+    )  # fmt: skip
+
+    def __init__(self, ticket: Any, count: int, lent: Lent | None, now: float, deadline: float) -> None:
         self.ticket = ticket
+        self.began = now
+        self.deadline = deadline
+        self.batch: Batch | None = None
+        self.parts: dict[Part, None] = {}
+        self.attempts: list[_Attempt] = []
         self.lent = lent  # the value of the one operation
         self.left = count
         self.many = count > 1
@@ -72,12 +84,12 @@ class _Attempt:
         "unsure", "why",
     )  # fmt: skip
 
-    def __init__(self, job: _Job, index: int, op: Op, now: float, deadline: float) -> None:
+    def __init__(self, job: Job, index: int, op: Op) -> None:
         self.job = job
         self.index = index
         self.op = op
-        self.began = now
-        self.deadline = deadline
+        self.began = job.began
+        self.deadline = job.deadline
         self.count = 0
         self.call = 0  # the last one
         self.size = len(op.value or b"") if job.lent is None else job.lent.size  # of the value
@@ -93,6 +105,7 @@ class Client:
     """The callers of one cache on one node.
 
     Attributes:
+        batches: those of many keys.
         open: operations under way.
         counted: how operations ended, by kind, whether this node is primary of the key, and status; -1: an error.
         times: how long they took, but for errors and waits for locks, by whether this node is primary of the key.
@@ -104,6 +117,7 @@ class Client:
         self._ready: list[_Attempt] = []
         self._lending: dict[Lent, _Attempt] = {}
         self._asking: dict[int, _Attempt] = {}  # for leases and locks, by the operation's id
+        self.batches = Batches(space, self)
         self.open = 0
         self.counted: dict[tuple[int, bool, int], int] = {}
         self.times = {True: Histogram(), False: Histogram()}
@@ -112,23 +126,59 @@ class Client:
         self, ops: Sequence[Op], ticket: Any, deadline: float, now: float, lent: Lent | None = None
     ) -> None:
         """Run operations; the completion is a list of a ``Result`` or an error for each, in order."""
-        job = _Job(ticket, len(ops), lent)
+        job = Job(ticket, len(ops), lent, now, deadline)
         if not ops:
             self._core.completions.append((ticket, []))
             return
-        attempts = []
         bits = self._core.rng.getrandbits
         for index, op in enumerate(ops):
             named = op if op.id or op.kind == _GET else Op(op.kind, op.key, bits(62) | 1, *op[3:])
-            attempts.append(attempt := _Attempt(job, index, named, now, deadline))
+            job.attempts.append(attempt := _Attempt(job, index, named))
             if op.kind in _GRANTS:
                 self._asking[named.id] = attempt
-        self.open += len(ops)
-        self._ready += attempts
+        self._ready += job.attempts
         if lent is not None:
-            (self._lending[lent],) = attempts
+            (self._lending[lent],) = job.attempts
+        self._opened(job)
+
+    def operate_many(self, batch: Batch, ticket: Any, deadline: float, now: float) -> None:
+        """Run a batch; the completion is as that of ``operate``."""
+        job = Job(ticket, len(batch.keys), None, now, deadline)
+        if not batch.keys:
+            self._core.completions.append((ticket, []))
+            return
+        job.batch = self.batches.named(batch)
+        self.batches.begin(job)
+        self._opened(job)
+
+    def _opened(self, job: Job) -> None:
+        self.open += job.left
         self._space.touch()
-        job.timer = self._core.timers.call_at(deadline, lambda now: self._expire(attempts, now))
+        job.timer = self._core.timers.call_at(job.deadline, partial(self._overdue, job))
+
+    def _overdue(self, job: Job, now: float) -> None:
+        """The deadline of a job has passed."""
+        for part in list(job.parts):
+            under_way = part.sent and part.batch.kind not in READS
+            self.batches.expire(part, _unknown(part.owner) if under_way else self._unavailable(Status.MOVED), now)
+        self._expire(job.attempts, now)
+
+    def alone(
+        self, job: Job, index: int, owner: Owner | None, now: float, result: Result | None = None, *,
+        unsure: bool = False,
+    ) -> None:  # fmt: skip
+        """One operation of a batch goes on by itself: `owner` was asked, and answered `result`, or nothing."""
+        assert job.batch is not None
+        attempt = _Attempt(job, index, job.batch.op(index))
+        job.attempts.append(attempt)
+        attempt.owner = owner
+        attempt.count = 0 if owner is None else 1
+        if result is not None:
+            self._answered(attempt, result, now)
+            return
+        if unsure and attempt.op.kind not in READS:
+            self._doubt(attempt)
+        self._again(attempt, Status.MOVED, now)
 
     def give_up(self, lent: Lent, now: float) -> None:
         """End the operation whose value is `lent`, if it has not ended."""
@@ -150,6 +200,7 @@ class Client:
 
     def flush(self, now: float) -> None:
         """Send what is ready."""
+        self.batches.flush(now)
         me = self._core.me
         while self._ready:
             ready, self._ready = self._ready, []
@@ -336,10 +387,10 @@ class Client:
             if attempt.unsure or under_way:
                 self._finish(attempt, _unknown(attempt.owner), now)
             else:
-                self._finish(attempt, self._unavailable(attempt), now)
+                self._finish(attempt, self._unavailable(attempt.why), now)
 
-    def _unavailable(self, attempt: _Attempt) -> CacheError:
-        if attempt.why == Status.NO_QUORUM:
+    def _unavailable(self, why: int) -> CacheError:
+        if why == Status.NO_QUORUM:
             text = f"fewer than {self._space.definition.quorum} members announce cache {self._space.name!r}"
         else:
             text = f"no primary of cache {self._space.name!r} took the operation in time"
@@ -347,7 +398,6 @@ class Client:
 
     def _finish(self, attempt: _Attempt, outcome: Result | CacheError, now: float) -> None:
         attempt.done = True
-        self.open -= 1
         if attempt.op.kind in _GRANTS:
             self._asking.pop(attempt.op.id, None)
         if attempt.op.kind not in READS:
@@ -357,7 +407,6 @@ class Client:
             self._core.cancel(attempt.call)
             self._keep(attempt)
         job.outcomes[attempt.index] = outcome
-        job.left -= 1
         status, here = -1, attempt.owner == self._core.me
         if isinstance(outcome, CacheError):
             self._core.counters["operations_failed"] += 1
@@ -367,7 +416,13 @@ class Client:
                 self.times[here].observe(now - attempt.began)
         kind = attempt.op.kind, here, status
         self.counted[kind] = self.counted.get(kind, 0) + 1
-        if not job.left:
+        self.closed(job, 1)
+
+    def closed(self, job: Job, count: int) -> None:
+        """So many operations of a job have ended."""
+        self.open -= count
+        job.left -= count
+        if count and not job.left:
             if job.timer is not None:
                 job.timer.cancel()
             if job.ticket is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .columns import pack_records, parse_records
 from .core import Failure
 from .handover import copy_of
 from .messages import (
@@ -23,9 +24,7 @@ from .messages import (
     Record,
     Reply,
     pack_copies,
-    pack_records,
     parse_copies,
-    parse_records,
     partition,
     partitions,
     parts,
@@ -199,9 +198,10 @@ class Fill:
 
         outcomes = self._space.outcomes(shard, now) if first else []
         ends = [push.start, store.floors[place], store.cleared[place]]
-        body = [place, push.mark, first, last, ends, pack_records(records, now), outcomes]
+        packed, largest = pack_records(records, now)
+        body = [place, push.mark, first, last, ends, packed, outcomes]
         self._core.counters["fill_bytes"] += size
-        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now, size=size)
+        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now, size=largest)
 
     def _pushed(
         self, peer: _Peer, push: _Push, last: bool, size: int, outcome: Reply | Failure, now: float

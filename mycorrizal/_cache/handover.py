@@ -25,6 +25,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
+from .columns import pack_records, parse_records
 from .core import Failure
 from .messages import (
     Answer,
@@ -33,9 +34,7 @@ from .messages import (
     Record,
     Reply,
     pack_copies,
-    pack_records,
     parse_copies,
-    parse_records,
     partition,
     partitions,
     parts,
@@ -358,8 +357,8 @@ class Handover:
             if isinstance(outcome, Failure) or outcome.status != Answer.OK:
                 self._pull_failed(peer, pull, now)
                 return
-            following = self._merge(pull, outcome.body, now)
-            at = self._core.pace.take(sum([len(row[1] or b"") + 100 for row in outcome.body[0]]), now)
+            following, size = self._merge(pull, outcome.body, now)
+            at = self._core.pace.take(size, now)
             if following is None:
                 peer.pull = None
                 peer.pull_after = at
@@ -386,22 +385,24 @@ class Handover:
         peer.attempt += 1
         self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
 
-    def _merge(self, pull: _Pull, body: list[Any], now: float) -> bytes | None:
-        """Take a piece of a copy; return the key to go on after, or None at its end."""
-        records, following, outcomes = parts(body, 3)
+    def _merge(self, pull: _Pull, body: list[Any], now: float) -> tuple[bytes | None, int]:
+        """Take a piece of a copy; return the key to go on after, or None at its end, and the bytes that it took."""
+        packed, following, outcomes = parts(body, 3)
+        records = parse_records(packed, now)
         space, shard = self._space, pull.shard
         space.learn(shard, outcomes, now, doubtful=shard.wrote)
         floor = space.store.floors[shard.partition]
         if pull.copy.cleared > space.store.cleared[shard.partition]:
             space.store.clear(shard.partition, pull.copy.cleared)
-        for record in parse_records(records, now):
+        for record in records:
             if pull.copy.floor > floor:
                 pull.seen[record.key] = None
             if record.version <= floor and not space.store.version_of(shard.partition, record.key):
                 self._core.counters["deleted_long_ago"] += 1
                 continue
             space.apply(record, now)
-        return following if type(following) is bytes and following else None
+        size = sum([len(record.value or b"") + 100 for record in records])
+        return following if type(following) is bytes and following else None, size
 
     def _pulled(
         self, shard: Shard, claim: Claim, member: Owner, copy: Copy, seen: dict[bytes, None] | None, now: float
@@ -438,7 +439,7 @@ class Handover:
         return [pack_copies(copies), bitmap(empty)]
 
     def give(self, sender: Owner, body: list[Any], now: float) -> tuple[list[Any], int] | None:
-        """Answer a PULL: a piece of our copy, in the order of keys, and its size; None if `sender` is not primary."""
+        """Answer a PULL: a piece of our copy, in the order of keys, and its largest part; None: not to `sender`."""
         place, after, *_ = parts(body, 2)
         shard = self._space.shards[partition(place)]
         if shard.primary != sender or type(after) is not bytes:
@@ -461,7 +462,8 @@ class Handover:
         if len(records) < len(keys):
             following = records[-1].key
         outcomes = self._space.outcomes(shard, now) if not after else []
-        return [pack_records(records, now), following, outcomes], size
+        packed, largest = pack_records(records, now)
+        return [packed, following, outcomes], largest
 
     def released(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
         """A member has copies that we should have asked for."""

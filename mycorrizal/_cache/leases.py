@@ -123,6 +123,11 @@ class Leases:
         """Return whether a SET under the token ``op.number`` may be done."""
         return op.number in self._tokens.get(op.key, ())
 
+    @property
+    def out(self) -> int:
+        """How many tokens are out."""
+        return self._count
+
     def decided(self, op: Op) -> None:
         """A change was decided: whatever is computed under a token of before is not stored."""
         if op.kind == Kind.CLEAR:

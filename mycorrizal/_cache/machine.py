@@ -45,6 +45,8 @@ from ..exceptions import (
     QueueFull,
     RemoteProtocolError,
 )
+from .batches import Tally
+from .columns import pack_found, parse_batch
 from .core import Call, Core, Failure
 from .definition import Definition, Limits, differ
 from .entry import Entry
@@ -66,7 +68,7 @@ from .messages import (
     rows,
 )
 from .near import Near
-from .operations import Op, Result, Status
+from .operations import Batch, Op, Result, Status
 from .placement import Owner, partition_of
 from .shard import Pending
 from .space import Space
@@ -82,7 +84,7 @@ Announced = Mapping[str, tuple[bytes, Mapping[str, Definition]]]
 """The members by name: boot id, and the caches that the process announces."""
 
 
-Job = tuple[str, Sequence[Op], Any, float, Lent | None]
+Job = tuple[str, Sequence[Op] | Batch, Any, float, Lent | None]
 """What one caller asks for: cache, operations, ticket, deadline, lent value."""
 
 
@@ -227,7 +229,7 @@ class CacheMachine:
     # -- inputs: what callers ask -------------------------------------------------------
 
     def operate(
-        self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, now: float, lent: Lent | None = None
+        self, cache: str, ops: Sequence[Op] | Batch, ticket: Any, deadline: float, now: float, lent: Lent | None = None
     ) -> None:
         """Run `ops`; the completion of `ticket` is a list of a ``Result`` or a ``CacheError`` for each, in order.
 
@@ -260,17 +262,21 @@ class CacheMachine:
         self._turn(now)
 
     def _begin(
-        self, cache: str, ops: Sequence[Op], ticket: Any, deadline: float, lent: Lent | None, now: float
+        self, cache: str, ops: Sequence[Op] | Batch, ticket: Any, deadline: float, lent: Lent | None, now: float
     ) -> None:
         space = self._used(cache, now)
         limits = self._core.limits
-        if space.client.open + len(ops) > limits.operations:
+        keys = ops.keys if isinstance(ops, Batch) else [op.key for op in ops]
+        if space.client.open + len(keys) > limits.operations:
             self._core.counters["operations_refused"] += 1
             raise QueueFull("too many cache operations under way", operation=cache)
-        for op in ops:
-            if not 0 < len(op.key) <= limits.key_bytes:
-                raise ConfigError("key", f"{len(op.key)} bytes; a key has 1 to {limits.key_bytes}")
-        space.client.operate(ops, ticket, deadline, now, lent)
+        sizes = list(map(len, keys))
+        if keys and (min(sizes) == 0 or max(sizes) > limits.key_bytes):
+            raise ConfigError("key", f"{min(sizes) and max(sizes)} bytes; a key has 1 to {limits.key_bytes}")
+        if isinstance(ops, Batch):
+            space.client.operate_many(ops, ticket, deadline, now)
+        else:
+            space.client.operate(ops, ticket, deadline, now, lent)
 
     def keys(self, cache: str, cursor: Cursor, most: int, ticket: Any, deadline: float, now: float) -> None:
         """Some keys; the completion is ``(keys, cursor)``, and the last cursor has nothing ``left``."""
@@ -348,6 +354,8 @@ class CacheMachine:
         space.settle(now)
         if kind == _OPERATE:
             return self._operate_for(space, sender, body, now)
+        if kind == Message.OPERATE_MANY:
+            return self._operate_many_for(space, sender, body, now)
         if kind == Message.PULL:
             return self._give(space, sender, body, now)
         if kind == Message.ALL_SYNCED:
@@ -420,6 +428,22 @@ class CacheMachine:
                 space.primary.submit(Pending(op, sender, done, until), now)
         answered_now = True
         return later if later.left else self._results(later.results)
+
+    def _operate_many_for(self, space: Space, sender: Owner, body: list[Any], now: float) -> Encoded | Later:
+        left, batch = parse_batch(body)
+        later = Later(sender.name, 0)
+        answers: list[Encoded] = []
+
+        def done(results: list[Result], now: float) -> None:
+            found, size = pack_found(results)
+            answers.append(encode((_OK, self._core.clock.peek(), found), size))
+            if ran:
+                self._replies.append((later, answers[0]))
+
+        ran = False
+        space.primary.run_many(batch, sender, now + min(left, 3600.0), Tally(len(batch.keys), done), now)
+        ran = True
+        return answers[0] if answers else later
 
     def _results(self, results: list[Result]) -> Encoded:
         largest = 0

@@ -22,16 +22,19 @@ from .._wire.value_guard import TAG_BUFFER
 from .._wire.values import DEFAULT, Codecs, Encoded, encode_value
 from ..exceptions import RemoteProtocolError
 from .entry import NEVER
-from .operations import DOUBTS_MAX, Op, Result
+from .operations import DOUBTS_MAX, Op, Result, maker
 from .placement import BITMAP_BYTES, PARTITIONS, Owner, from_bitmap
 from .versions import VERSION_MAX
 
-__all__ = ["Answer", "Copy", "Message", "Payload", "Record", "Reply", "Request"]
+__all__ = ["Answer", "Copy", "Message", "Payload", "Record", "Reply", "Request", "make_record"]
 
 RECORDS_MAX = 1 << 16
 """Most records, operations or partitions in one message."""
 
 KEY_MAX = 4096
+
+MS_MAX = 1 << 53
+OP_MAX = MS_MAX << 10  # of an operation's id
 
 
 class Payload(Protocol):
@@ -56,6 +59,7 @@ class Message(enum.IntEnum):
     STATS = 11  # -> map
     ALL_SYNCED = 12  # view -> whether all members say, when they are asked now, that they are synced, of that view
     MANY = 13  # [kind, cache, *body] ... -> [status, *body] ..., of ``QUESTIONS``
+    OPERATE_MANY = 14  # as columns: milliseconds left, operations of one kind -> results
     INVALIDATE = 20  # notice: [partition, epoch, sequence, keys] ...
 
 
@@ -110,6 +114,9 @@ class Record(NamedTuple):
     number: int = 0
 
 
+make_record = maker(Record)
+
+
 class Copy(NamedTuple):
     """What a member has of a partition: how much, which, and up to where absence means deletion."""
 
@@ -153,19 +160,20 @@ def decode_request(payload: Payload) -> Request:
     kind, to, boot, clock, cache, *body = _decode(payload, 5)
     if type(to) is not bytes or type(boot) is not bytes or type(cache) is not str:
         raise RemoteProtocolError("a cache request whose fields have the wrong types")
-    return Request(_number(kind, 255), to, boot, _number(clock, VERSION_MAX), cache, body)
+    return Request(whole(kind, 255), to, boot, whole(clock, VERSION_MAX), cache, body)
 
 
 def decode_reply(payload: Payload) -> Reply:
     """Return a peer's answer."""
     status, clock, *body = _decode(payload, 2)
-    return Reply(_number(status, 255), _number(clock, VERSION_MAX), body)
+    return Reply(whole(status, 255), whole(clock, VERSION_MAX), body)
 
 
 # -- checks ---------------------------------------------------------------------------------
 
 
-def _number(value: object, most: int) -> int:
+def whole(value: object, most: int) -> int:
+    """Return a number from 0 to `most`."""
     if type(value) is not int or not 0 <= value <= most:
         raise RemoteProtocolError("a number that is none, or out of range")
     return value
@@ -219,12 +227,12 @@ def parts(body: object, width: int) -> list[Any]:
 
 def partition(value: object) -> int:
     """Return a partition's number."""
-    return _number(value, PARTITIONS - 1)
+    return whole(value, PARTITIONS - 1)
 
 
 def version(value: object) -> int:
     """Return a version."""
-    return _number(value, VERSION_MAX)
+    return whole(value, VERSION_MAX)
 
 
 def partitions(value: object) -> list[int]:
@@ -236,9 +244,6 @@ def partitions(value: object) -> list[int]:
 
 
 # -- bodies ---------------------------------------------------------------------------------
-
-_MS_MAX = 1 << 53
-
 
 def _trimmed(row: tuple[Any, ...]) -> list[Any]:
     """Return a row without its last fields as far as they are 0 or None: most are, and each costs both sides."""
@@ -275,21 +280,21 @@ def parse_operate(body: list[Any]) -> tuple[float, int, list[Op]]:
     ops = [_parse_op(row) for row in rows(body[2:], 2)]
     if not ops:
         raise RemoteProtocolError("a message without operations")
-    return _number(left, _MS_MAX) / 1000.0, _number(most, _MS_MAX), ops
+    return whole(left, MS_MAX) / 1000.0, whole(most, MS_MAX), ops
 
 
 def _parse_op(row: list[Any]) -> Op:
     if len(row) == 2:
-        return Op(_number(row[0], 255), _key(row[1]))
+        return Op(whole(row[0], 255), _key(row[1]))
     if len(row) == 5:
         kind, key, ident, age, data = row
         return Op(
-            _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data)
+            whole(kind, 255), _key(key), whole(ident, OP_MAX), whole(age, MS_MAX), _maybe_bytes(data)
         )
     kind, key, ident, age, data, ttl, number, wait, early, expected, doubts = _filled(row, _NO_OP)[:11]
     return Op(
-        _number(kind, 255), _key(key), _number(ident, _MS_MAX << 10), _number(age, _MS_MAX), _maybe_bytes(data),
-        _number(ttl, _MS_MAX), _signed(number), _number(wait, _MS_MAX), _number(early, _MS_MAX), _maybe_bytes(expected),
+        whole(kind, 255), _key(key), whole(ident, OP_MAX), whole(age, MS_MAX), _maybe_bytes(data),
+        whole(ttl, MS_MAX), _signed(number), whole(wait, MS_MAX), whole(early, MS_MAX), _maybe_bytes(expected),
         None if doubts is None else _owners(doubts),
     )  # fmt: skip
 
@@ -305,8 +310,8 @@ def pack_results(results: Sequence[Result]) -> list[Any]:
 def parse_results(value: object) -> list[Result]:
     """Return the results in a body."""
     return [
-        Result(_number(status, 255), _maybe_bytes(data), version(stamp), _number(ttl, _MS_MAX), _signed(number),
-               _number(seq, VERSION_MAX))
+        Result(whole(status, 255), _maybe_bytes(data), version(stamp), whole(ttl, MS_MAX), _signed(number),
+               whole(seq, VERSION_MAX))
         for status, data, stamp, ttl, number, seq, *_ in [_filled(row, _NO_RESULT) for row in rows(value, 1)]
     ]  # fmt: skip
 
@@ -314,8 +319,8 @@ def parse_results(value: object) -> list[Result]:
 _NO_RESULT = list(Result(0))
 
 
-def pack_records(records: Sequence[Record], now: float) -> list[Any]:
-    """Return records for a body; when they expire travels as what is left, since clocks differ."""
+def rows_of(records: Sequence[Record], now: float) -> list[Any]:
+    """Return records for a body, as rows; when they expire travels as what is left, since clocks differ."""
     return [
         _trimmed((record.key, record.value, record.version, _left(record.expires, now), *record[4:]))
         for record in records
@@ -326,12 +331,12 @@ def _left(expires: float, now: float) -> int:
     return 0 if expires == NEVER else max(1, int((expires - now) * 1000))
 
 
-def parse_records(value: object, now: float) -> list[Record]:
-    """Return the records in a body."""
+def parse_rows(value: object, now: float) -> list[Record]:
+    """Return the records in a body that are rows."""
     return [
         Record(_key(key), _maybe_bytes(data), version(stamp),
-               now + _number(ttl, _MS_MAX) / 1000.0 if ttl else NEVER,
-               _number(op, _MS_MAX << 10), _number(status, 255), _signed(number))
+               now + whole(ttl, MS_MAX) / 1000.0 if ttl else NEVER,
+               whole(op, OP_MAX), whole(status, 255), _signed(number))
         for key, data, stamp, ttl, op, status, number, *_ in [_filled(row, _NO_RECORD) for row in rows(value, 3)]
     ]  # fmt: skip
 
@@ -347,7 +352,7 @@ def pack_copies(copies: Iterable[Copy]) -> list[Any]:
 def parse_copies(value: object) -> list[Copy]:
     """Return what a member says that it has."""
     return [
-        Copy(partition(place), _number(count, _MS_MAX), _number(digest, (1 << 64) - 1), version(floor), version(clear))
+        Copy(partition(place), whole(count, MS_MAX), whole(digest, (1 << 64) - 1), version(floor), version(clear))
         for place, count, digest, floor, clear, *_ in [_filled(row, _NO_COPY) for row in rows(value, 1)]
     ]
 
@@ -360,20 +365,12 @@ def parse_replies(many: Reply, count: int) -> list[Reply]:
     answers = rows(many.body, 1, count)
     if len(answers) != count:
         raise RemoteProtocolError("fewer answers than questions")
-    return [Reply(_number(status, 255), many.clock, body) for status, *body in answers]
-
-
-def parse_outcomes(value: object) -> list[list[int]]:
-    """Return rows of an operation's id, its status, number and version, and its age in milliseconds."""
-    return [
-        [_number(op, _MS_MAX << 10), _number(status, 255), _signed(number), version(stamp), _number(age, _MS_MAX)]
-        for op, status, number, stamp, age, *_ in rows(value, 5)
-    ]
+    return [Reply(whole(status, 255), many.clock, body) for status, *body in answers]
 
 
 def parse_refusals(value: object, count: int) -> dict[int, int]:
     """Return the reasons why records were refused, by their index below `count`."""
-    return {_number(row[0], count - 1): _number(row[1], 255) for row in rows(value, 2)}
+    return {whole(row[0], count - 1): whole(row[1], 255) for row in rows(value, 2)}
 
 
 def parse_keys(value: object) -> list[bytes]:

@@ -32,6 +32,7 @@ class Near:
     """Both ends of it, for one cache on one node.
 
     Attributes:
+        enabled: whether there are any.
         tables: near copies by partition. Other threads read them, as long as ``until`` of the partition is ahead.
         until: monotonic seconds up to which a partition's near copies are believed.
     """
@@ -39,7 +40,7 @@ class Near:
     def __init__(self, space: Space, now: float) -> None:
         self._space = space
         self._core = space.core
-        self._enabled = False
+        self.enabled = False
         self._interval = space.core.limits.near_interval
         self.tables: list[dict[bytes, Entry]] = [{} for _ in range(PARTITIONS)]
         self.until = [float("-inf")] * PARTITIONS
@@ -52,7 +53,7 @@ class Near:
 
     def enable(self, enabled: bool, now: float) -> None:
         """Keep near copies from now on, and tell of what was written; or do neither."""
-        self._enabled = enabled
+        self.enabled = enabled
         if enabled and not self._beating:
             self._beating = True
             self._core.timers.call_at(now + self._interval, self._beat)
@@ -63,7 +64,7 @@ class Near:
 
     def invalidate(self, shard: Shard, key: bytes) -> None:
         """A key of a partition of ours was written."""
-        if self._enabled:
+        if self.enabled:
             self._space.touch()
             _, keys = self._dirty.setdefault(shard.partition, (shard.seq, []))
             shard.seq += 1
@@ -71,7 +72,7 @@ class Near:
 
     def invalidate_all(self, shard: Shard) -> None:
         """Anything in a partition of ours may be another: leave a gap, which everybody notices."""
-        if self._enabled:
+        if self.enabled:
             self._space.touch()
             self._dirty[shard.partition] = (shard.seq + 1, [])
             shard.seq += 2
@@ -89,8 +90,8 @@ class Near:
                 self._core.notify(member, Message.INVALIDATE, self._space.name, [changes])
 
     def _beat(self, now: float) -> None:
-        self._beating = self._enabled
-        if not self._enabled:
+        self._beating = self.enabled
+        if not self.enabled:
             return
         self._core.timers.call_at(now + self._interval, self._beat)
         served = [shard for shard in self._space.shards if shard.serving and shard.seq]
@@ -102,7 +103,7 @@ class Near:
     def keep(self, key: bytes, result: Result, owner: Owner, asked_at: float) -> None:
         """Keep what a GET brought from `owner`, unless it was overwritten meanwhile."""
         place = partition_of(key)
-        if not self._enabled or result.value is None or self._space.shards[place].primary != owner:
+        if not self.enabled or result.value is None or self._space.shards[place].primary != owner:
             return
         if self._wrote.get(place, asked_at) > asked_at:  # it may be of before our own write
             self._core.counters["near_outrun"] += 1
@@ -128,7 +129,7 @@ class Near:
 
     def wrote(self, key: bytes, now: float) -> None:
         """A caller here wrote `key`: it must not read what was before."""
-        if self._enabled:
+        if self.enabled:
             place = partition_of(key)
             self._wrote[place] = now
             if self.tables[place].pop(key, None) is not None:

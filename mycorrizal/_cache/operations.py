@@ -8,14 +8,24 @@ run by the primary alone, one operation on a key at a time.
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from .._wire.values import decode_packed, encode_value
 from ..exceptions import MycorrizalError
 from .entry import NEVER, Entry
 from .placement import Owner
 
-__all__ = ["AGAIN", "READS", "Change", "Kind", "Op", "Result", "Status", "decide"]
+__all__ = ["AGAIN", "READS", "Batch", "Change", "Kind", "Op", "Result", "Status", "decide", "make_result", "maker"]
+
+
+_T = TypeVar("_T", bound="tuple[Any, ...]")
+
+
+def maker(kind: type[_T]) -> Callable[[tuple[Any, ...]], _T]:
+    """Return what makes a named tuple of a whole tuple, in a third of the time that its class takes."""
+    return partial(tuple.__new__, kind)
 
 
 class Kind(enum.IntEnum):
@@ -101,6 +111,35 @@ class Op(NamedTuple):
     doubts: tuple[Owner, ...] | None = None
 
 
+class Batch(NamedTuple):
+    """Operations of one kind on many keys, as columns: GET, SET or DELETE, and nothing else about them.
+
+    Attributes:
+        values: of a SET, as many as keys.
+        ttl: of a SET, milliseconds to live; 0: for ever.
+        ids: of a SET or DELETE, as ``Op.id``; the client gives them.
+    """
+
+    kind: int
+    keys: Sequence[bytes]
+    values: Sequence[bytes] = ()
+    ttl: int = 0
+    ids: Sequence[int] = ()
+
+    def op(self, index: int) -> Op:
+        """Return one of them."""
+        ident = self.ids[index] if self.ids else 0
+        return Op(self.kind, self.keys[index], ident, 0, self.values[index] if self.values else None, self.ttl)
+
+    def only(self, indexes: Sequence[int]) -> Batch:
+        """Return some of them."""
+        keys, values, ids = self.keys, self.values, self.ids
+        return Batch(
+            self.kind, [keys[index] for index in indexes], [values[index] for index in indexes] if values else (),
+            self.ttl, [ids[index] for index in indexes] if ids else (),
+        )  # fmt: skip
+
+
 class Result(NamedTuple):
     """What came of it.
 
@@ -120,6 +159,9 @@ class Result(NamedTuple):
     seq: int = 0
 
 
+make_result = maker(Result)
+
+
 class Change(NamedTuple):
     """What a write makes of an entry; ``value`` None: a tombstone."""
 
@@ -137,7 +179,9 @@ def _left(entry: Entry, now: float) -> int:
 
 def found(entry: Entry, now: float, seq: int = 0) -> Result:
     """Return the answer that holds an entry."""
-    return Result(_OK, entry.value, entry.version, _left(entry, now), 0, seq)
+    expires = entry.expires
+    left = 0 if expires == NEVER else max(1, int((expires - now) * 1000))
+    return make_result((_OK, entry.value, entry.version, left, 0, seq))
 
 
 def decide(op: Op, entry: Entry | None, version: int, now: float) -> tuple[Result, Change | None]:  # noqa: PLR0911

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..exceptions import CacheError, CacheUnavailable, ValueTooLarge
 from .operations import Result, Status
 
-__all__ = ["checked"]
+__all__ = ["checked", "failed"]
+
+_REFUSALS = frozenset({Status.TOO_LARGE, Status.BUSY, Status.NO_QUORUM, Status.NOT_READY, Status.MOVED})
+
+
+def failed(outcomes: Sequence[Result | CacheError]) -> list[int]:
+    """Return the indexes of those that ``checked`` raises."""
+    return [index for index, one in enumerate(outcomes) if type(one) is not Result or one[0] in _REFUSALS]
 
 
 def checked(outcome: Result | CacheError, operation: str) -> Result:

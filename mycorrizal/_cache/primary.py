@@ -11,22 +11,26 @@ operation by its id.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
+from zlib import crc32
 
-from .entry import CLEAR_PREFIX, Entry
+from .entry import CLEAR_PREFIX, NEVER, Entry
 from .leases import Leases
-from .messages import Record
-from .operations import READS, Kind, Op, Result, Status, decide, found
+from .messages import Record, make_record
+from .operations import READS, Batch, Kind, Op, Result, Status, decide, found, make_result
 from .placement import Owner, partition_of
 from .shard import Flight, Pending, Shard
 
 if TYPE_CHECKING:
+    from .batches import Tally
     from .space import Space
 
 __all__ = ["Primary"]
 
 # An enum's member takes 150 ns to look up in Python 3.11.
 _GET, _SET, _LEASE, _LOCK, _RETURN, _CLEAR = Kind.GET, Kind.SET, Kind.LEASE, Kind.LOCK, Kind.RETURN, Kind.CLEAR
+_DONE, _MISSING = int(Status.OK), int(Status.MISSING)
 _REPAIRS = 1.0  # seconds between two read repairs of a partition: a reader may be wrong, or lie
 
 
@@ -62,6 +66,66 @@ class Primary:
             else:
                 self._core.counters["busy"] += 1
                 pending.done(Result(Status.BUSY), now)
+
+    def run_many(self, batch: Batch, who: Owner, until: float, tally: Tally, now: float) -> None:
+        """Run operations here, each as ``submit`` would with what the others have made of it, or refuse it."""
+        (self._read_many if batch.kind == _GET else self._write_many)(batch, who, until, tally, now)
+
+    def _read_many(self, batch: Batch, who: Owner, until: float, tally: Tally, now: float) -> None:
+        space, settle = self._space, tally.settle
+        shards, tables, good = space.shards, space.store.tables, space.has_quorum
+        asked = hits = 0
+        for index, key in enumerate(batch.keys):
+            shard = shards[place := crc32(key) & 0xFF]
+            if not (good and shard.serving):
+                self.submit(Pending(batch.op(index), who, partial(settle, index), until), now)
+                continue
+            asked += 1
+            entry = tables[place].get(key)
+            if entry is None or entry.expires <= now:
+                settle(index, make_result((_MISSING, None, 0, 0, 0, shard.seq)), now)
+            else:
+                hits += 1
+                entry.visited = True
+                settle(index, found(entry, now, shard.seq), now)
+        space.counters.gets += asked
+        space.counters.hits += hits
+
+    def _write_many(self, batch: Batch, who: Owner, until: float, tally: Tally, now: float) -> None:
+        space, kind, values, limits = self._space, batch.kind, batch.values, self._core.limits
+        shards, good, waits = space.shards, space.has_quorum, space.definition.sync_backups
+        expires = now + batch.ttl / 1000.0 if batch.ttl else NEVER
+        tick, leases, value = self._core.clock.tick, self.leases, None
+        copies: dict[Owner, list[tuple[Record, Flight | None]]] = {}
+        for index, (key, ident) in enumerate(zip(batch.keys, batch.ids, strict=True)):
+            shard = shards[crc32(key) & 0xFF]
+            if values:
+                value = values[index]
+            if (
+                not (good and shard.serving) or shard.behind is not None or key in shard.flights
+                or self.flights >= limits.operations or (value is not None and len(value) > space.value_max)
+            ):  # fmt: skip
+                self.submit(Pending(batch.op(index), who, partial(tally.settle, index), until), now)
+                continue
+            status = _DONE if kind == _SET or space.store.get(key, now) is not None else _MISSING
+            result = make_result((status, None, version := tick(now), 0, 0, 0))
+            if leases.out:
+                leases.decided(batch.op(index))
+            record = make_record((key, value, version, expires, ident, status, 0))
+            backups = shard.owners[1:]
+            flight = None
+            if backups and waits:
+                flight = shard.flights[key] = Flight(partial(tally.settle, index), record, result)
+                self.flights += 1
+            for backup in backups:
+                if flight is not None:
+                    flight.waiting[backup] = None
+                copies.setdefault(backup, []).append((record, flight))
+            if flight is None:
+                self._done(shard, record, now)
+                tally.settle(index, result, now)
+        for backup, records in copies.items():
+            space.replication.send_many(backup, records)
 
     def waits(self, op: Op) -> bool:
         """Whether an operation would wait behind a write on its key, or a clear."""
@@ -140,7 +204,7 @@ class Primary:
             self._done(shard, record, now)
             pending.done(result, now)
             return
-        flight = shard.flights[op.key] = Flight(pending, record, result)
+        flight = shard.flights[op.key] = Flight(pending.done, record, result)
         self.flights += 1
         if op.kind == _CLEAR:
             shard.behind = deque()
@@ -178,7 +242,7 @@ class Primary:
         del shard.flights[key]
         self.flights -= 1
         self._done(shard, flight.record, now)
-        flight.pending.done(flight.result, now)
+        flight.done(flight.result, now)
         queue = flight.queue
         while queue:
             self._have_turn(queue.popleft(), now)
@@ -233,7 +297,7 @@ class Primary:
             self._space.apply(flight.record, now)
             self._space.remember(shard, flight.record, now)
             flight.waiting.clear()
-            flight.pending.done(Result(Status.UNSURE), now)
+            flight.done(Result(Status.UNSURE), now)
             for pending in flight.queue:
                 pending.done(Result(Status.MOVED), now)
         behind, shard.behind = shard.behind, None

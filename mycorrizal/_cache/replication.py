@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .columns import pack_records, parse_records
 from .core import Failure
-from .messages import Answer, Message, Record, Reply, pack_records, parse_records, parse_refusals, parts
+from .messages import Answer, Message, Record, Reply, parse_refusals, parts
 from .placement import Owner, partition_of
-from .shard import Flight, Outcome
+from .shard import Flight, Outcome, make_outcome
 
 if TYPE_CHECKING:
     from .space import Space
@@ -50,10 +51,14 @@ class Replication:
 
     def send(self, backup: Owner, record: Record, flight: Flight | None) -> None:
         """Queue `record` for `backup`; `flight`, if any, waits for it."""
+        self.send_many(backup, [(record, flight)])
+
+    def send_many(self, backup: Owner, records: list[tuple[Record, Flight | None]]) -> None:
+        """Queue records for `backup`, each with who waits for it."""
         outbox = self._outboxes.get(backup)
         if outbox is None:
             outbox = self._outboxes[backup] = _Outbox()
-        outbox.queue.append((record, flight))
+        outbox.queue += records
         self._space.touch()
         if len(outbox.queue) > self._core.limits.backlog_records:
             self._overflow(backup, outbox)
@@ -84,16 +89,14 @@ class Replication:
     def _send_batch(self, backup: Owner, outbox: _Outbox, now: float) -> None:
         limits = self._core.limits
         batch: list[tuple[Record, Flight | None]] = []
-        size = largest = taken = 0
+        size = taken = 0
         for record, flight in outbox.queue:
             if batch and (len(batch) >= limits.batch_records or size >= limits.batch_bytes):
                 break
             taken += 1
             if self._wanted(backup, record, flight):
                 batch.append((record, flight))
-                length = len(record.value or b"")
-                size += len(record.key) + length + 64
-                largest = max(largest, length)
+                size += len(record.key) + len(record.value or b"") + 64
         del outbox.queue[:taken]
         if not batch:
             return
@@ -102,8 +105,8 @@ class Replication:
         def done(outcome: Reply | Failure, now: float) -> None:
             self._batch_done(backup, outbox, batch, outcome, now)
 
-        body = [pack_records([record for record, _ in batch], now)]
-        self._core.call(backup, Message.REPLICATE, self._space.name, body, done, now, size=largest)
+        packed, largest = pack_records([record for record, _ in batch], now)
+        self._core.call(backup, Message.REPLICATE, self._space.name, [packed], done, now, size=largest)
 
     def _wanted(self, backup: Owner, record: Record, flight: Flight | None) -> bool:
         if flight is not None:
@@ -172,4 +175,4 @@ class Replication:
 
 def outcome_of(record: Record, now: float) -> Outcome:
     """Return what is remembered of a write."""
-    return Outcome(record.status, record.number, record.version, now)
+    return make_outcome((record.status, record.number, record.version, now))

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .messages import Record
-from .operations import Op, Result
+from .operations import Op, Result, maker
 from .placement import Owner
 
 if TYPE_CHECKING:
     from .handover import Claim
 
-__all__ = ["Flight", "Outcome", "Pending", "Shard"]
+__all__ = ["Flight", "Outcome", "Pending", "Shard", "make_outcome"]
 
 Answered = Callable[[Result, float], None]
 
@@ -36,13 +36,16 @@ class Outcome(NamedTuple):
     at: float
 
 
+make_outcome = maker(Outcome)
+
+
 class Flight:
     """A write that its backups do not all have yet, and what waits behind it for the same key."""
 
-    __slots__ = ("pending", "queue", "record", "result", "waiting")
+    __slots__ = ("done", "queue", "record", "result", "waiting")
 
-    def __init__(self, pending: Pending, record: Record, result: Result) -> None:
-        self.pending = pending
+    def __init__(self, done: Answered, record: Record, result: Result) -> None:
+        self.done = done
         self.record = record
         self.result = result
         self.waiting: dict[Owner, None] = {}

@@ -6,18 +6,19 @@ from hashlib import blake2b
 from typing import Any
 
 from .client import Client
+from .columns import pack_outcomes, parse_outcomes
 from .core import Core
 from .definition import Definition
 from .entry import CLEAR_PREFIX, ENTRY_BYTES, NEVER, Entry
 from .fill import Fill
 from .handover import Handover
-from .messages import Record, parse_outcomes
+from .messages import Record
 from .near import Near
 from .operations import Status
 from .placement import PARTITIONS, Owner, partition_of
 from .primary import Primary
 from .replication import Replication, outcome_of
-from .shard import Outcome, Shard
+from .shard import Shard
 from .store import Store
 from .survey import Survey
 from .timers import Timer
@@ -305,19 +306,17 @@ class Space:
 
     def outcomes(self, shard: Shard, now: float) -> list[Any]:
         """Return what is remembered, for a message: how far back it is complete, then each."""
-        known: list[Any] = [[0, 0, 0, 0, max(0, int((now - shard.complete_since) * 1000))]]
-        for op, (status, number, version, at) in shard.outcomes.items():
-            known.append([op, status, number, version, max(0, int((now - at) * 1000))])
-        return known
+        return pack_outcomes(shard.complete_since, shard.outcomes, now)
 
     def learn(self, shard: Shard, known: object, now: float, *, doubtful: bool = False) -> None:
         """Take what another copy remembers; `doubtful`: of writes that ours may have been made without."""
-        for op, status, number, version, age in parse_outcomes(known):
-            at = now - age / 1000.0
-            if not op:
-                shard.complete_since = min(shard.complete_since, at)
-            elif op not in shard.outcomes and len(shard.outcomes) < self.core.limits.outcomes:
-                shard.outcomes[op] = Outcome(Status.FORGOTTEN if doubtful else status, number, version, at)
+        if known == []:  # it stands in the first piece
+            return
+        since, outcomes = parse_outcomes(known, now)
+        shard.complete_since = min(shard.complete_since, since)
+        for op, outcome in outcomes.items():
+            if op not in shard.outcomes and len(shard.outcomes) < self.core.limits.outcomes:
+                shard.outcomes[op] = outcome._replace(status=Status.FORGOTTEN) if doubtful else outcome
 
     # -- what others ask ----------------------------------------------------------------
 

@@ -126,7 +126,8 @@ class Store:
         entry = Entry(key, value, version, expires)
         if old is not None:
             self._sieve.replace(old, entry)
-            self._wheel.remove(old)
+            if old.due is not None:
+                self._wheel.remove(old)
             self.digests[partition] ^= _mix(crc, old.version)
             self.bytes += len(value) - len(old.value)
         else:
@@ -137,7 +138,8 @@ class Store:
             self.bytes += len(key) + len(value) + ENTRY_BYTES
         table[key] = entry
         self._written[partition] = True
-        self._wheel.add(entry)
+        if expires != NEVER:
+            self._wheel.add(entry)
         self.digests[partition] ^= _mix(crc, version)
         if self.entries > self._max_entries or self.bytes > self._max_bytes:
             self._evict()

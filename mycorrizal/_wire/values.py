@@ -66,6 +66,7 @@ __all__ = [
     "decode_parts",
     "encode_value",
     "pack_parts",
+    "pack_plain",
 ]
 
 DEFAULT = Codecs()
@@ -75,6 +76,32 @@ DEFAULT = Codecs()
 # -- encoding -----------------------------------------------------------------------------------------------------
 
 _BYTES_HEADS = [bytes((0x40 + n,)) if n < 24 else bytes((0x58, n)) for n in range(256)]
+
+
+_PREAMBLES = [b"\x00" + size.to_bytes(4, "big") for size in range(1100)]
+_PLAIN = frozenset({int, float, bool, type(None), str, bytes})
+_PLAIN_LENGTH = 255
+_PLAIN_INT = 1 << 63
+
+
+def pack_plain(value: object) -> bytes | None:
+    """Return the whole wire form of a number, None, or a short text or byte string; None: ``encode_value`` has it.
+
+    Any thread. A third of what ``encode_value(value).pack()`` takes, which is the same.
+    """
+    kind = type(value)
+    if kind not in _PLAIN:
+        return None
+    if kind is int:
+        if not -_PLAIN_INT < value < _PLAIN_INT:  # type: ignore[operator]
+            return None
+    elif (kind is str or kind is bytes) and len(value) > _PLAIN_LENGTH:  # type: ignore[arg-type]
+        return None
+    try:
+        header = cbor2.dumps(value)
+    except UnicodeEncodeError:
+        return None
+    return _PREAMBLES[len(header)] + header
 
 
 def encode_value(value: object, codecs: Codecs = DEFAULT, *, limit: int = VALUE_BYTES_MAX) -> Encoded:

@@ -6,12 +6,14 @@ from random import Random
 from typing import Any
 
 from mycorrizal._cache import handover
+from mycorrizal._cache.columns import pack_outcomes
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.messages import Answer, Message, Reply, Request, decode_request, partitions
 from mycorrizal._cache.operations import Kind, Op, Status
 from mycorrizal._cache.placement import Owner, partition_of
+from mycorrizal._cache.shard import Outcome
 from mycorrizal._wire.values import Encoded
 from mycorrizal.exceptions import CacheOutcomeUnknown
 from tests._cache.harness import Caches, arrived, make_machine, reply_of, space_in
@@ -355,10 +357,10 @@ def test_outcome_of_a_write_that_ours_were_made_without_is_doubtful() -> None:
     machine = make_machine("me")
     space = space_in(machine)
     shard = space.shards[0]
-    known = [*space.outcomes(shard, 0.0), [77, 0, 6, 1 << 50, 100]]
+    known = pack_outcomes(shard.complete_since, {**shard.outcomes, 77: Outcome(0, 6, 1 << 50, -0.1)}, 0.0)
     space.learn(shard, known, 1.0, doubtful=True)
     assert shard.outcomes[77].status == Status.FORGOTTEN
-    space.learn(shard, [[78, 0, 6, 1 << 50, 100]], 1.0)
+    space.learn(shard, pack_outcomes(1.0, {78: Outcome(0, 6, 1 << 50, 0.9)}, 1.0), 1.0)
     assert shard.outcomes[78].status == Status.OK
 
 

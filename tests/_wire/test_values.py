@@ -20,7 +20,15 @@ from mycorrizal import ConfigError, RemoteProtocolError, ValueDecodeError, Value
 from mycorrizal._wire.value_codecs import ALWAYS
 from mycorrizal._wire.value_guard import BUFFERS_MAX, DEPTH_MAX, HEADER_MAX
 from mycorrizal._wire.value_walk import _ATOMS, _CONVERT
-from mycorrizal._wire.values import Codecs, decode_held, decode_lent, decode_packed, decode_parts, encode_value
+from mycorrizal._wire.values import (
+    Codecs,
+    decode_held,
+    decode_lent,
+    decode_packed,
+    decode_parts,
+    encode_value,
+    pack_plain,
+)
 
 from .strategies import brief, rough
 from .value_strategies import plain_values, same, values
@@ -517,3 +525,18 @@ def test_a_large_array_that_is_held_is_a_view_of_it() -> None:
     for cut in (0, 1, 5, 8, 20, 5000, len(data) - 1):
         with pytest.raises(RemoteProtocolError):
             decode_held(data[:cut])
+
+
+@given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=400), st.binary(max_size=400)))
+def test_plain_values_are_packed_as_all_others(value: object) -> None:
+    packed = pack_plain(value)
+    assert packed is None or packed == encode_value(value).pack()
+    small = type(value) is not int or -(1 << 63) < value < 1 << 63
+    assert packed is not None or not small or len(value) > 255  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value", [[], {}, (1,), 1 << 63, "x" * 256, b"x" * 256, "\ud800", enum.IntEnum("E", "A").A, bytearray()]
+)
+def test_what_is_not_plain_is_for_the_walk(value: object) -> None:
+    assert pack_plain(value) is None

@@ -20,7 +20,7 @@ from typing import Any
 from mycorrizal._cache.core import Call
 from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine, Job, Later
-from mycorrizal._cache.operations import Kind, Op
+from mycorrizal._cache.operations import Batch, Kind, Op
 from mycorrizal._cache.placement import Owner
 from mycorrizal._wire.lent import Lent
 from mycorrizal._wire.values import Codecs, Encoded, decode_packed, decode_parts, encode_value
@@ -315,15 +315,18 @@ class CacheCluster:
         what(node.machine, ticket, self.now + node.offset)
         self.pull(node)
 
-    def operate(self, node: CacheNode, ops: Sequence[Op], timeout: float, done: Callable[[Any], None]) -> None:
+    def operate(
+        self, node: CacheNode, ops: Sequence[Op] | Batch, timeout: float, done: Callable[[Any], None]
+    ) -> None:
         """Run operations of one caller; half of them together with what others ask within some milliseconds."""
         self._ticket += 1
         ticket = (node.index, node.lives, self._ticket)
         self._tickets[ticket] = done
         lent = None
-        if len(ops) == 1 and ops[0].value is not None and ops[0].kind in _WRITES and self._ticket % 2:
-            loan = self._loans[ticket] = _Loan(ops[0].value)
-            lent, ops = loan.lent, [ops[0]._replace(value=None)]
+        one = None if isinstance(ops, Batch) or len(ops) > 1 else ops[0]
+        if one is not None and one.value is not None and one.kind in _WRITES and self._ticket % 2:
+            loan = self._loans[ticket] = _Loan(one.value)
+            lent, ops = loan.lent, [one._replace(value=None)]
             if self._ticket % 32 == 1:
                 self.at(self.now + _PATIENCE, lambda: self._give_up(node, ticket, loan))
         node.jobs.append(("cache", ops, ticket, self.now + node.offset + timeout, lent))

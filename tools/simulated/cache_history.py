@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from mycorrizal._cache.operations import Kind, Op, Result, Status
+from mycorrizal._cache.operations import Batch, Kind, Op, Result, Status
 from mycorrizal._cache.placement import partition_of
 from mycorrizal._cache.reading import held
 from mycorrizal._cache.survey import CLEAR_KEYS
@@ -77,6 +77,7 @@ class Clients:
         self.stopped = False
         self._cluster = cluster
         self._rng = Random(f"{seed}/clients")
+        self._batches = Random(f"{seed}/batches")
         self._kinds = kinds
         self._think = think
         self._keys = [b"k%d" % index for index in range(keys)]
@@ -128,8 +129,13 @@ class Clients:
         return b"v%d" % self._values
 
     def _many(self, node: CacheNode, client: int) -> None:
-        steps = [("set" if index % 2 else "get", key, self._value()) for index, key in enumerate(self._keys)]
-        self._do(node, client, steps, ttl=15_000 if "expiring" in self._kinds else 0)
+        """Do several things at once: the same with all keys, as a batch, or reads and writes in turn."""
+        drawn = self._batches.random()
+        kind = "set" if drawn < 0.3 else "get" if drawn < 0.5 else "delete" if drawn < 0.6 else None
+        steps = [
+            (kind or ("set" if index % 2 else "get"), key, self._value()) for index, key in enumerate(self._keys)
+        ]
+        self._do(node, client, steps, ttl=15_000 if "expiring" in self._kinds else 0, together=kind is not None)
 
     def _cas(self, node: CacheNode, client: int, key: bytes) -> None:
         """Read, then swap what was read."""
@@ -174,10 +180,12 @@ class Clients:
         self._cluster.operate(node, ops, TIMEOUT, lambda _: self._next(node, client))
 
     def _do(
-        self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]], *, ttl: int = 0, token: int = 0
-    ) -> None:
+        self, node: CacheNode, client: int, steps: list[tuple[str, bytes, Any]], *, ttl: int = 0, token: int = 0,
+        together: bool = False,
+    ) -> None:  # fmt: skip
         began = self._cluster.now
         ops = [_op(*step) for step in steps]
+        batch = Batch(ops[0].kind, [op.key for op in ops], [op.value for op in ops if op.value is not None], ttl)
         if ttl:
             ops = [op._replace(ttl=ttl, number=token) for op in ops]
 
@@ -195,7 +203,7 @@ class Clients:
                     self.refused += 1
             self._next(node, client)
 
-        self._cluster.operate(node, ops, TIMEOUT, done)
+        self._cluster.operate(node, batch if together else ops, TIMEOUT, done)
 
     def _lock(self, node: CacheNode, client: int, key: bytes) -> None:
         asked = self._cluster.now

@@ -19,7 +19,7 @@ from ..._cache.core import Call as CacheCall
 from ..._cache.entry import Entry
 from ..._cache.machine import Announced, CacheMachine, Job, Later
 from ..._cache.near import Near
-from ..._cache.operations import READS, Kind, Op, Result
+from ..._cache.operations import READS, Batch, Kind, Op, Result
 from ..._cache.placement import PARTITIONS
 from ..._cache.survey import Cursor
 from ..._data.calls import Call
@@ -113,13 +113,13 @@ class CacheHost:
         return self._result(ticket, until, operation)
 
     def operate(
-        self, cache: str, ops: Sequence[Op], timeout: Seconds | None, operation: str, lent: Lent | None = None
+        self, cache: str, ops: Sequence[Op] | Batch, timeout: Seconds | None, operation: str, lent: Lent | None = None
     ) -> list[Outcome]:
         """Run operations; return what came of each, in order. Blocks. Raises as ``call``."""
         core = self._core
         core.check(operation)
         if self._expect:
-            self._wait_for_members(ops, operation)
+            self._wait_for_members(_kinds(ops), operation)
         until = clock.now() + core.deadline(timeout).capped(_FOREVER)
         ticket = BlockingTicket(core.loop)
         self._begun.append((cache, ops, ticket, until, lent))
@@ -127,16 +127,16 @@ class CacheHost:
         try:
             outcomes: list[Outcome] = self._result(ticket, until, operation)
         except (OperationTimeout, NotRunningError, ServiceCrashed) as exc:
-            sent = any(op.kind not in READS for op in ops)
+            sent = not _kinds(ops) <= READS
             raise for_call(exc, sent, operation=operation) from exc.__cause__
         return outcomes
 
-    def _wait_for_members(self, ops: Sequence[Op], operation: str) -> None:
+    def _wait_for_members(self, kinds: set[int], operation: str) -> None:
         """Refuse writes, leases and locks while fewer members were seen than are expected: a half has its own."""
         seen = self._members()
         if seen >= self._expect:
             self._expect = 0
-        elif any(op.kind not in _HARMLESS for op in ops):
+        elif not kinds <= _HARMLESS:
             text = f"{operation}: {seen} of the {self._expect} members that are expected have been seen"
             raise cache_error(False, text, hint="nothing happened; agent.wait_for(n) waits for them")
 
@@ -414,6 +414,10 @@ class CacheHost:
             self.machine.answered(call, received, now)
         else:
             self.machine.failed(call, unsure, now)
+
+
+def _kinds(ops: Sequence[Op] | Batch) -> set[int]:
+    return {ops.kind} if isinstance(ops, Batch) else {op.kind for op in ops}
 
 
 class _CallTicket:

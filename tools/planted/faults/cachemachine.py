@@ -34,7 +34,12 @@ FAULTS = [
         "who comes back finds tombstones",
     ),
     Fault("Space._forget", "        if dues:\n", "        if False:\n", "outcomes go where nothing is written"),
-    Fault("Space.learn", "Status.FORGOTTEN if doubtful else status", "status", "a doubtful outcome is not believed"),
+    Fault(
+        "Space.learn",
+        "outcome._replace(status=Status.FORGOTTEN) if doubtful else outcome",
+        "outcome",
+        "a doubtful outcome is not believed",
+    ),
     Fault("Space.synced", " and not shard.fills", "", "synced waits for fills"),
     Fault(
         "Replication._overflow",

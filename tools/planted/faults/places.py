@@ -93,7 +93,7 @@ FAULTS = [
     Fault("Primary.owners_changed", "flight.waiting[backup] = None", "pass", "a new backup is waited for"),
     Fault("Primary.land", "        self.flights -= 1\n", "", "a write that is done gives its place back"),
     Fault("Primary.resign", "self.flights -= len(flights)", "pass", "so do those of a primary that resigns"),
-    Fault("Client._finish", "self.open -= 1", "pass", "an operation that ends gives its place back"),
+    Fault("Client.closed", "self.open -= count", "pass", "an operation that ends gives its place back"),
     Fault(
         "Leases.members_changed",
         "pending.done(Result(Status.MOVED), now)  # if",
