@@ -383,7 +383,7 @@ class Agent(Handle, Talking):
         quorum: int = 0,
         redefine: bool = False,
         timeout: float | None = 10.0,
-    ) -> Cache:
+    ) -> Cache[Any]:
         """Open the cache `name`, and hold a part of it; the same object each time. Blocks.
 
         The first agent that opens it says what it is like. Where it runs with other settings than are given here,
@@ -414,7 +414,7 @@ class Agent(Handle, Talking):
         return self._running.caches.open(definition, timeout, redefine)
 
     @named("open_cache")
-    def open_cache(self, name: str, timeout: float | None = 10.0) -> Cache:
+    def open_cache(self, name: str, timeout: float | None = 10.0) -> Cache[Any]:
         """Open the cache `name` with the settings that another agent has opened it with, and hold a part of it. Blocks.
 
         Raises:
@@ -441,7 +441,7 @@ class Agent(Handle, Talking):
         lease: Seconds = 10.0,
         wait: bool = True,
         timeout: Seconds | None = None,
-        cache: Cache | None = None,
+        cache: Cache[Any] | None = None,
     ) -> Term:
         """Return when it is this agent's turn to lead `name`: ``with agent.lead("nightly") as term:``. Blocks.
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 from zlib import crc32
 
 from ._cache.definition import Definition
@@ -52,7 +52,7 @@ from .exceptions import (
     OperationTimeout,
 )
 from .leases import Computation, Lock, Patience, milliseconds, refuse_own_key, seconds_of, take_lock
-from .mapping import ABSENT, CacheMapping, Found
+from .mapping import ABSENT, Absent, CacheMapping, Found, V
 from .memo import Memoizing
 from .types import as_builtin, frameless, html_table, html_text, printable
 
@@ -66,6 +66,9 @@ _VALUE_MAX = VALUE_BYTES_MAX - (1 << 20)  # with what travels beside it, a value
 _MASK = PARTITIONS - 1
 
 
+_T = TypeVar("_T")
+
+
 class _Unset:
     def __repr__(self) -> str:
         return "the cache's own"
@@ -76,15 +79,19 @@ _UNSET: Final = _Unset()
 Ttl = Seconds | None | _Unset
 
 
-class Versioned(NamedTuple):
+class Versioned(NamedTuple, Generic[V]):
     """A value, and the version that its write gave it."""
 
-    value: Any
+    value: V
     version: int
 
 
-class Cache(Handle, CacheMapping, Memoizing):
-    """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries."""
+class Cache(Handle, CacheMapping[V], Memoizing):
+    """One cache of the cluster. Made by ``Agent.cache``. Keys are text; values are what the data plane carries.
+
+    For a type checker it is one of anything, unless its caller says of what:
+    ``counts: Cache[int] = agent.cache("counts")``. Nothing checks that when it runs.
+    """
 
     def __init__(self, host: CacheHost, definition: Definition, codecs: Codecs) -> None:
         self.definition = definition
@@ -102,6 +109,12 @@ class Cache(Handle, CacheMapping, Memoizing):
         self._near = self._host.near(definition.name) if definition.near else None
 
     # -- reading ------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: str, default: None = None, timeout: Seconds | None = ...) -> V | None: ...
+
+    @overload
+    def get(self, key: str, default: V | _T, timeout: Seconds | None = ...) -> V | _T: ...
 
     def get(self, key: str, default: Any = None, timeout: Seconds | None = _SECONDS) -> Any:
         """Return the value of `key`, or `default`. Blocks only if another agent has to be asked.
@@ -147,7 +160,7 @@ class Cache(Handle, CacheMapping, Memoizing):
             next(self._hits)
         return entry
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> V:
         found = self.get(key, ABSENT)
         if found is ABSENT:
             raise KeyError(key)
@@ -156,12 +169,12 @@ class Cache(Handle, CacheMapping, Memoizing):
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._found(key, _SECONDS) is not None
 
-    def get_many(self, keys: Iterable[str], timeout: Seconds | None = _SECONDS) -> Found:
+    def get_many(self, keys: Iterable[str], timeout: Seconds | None = _SECONDS) -> Found[V]:
         """Return the values of those keys that are there. Blocks. Raises as ``get``.
 
         A value that cannot be read here hides none of the others: its error is in ``errors`` of the result.
         """
-        found, values, asked = Found(), dict[str, bytes](), dict[str, bytes]()
+        found, values, asked = Found[V](), dict[str, bytes](), dict[str, bytes]()
         readable, near, now = self._readable, self._near, _now()
         for key in keys:
             raw = key.encode() if type(key) is str and key.isascii() and key[:1] > "\0" else _raw(key)
@@ -187,7 +200,7 @@ class Cache(Handle, CacheMapping, Memoizing):
                     found.errors[key] = frameless(error)
         return found
 
-    def get_versioned(self, key: str, timeout: Seconds | None = _SECONDS) -> Versioned | None:
+    def get_versioned(self, key: str, timeout: Seconds | None = _SECONDS) -> Versioned[V] | None:
         """Return the value of `key` with its version, straight from its primary; None if it is not there. Blocks."""
         result = self._one(Op(Kind.GET, _raw(key)), timeout, "get_versioned")
         if result.status != Status.OK or result.value is None:
@@ -196,7 +209,7 @@ class Cache(Handle, CacheMapping, Memoizing):
 
     # -- writing ------------------------------------------------------------------------------
 
-    def set(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
+    def set(self, key: str, value: V, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
         """Write `key`; when this returns all its copies have it. Blocks.
 
         A large `value` is not copied first: change it on no other thread meanwhile. However this ends, afterwards
@@ -213,7 +226,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         """
         self._put(Kind.SET, _raw(key), self._encode(value), self._ms(ttl), timeout, "set")
 
-    def set_many(self, items: Mapping[str, Any], ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
+    def set_many(self, items: Mapping[str, V], ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> None:
         """Write all `items`, each as ``set`` does but in few messages; large values go one after the other. Blocks.
 
         Raises: as ``set``; of several that failed the first is raised, ``keys`` of it are those that failed or that
@@ -244,10 +257,10 @@ class Cache(Handle, CacheMapping, Memoizing):
             values.clear()  # an error keeps this frame
             lent.clear()
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: V) -> None:
         self.set(key, value)
 
-    def add(self, key: str, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> bool:
+    def add(self, key: str, value: V, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS) -> bool:
         """Write `key` if it is not there; return whether it was written. Blocks. Raises as ``set``.
 
         Under partition both sides may write it; see ``quorum`` in docs/guarantees.md for when not.
@@ -255,7 +268,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         return self._put(Kind.ADD, _raw(key), self._encode(value), self._ms(ttl), timeout, "add").status == Status.OK
 
     def compare_and_set(
-        self, key: str, expected: Any, value: Any, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS
+        self, key: str, expected: Any, value: V, ttl: Ttl = _UNSET, timeout: Seconds | None = _SECONDS
     ) -> bool:
         """Write `key` if its value is `expected`; return whether it was written. Blocks. Raises as ``set``.
 
@@ -331,7 +344,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         results = self._many(Kind.DELETE, list(raws.values()), list(raws), timeout, "delete_many")
         return sum([result.status == Status.OK for result in results])
 
-    def take(self, key: str, timeout: Seconds | None = _SECONDS) -> Any:
+    def take(self, key: str, timeout: Seconds | None = _SECONDS) -> V | Absent:
         """Delete `key` and return its value, ``ABSENT`` if it is not there; no other caller gets it. Blocks.
 
         As exclusive as ``compare_and_set``. Where nothing is there that is a delete too: a value that is being
@@ -361,7 +374,7 @@ class Cache(Handle, CacheMapping, Memoizing):
     def get_or_compute(
         self,
         key: str,
-        compute: Callable[[], Any],
+        compute: Callable[[], _T],
         ttl: Ttl = _UNSET,
         *,
         lease: Seconds = 30.0,
@@ -369,7 +382,7 @@ class Cache(Handle, CacheMapping, Memoizing):
         stale: Seconds = 0.0,
         negative_ttl: Seconds | None = None,
         timeout: Seconds | None = 60.0,
-    ) -> Any:
+    ) -> _T:
         """Return the value of `key`, or compute it: one caller in the cluster does, the others wait for it. Blocks.
 
         If the one who computes dies or takes longer than `lease`, the next one computes. Whatever `compute` raises
@@ -387,6 +400,7 @@ class Cache(Handle, CacheMapping, Memoizing):
             OperationTimeout: another caller computes, and was not done in time.
             ReentrantCallError: `compute` asks for its own key, on its own thread, be it through other functions.
         """
+        found: _T  # what lies under a key is taken for the type of what is computed for it
         raw = _raw(key)
         refuse_own_key(self, raw)
         if refresh or stale:
@@ -396,7 +410,8 @@ class Cache(Handle, CacheMapping, Memoizing):
             early = stale = 0.0
         entry = self._here(raw)
         if entry is not None and (not early or entry.expires == NEVER or entry.expires - _now() > early):
-            return self._decoded(key, entry.value, "get_or_compute")
+            found = self._decoded(key, entry.value, "get_or_compute")
+            return found
         check_function("compute", compute)
         seconds = self._seconds(ttl)
         if negative_ttl is not None:
@@ -413,14 +428,17 @@ class Cache(Handle, CacheMapping, Memoizing):
                 self._host.withdraw(self.name, op)
                 raise
             if result.status == Status.OK and result.value is not None:
-                return self._decoded(key, result.value, "get_or_compute")
+                found = self._decoded(key, result.value, "get_or_compute")
+                return found
             if result.status == Status.LEASED:
                 store = Computation(self, raw, result.number, seconds, float(stale), negative_ttl)
                 if result.value is None:
-                    return store.run(compute, deadline)
+                    found = store.run(compute, deadline)
+                    return found
                 if not self._host.background(partial(store.run, compute, Deadline(lease))):
                     store.give_back()
-                return self._decoded(key, result.value, "get_or_compute")
+                found = self._decoded(key, result.value, "get_or_compute")
+                return found
             if wait.over:
                 raise OperationTimeout(
                     f"{key!r} is being computed elsewhere, and was not done in time", operation="get_or_compute",

@@ -2,7 +2,9 @@
 
 Whether a node said goodbye or was given up is told apart here (``MemberLeft``
 and ``MemberFailed``); memberlist's ``notify_leave`` delegate covers both. Every
-class carries its ``kind`` as a short text for logs, JSON and command lines.
+class carries its ``kind`` as a short text for logs, JSON and command lines; a
+type checker knows what an event is from ``event.kind == "join"``, ``isinstance``
+or ``match``.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ __all__ = [
 class MemberJoined:
     """`node` became a member, or came back."""
 
-    kind: ClassVar[str] = "join"
+    kind: ClassVar[Literal["join"]] = "join"
     node: Node
 
 
@@ -46,7 +48,7 @@ class MemberJoined:
 class MemberLeft:
     """`node` announced that it leaves; ``node.state`` is LEFT. ``since`` is when that was heard, seconds since 1970."""
 
-    kind: ClassVar[str] = "leave"
+    kind: ClassVar[Literal["leave"]] = "leave"
     node: Node
     since: float | None = field(default=None, compare=False)
 
@@ -55,7 +57,7 @@ class MemberLeft:
 class MemberFailed:
     """`node` stopped answering and was declared dead; ``node.state`` is DEAD. ``since``: when, seconds since 1970."""
 
-    kind: ClassVar[str] = "fail"
+    kind: ClassVar[Literal["fail"]] = "fail"
     node: Node
     since: float | None = field(default=None, compare=False)
 
@@ -64,7 +66,7 @@ class MemberFailed:
 class MemberUpdated:
     """The metadata of `node` changed, or its address."""
 
-    kind: ClassVar[str] = "update"
+    kind: ClassVar[Literal["update"]] = "update"
     node: Node
 
 
@@ -72,7 +74,7 @@ class MemberUpdated:
 class NameConflict:
     """Two live nodes claim one name; `existing` stays, `other` is ignored."""
 
-    kind: ClassVar[str] = "conflict"
+    kind: ClassVar[Literal["conflict"]] = "conflict"
     existing: Node
     other: Node
 
@@ -81,7 +83,7 @@ class NameConflict:
 class Stalled:
     """This process did not run for `seconds`: it was stopped, swapped out, slept, or its GIL was held."""
 
-    kind: ClassVar[str] = "stall"
+    kind: ClassVar[Literal["stall"]] = "stall"
     seconds: float
 
 
@@ -96,7 +98,7 @@ class UdpBlocked:
         direction: ``"outbound"``, ``"inbound"`` or ``"unknown"``.
     """
 
-    kind: ClassVar[str] = "udp_blocked"
+    kind: ClassVar[Literal["udp_blocked"]] = "udp_blocked"
     node: Node
     port: int
     direction: str
@@ -112,7 +114,7 @@ class TcpBlocked:
         direction: ``"outbound"``: our dials fail. Whether the peer's do, its own events tell.
     """
 
-    kind: ClassVar[str] = "tcp_blocked"
+    kind: ClassVar[Literal["tcp_blocked"]] = "tcp_blocked"
     node: Node
     port: int
     direction: str
@@ -126,7 +128,7 @@ class EventsLost:
     events that follow may describe changes it already contains.
     """
 
-    kind: ClassVar[str] = "lost"
+    kind: ClassVar[Literal["lost"]] = "lost"
     count: int
     members: tuple[Node, ...]
 
@@ -141,7 +143,7 @@ MemberEvent = Union[
 class MemberStalled:
     """The agent `node` tells that its process did not run for `seconds`; this one's own stalls too."""
 
-    kind: ClassVar[str] = "member_stalled"
+    kind: ClassVar[Literal["member_stalled"]] = "member_stalled"
     node: str
     seconds: float
 
@@ -158,7 +160,7 @@ class UserEvent(MaybeUnreadable):
         error: the ``ValueDecodeError`` that says why the value cannot be read; None if it can.
     """
 
-    kind: ClassVar[str] = "user"
+    kind: ClassVar[Literal["user"]] = "user"
     topic: str
     value: Any
     sender: str
@@ -170,7 +172,7 @@ class UserEvent(MaybeUnreadable):
 class UserEventsMissed:
     """`count` events of `sender` are to be had nowhere any more: this agent was away for too long."""
 
-    kind: ClassVar[str] = "missed"
+    kind: ClassVar[Literal["missed"]] = "missed"
     sender: str
     count: int
 
@@ -201,7 +203,7 @@ class SettingChange(MaybeUnreadable):
 class ChangesLost:
     """The watcher was too slow and lost its `count` oldest changes; look at the present state to start over from."""
 
-    kind: ClassVar[str] = "lost"
+    kind: ClassVar[Literal["lost"]] = "lost"
     count: int
 
 
@@ -209,7 +211,7 @@ class ChangesLost:
 class CacheRedefined:
     """A cache that this agent has open has other settings from now on, as `node` says; those that changed."""
 
-    kind: ClassVar[str] = "cache_redefined"
+    kind: ClassVar[Literal["cache_redefined"]] = "cache_redefined"
     cache: str
     node: str
     before: dict[str, Any]

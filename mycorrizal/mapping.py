@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from enum import Enum
 from itertools import chain, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from ._endings import named
 from ._runtime.threads.deadline import Seconds
 from .exceptions import ConfigError, MycorrizalError, ValueDecodeError
 from .types import as_builtin, frameless
 
-__all__ = ["ABSENT", "CacheMapping", "Found", "Items", "Values"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # nobody needs it but the type checker, which has it: for the default
+else:
+    from typing import TypeVar
+
+__all__ = ["ABSENT", "Absent", "CacheMapping", "Found", "Items", "V", "Values"]
+
+if TYPE_CHECKING:
+    V = TypeVar("V", default=Any)
+else:
+    V = TypeVar("V")
+"""Type of a cache's values; ``Cache`` alone is one of anything."""
+
+_T = TypeVar("_T")
 
 _SECONDS = 10.0
 _KEYS_AT_ONCE = 1024
@@ -24,19 +38,20 @@ _COUNT_MAX = 1 << 16
 _PAGE = 128  # values asked for at a time: of up to 64 kB each they fit into one answer
 
 
-class _Absent:
+class Absent(Enum):  # as an enumeration a type checker knows that there is one, which callers compare by ``is``
+    """Type of ``ABSENT``."""
+
+    ABSENT = "ABSENT"
+
     def __repr__(self) -> str:
         return "ABSENT"
 
-    def __reduce__(self) -> str:
-        return "ABSENT"  # there is one, which callers compare by ``is``
 
-
-ABSENT: Final = _Absent()
+ABSENT: Final = Absent.ABSENT
 """As the expected value of ``compare_and_set``: the key must not be there."""
 
 
-class Found(dict[str, Any]):
+class Found(dict[str, V]):
     """What ``get_many`` found: values by key, and ``errors`` by the keys of those that cannot be read here."""
 
     def __init__(self) -> None:
@@ -44,23 +59,23 @@ class Found(dict[str, Any]):
         self.errors: dict[str, MycorrizalError] = {}
 
 
-class CacheMapping(MutableMapping[str, Any]):
+class CacheMapping(MutableMapping[str, V]):
     """What follows from a cache's own operations. Everything here blocks, and raises as those do."""
 
     @abstractmethod
-    def get_many(self, keys: Iterable[str]) -> Found:
+    def get_many(self, keys: Iterable[str]) -> Found[V]:
         """Return the values of those keys that are there, and the errors of those that cannot be read."""
 
     @abstractmethod
-    def set_many(self, items: Mapping[str, Any]) -> None:
+    def set_many(self, items: Mapping[str, V]) -> None:
         """Write all `items`."""
 
     @abstractmethod
-    def add(self, key: str, value: Any) -> bool:
+    def add(self, key: str, value: V) -> bool:
         """Write `key` if it is not there; return whether it was written."""
 
     @abstractmethod
-    def take(self, key: str) -> Any:
+    def take(self, key: str) -> V | Absent:
         """Delete `key` and return its value, or ``ABSENT``."""
 
     @abstractmethod
@@ -135,24 +150,30 @@ class CacheMapping(MutableMapping[str, Any]):
 
     # -- as a mapping does ----------------------------------------------------------------------
 
-    def items(self) -> Items:
+    def items(self) -> Items[V]:
         """Return a view of keys and values; what goes while it is iterated over is passed by.
 
         So is what cannot be read here: its error is in the view's ``errors``, by key, once the iteration has met it.
         """
         return Items(self)
 
-    def values(self) -> Values:
+    def values(self) -> Values[V]:
         """Return a view of the values; see ``items``."""
         return Values(self)
 
-    def pairs(self, errors: dict[str, MycorrizalError]) -> Iterator[tuple[str, Any]]:
+    def pairs(self, errors: dict[str, MycorrizalError]) -> Iterator[tuple[str, V]]:
         """Iterate over keys and values, some in each question; what cannot be read goes to `errors`."""
         keys = iter(self)
         while page := list(islice(keys, _PAGE)):
             found = self.get_many(page)
             errors.update(found.errors)
             yield from found.items()
+
+    @overload
+    def pop(self, key: str) -> V: ...
+
+    @overload
+    def pop(self, key: str, default: V | _T) -> V | _T: ...
 
     def pop(self, key: str, default: Any = ABSENT) -> Any:
         """Delete `key` and return its value; of several who do so at once one gets it, the others `default`.
@@ -168,7 +189,7 @@ class CacheMapping(MutableMapping[str, Any]):
             raise KeyError(key)
         return found
 
-    def popitem(self) -> tuple[str, Any]:
+    def popitem(self) -> tuple[str, V]:
         """Delete some key whose value can be read here; return both. KeyError if there is none.
 
         Raises:
@@ -188,6 +209,12 @@ class CacheMapping(MutableMapping[str, Any]):
                 del unread  # its traceback refers to this frame
         raise KeyError("popitem: the cache is empty")
 
+    @overload
+    def setdefault(self, key: str, default: V) -> V: ...
+
+    @overload
+    def setdefault(self, key: str, default: None = None) -> V | None: ...
+
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`; if it is not there, write `default` and return that, unless somebody is first."""
         while True:
@@ -202,29 +229,29 @@ class CacheMapping(MutableMapping[str, Any]):
         self.set_many(dict(other, **more))
 
 
-class Items(ItemsView[str, Any]):
+class Items(ItemsView[str, V]):
     """``Cache.items()``. ``errors``: see there."""
 
-    _mapping: CacheMapping
+    _mapping: CacheMapping[V]
 
-    def __init__(self, mapping: CacheMapping) -> None:
+    def __init__(self, mapping: CacheMapping[V]) -> None:
         super().__init__(mapping)
         self.errors: dict[str, MycorrizalError] = {}
 
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
+    def __iter__(self) -> Iterator[tuple[str, V]]:
         return self._mapping.pairs(self.errors)
 
 
-class Values(ValuesView[Any]):
+class Values(ValuesView[V]):
     """``Cache.values()``. ``errors``: as of ``Items``."""
 
-    _mapping: CacheMapping
+    _mapping: CacheMapping[V]
 
-    def __init__(self, mapping: CacheMapping) -> None:
+    def __init__(self, mapping: CacheMapping[V]) -> None:
         super().__init__(mapping)
         self.errors: dict[str, MycorrizalError] = {}
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[V]:
         return (value for _, value in self._mapping.pairs(self.errors))
 
     def __contains__(self, value: object) -> bool:

@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from ._runtime.threads.deadline import Seconds
 from ._wire.canonical import canonical, digest
 from ._wire.value_codecs import Codecs
 from .config import check_function
@@ -50,7 +51,7 @@ class Memoizing:
 
     @overload
     def memoize(
-        self, ttl: float | None = ..., *, name: str | None = ..., version: object = ...,
+        self, ttl: Seconds | None = ..., *, name: str | None = ..., version: object = ...,
         ignore: str | Iterable[str] = ..., key: Callable[..., Any] | None = ..., **options: Any,
     ) -> Callable[[Callable[_P, _R]], Memoized[_P, _R]]: ...  # fmt: skip
 

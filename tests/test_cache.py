@@ -171,6 +171,7 @@ def test_one_that_cannot_be_read_keeps_nobody_from_the_others(host: Host, monkey
         assert isinstance(errors["bad"], ValueDecodeError)
         assert str(errors["bad"]).startswith("key 'bad' of <Cache 'c' on me>: a value of the codec 'complex'")
     assert "bad" in cache
+    read: Any
     for read in (cache.get, cache.__getitem__, lambda key: cache.get_or_compute(key, dict), cache.setdefault):
         with pytest.raises(ValueDecodeError, match="key 'bad' of <Cache 'c' on me>"):
             read("bad")

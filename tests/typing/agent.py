@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, assert_type
 
+import mycorrizal.codecs
 from mycorrizal import (
     ABSENT,
     Address,
@@ -13,13 +16,18 @@ from mycorrizal import (
     AgentEvent,
     Cache,
     ChangesLost,
+    Codecs,
     EventsLost,
     Health,
     Lock,
     Member,
+    MemberFailed,
+    MemberJoined,
     Members,
     MemberStalled,
     MycorrizalError,
+    Node,
+    NotLeader,
     Registration,
     Request,
     Results,
@@ -29,6 +37,7 @@ from mycorrizal import (
     SettingChange,
     Settings,
     TaskExecutor,
+    Term,
     UserEvent,
     UserEventsMissed,
     Versioned,
@@ -108,12 +117,12 @@ def talking(agent: Agent) -> None:
 def caching(agent: Agent) -> None:
     """A cache."""
     cache = agent.cache("features", ttl=60, max_entries=1000, replicas=2, near=True)
-    assert_type(cache, Cache)
-    assert_type(agent.open_cache("features", timeout=5), Cache)
+    assert_type(cache, Cache[Any])
+    assert_type(agent.open_cache("features", timeout=5), Cache[Any])
     cache["x"] = [1, 2]
     cache.set("y", 1, ttl=None, timeout=5)
-    assert_type(cache.get("x"), Any)
-    assert_type(cache.get_versioned("x"), Versioned | None)
+    assert_type(cache.get("x"), Any | None)
+    assert_type(cache.get_versioned("x"), Versioned[Any] | None)
     assert_type(cache.compare_and_set("z", ABSENT, 1), bool)
     assert cache.take("z", timeout=1.0) is not ABSENT
     assert_type(cache.incr("n", 2), int)
@@ -148,6 +157,70 @@ def caching(agent: Agent) -> None:
         assert_type(lock, Lock)
         assert_type(lock.token, int)
     assert_type(cache.synced(timeout=5), None)
+
+
+def typed_caching(agent: Agent) -> None:
+    """A cache of one type."""
+    counts: Cache[int] = agent.cache("counts")
+    assert_type(counts["x"], int)
+    assert_type(counts.get("x"), int | None)
+    assert_type(counts.get("x", 0), int)
+    assert_type(counts.get("x", "none", 5), int | str)
+    assert_type(counts.pop("x"), int)
+    assert_type(counts.pop("x", None), int | None)
+    assert_type(counts.popitem(), tuple[str, int])
+    assert_type(counts.setdefault("x", 1), int)
+    taken = counts.take("x", timeout=1)
+    if taken is not ABSENT:
+        assert_type(taken, int)
+    assert_type(counts.get_many(["x"])["x"], int)
+    assert_type(list(counts.items()), list[tuple[str, int]])
+    assert_type(list(counts.values()), list[int])
+    assert_type(counts.get_or_compute("x", lambda: 1), int)
+    assert_type(agent.cache("any").get_or_compute("x", lambda: "text", ttl=timedelta(1)), str)
+    if (found := counts.get_versioned("x")) is not None:
+        assert_type(found.value, int)
+        counts.compare_and_set("x", found, found.value + 1)
+    counts["x"] = "text"  # type: ignore[assignment]
+    counts.set("x", "text")  # type: ignore[arg-type]
+    counts.set_many({"x": "text"})  # type: ignore[dict-item]
+    untold: Cache = agent.cache("anything")
+    assert_type(untold["x"], Any)
+
+
+def events(agent: Agent) -> None:
+    """What an event is, by its kind."""
+    for event in agent.events():
+        if event.kind == "join" or event.kind == "fail":  # noqa: PLR1714 - mypy narrows by this
+            assert_type(event, MemberJoined | MemberFailed)
+            assert_type(event.node, Node)
+        elif event.kind == "user":
+            assert_type(event.topic, str)
+        elif event.kind == "cache_redefined":
+            assert_type(event.after, dict[str, Any])
+        elif event.kind == "nothing":  # type: ignore[comparison-overlap]
+            print(event)
+    for change in agent.services.watch("api"):
+        if change.kind == "lost":
+            assert_type(change.count, int)
+        elif change.kind == "removed":
+            assert_type(change.service, Service)
+    for user in agent.subscribe():
+        if user.kind == "missed":
+            assert_type(user, UserEventsMissed)
+
+
+def leading(agent: Agent, codecs: Codecs) -> None:
+    """One agent leads."""
+    try:
+        with agent.lead("nightly", every=timedelta(days=1), wait=False, timeout=5, lease=30) as term:
+            assert_type(term, Term)
+            assert_type((term.token, term.held, term.name), tuple[int, bool, str])
+    except NotLeader as error:
+        assert_type((error.node, error.due), tuple[str | None, float | None])
+    agent.lead("x", cache=agent.cache("jobs", quorum=2))
+    assert_type(mycorrizal.codecs.arrow(codecs), Codecs)
+    assert_type(mycorrizal.codecs.add(codecs, complex, Path), Codecs)
 
 
 def sharing(agent: Agent) -> None:

@@ -9,5 +9,4 @@ FAULTS = [
     Fault("_rebuilt", "    error.args = arguments\n", "    error.args = ()\n", "an error keeps its text in a copy"),
     Fault("Handle.__reduce__", "raise TypeError(", "return str(", "a handle refuses to be copied"),
     Fault("Keyring.__reduce__", "self._primary", "None", "a copied keyring encrypts with the same key"),
-    Fault("_Absent.__reduce__", 'return "ABSENT"', "return (_Absent, ())", "ABSENT is one object"),
 ]
