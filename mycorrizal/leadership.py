@@ -28,7 +28,7 @@ from ._runtime.threads.deadline import Deadline, Seconds
 from ._runtime.threads.lifecycle import Handle
 from .cache import Cache
 from .config import RESERVED
-from .exceptions import MycorrizalError, NotLeader, OperationTimeout
+from .exceptions import CacheOutcomeUnknown, MycorrizalError, NotLeader, OperationTimeout
 from .leases import Lock, seconds_of, take_lock
 
 __all__ = ["LEADERS", "Term", "lead"]
@@ -144,12 +144,16 @@ def _taken(cache: Cache, name: str, lease: Seconds, deadline: Deadline, wait: bo
     Raises:
         NotLeader: somebody else has it.
     """
-    try:
-        return take_lock(cache, name, LOCK_PREFIX + raw_key(name), lease, deadline, True, patient=wait)
-    except OperationTimeout as error:
-        if error.node is None:
-            raise  # nobody has said who has it
-        raise NotLeader(
-            f"{name!r} is led by {error.node}", node=error.node, operation="lead",
-            hint="wait=True and a longer timeout= wait for the end of that",
-        ) from None  # fmt: skip
+    while True:
+        try:
+            return take_lock(cache, name, LOCK_PREFIX + raw_key(name), lease, deadline, True, patient=wait)
+        except CacheOutcomeUnknown:  # as where a quorum comes back: what may have been given was given back
+            if not wait or deadline.passed:
+                raise
+        except OperationTimeout as error:
+            if error.node is None:
+                raise  # nobody has said who has it
+            raise NotLeader(
+                f"{name!r} is led by {error.node}", node=error.node, operation="lead",
+                hint="wait=True and a longer timeout= wait for the end of that",
+            ) from None  # fmt: skip

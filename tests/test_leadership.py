@@ -15,7 +15,7 @@ from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.operations import Kind, Op, Result, Status
 from mycorrizal._wire.values import DEFAULT, decode_packed
 from mycorrizal.cache import Cache
-from mycorrizal.exceptions import CacheUnavailable
+from mycorrizal.exceptions import CacheOutcomeUnknown, CacheUnavailable
 from mycorrizal.leadership import LEADERS, Term, lead
 from tests._cache.harness import make_machine
 
@@ -138,6 +138,16 @@ def test_an_answer_that_did_not_come_is_no_leader(host: Host) -> None:
     with pytest.raises(OperationTimeout) as caught:
         leading(host, OperationTimeout("nobody has said"), wait=False)
     assert not isinstance(caught.value, NotLeader) and len(host.withdrawn) == 1
+
+
+def test_an_outcome_that_nobody_knows_is_asked_again_while_there_is_time(host: Host) -> None:
+    """It was withdrawn, so nobody holds the lock for us: as when a quorum comes back after minutes of waiting."""
+    unknown = CacheOutcomeUnknown("nobody said")
+    with leading(host, unknown, unknown, GRANTED, OK) as term:
+        assert term.held and len(host.withdrawn) == 2
+    for given in ({"wait": False}, {"timeout": 0}):
+        with pytest.raises(CacheOutcomeUnknown):
+            leading(host, CacheOutcomeUnknown("nobody said"), **given)
 
 
 @pytest.mark.parametrize("every", [60, 60.0, timedelta(minutes=1)])
