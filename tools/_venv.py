@@ -75,6 +75,64 @@ def ensure(extra: str = "") -> str:
         return str(PYTHON)
 
 
+def other(wanted: str) -> str:
+    """Return the Python of ``.venv-X``, made with another interpreter, with everything for the tests installed.
+
+    Args:
+        wanted: ``3.13``, ``3.14t`` (free-threaded), or the path of an interpreter. Exits where there is none.
+    """
+    interpreter = find(wanted)
+    if interpreter is None:
+        sys.exit(f"[setup] no Python {wanted} is here; {_HOW.format(wanted)}")
+    name = _about(interpreter)
+    venv = ROOT / f".venv-{name}"
+    python, stamp = venv / "bin" / "python", venv / STAMP.name
+    inputs = f"{_inputs()} {os.path.realpath(interpreter)}"
+    with _turn():
+        if python.exists() and stamp.exists() and stamp.read_text() == inputs:
+            return str(python)
+        _say(f"making {venv.name} with {interpreter}")
+        _make(venv, interpreter)
+        _say("installing .[dev] (a minute on a slow line)")
+        _pip("install", "--editable", ".[dev]", python=python)
+        stamp.write_text(inputs)
+    return str(python)
+
+
+def find(wanted: str) -> str | None:
+    """Return the path of an interpreter that runs and is the `wanted` one: on the PATH, of pyenv or of uv."""
+    if os.sep in wanted:
+        return wanted if _about(wanted) else None
+    name, home = f"python{wanted}", Path.home()
+    found = [path for path in (shutil.which(name),) if path]
+    roots = [Path(os.environ.get("PYENV_ROOT", home / ".pyenv"), "versions")]
+    roots.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR", home / ".local" / "share" / "uv" / "python")))
+    for root in roots:
+        found += map(str, sorted(root.glob(f"*/bin/{name}"), reverse=True))
+    # One of pyenv's on the PATH may be there and not run: it asks which version is chosen.
+    return next((path for path in found if _about(path) == wanted), None)
+
+
+_HOW = (
+    "get it with `uv python install {0}`, `pyenv install {0}`, from python.org, or on Ubuntu from the PPA deadsnakes, "
+    "and name its path if it is not on the PATH"
+)
+_ABOUT = (
+    "import sys, sysconfig as s\n"
+    "print('%d.%d' % sys.version_info[:2] + ('t' if s.get_config_var('Py_GIL_DISABLED') else ''))"
+)
+
+
+def _about(interpreter: str) -> str:
+    """Return the version of an interpreter, as ``3.13`` or ``3.14t``; nothing if it does not run, or is no CPython."""
+    command = [interpreter, "-I", "-c", _ABOUT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
 def newest() -> tuple[str, list[str]]:
     """Make ``.venv-latest`` anew, with the newest release of every dependency, whatever setup.cfg allows.
 
@@ -173,10 +231,10 @@ def _turn() -> Iterator[None]:
         yield
 
 
-def _make(venv: Path = VENV) -> None:
+def _make(venv: Path = VENV, interpreter: str = sys.executable) -> None:
     shutil.rmtree(venv, ignore_errors=True)
     # -I: what PYTHONPATH or a user site holds must not leak into how the environment is made.
-    command = [sys.executable, "-I", "-m", "venv", str(venv)]
+    command = [interpreter, "-I", "-m", "venv", str(venv)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(venv, ignore_errors=True)

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from .._keylike import file_name, masked
+from .._runtime.host.build import build
 from ..exceptions import MycorrizalError
 from . import keyfiles, made, manual, members, run, watch, work
 from .errors import FAILED, INTERRUPTED, USAGE, NoAgent, SeveralAgents, exit_code
@@ -81,8 +82,19 @@ def _about(error: OSError) -> str:
     return shown(error.strerror if name is None else f"{error.strerror}: {file_name(str(name))}")
 
 
+def _version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib import metadata  # late: no other command needs it
+
+        say(f"mycorrizal, version {metadata.version('mycorrizal')} (build {build()})")
+        context.exit()
+
+
 @click.group(cls=App, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="mycorrizal", prog_name="mycorrizal")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
+    help="Show the version and which build it is, and exit.",
+)  # fmt: skip
 def app() -> None:
     """Talk to the agents of this host, or run one."""
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 import pytest
 
-from mycorrizal import Node, NodeState
+from mycorrizal import Node, NodeState, __version__
 from mycorrizal._runtime.control import client as control_client
+from mycorrizal._runtime.host.build import build
 from mycorrizal.cli.app import app
 from mycorrizal.control import ControlClient
 from tests._control.fake import FakeAgent, FakeMember
@@ -32,6 +33,11 @@ def test_no_agent_is_exit_3_and_says_how_to_start_one(run: Run) -> None:
     done = run("members")
     assert done.exit_code == 3
     assert done.stderr == "Error: No agent of yours runs on this host; start one with: mycorrizal agent\n"
+
+
+def test_version_says_which_build_it_is(run: Run) -> None:
+    done = run("--version")
+    assert done.exit_code == 0 and f"version {__version__} (build {build()})" in done.stdout
 
 
 def test_one_agent_needs_no_option(run: Run, start: Start) -> None:
