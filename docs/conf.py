@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING
 
 import mycorrizal
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tools"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+from documenting import reading
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "mycorrizal"
 project_copyright = "the authors of mycorrizal, Apache-2.0"
@@ -50,59 +51,20 @@ python_use_unqualified_type_names = True
 
 linkcheck_anchors = False
 
-OUTSIDE = {
-    "../README.md": "index.md",
-    "../CHANGELOG.md": "changelog.md",
-    "../CONTRIBUTING.md": "contributing.md",
-    "../SECURITY.md": "reporting.md",
-}
-"""Pages of the tree's top level, and which page of the site includes them."""
 
-
-def _link(source: str) -> str:
-    """Return `source`, in which links to the top level lead to pages of the site."""
-    return re.sub(r"\]\((\.\./[A-Z]+\.md)", lambda found: f"]({OUTSIDE.get(found[1], found[1])}", source)
-
-
-def _room(source: str) -> str:
-    """Return `source` without the entries of its navigation for pages that nobody has written yet."""
-    entry = re.compile(r"^[\w/-]+\*\n", re.MULTILINE)
-    return entry.sub(lambda found: found[0] if any(HERE.glob(found[0].strip())) else "", source)
-
-
-def _read(app: Sphinx, docname: str, content: list[str]) -> None:
-    content[0] = _room(_link(content[0]))
-    if docname == "command-line":
-        from documenting.commands import sections
-
-        content[0] += "\n".join(sections())
+def _page(app: Sphinx, docname: str, content: list[str]) -> None:
+    content[0] = reading.page(docname, content[0])
 
 
 def _included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
-    """Move the links of a page of the top level, which is included one level further down."""
-    here = re.sub(r"\]\(docs/", "](", content[0])
-    content[0] = _link(re.sub(r"\]\(([A-Z]+\.md)", r"](../\1", here))
+    content[0] = reading.included(content[0])
 
 
-def _one_each(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Give each name of an item like ``host, port: where it listens`` the text; before napoleon reads it as a type."""
-    told: list[str] = []
-    names, indent, item = [], 0, []
-    for line in [*lines, ""]:
-        found = re.match(r"( +)((?:\w+, )+\w+): ", line)
-        if names and (found or len(line) - len(line.lstrip()) <= indent):
-            told += [" " * indent + each + part if not at else part for each in names for at, part in enumerate(item)]
-            names = []
-        if found:
-            names, indent, item = found[2].split(", "), len(found[1]), [line[found.end(2) :]]
-        elif names:
-            item.append(line)
-        else:
-            told.append(line)
-    lines[:] = told
+def _docstring(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    lines[:] = reading.one_each(lines)
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("source-read", _read)
+    app.connect("source-read", _page)
     app.connect("include-read", _included)
-    app.connect("autodoc-process-docstring", _one_each, priority=400)
+    app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon

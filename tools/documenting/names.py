@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+import types
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import mycorrizal
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SHELLS = ("mycorrizal.cli", "mycorrizal.__main__")
 """Public modules whose names are no API: docs/command-line.md is what they offer."""
 
@@ -32,6 +36,17 @@ def public_names() -> set[str]:
     return found
 
 
+def listed() -> set[str]:
+    """Return the names that the pages of the reference explain by hand."""
+    sources = [path.read_text("utf-8") for path in DOCS.glob("api*.md")]
+    return {name for text in sources for name in re.findall(r"^\.\. (?:auto\w+|py:data):: (\S+)$", text, re.MULTILINE)}
+
+
+def directives(names: Iterable[str]) -> str:
+    """Return what has Sphinx explain `names` from their docstrings."""
+    return "\n".join(f".. {_directive(name)}:: {name}\n" for name in sorted(names))
+
+
 def missing(inventory: Path, names: set[str]) -> list[str]:
     """Return those of `names` that a site's inventory (``objects.inv``) does not list."""
     head, _, packed = inventory.read_bytes().partition(b"zlib.\n")
@@ -43,3 +58,11 @@ def missing(inventory: Path, names: set[str]) -> list[str]:
 
 def _shell(name: str) -> bool:
     return name.startswith(SHELLS)
+
+
+def _directive(name: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    thing = getattr(importlib.import_module(module), attribute)
+    if isinstance(thing, type):
+        return "autoexception" if issubclass(thing, BaseException) else "autoclass"
+    return "autofunction" if isinstance(thing, types.FunctionType) else "py:data"
