@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, Flag
+from functools import partial
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Any
 
@@ -34,25 +36,31 @@ def add_class(codecs: Codecs, kind: type[Any]) -> None:
 
 
 def _pair(codecs: Codecs, kind: type[Any]) -> _Pair:
+    """Return functions that can be pickled: worker processes are given the registry."""
     if issubclass(kind, Flag):
-        return (lambda member: member.value), (lambda value: kind(_of(int, value)))
+        return attrgetter("value"), partial(_made, kind, int)
     if issubclass(kind, Enum):
-        return (lambda member: member.name), (lambda name: kind[_of(str, name)])
+        return attrgetter("name"), partial(_member, kind)
     if dataclasses.is_dataclass(kind):
-        return _dataclass(codecs, kind)
+        return partial(_fields, codecs, _names(kind)), partial(_of_fields, kind)
     if issubclass(kind, PurePath):
-        return str, (lambda text: kind(_of(str, text)))
+        return str, partial(_made, kind, str)
     if kind is complex:
-        return (lambda z: [z.real, z.imag]), (lambda pair: complex(*_of(list, pair)))
+        return _complex_parts, partial(_of_parts, kind)
     if kind is timedelta:
-        return (lambda time: [time.days, time.seconds, time.microseconds]), (lambda parts: timedelta(*_of(list, parts)))
+        return _span_parts, partial(_of_parts, kind)
     raise ConfigError(
         "kind", f"{kind.__qualname__} is no enumeration, dataclass, path, complex or timedelta",
         hint="codecs.register(kind, name, encode, decode) takes any class",
     )  # fmt: skip
 
 
-def _dataclass(codecs: Codecs, kind: type[Any]) -> _Pair:
+def _names(kind: type[Any]) -> list[str]:
+    """Return the names of a dataclass' fields.
+
+    Raises:
+        ConfigError: they do not make it again.
+    """
     names = [field.name for field in dataclasses.fields(kind)]
     late = [field.name for field in dataclasses.fields(kind) if not field.init]
     once = [name for name, field in kind.__dataclass_fields__.items() if name not in names and _is_init_only(field)]
@@ -60,11 +68,35 @@ def _dataclass(codecs: Codecs, kind: type[Any]) -> _Pair:
         why = ", ".join(late + once) or "its __init__ is its own"
         text = f"{kind.__qualname__} cannot be made again from its fields: {why}"
         raise ConfigError("kind", text, hint="codecs.register(kind, name, encode, decode) with functions of your own")
+    return names
 
-    def encode(value: Any) -> dict[str, Any]:
-        return {name: exact(getattr(value, name), codecs) for name in names}
 
-    return encode, lambda sent: kind(**_of(dict, sent))
+def _fields(codecs: Codecs, names: list[str], value: Any) -> dict[str, Any]:
+    return {name: exact(getattr(value, name), codecs) for name in names}
+
+
+def _of_fields(kind: type[Any], sent: Any) -> Any:
+    return kind(**_of(dict, sent))
+
+
+def _made(kind: type[Any], of: type[Any], sent: Any) -> Any:
+    return kind(_of(of, sent))
+
+
+def _member(kind: type[Enum], name: Any) -> Enum:
+    return kind[_of(str, name)]
+
+
+def _of_parts(kind: type[Any], parts: Any) -> Any:
+    return kind(*_of(list, parts))
+
+
+def _complex_parts(number: complex) -> list[float]:
+    return [number.real, number.imag]
+
+
+def _span_parts(span: timedelta) -> list[int]:
+    return [span.days, span.seconds, span.microseconds]
 
 
 def _is_init_only(field: Any) -> bool:

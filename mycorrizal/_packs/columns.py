@@ -21,12 +21,12 @@ from .exact import exact
 from .tables import pack_array, unpack_array
 from .zones import pack_zone, unpack_zone
 
-__all__ = ["INNER_MAX", "pack_column", "pack_freq", "pack_index", "unpack_column", "unpack_index"]
+__all__ = ["INNER_MAX", "NUMBERS", "pack_column", "pack_freq", "pack_index", "unpack_column", "unpack_index"]
 
 INNER_MAX = 1 << 24
 """Longest ``RangeIndex`` inside something else, where pandas may write it out: 128 MiB for a few bytes of a peer's."""
 
-_NUMBERS = frozenset("biufcmM")
+NUMBERS = frozenset("biufcmM")
 _NAMED_MISSING: dict[str, Any] = {"None": None, "NA": pd.NA, "NaT": pd.NaT, "nan": np.nan}
 _MISSING_NAMES: dict[type[Any], str] = {type(value): name for name, value in _NAMED_MISSING.items()}
 _MASKED = {
@@ -36,6 +36,7 @@ _MASKED = {
         *(pd.UInt8Dtype(), pd.UInt16Dtype(), pd.UInt32Dtype(), pd.UInt64Dtype(), pd.Float32Dtype(), pd.Float64Dtype()),
     )
 }
+_REGULAR = (pd.DatetimeIndex, pd.TimedeltaIndex)
 _INDEXES = frozenset(
     {pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex}
 )
@@ -65,7 +66,7 @@ def pack_column(data: Any, codecs: Codecs) -> list[Any]:
 def unpack_column(sent: Any) -> Any:
     """Return the values as an array of NumPy or pandas. Raises ValueError and its like for what nobody packs."""
     match sent:
-        case ["numpy", np.ndarray(ndim=1) as array] if array.dtype.kind in _NUMBERS:
+        case ["numpy", np.ndarray(ndim=1) as array] if array.dtype.kind in NUMBERS:
             return array
         case ["cells", list(cells)]:
             return _objects(cells)
@@ -233,7 +234,7 @@ def pack_index(index: Any, codecs: Codecs, most: int | None = None) -> list[Any]
 
 
 def _index_freq(index: Any) -> str | None:
-    freq = index.freq if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) else None
+    freq = index.freq if isinstance(index, _REGULAR) else None
     if freq is None:
         return None
     if not _parses(pd.tseries.frequencies.to_offset, freq.freqstr, freq):
@@ -265,6 +266,8 @@ def unpack_index(sent: Any, most: int | None = None) -> Any:
             dtype = object if isinstance(values, np.ndarray) and values.dtype.kind == "O" else None
             index = pd.Index(values, dtype=dtype, name=name, copy=False, tupleize_cols=False)
             if freq is not None:
+                if not isinstance(index, _REGULAR):
+                    raise ValueError("a frequency of what has none")
                 index.freq = pd.tseries.frequencies.to_offset(freq)
             return index
     raise ValueError("an index that is none")

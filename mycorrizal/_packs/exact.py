@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -40,14 +41,14 @@ class _Frozen:
     __slots__ = ("items",)
 
     def __init__(self, items: frozenset[Any]) -> None:
-        self.items = items
+        self.items = items  # which travels as a set
 
 
 def ready(codecs: Codecs) -> None:
     """Register what ``exact`` makes of values, unless that was done."""
     if _Tuple not in codecs.by_type:
-        codecs.register(_Tuple, "tuple", lambda made: made.items, _tuple)  # type: ignore[arg-type]
-        codecs.register(_Frozen, "frozenset", lambda made: set(made.items), _frozen)  # type: ignore[arg-type]
+        codecs.register(_Tuple, "tuple", attrgetter("items"), _tuple)  # type: ignore[arg-type]
+        codecs.register(_Frozen, "frozenset", attrgetter("items"), _frozen)  # type: ignore[arg-type]
 
 
 def _tuple(sent: Any) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pandas as pd
 
 from .._wire.arrays import Unfit
 from .._wire.value_codecs import Codecs
-from .columns import pack_column, pack_freq, pack_index, unpack_column, unpack_index
+from .columns import NUMBERS, pack_column, pack_freq, pack_index, unpack_column, unpack_index
 from .exact import exact
 from .zones import pack_zone, unpack_zone
 
@@ -22,17 +24,17 @@ _INDEXES = (
 
 
 def add_pandas(codecs: Codecs) -> None:
-    """Register pandas' types."""
-    codecs.register(pd.DataFrame, "pandas.DataFrame", lambda frame: _pack_frame(frame, codecs), _unpack_frame)
-    codecs.register(pd.Series, "pandas.Series", lambda series: _pack_series(series, codecs), _unpack_series)
+    """Register pandas' types, with functions that can be pickled: worker processes are given the registry."""
+    codecs.register(pd.DataFrame, "pandas.DataFrame", partial(_pack_frame, codecs=codecs), _unpack_frame)
+    codecs.register(pd.Series, "pandas.Series", partial(_pack_series, codecs=codecs), _unpack_series)
     for kind in _INDEXES:
-        codecs.register(kind, f"pandas.{kind.__name__}", lambda index: pack_index(index, codecs), unpack_index)
+        codecs.register(kind, f"pandas.{kind.__name__}", partial(pack_index, codecs=codecs), unpack_index)
     codecs.register(pd.Timestamp, "pandas.Timestamp", _pack_timestamp, _unpack_timestamp)
-    codecs.register(pd.Timedelta, "pandas.Timedelta", lambda time: time.asm8, _unpack_timedelta)
+    codecs.register(pd.Timedelta, "pandas.Timedelta", attrgetter("asm8"), _unpack_timedelta)
     codecs.register(pd.Period, "pandas.Period", _pack_period, _unpack_period)
-    codecs.register(pd.Interval, "pandas.Interval", _pack_interval, lambda sides: pd.Interval(*sides))
-    codecs.register(type(pd.NaT), "pandas.NaT", lambda _: None, lambda _: pd.NaT)
-    codecs.register(type(pd.NA), "pandas.NA", lambda _: None, lambda _: pd.NA)
+    codecs.register(pd.Interval, "pandas.Interval", attrgetter("left", "right", "closed"), _unpack_interval)
+    codecs.register(type(pd.NaT), "pandas.NaT", _nothing, _nat)
+    codecs.register(type(pd.NA), "pandas.NA", _nothing, _na)
 
 
 # -- frames --------------------------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def _unpack_frame(sent: Any) -> Any:
     rows, names, body, attrs, unique = sent
     index, columns = unpack_index(rows), unpack_index(names)
     if isinstance(body, np.ndarray):
-        if body.ndim != 2 or body.shape != (len(index), len(columns)):
+        if body.dtype.kind not in NUMBERS or body.ndim != 2 or body.shape != (len(index), len(columns)):
             raise ValueError(f"{body.shape} values for {len(index)} rows and {len(columns)} columns")
         frame = pd.DataFrame(body, index, columns, copy=False)
     else:
@@ -122,8 +124,20 @@ def _unpack_timedelta(time: Any) -> Any:
     return pd.Timedelta(_scalar(time, "m"))
 
 
-def _pack_interval(interval: Any) -> list[Any]:
-    return [interval.left, interval.right, interval.closed]
+def _unpack_interval(sides: Any) -> Any:
+    return pd.Interval(*sides)
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _nat(sent: Any) -> Any:
+    return pd.NaT
+
+
+def _na(sent: Any) -> Any:
+    return pd.NA
 
 
 def _scalar(time: Any, kind: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import pickle
 import sys
 from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
@@ -82,6 +83,12 @@ def test_it_arrives_as_what_it_is(value: Any) -> None:
 def test_names_say_where_a_class_is_from() -> None:
     assert f"{__name__}.Point" in MINE.by_name and "pathlib.PureWindowsPath" in MINE.by_name
     assert MINE.by_type[type(Path())].name.endswith(".PosixPath")
+
+
+def test_a_registry_goes_to_a_worker_process() -> None:
+    found = pickle.loads(pickle.dumps(MINE))
+    value = [Place(where=Point(1, (2,)), colour=Colour.RED), Level.LOW, Rights.READ, Path("/a"), 1j, timedelta(1)]
+    assert arrived(value, found) == value
 
 
 def test_without_registration_nothing_of_it_travels() -> None:

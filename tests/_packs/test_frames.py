@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mycorrizal import Codecs, ValueDecodeError, ValueEncodeError
+from mycorrizal import Codecs, ValueDecodeError, ValueEncodeError, codecs
+from mycorrizal._packs.tables import pack_array
 from mycorrizal._wire.canonical import digest, equal
 from mycorrizal._wire.values import decode_packed, encode_value
 from tests._packs.same import CODECS, round_trip, same
@@ -55,6 +58,7 @@ COLUMNS: dict[str, Any] = {
     "string[pyarrow]": pd.Series(["a", None, "c"], dtype="string[pyarrow]"),
     "str": pd.Series(["a", None, "c"], dtype="str"),
     "objects": pd.Series([1, "b", 2.5], dtype=object),
+    "text and a number": pd.Series(["a", 1.5, np.nan], dtype=object),
     "missing of all kinds": pd.Series(["a", None, np.nan], dtype=object),
     "plain": pd.Series([Decimal("1.50"), UUID(int=7), dt.date(2024, 1, 1)], dtype=object),
     "containers": pd.Series([[1, (2, {"a": frozenset({3})})], {"b": {1, 2}}, ()], dtype=object),
@@ -206,6 +210,7 @@ def itself() -> list[Any]:
     return cell
 
 
+WEEKS = pd.PeriodDtype(pd.offsets.Week())
 DAY_OFF = pd.offsets.CustomBusinessDay(holidays=["2024-01-02"])
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "objects": (pd.Series([object()]), r"\[0\]: object cannot be sent", "plain values"),
@@ -223,6 +228,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "holidays": (pd.Series([1, 2], pd.date_range("2024", periods=2, freq=DAY_OFF)), "frequency", ".freq to None"),
     "what holds itself": (pd.Series([itself()], dtype=object), "holds itself", "levels"),
     "name": (pd.Series([1], name=Text("a")), "Text would arrive", "codec"),
+    "weeks of no day": (pd.Series(pd.arrays.PeriodArray(np.zeros(1, "i8"), dtype=WEEKS)), "periods of", "to_timestamp"),
     "huge range": (pd.Series(pd.Categorical.from_codes([0], pd.RangeIndex(1 << 30))), "range of", "int64"),
 }
 
@@ -238,6 +244,65 @@ def test_a_receiver_without_the_codecs_gets_an_error_in_the_values_place() -> No
     packed = encode_value({"f": pd.DataFrame({"a": ["x"]})}, CODECS).pack()
     with pytest.raises(ValueDecodeError, match="'pandas.DataFrame', which is not registered here"):
         decode_packed(packed, Codecs())
+
+
+NUMBERS, OTHERS = np.arange(3), pack_array(pa.array([1, 2, 3]))
+RANGE, ONE = ["range", 0, 3, 1, None], ["range", 0, 1, 1, None]
+NOBODY_PACKS: list[Any] = [
+    *(None, 7, "numpy", [], ["numpy"], ["numpy", [1]], ["numpy", np.array(["a"])], ["numpy", np.zeros((2, 2))]),
+    *(["cells", 7], ["texts", "?", OTHERS], ["texts", "None", OTHERS], ["string", "pyarrow", True, OTHERS]),
+    *(["string", "elsewhere", True, OTHERS], ["masked", "Int8", OTHERS], ["masked", "int64", OTHERS], ["arrow", 7]),
+    *(["zoned", NUMBERS, None], ["zoned", NUMBERS.astype("M8[s]"), ["zone", "../../etc/passwd"]]),
+    *(["zoned", NUMBERS.astype("M8[s]"), ["pytz", "Nowhere/At All"]], ["zoned", NUMBERS.astype("M8[s]"), 7]),
+    *(["period", "no", NUMBERS], ["period", "D", NUMBERS.astype("i4")], ["interval", "both", RANGE, [7]]),
+    *(["interval", "left", ["range", 1, 4, 1, None], RANGE], ["category", False, NUMBERS + 1, RANGE]),
+    *(["category", False, NUMBERS, ["range", 0, 1 << 40, 1, None]], ["category", False, NUMBERS, 7]),
+    *(["category", False, NUMBERS, ["index", ["numpy", np.zeros(3)], None, None]], ["unknown", 7]),
+]
+NO_INDEX: list[Any] = [
+    *(None, [], ["range", 0, 3], ["range", 0, 3, 0, None], ["multi", [RANGE], [NUMBERS + 1], [None]]),
+    *(["multi", [RANGE], [NUMBERS], [None, None]], ["multi", [RANGE], [], [None]], ["multi", RANGE, NUMBERS, None]),
+    *(["index", ["numpy", NUMBERS], None, "D"], ["index", ["numpy", NUMBERS.astype("M8[s]")], None, "no"]),
+    *(["index", ["numpy", NUMBERS.astype("M8[s]")], None, "D"], ["index", ["numpy", NUMBERS], [1], None]),
+]
+NO_FRAME: list[Any] = [
+    *([RANGE, RANGE, np.zeros((3, 2)), {}, False], [RANGE, RANGE, np.zeros(9), {}, False], [RANGE, RANGE, [], {}, 0]),
+    *([RANGE, RANGE, np.full((3, 3), "a"), {}, False], [RANGE, ONE, [["numpy", np.zeros(2)]], {}, 0]),
+    *([["range", 0, 1 << 62, 1, None], ONE, [["numpy", np.zeros(2)]], {}, False], None, [RANGE]),
+    [RANGE, ["index", ["cells", ["a", "a", "b"]], None, None], np.zeros((3, 3)), {}, True],
+]
+
+
+class Liar:
+    """Sends what nobody packs."""
+
+    def __init__(self, sent: Any) -> None:
+        self.sent = sent
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        *(("pandas.Series", [RANGE, None, sent, {}, False]) for sent in NOBODY_PACKS),
+        *(("pandas.Index", sent) for sent in NO_INDEX),
+        *(("pandas.DataFrame", sent) for sent in NO_FRAME),
+        *(("pandas.Timestamp", sent) for sent in (7, [7, None], [np.datetime64("NaT", "s"), None])),
+        *((name, sent) for name in ("pandas.Timedelta", "pandas.Period", "pandas.Interval") for sent in (7, [], ["a"])),
+    ],
+)
+def test_what_nobody_packs_is_an_error_in_the_values_place(name: str, sent: Any) -> None:
+    lying = codecs.arrow()
+    lying.register(Liar, "liar", attrgetter("sent"), Liar)
+    lying.by_type[Liar] = lying.by_type[Liar]._replace(name=name)
+    with pytest.raises(ValueDecodeError, match=f"the codec '{name}' could not read"):
+        decode_packed(encode_value([Liar(sent)], lying).pack(), CODECS)
+
+
+def test_a_registry_goes_to_a_worker_process() -> None:
+    """As an argument of ``multiprocessing`` with ``spawn``."""
+    found = pickle.loads(pickle.dumps(CODECS))
+    frame = pd.DataFrame({"a": ["x", None], "b": [1, pd.NaT], "c": pd.array([1, None], "Int8")})
+    same(decode_packed(encode_value([frame, frame.index, 1j], found).pack(), found), [frame, frame.index, 1j])
 
 
 def test_numbers_are_lent_not_copied() -> None:
@@ -322,13 +387,13 @@ def frames(draw: st.DrawFn) -> Any:
     return frame
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(frames())
 def test_any_frame_arrives_as_it_was(frame: Any) -> None:
     same(round_trip(frame), frame)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_frame_that_was_tampered_with_is_an_error_or_a_frame(data: st.DataObject) -> None:
     """Whatever bytes come: no crash, no other exception than those of values, and nothing that cannot be looked at."""

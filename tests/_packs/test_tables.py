@@ -201,7 +201,7 @@ def test_what_would_be_unpickled_by_an_old_pyarrow_is_neither_sent_nor_read() ->
         encode_value(table, CODECS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_bytes_that_were_tampered_with_are_an_error_or_a_table(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(ARRAYS)))
