@@ -216,7 +216,7 @@ class Tasks:
                     self._ask(worker, now)
             elif asleep:
                 worker.asked = now
-            elif worker.out and not worker.silent and now - worker.asked >= SILENT_SECONDS:
+            elif worker.out and now - max(worker.asked, worker.heard) >= SILENT_SECONDS:
                 self._silence(worker)
         self._wait_or_give_up(now)
         self._dispatch(now)
@@ -282,6 +282,8 @@ class Tasks:
         self._outputs.append(Ask(self._numbers, worker.name))
 
     def _silence(self, worker: Worker) -> None:
+        if worker.silent:
+            return
         self.counters["tasks.silent"] += 1
         worker.silent = True
         for attempt in worker.out.values():

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-SHORT_SECONDS = 0.1
-"""Of a task; a worker has twice its places of such under way, so that none is empty while the next one travels."""
+AHEAD_SECONDS, AHEAD_MAX = 0.05, 15
+"""Work that a worker has beside what it runs, so that no place is empty while the next task travels; and how many times
+its places at the most. Of tasks that take longer it has none: they had better wait for whoever is free first."""
 _SHARE = 0.2  # of the last answer in what a task takes as a rule
 _PAUSE_FIRST, _PAUSE_MAX = 0.1, 2.0  # for one that was busy, or could not be reached
 _ASK_FIRST, _ASK_MAX = 0.25, 2.0  # until one that has no such handler is asked again
@@ -54,8 +55,11 @@ class Worker:
     @property
     def window(self) -> int:
         """How many tasks may be under way there."""
-        deep = 2 if self._seconds < SHORT_SECONDS else 1
-        return int(min(self.slots * deep, self._cap))
+        return int(min(self.slots * (1 + self._ahead), self._cap))
+
+    @property
+    def _ahead(self) -> int:
+        return AHEAD_MAX if self._seconds * AHEAD_MAX <= AHEAD_SECONDS else int(AHEAD_SECONDS / self._seconds)
 
     def ready(self, now: float) -> bool:
         """Whether it may have another task."""
@@ -73,7 +77,7 @@ class Worker:
         seconds = (now - attempt.sent) / beside
         self._seconds = seconds if self._seconds == math.inf else self._seconds + _SHARE * (seconds - self._seconds)
         self._cap += 1 / self._cap
-        if self._cap >= 2 * self.slots:
+        if self._cap >= self.slots * (1 + self._ahead):
             self._cap = math.inf
 
     def busy(self, now: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mycorrizal._tasks.machine import Fate, NoWorker, Tasks
@@ -61,15 +63,14 @@ def test_who_joins_takes_part() -> None:
 
 def test_short_tasks_are_sent_ahead_and_long_ones_not() -> None:
     field = field_of("bob", slots=2)
-    field.add(*range(40))
-    for _ in range(10):
-        field.now += 0.01
-        field.end(field.at("bob")[0])
-    assert len(field.at("bob")) == 4
-    for _ in range(20):
-        field.now += 2.0
-        field.end(field.at("bob")[0])
-    assert len(field.at("bob")) == 2
+    numbers = itertools.count()
+    field.add(*(next(numbers) for _ in range(40)))
+    for seconds, ahead in ((0.04, 1), (0.001, 15), (2.0, 0), (0.0, 15)):
+        for _ in range(60):
+            field.add(next(numbers))
+            field.now += seconds / 2
+            field.end(field.at("bob")[0])
+        assert len(field.at("bob")) == 2 * (1 + ahead), seconds
 
 
 # -- what was not looked at ----------------------------------------------------------------------
@@ -356,3 +357,12 @@ def test_the_end_of_what_was_withdrawn_says_nothing() -> None:
     field.machine.told(12345, "bob", 9, field.now)
     field.machine.told(12345, "nobody", 9, field.now)
     assert field.pull() == [] and field.ended == {} and field.machine.workers["bob"].slots == 2
+
+
+def test_who_owes_an_answer_and_goes_on_working_is_not_silent() -> None:
+    field = field_of("bob", slots=1)
+    field.add(*range(9))
+    for _ in range(8):  # each of a second; the question got lost
+        field.wait(1.0)
+        field.end(field.at("bob")[0])
+        assert not field.machine.workers["bob"].silent

@@ -271,7 +271,12 @@ def test_what_may_not_run_twice_says_that_it_may_have_run(agents: Make, gate: Ga
     workers = [agents(name, config=QUICK, control=False, handlers={"gate": gate}) for name in ("bob", "carol")]
     alice.wait_for(3)
     with alice.executor("gate", idempotent=False) as once, alice.executor("gate") as often:
-        until(lambda: all("at 2 workers" in repr(executor) for executor in (once, often)))
+        for executor in (once, often):
+            while "at 2 workers" not in repr(executor):
+                gate.open.set()
+                executor.submit(0).result(PATIENCE)
+                gate.open.clear()
+        gate.begun.clear()
         futures = [once.submit(1), often.submit(2), once.submit(3), often.submit(4)]
         until(lambda: len(gate.begun) == 4)
         workers[0].close(timeout=0.1)

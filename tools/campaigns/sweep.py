@@ -82,7 +82,7 @@ class Trouble:
 
     def __init__(self, workers: list[Worker], tasks: int, away: float, stopped: float) -> None:
         self._workers = workers
-        self._at = {max(1, tasks // 4): self._stop, max(2, tasks // 2): self._kill}
+        self._at = {tasks // 4: self._stop, tasks // 2: self._kill}
         self._away, self._stopped = away, stopped
         self._threads: list[threading.Thread] = []
         self.missing = 0.0  # seconds of one worker that were taken away
@@ -131,7 +131,7 @@ def run(
             for worker in workers:
                 worker.ready()
             agent.wait_for(len(NAMES) + 1, timeout=PATIENCE)
-            return _swept(agent, Trouble(workers, tasks if trouble else -9, away, stopped), tasks, seconds, processes)
+            return _swept(agent, Trouble(workers, tasks if trouble else 0, away, stopped), tasks, seconds, processes)
     finally:
         if before is None:
             del os.environ["MYCORRIZAL_RUNTIME_DIR"]
@@ -144,7 +144,7 @@ def _swept(agent: Agent, trouble: Trouble, tasks: int, seconds: float, processes
     found: list[Any] = []
     with agent.executor("nap") as executor:
         while f"at {len(NAMES)} workers" not in repr(executor):  # connected, which imports QUIC on both sides
-            time.sleep(0.01)
+            executor.submit([-1, 0.01]).result(PATIENCE)
         began = time.monotonic()
         for result in executor.map(([number, seconds] for number in range(tasks)), ordered=False):
             found.append(result)

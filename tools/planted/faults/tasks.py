@@ -5,8 +5,8 @@ from __future__ import annotations
 from planted.fault import Fault
 
 FAULTS = [
-    Fault("Worker.window", "2 if self._seconds < SHORT_SECONDS else 1", "1", "short tasks are sent ahead"),
-    Fault("Worker.window", "2 if self._seconds < SHORT_SECONDS else 1", "2", "and long ones are not"),
+    Fault("Worker.window", "(1 + self._ahead)", "1", "short tasks are sent ahead"),
+    Fault("Worker.window", "(1 + self._ahead)", "2", "and long ones are not"),
     Fault("Worker.ready", "not self.silent and ", "", "a silent worker gets nothing"),
     Fault("Worker.ready", "now >= self.until and ", "", "a busy one is left alone for a moment"),
     Fault("Worker.load", "len(self.out) / self.slots", "len(self.out)", "least busy for its size"),
