@@ -292,7 +292,7 @@ def test_what_may_not_run_twice_says_that_it_may_have_run(agents: Make, gate: Ga
 def test_a_sweep_survives_a_kill_and_a_frozen_worker() -> None:
     found = sweep.run(tasks=300, seconds=0.02, away=0.1, stopped=2.0)
     assert found["wrong"] == [], found
-    assert found["counters"]["tasks.answered"] == 300
+    assert found["counters"]["tasks.answered"] >= 300
 
 
 # -- the rest -------------------------------------------------------------------------------------
