@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import signal
@@ -33,6 +34,7 @@ from mycorrizal import (
     ValueEncodeError,
 )
 from tests.integration import tasks
+from tests.needs import lacks
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import ROOT, until
@@ -352,6 +354,14 @@ def test_progress_is_shown(alice: Agent, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ConfigError, match=r"mycorrizal\[progress\]"):
         alice.executor("square", progress=True)
+
+
+def test_the_bar_is_drawn(alice: Agent, capfd: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("tqdm") is None:
+        lacks("tqdm is not installed; run pip install '.[progress]'")
+    with alice.executor("square", progress=True) as executor:
+        assert len(list(executor.map(range(100, 120)))) == 20
+    assert "20/20" in capfd.readouterr().err
 
 
 def test_a_worker_of_the_command_line_serves_a_module(agents: Make) -> None:  # noqa: F811
