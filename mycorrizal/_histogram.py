@@ -1,7 +1,7 @@
 """How long something took: counts in fixed buckets, as Prometheus has them.
 
 One thread observes, any thread reads. An observation is a bisect and two
-additions (0.3 us), so that the thread which owns what is measured can afford
+additions (0.15 us), so that the thread which owns what is measured can afford
 one for each request.
 """
 

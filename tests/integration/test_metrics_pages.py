@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mycorrizal import Agent, BindError, LocalProtocolError, NotRunningError
+from mycorrizal._agent import exposition
 from mycorrizal._agent.metrictable import metric_of
 from mycorrizal._runtime.web import server
 from mycorrizal._runtime.web.server import CONNECTIONS_MAX
@@ -66,11 +68,13 @@ def test_healthz_says_how_it_is(agents: Make, monkeypatch: pytest.MonkeyPatch) -
     parts = agent._running
     assert parts.web is not None
     port = parts.web.address[1]
+    found = agent.health()
+    monkeypatch.setattr(exposition, "health", lambda parts: replace(found, problems=()))
     assert get(port, "/healthz")[:2] == (200, "ok\n")
-    monkeypatch.setattr(parts.sharing, "rivals", [agent.local_node])
-    status, text, _ = get(port, "/healthz")
-    assert status == 503 and "claims this name" in text
+    monkeypatch.setattr(exposition, "health", lambda parts: replace(found, problems=("one", "another \u00e9")))
+    assert get(port, "/healthz")[:2] == (503, "one\nanother \u00e9\n")
     assert get(port, "/healthz", "HEAD")[:2] == (503, "")
+    assert read(get(port, "/metrics")[1])["mycorrizal_health_problems"] == {(): 2.0}
 
 
 def test_what_is_no_request_for_a_page_is_refused(agents: Make) -> None:  # noqa: F811
@@ -89,7 +93,6 @@ def test_what_is_no_request_for_a_page_is_refused(agents: Make) -> None:  # noqa
 
 
 def test_the_silent_and_the_slow_keep_nobody_out(agents: Make, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr(server, "SECONDS", 1.0)
     agent = agents("alice")
     address = agent.serve_metrics(0)
     crowd = [socket.create_connection(address, timeout=LIMIT) for _ in range(3 * CONNECTIONS_MAX)]
@@ -98,6 +101,7 @@ def test_the_silent_and_the_slow_keep_nobody_out(agents: Make, monkeypatch: pyte
             one.sendall(b"GET /metrics HT")
         assert get(address[1], "/metrics")[0] == 200
         assert agent.metrics()["web.dropped"] >= CONNECTIONS_MAX
+        monkeypatch.setattr(server, "SECONDS", 1.0)
         trickler = socket.create_connection(address, timeout=LIMIT)
         crowd.append(trickler)
         ended, stop = threading.Event(), threading.Event()

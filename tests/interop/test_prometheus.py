@@ -86,12 +86,9 @@ def test_prometheus_scrapes_three_agents(prometheus: Callable[[list[str]], str],
     assert {row["metric"]["instance"] for row in up} == {f"127.0.0.1:{port}" for port in ports}
     named = until(where, "mycorrizal_agent_info", lambda found: len(found) == 3)
     assert {row["metric"]["name"] for row in named} == set(NAMES)
-    assert [row["value"][1] for row in ask(where, "mycorrizal_members")] == ["3"] * 3
-    (most,) = ask(where, "max(mycorrizal_request_seconds_count)")
-    assert most["value"][1] == "50"
-    (slow,) = ask(where, "histogram_quantile(0.99, sum by (le) (mycorrizal_request_seconds_bucket))")
+    until(where, "mycorrizal_members == 3", lambda found: len(found) == 3)
+    until(where, "max(mycorrizal_request_seconds_count) == 50", bool)
+    (slow,) = until(where, "histogram_quantile(0.99, sum by (le) (mycorrizal_request_seconds_bucket))", bool)
     assert 0 < float(slow["value"][1]) <= 10
-    (held,) = ask(where, 'sum(mycorrizal_cache_entries{cache="shared"})')
-    assert int(held["value"][1]) >= 50
-    (series,) = ask(where, 'count({__name__=~"mycorrizal_.+"})')
-    assert int(series["value"][1]) > 300
+    until(where, 'sum(mycorrizal_cache_entries{cache="shared"}) >= 50', bool)
+    until(where, 'count({__name__=~"mycorrizal_.+"}) > 300', bool)
