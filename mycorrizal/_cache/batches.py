@@ -64,6 +64,15 @@ class Tally:
             self.done(self.results, now)
 
 
+    def settle_all(self, written: list[tuple[int, Result]], now: float) -> None:
+        """Some that bring no value have ended."""
+        for index, result in written:
+            self.results[index] = result
+        self.left -= len(written)
+        if written and not self.left:
+            self.done(self.results, now)
+
+
 class Part:
     """What goes to one primary of one job.
 

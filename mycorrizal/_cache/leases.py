@@ -128,6 +128,11 @@ class Leases:
         """How many tokens are out."""
         return self._count
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether anybody waits for any key."""
+        return bool(self._queues)
+
     def decided(self, op: Op) -> None:
         """A change was decided: whatever is computed under a token of before is not stored."""
         if op.kind == Kind.CLEAR:

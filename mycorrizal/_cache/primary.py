@@ -95,20 +95,25 @@ class Primary:
         space, kind, values, limits = self._space, batch.kind, batch.values, self._core.limits
         shards, good, waits = space.shards, space.has_quorum, space.definition.sync_backups
         expires = now + batch.ttl / 1000.0 if batch.ttl else NEVER
-        tick, leases, value = self._core.clock.tick, self.leases, None
+        leases, value, value_max = self.leases, None, space.value_max
+        versions = self._core.clock.ticks(len(batch.keys), now)
         copies: dict[Owner, list[tuple[Record, Flight | None]]] = {}
-        for index, (key, ident) in enumerate(zip(batch.keys, batch.ids, strict=True)):
+        done, results, gone = list[tuple[Shard, Record]](), list[tuple[int, Result]](), dict[bytes, None]()
+        for index, (key, ident, version) in enumerate(zip(batch.keys, batch.ids, versions, strict=True)):
             shard = shards[crc32(key) & 0xFF]
             if values:
                 value = values[index]
             if (
                 not (good and shard.serving) or shard.behind is not None or key in shard.flights
-                or self.flights >= limits.operations or (value is not None and len(value) > space.value_max)
+                or self.flights >= limits.operations or (value is not None and len(value) > value_max)
             ):  # fmt: skip
                 self.submit(Pending(batch.op(index), who, partial(tally.settle, index), until), now)
                 continue
-            status = _DONE if kind == _SET or space.store.get(key, now) is not None else _MISSING
-            result = make_result((status, None, version := tick(now), 0, 0, 0))
+            status = _DONE
+            if kind != _SET:
+                status = _MISSING if key in gone or space.store.get(key, now) is None else _DONE
+                gone[key] = None
+            result = make_result((status, None, version, 0, 0, 0))
             if leases.out:
                 leases.decided(batch.op(index))
             record = make_record((key, value, version, expires, ident, status, 0))
@@ -122,10 +127,12 @@ class Primary:
                     flight.waiting[backup] = None
                 copies.setdefault(backup, []).append((record, flight))
             if flight is None:
-                self._done(shard, record, now)
-                tally.settle(index, result, now)
+                done.append((shard, record))
+                results.append((index, result))
+        self._done_many(done, now)
         for backup, records in copies.items():
             space.replication.send_many(backup, records)
+        tally.settle_all(results, now)
 
     def waits(self, op: Op) -> bool:
         """Whether an operation would wait behind a write on its key, or a clear."""
@@ -228,10 +235,28 @@ class Primary:
 
     # -- writes under way -----------------------------------------------------------------
 
-    def acknowledged(self, flight: Flight, backup: Owner, now: float) -> None:
-        """`backup` has the write."""
-        flight.waiting.pop(backup, None)
-        self.land(flight, now)
+    def acknowledged(self, flights: list[Flight], backup: Owner, now: float) -> None:
+        """`backup` has the writes."""
+        shards = self._space.shards
+        landed, done, others = list[Flight](), list[tuple[Shard, Record]](), list[Flight]()
+        for flight in flights:
+            flight.waiting.pop(backup, None)
+            if flight.waiting:
+                continue
+            key = flight.record.key
+            shard = shards[crc32(key) & 0xFF]
+            if flight.queue or shard.behind is not None or shard.flights.get(key) is not flight:
+                others.append(flight)
+                continue
+            del shard.flights[key]
+            landed.append(flight)
+            done.append((shard, flight.record))
+        self.flights -= len(landed)
+        self._done_many(done, now)
+        for flight in landed:
+            flight.done(flight.result, now)
+        for flight in others:
+            self.land(flight, now)
 
     def land(self, flight: Flight, now: float) -> None:
         """If nothing is waited for any more, the write is done; then what waited behind it has its turn."""
@@ -274,6 +299,19 @@ class Primary:
         else:
             self._space.near.invalidate(shard, record.key)
             self.leases.changed(record.key, now)
+
+    def _done_many(self, writes: list[tuple[Shard, Record]], now: float) -> None:
+        """As ``_done`` for each of `writes`, none of which is a clear."""
+        near, leases = self._space.near, self.leases
+        self._space.write_all(writes, now)
+        self._space.counters.writes += len(writes)
+        for shard in dict(writes):
+            shard.wrote = True
+        for shard, record in writes if near.enabled or leases.waited_for else ():
+            if near.enabled:
+                near.invalidate(shard, record.key)
+            if leases.waited_for:
+                leases.changed(record.key, now)
 
     def owners_changed(self, shard: Shard, before: tuple[Owner, ...], now: float) -> None:
         """The backups of a partition that we serve are others: writes under way wait for those."""

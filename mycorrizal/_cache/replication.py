@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from .columns import pack_records, parse_records
 from .core import Failure
+from .entry import CLEAR_PREFIX
 from .messages import Answer, Message, Record, Reply, parse_refusals, parts
 from .placement import Owner, partition_of
-from .shard import Flight, Outcome, make_outcome
+from .shard import Flight, Outcome, Shard, make_outcome
 
 if TYPE_CHECKING:
     from .space import Space
@@ -127,11 +128,10 @@ class Replication:
         outbox.batches -= 1
         self._space.touch()
         if not again:
-            for index, (record, flight) in enumerate(batch):
-                if index not in refused:
-                    if flight is not None:
-                        self._space.primary.acknowledged(flight, backup, now)
-                    continue
+            good = [flight for index, (_, flight) in enumerate(batch) if flight is not None and index not in refused]
+            self._space.primary.acknowledged(good, backup, now)
+            for index in refused:
+                record, flight = batch[index]
                 again.append((record, flight))
                 if refused[index] == NEWER:
                     self._core.counters["deposed"] += 1
@@ -152,6 +152,7 @@ class Replication:
         """Take records as a backup; return ``[[index, reason], ...]`` of those refused."""
         space = self._space
         refused = []
+        good: list[tuple[Shard, Record]] = []
         for index, record in enumerate(parse_records(parts(body, 1)[0], now)):
             partition = partition_of(record.key)
             shard = space.shards[partition]
@@ -163,13 +164,18 @@ class Replication:
             if here > record.version and record.op not in shard.outcomes:
                 refused.append([index, NEWER])
                 continue
-            if not space.apply(record, now):
+            if not self._core.clock.observe(record.version, now):
+                self._core.counters["versions_refused"] += 1
                 refused.append([index, TOO_FAR_AHEAD])
                 continue
             if self._core.me not in shard.owners:
                 space.handover.keep_house(now)
-            if record.op:
+            if record.key.startswith(CLEAR_PREFIX):
+                space.apply(record, now)
                 space.remember(shard, record, now)
+            else:
+                good.append((shard, record))
+        space.write_all(good, now)
         return [refused]
 
 

@@ -101,14 +101,18 @@ class Shard:
 
     def remember(self, op: int, outcome: Outcome, most: int, age: float) -> None:
         """Keep an outcome, and let go of old ones."""
+        self.outcomes[op] = outcome
+        self.trim(outcome.at, most, age)
+
+    def trim(self, now: float, most: int, age: float) -> None:
+        """Let go of outcomes that are too old, or too many."""
         outcomes = self.outcomes
-        outcomes[op] = outcome
         while outcomes:
             first = next(iter(outcomes))
             oldest = outcomes[first]
             if len(outcomes) > most:
                 self.complete_since = max(self.complete_since, oldest.at)
-            elif oldest.at > outcome.at - age:
+            elif oldest.at > now - age:
                 break
             del outcomes[first]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -18,7 +19,7 @@ from .operations import Status
 from .placement import PARTITIONS, Owner, partition_of
 from .primary import Primary
 from .replication import Replication, outcome_of
-from .shard import Shard
+from .shard import Shard, make_outcome
 from .store import Store
 from .survey import Survey
 from .timers import Timer
@@ -287,14 +288,35 @@ class Space:
             self.store.bury(record.key, record.version, now)
         return True
 
+    def write_all(self, writes: Sequence[tuple[Shard, Record]], now: float) -> None:
+        """Write what was decided, as ``apply`` and ``remember`` would one by one: no clears, and of no odd version."""
+        put, store, limits = self.store.put, self.store, self.core.limits
+        remembered: dict[int, Shard] = {}
+        for shard, (key, value, version, expires, op, status, number) in writes:
+            if value is not None and expires > now:
+                put(key, value, version, expires)
+            else:
+                store.bury(key, version, now)
+            if op:
+                shard.outcomes[op] = make_outcome((status, number, version, now))
+                remembered[shard.partition] = shard
+        for shard in remembered.values():
+            shard.trim(now, limits.outcomes, limits.outcomes_age)
+        if remembered:
+            self._will_forget(now)
+        self.core.stirred[self] = None
+
     def remember(self, shard: Shard, record: Record, now: float) -> None:
         """Keep the outcome of a write for retries."""
         if record.op:
             limits = self.core.limits
             shard.remember(record.op, outcome_of(record, now), limits.outcomes, limits.outcomes_age)
-            if not self._forgetting:
-                self._forgetting = True
-                self.core.timers.call_at(now + limits.outcomes_age, self._forget)
+            self._will_forget(now)
+
+    def _will_forget(self, now: float) -> None:
+        if not self._forgetting:
+            self._forgetting = True
+            self.core.timers.call_at(now + self.core.limits.outcomes_age, self._forget)
 
     def _forget(self, now: float) -> None:
         """Let go of outcomes that no retry can ask for any more, also where nothing is written."""

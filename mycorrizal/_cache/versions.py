@@ -49,6 +49,12 @@ class VersionClock:
         self._last = max(self._physical(now), self._last + 1)
         return self._last << _NODE_BITS | self._node
 
+    def ticks(self, count: int, now: float) -> list[int]:
+        """Return as many versions as that many ``tick`` at once would."""
+        first = max(self._physical(now), self._last + 1)
+        self._last = max(self._last, first + count - 1)
+        return [serial << _NODE_BITS | self._node for serial in range(first, first + count)]
+
     def peek(self) -> int:
         """Return the highest version made or seen here, without making one."""
         return self._last << _NODE_BITS | ((1 << _NODE_BITS) - 1)

@@ -55,8 +55,8 @@ FAULTS = [
     ),
     Fault(
         "Replication.receive",
-        "            if record.op:\n                space.remember(shard, record, now)\n",
-        "",
+        "space.write_all(good, now)",
+        "space.write_all([(shard, record._replace(op=0)) for shard, record in good], now)",
         "backups remember outcomes",
     ),
     Fault("Pace.take", "now - 0.1", "now - 10.0", "a pause earns little"),
@@ -70,12 +70,12 @@ FAULTS = [
         "lent memory is let go of",
     ),
     Fault(
-        "Shard.remember",
+        "Shard.trim",
         "self.complete_since = max(self.complete_since, oldest.at)",
         "pass",
         "what was forgotten is known to be",
     ),
-    Fault("Shard.remember", "len(outcomes) > most", "len(outcomes) >= most", "so many outcomes are kept"),
+    Fault("Shard.trim", "len(outcomes) > most", "len(outcomes) >= most", "so many outcomes are kept"),
     Fault("Shard.forget", "if due > now:", "if due >= now:", "outcomes go when they are due"),
     Fault(
         "Fill._pushed",
