@@ -29,12 +29,11 @@ Ask = Callable[[str, float, Callable[[float], None]], object]
 class _Log:
     """Of one sender: all batches up to ``last`` were seen, and ``ahead`` of later ones, up to ``highest``."""
 
-    __slots__ = ("ahead", "due", "highest", "last", "rounds", "told")
+    __slots__ = ("ahead", "highest", "last", "rounds", "told")
 
     def __init__(self, last: int) -> None:
         self.last = self.highest = last
         self.ahead: set[int] = set()
-        self.due: float | None = None
         self.rounds = 0
         self.told = (0, 0)
 
@@ -65,6 +64,7 @@ class Batches:
         self._ask = ask
         self._count = count
         self._logs: dict[Sender, _Log] = {}
+        self._lacking: dict[Sender, float] = {}  # of whom a batch is missing, and when to compare states for it
         self._number = 0
         self._announce: list[tuple[float, int]] = []  # when, and which round
         self._asking = False
@@ -99,14 +99,14 @@ class Batches:
             log.last = number
         elif number > log.last and len(log.ahead) < self._limits.held:
             log.ahead.add(number)
-        self._settle(log, number, now)
+        self._settle(sender, log, number, now)
 
     def heard(self, sender: Sender, number: int, place: int, now: float) -> bool:
         """`sender` has told so many batches; return whether others are to be told that too, in round `place`."""
         if sender == self._own or not self._is_up(sender):
             return False
         log = self._log(sender, 0 if self.ready else number)
-        self._settle(log, number, now)
+        self._settle(sender, log, number, now)
         news = log.told < (number, place)
         log.told = max(log.told, (number, place))
         return news
@@ -119,7 +119,7 @@ class Batches:
                 continue
             log = self._log(sender, number)
             log.last = max(log.last, number)
-            self._settle(log, log.last, now)
+            self._settle(sender, log, log.last, now)
 
     def seen(self) -> tuple[tuple[Sender, int], ...]:
         """Return up to where we have seen the batches of members, our own too."""
@@ -129,32 +129,35 @@ class Batches:
     def member_down(self, life: Sender) -> None:
         """It is no member any more: if it comes back, states are exchanged."""
         self._logs.pop(life, None)
+        self._lacking.pop(life, None)
 
     # -- what is missing ----------------------------------------------------------------
 
     def due(self) -> float | None:
         """Return when ``to_announce`` or ``run`` is wanted."""
-        times = [when for when, _ in self._announce[:1]]
-        if not self._asking and not self._full():
-            times += [log.due for log in self._logs.values() if log.due is not None]
-        return min(times, default=None)
+        due = self._announce[0][0] if self._announce else None
+        if self._lacking and not self._asking and not self._full():
+            first = min(self._lacking.values())
+            due = first if due is None else min(due, first)
+        return due
 
     def run(self, now: float) -> None:
         """Compare states for what is missing: one comparison after the other, as each may bring all of it."""
-        for sender, log in list(self._logs.items()):
+        for sender, due in list(self._lacking.items()):
             if self._asking or self._full():
                 return
-            if log.due is None or log.due > now:
+            if due > now:
                 continue
+            log = self._logs[sender]
             others = [name for name in self._peers() if name != sender.name]
             first = self._is_up(sender) and not log.rounds % 2
             if log.rounds >= _ROUNDS or not (first or others):
                 self._count("batches.given_up")
                 log.last = log.highest
-                self._settle(log, log.last, now)
+                self._settle(sender, log, log.last, now)
                 continue
             log.rounds += 1
-            log.due = now + 2.0**log.rounds
+            self._lacking[sender] = now + 2.0**log.rounds
             self._asking = True
             self._count("batches.asked")
             self._ask(sender.name if first else self._rng.choice(others), now, self._asked)
@@ -168,7 +171,7 @@ class Batches:
             log = self._logs[sender] = _Log(last)
         return log
 
-    def _settle(self, log: _Log, number: int, now: float) -> None:
+    def _settle(self, sender: Sender, log: _Log, number: int, now: float) -> None:
         """There are so many: find whether one is missing."""
         log.highest = max(log.highest, number)
         if log.ahead:
@@ -177,9 +180,10 @@ class Batches:
                 log.last += 1
                 log.ahead.discard(log.last)
         if log.highest <= log.last:
-            log.due, log.rounds = None, 0
-        elif log.due is None:
-            log.due = now + _GAP_SECONDS * self._rng.uniform(1.0, 1.5)
+            self._lacking.pop(sender, None)
+            log.rounds = 0
+        elif sender not in self._lacking:
+            self._lacking[sender] = now + _GAP_SECONDS * self._rng.uniform(1.0, 1.5)
 
 
 def _divided(messages: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -390,8 +390,9 @@ class Replica:
     def get_timer(self) -> float | None:
         """Return when ``handle_timer`` is wanted."""
         times = [self._sweep_at, self._repairs.due(), self._fetches.due(), self._schedule.at, self._batches.due()]
-        times += [when for when, _ in self._announce[:1]]
-        return min(when for when in times if when is not None)
+        if self._announce:
+            times.append(self._announce[0][0])
+        return min([when for when in times if when is not None])
 
     # -- views --------------------------------------------------------------------------
 

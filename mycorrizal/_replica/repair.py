@@ -81,8 +81,8 @@ class Repairs:
 
     def due(self) -> float | None:
         """Return when the next question is due."""
-        if self._fetches.full:
-            return None  # the end of one of them wakes us
+        if not self._open or self._fetches.full:
+            return None  # or the end of one of them wakes us
         return min([repair.due for repair in self._open.values() if not repair.asking], default=None)
 
     def run(self, now: float) -> None:

@@ -113,7 +113,6 @@ class Gossip:
         self.reach = Reach()
         self.roaming = Roaming(config, machine, mailbox, pool)
         self.departed = Departed()
-        self.machine_metrics: dict[str, int] = {}
         self.started: Future[None] = Future()
         self.service = Service("mycorrizal-gossip", config.name, self._run, self._ended)
         # Not epoll: its descriptor would be shared with a forked child, which must be able to close its copies.
@@ -223,6 +222,11 @@ class Gossip:
             if clocked is not None and (other := clocked.get_timer()) is not None:
                 due = other if due is None else min(due, other)
         return None if due is None else max(0.0, due - now)
+
+    @property
+    def machine_metrics(self) -> dict[str, int]:
+        """Counters and sizes of the machine. Any thread: each is copied, or looked at, in one step."""
+        return {**self._machine.counters, **self._machine.gauges}
 
     def late(self, now: float) -> float:
         """Return by how many seconds a timer was late lately; stalls are not meant. Any thread."""
@@ -342,7 +346,6 @@ class Gossip:
             self._version = version
             self.view = View(machine.members(), machine.local_node)
         self.health_score = machine.health_score
-        self.machine_metrics = {**machine.counters, **machine.gauges}
 
     def _announce(self, event: swim.Event) -> None:
         if isinstance(event, swim.OperationDone):

@@ -193,7 +193,7 @@ FAULTS = [
     Fault("Batches.run", "self._asking = True", "pass", "one comparison after the other"),
     Fault("Batches.run", "log.rounds >= _ROUNDS or ", "", "comparisons end"),
     Fault("Batches.run", "self._is_up(sender) and not log.rounds % 2", "self._is_up(sender)", "others are asked too"),
-    Fault("Batches._settle", "elif log.due is None:", "else:", "a hole is not forgotten over news"),
+    Fault("Batches._settle", "elif sender not in self._lacking:", "else:", "a hole is not forgotten over news"),
     Fault("_divided", "cost > room or ", "", "a batch fits into a packet"),
     Fault(
         "Replica.publish",
@@ -216,7 +216,7 @@ FAULTS = [
         "each round of telling a number is passed on",
     ),
     # -- repair --
-    Fault("Repairs.due", "if self._fetches.full:", "if False:", "who cannot ask does not wake for it"),
+    Fault("Repairs.due", "if not self._open or self._fetches.full:", "if False:", "who cannot ask does not wake"),
     Fault(
         "Repairs.member_up",
         "repair.failed.pop(life.name, None)",
