@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from documenting.commands import sections
-from documenting.names import DOCS, directives, listed, public_names
+from documenting.names import directives, listed, public_names
 
 TOP = {"README": "index", "CHANGELOG": "changelog", "CONTRIBUTING": "contributing", "SECURITY": "reporting"}
 """Pages of the tree's top level, and the page of the site that includes each."""
@@ -14,7 +13,7 @@ TOP = {"README": "index", "CHANGELOG": "changelog", "CONTRIBUTING": "contributin
 
 def page(name: str, source: str) -> str:
     """Return the source of a page of docs/ as the site has it."""
-    source = room(links(source))
+    source = links(source)
     if name == "command-line":
         source += "\n".join(sections())
     if name == "api-inside":
@@ -30,12 +29,6 @@ def links(source: str) -> str:
 def included(source: str) -> str:
     """Return a page of the top level, which a page of docs/ includes, with its links moved."""
     return links(re.sub(r"\]\(([A-Z]+\.md)", r"](../\1", re.sub(r"\]\(docs/", "](", source)))
-
-
-def room(source: str, docs: Path = DOCS) -> str:
-    """Return `source` without the entries of its navigation for pages that nobody has written yet."""
-    entry = re.compile(r"^[\w/-]+\*\n", re.MULTILINE)
-    return entry.sub(lambda found: found[0] if any(docs.glob(found[0].strip())) else "", source)
 
 
 def one_each(lines: list[str]) -> list[str]:
