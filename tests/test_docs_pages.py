@@ -19,6 +19,7 @@ from documenting.commands import sections
 from documenting.names import directives, listed, missing, public_names
 from documenting.pages import broken_links
 from mycorrizal import agentconfig, events, exceptions
+from mycorrizal._runtime.host.settings_sources import ENVIRONMENT
 from mycorrizal.cli.app import app
 
 from .test_security_page import LIMIT, wrong_limits
@@ -98,6 +99,15 @@ def test_settings_of_the_pages_exist(where: str, source: str) -> None:
     known = {*agentconfig.AgentSettings.__dataclass_fields__, "key_file", "config", "data", "expect", "discover"}
     for table in tomllib.loads(source).values():
         assert set(table) - known == set()
+
+
+VARIABLE = re.compile(r"MYCORRIZAL_([A-Z_]+[A-Z])")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_variables_of_the_pages_mean_something(path: Path) -> None:
+    known = {*ENVIRONMENT, "agent", "config", "packet_path", "runtime_dir"}
+    assert {name.lower() for name in VARIABLE.findall(path.read_text("utf-8"))} - known == set()
 
 
 COMMAND = re.compile(r"^(?:\$ )?(?:sudo .*? )?mycorrizal (.*?)(?:\s{2,}#.*| # .*| \| .*)?$", re.MULTILINE)

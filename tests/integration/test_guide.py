@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mycorrizal import Agent
 
 from .agents import runtime_dir  # noqa: F401 - a fixture
 
@@ -48,12 +51,32 @@ def test_the_guide_runs(page: str, least: int, tmp_path: Path, monkeypatch: pyte
                 end()
 
 
+def program(page: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Write the one program of a page into `folder`; return the command that runs it, and its environment."""
+    (text,) = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (folder / "program.py").write_text(text)
+    return [sys.executable, str(folder / "program.py")], {**os.environ, "PYTHONPATH": str(DOCS.parent)}
+
+
 @pytest.mark.usefixtures("runtime_dir")
 def test_several_processes_of_one_host_meet(tmp_path: Path) -> None:
-    page = (DOCS / "how-to" / "several-processes.md").read_text("utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    (tmp_path / "workers.py").write_text(program)
-    env = {**os.environ, "PYTHONPATH": str(DOCS.parent)}
-    command = [sys.executable, "workers.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    command, env = program("how-to/several-processes.md", tmp_path)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "workers [0, 1]\n"), done.stderr
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_a_program_that_is_stopped_leaves(tmp_path: Path) -> None:
+    command, env = program("how-to/stop-in-order.md", tmp_path)
+    started = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
+    with Agent("watcher", cluster="stopping") as watcher, started as worker:
+        try:
+            watcher.wait_for(2, timeout=60)
+            watcher.send("worker", "told", timeout=60)
+            assert worker.stdout is not None and worker.stdout.readline() == b"told\n"  # it has set up its signals
+            news = watcher.events()
+            worker.terminate()
+            assert any(event.kind == "leave" for event in iter(lambda: news.get(timeout=60), None))
+            assert worker.wait(60) == -signal.SIGTERM
+        finally:
+            worker.kill()
