@@ -39,7 +39,7 @@ class DataConfig:
         spin: None lets a loop poll before it sleeps amid many calls at a time, on several cores, for as long as that
             pays; 0 never polls; a number of seconds polls that long whenever a connection is open and no handler runs.
         tracebacks: whether a handler's exception travels with its traceback.
-        same_host: whether an agent reaches agents of its user on its host by a Unix socket, where it can, not by QUIC.
+        same_host: whether an agent reaches agents of its user on its host by a Unix socket, where it can; else by QUIC.
     """
 
     connect_timeout: float = 5.0
@@ -65,7 +65,7 @@ class DataConfig:
     max_datagram: int = 16384
     spin: float | None = None
     tracebacks: bool = False
-    same_host: bool = False
+    same_host: bool = True
 
     def __post_init__(self) -> None:
         builtin_fields(self)

@@ -23,6 +23,7 @@ from .._runtime.threads.waits import pause
 from ..agent import Agent
 from ..cache import Cache
 from ..control import ControlClient
+from ..dataconfig import DataConfig
 from ..events import AgentEvent, ChangesLost, MemberFailed, MemberJoined, MemberLeft, SettingChange, UserEvent
 from ..exceptions import MycorrizalError, NotRunningError, OperationTimeout
 from ..types import Message, Request
@@ -35,6 +36,9 @@ PATIENCE = 25.0
 """Seconds to wait for anything that must happen."""
 PARCEL = 32_000_000
 ENTRIES = 1000
+ELSEWHERE = "carol"
+"""Who speaks QUIC with the others, as if it were on another host."""
+CALLS = 300
 
 _Report = dict[str, Any]
 
@@ -45,7 +49,11 @@ _Report = dict[str, Any]
 def play(name: str, cluster: str) -> None:
     """Be node `name` until the director ends it, or is gone itself."""
     director = os.getppid()
-    with Agent(name, cluster=cluster, config_file=False) as agent, agent.settings.watch() as settings:
+    ways = DataConfig(same_host=name != ELSEWHERE)
+    with (
+        Agent(name, cluster=cluster, config_file=False, data_config=ways) as agent,
+        agent.settings.watch() as settings,
+    ):
         _offer(agent, agent.cache("demo"))
         host, port = agent.address
         _report("ready", address=f"{host}:{port}", quic=agent.quic_port)
@@ -78,6 +86,17 @@ def _offer(agent: Agent, cache: Cache) -> None:
         began = clock.now()
         agent.send(request.value, bytes(PARCEL), timeout=PATIENCE)
         return clock.now() - began
+
+    @agent.on_request("compare")
+    def compare(request: Request) -> dict[str, float]:
+        rates = {}
+        for node in request.value:
+            began = clock.now()
+            for _ in range(CALLS):
+                agent.request(node, "square", [1], timeout=PATIENCE)
+            (carrier,) = (peer.carrier for peer in agent.peers() if peer.name == node)
+            rates[carrier] = CALLS / (clock.now() - began)
+        return rates
 
     @agent.on_request("wait for")
     def wait_for(request: Request) -> None:
@@ -225,17 +244,27 @@ def _form_cluster(stage: Stage) -> None:
 
 
 def _talk(stage: Stage) -> None:
-    """Requests and large messages over QUIC, encrypted, with a key that the three share."""
+    """Requests and large messages, here over QUIC as between hosts: encrypted, with a key that the three share."""
     began = clock.now()
-    squares = stage.ask("alice", "request", node="bob", name="square", value=[1, 2, 3])
+    squares = stage.ask("alice", "request", node="carol", name="square", value=[1, 2, 3])
     if squares != [1, 4, 9]:
-        raise Missed(f"request: bob answered {squares}")
-    stage.say("alice", f"asked bob for squares: {squares}")
+        raise Missed(f"request: carol answered {squares}")
+    stage.say("alice", f"asked carol for squares: {squares}")
     took = clock.now() - began
     seconds = stage.ask("alice", "request", node="alice", name="deliver", value="carol", timeout=PATIENCE)
     stage.wait("parcel", {("carol", "parcel", PARCEL)}, "size")
     stage.say("alice", f"knew after {seconds:.2f} s that {PARCEL:,} bytes were in carol's inbox")
     stage.findings.append(f"a first request took {took:.2f} s, handshake and proof included")
+
+
+def _compare(stage: Stage) -> None:
+    """The same requests over QUIC, and between two agents of one host over a Unix socket."""
+    rates = stage.ask("alice", "request", node="alice", name="compare", value=["carol", "bob"], timeout=PATIENCE)
+    if set(rates) != {"quic", "host"}:
+        raise Missed(f"carriers: {rates} are not both")
+    stage.say("alice", f"asks carol {rates['quic']:,.0f} times a second over QUIC")
+    stage.say("alice", f"asks bob {rates['host']:,.0f} times a second over a Unix socket")
+    stage.findings.append(f"a socket of the host was {rates['host'] / rates['quic']:.1f} times as fast as QUIC")
 
 
 def _share(stage: Stage) -> None:
@@ -305,7 +334,7 @@ def _until(stage: Stage, what: str, holds: Callable[[], bool]) -> None:
 
 
 CHAPTERS: tuple[Callable[[Stage], None], ...] = (
-    _form_cluster, _talk, _share, _remember, _notice_a_crash, _notice_a_leave,
+    _form_cluster, _talk, _compare, _share, _remember, _notice_a_crash, _notice_a_leave,
 )  # fmt: skip
 
 

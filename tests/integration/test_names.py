@@ -18,7 +18,7 @@ from .planes import KEY, Task, spawn
 
 pytestmark = pytest.mark.usefixtures("runtime_dir")
 
-FORGETFUL = DataConfig(idle_timeout=0.3)  # so that no connection stands for long
+FORGETFUL = DataConfig(idle_timeout=0.3, same_host=False)  # so that no connection stands for long
 WIRES = pytest.mark.parametrize("wire", ["cbor", "msgpack"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mycorrizal import DataConfig
 from tests.needs import lacks
 
 from .agents import QUICK, Make, agents, runtime_dir  # noqa: F401 - fixtures
@@ -75,7 +76,8 @@ def tap() -> Iterator[Tap]:
 def talk(agents: Make, tap: Tap, settings: dict[str, Any]) -> None:  # noqa: F811
     """Let two agents say something over every way there is, uncompressed, so that nothing hides behind that."""
     config = QUICK.replace(push_pull_interval=0.3, enable_compression=False)
-    common = {"cluster": CLUSTER, "config": config, "bind": "127.0.0.1", **settings}
+    ways = DataConfig(same_host=False)  # a socket of the host is no wire
+    common = {"cluster": CLUSTER, "config": config, "data_config": ways, "bind": "127.0.0.1", **settings}
     tags = {"tag": SECRET.decode()}
     alice, bob = agents("secret-marker-alice", tags=tags, **common), agents("secret-marker-bob", tags=tags, **common)
     tap.ports = frozenset((alice.address[1], alice.quic_port, bob.address[1], bob.quic_port))
