@@ -32,3 +32,15 @@ def test_an_observation_that_is_half_done_shows_in_the_total_alone() -> None:
     times.total += 5.0  # as another thread may find it
     counts = times.cumulated()
     assert counts[-1] == max(counts) == 1
+
+
+def test_what_other_threads_note_counts_once_the_owner_settles() -> None:
+    times = Histogram((1.0, 2.0))
+    times.observe(0.5)
+    times.note(1.5)
+    assert times.cumulated() == [1, 1, 1] and times.total == 0.5
+    times.settle()
+    times.settle()
+    assert times.cumulated() == [1, 2, 2] and times.total == 2.0
+    both = times.plus(times)
+    assert both.cumulated() == [2, 4, 4] and both.total == 4.0 and times.total == 2.0

@@ -43,7 +43,7 @@ def metrics_page(parts: Assembly) -> tuple[int, str, bytes]:
     about = {"name": parts.name, "cluster": parts.settings.cluster, "version": version}
     numbers = {**merged(parts), "health.problems": len(health(parts).problems)}
     times = {
-        "request": parts.data._started.request_times, **parts.members._running.machine.times, **parts.caches.times()
+        "request": parts.data._started.times(), **parts.members._running.machine.times, **parts.caches.times()
     }  # fmt: skip
     return 200, CONTENT_TYPE, exposition(about, numbers, times).encode("utf-8", "replace")
 

@@ -73,6 +73,7 @@ suspicions_put_off               counter   -  suspects heard before they were de
 accusers_corrected               counter   -  members told that their suspect is well
 refutations                      counter   -  times others had taken this node for dead or suspect
 refusals                         counter   -  members whose host refused a connection: their process has ended
+processes_ended                  counter   -  members declared dead because the kernel of their host had told their end
 indirect_pings_refused           counter   -  pings for others that were too many
 pings_echoed                     counter   -  pings of ours that came back
 pings_misdirected                counter   -  pings for another name
@@ -226,6 +227,7 @@ quic.stock_path                  counter   -  1 if aioquic is used by its docume
 quic.strays                      counter   -  datagrams that belong to nothing
 quic.unproven_timeouts           counter   -  connections that did not prove themselves in time
 host.accepted                    counter   -  connections on one host that others began
+host.deaths                      counter   -  processes of this host whose end the kernel has told
 host.dialled                     counter   -  connections on one host that this agent began
 host.errors                      counter   -  those that broke
 host.fallbacks                   counter   -  those that went by QUIC in the end

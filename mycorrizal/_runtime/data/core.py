@@ -121,6 +121,8 @@ class Core:
         self.counters = Counters()
         self.count = self.counters.add
         self.request_times = Histogram()  # of our callers' requests; the loop thread's
+        self._read_times = Histogram()  # of those whose answers their callers have read themselves
+        self._settling = threading.Lock()
         self.guard = ForkGuard()
         self.handlers: dict[str, Handler] = {}
         self.remotes: dict[str, Remote] = {}  # handlers that do not run here; a name is in one of the two
@@ -303,7 +305,20 @@ class Core:
         return Binding(channel, server_nonce, client_nonce, client, server)
 
     def arm(self, delay: float) -> None:
-        self.loop.call_at(clock.now() + delay, self.machine.tick)
+        self.loop.call_at(clock.now() + delay, self._tick)
+
+    def _tick(self, now: float) -> None:
+        self._settle()
+        self.machine.tick(now)
+
+    def _settle(self) -> None:
+        with self._settling:
+            self._read_times.settle()
+
+    def times(self) -> Histogram:
+        """Return how long our callers' requests took. Any thread."""
+        self._settle()
+        return self.request_times.plus(self._read_times)
 
     def warn(self, kind: str, message: str, *args: object) -> None:
         self._quiet.warning(kind, message, *args)
@@ -483,8 +498,14 @@ class Core:
         """Wait for the answer to `call` at the socket itself; False if it comes by the loop, if at all."""
 
         def take(stream: int, data: bytes) -> bool:
-            outcome = link.answer_now(call, stream, data, clock.now())
-            return outcome is not None and (ticket.settle(outcome) or True)
+            now = clock.now()
+            outcome = link.answer_now(call, stream, data, now)
+            if outcome is None:
+                return False
+            if call.began is not None:
+                self._read_times.note(now - call.began)
+            ticket.settle(outcome)
+            return True
 
         return link.conn.read(call, take, deadline)
 
