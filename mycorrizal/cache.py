@@ -192,7 +192,7 @@ class Cache(Handle, CacheMapping[V], Memoizing):
         codecs = self._codecs
         for key, encoded in values.items():
             try:
-                found[key] = decode_held(encoded, codecs)
+                found[key] = decode_held(encoded, codecs)  # type: ignore[assignment]  # a cast costs a call
             except MycorrizalError:
                 try:
                     found[key] = self._decoded(key, encoded, "get_many")  # which says what it is

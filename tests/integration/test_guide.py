@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mycorrizal import Agent
+from mycorrizal import Agent, MemberLeft
 
 from .agents import runtime_dir  # noqa: F401 - a fixture
 
@@ -76,7 +76,8 @@ def test_a_program_that_is_stopped_leaves(tmp_path: Path) -> None:
             assert worker.stdout is not None and worker.stdout.readline() == b"told\n"  # it has set up its signals
             news = watcher.events()
             worker.terminate()
-            assert any(event.kind == "leave" for event in iter(lambda: news.get(timeout=60), None))
+            while not isinstance(news.get(timeout=60), MemberLeft):
+                pass
             assert worker.wait(60) == -signal.SIGTERM
         finally:
             worker.kill()
