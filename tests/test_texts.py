@@ -39,6 +39,7 @@ from mycorrizal._swim import events as swim_events
 from mycorrizal._swim.machine import Swim
 from mycorrizal._wire.frames import Challenge, Close, Frame, Status, frame
 from mycorrizal._wire.messages import AckResp, Alive, Dead, Err, Ping, PushNodeState, PushPull, Suspect
+from mycorrizal._wire.meta import AgentMeta, agent_meta
 from mycorrizal._wire.text import logger, printable
 from mycorrizal.exceptions import MycorrizalError, PeerUnreachable, RemoteProtocolError
 from mycorrizal.types import html_text
@@ -306,6 +307,13 @@ def a_move() -> None:
     swim.moved(b"\x0a\0\0\2", 1.0)
 
 
+def an_end() -> None:
+    swim = make()
+    told = Node(RAW, b"\x0a\0\0\2", 7946, agent_meta(AgentMeta(None, b"\1" * 8, {}), 512))
+    tell(swim, Alive(1, told.name, told.addr, told.port, told.meta, VSN))
+    swim.ended(RAW, b"\1" * 8, 1.0)
+
+
 def a_stall() -> None:
     swim = make(stall_threshold=1.0, reconnect_interval=10.0)
     joins(swim, RAW)
@@ -524,7 +532,7 @@ def test_what_comes_in_raw_comes_out_printable(
 
 def test_the_ways_in_reach_every_line_that_membership_logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mycorrizal")
-    for way in (*WAYS_IN[:8], a_stall, a_move):
+    for way in (*WAYS_IN[:8], a_stall, a_move, an_end):
         list(way() or ())
     reached = {(record.filename, record.funcName) for record in caplog.records if record.name == "mycorrizal.swim"}
     there = set()

@@ -114,6 +114,7 @@ class Assembly:
     Raises: as ``Agent``. Whatever was begun by then is closed again.
     """
 
+    _former: Former | None = None  # whose place this one takes
     web: WebServer | None = None  # from ``serve_metrics`` on
     web_counters: Counters | None = None
 
@@ -133,7 +134,6 @@ class Assembly:
         self.codecs = codecs
         self.stopped = False
         self._make_way = make_way
-        self._former: Former | None = None
         self._handlers, self._streams = handlers, streams
         self.claim: Claim | Unclaimed | None = None
         self.discovery: Discovery | None = None
@@ -223,7 +223,7 @@ class Assembly:
     def former_of(self) -> Former:
         """Return what another agent needs to take this one's place."""
         core = self.data._started
-        names = tuple(name for name in core.handlers if not name.startswith(RESERVED))
+        names = tuple(name for name in (*core.handlers, *core.remotes) if not name.startswith(RESERVED))
         return Former(self.members.local_node.port, self.data.port, names, tuple(core.streams.handlers))
 
     def _register(self, plane: DataPlane) -> None:
@@ -235,9 +235,9 @@ class Assembly:
         former = self._former
         if former is not None:
             for name in {*former.handlers} - {*self._handlers}:
-                plane.on_request(name)(partial(_not_run_again, "on_request", name))
+                plane.on_request(name)(partial(_not_run_again, f"@agent.on_request({name!r})"))
             for name in {*former.streams} - {*self._streams}:
-                plane.on_stream(name)(partial(_not_run_again, "on_stream", name))
+                plane.on_stream(name)(partial(_not_run_again, f"@agent.on_stream({name!r})"))
 
     def _rundir(self) -> RuntimeDir | None:
         """Return this user's directory on this host; None if there is none, and the agent can do without.
@@ -528,11 +528,9 @@ class Assembly:
             self.claim.release()
 
 
-def _not_run_again(what: str, name: str, asked: object) -> None:
-    """Stand where a handler was before a notebook's cell was run again."""
-    raise LookupError(
-        f"the cell of this agent was run again, and the one with @agent.{what}({name!r}) was not: run that cell too"
-    )
+def _not_run_again(call: str, asked: object) -> None:
+    """Stand where a handler was before a notebook's cell was run again; `call` had registered it."""
+    raise LookupError(f"the cell of this agent was run again, and the one with {call!a} was not: run that cell too")
 
 
 def _as_serf(delegate: Delegate | None) -> SerfDelegate | None:

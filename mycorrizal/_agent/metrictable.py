@@ -276,6 +276,11 @@ share.state.left_out             counter   -  whole states that had no room besi
 share.state.missing              counter   -  whole states that came without a part
 share.syncs_done                 counter   -  whole states that were asked for and came
 share.syncs_failed               counter   -  requests for a whole state that failed
+share.batches                    counter   -  batches of messages of other agents
+share.batches.asked              counter   -  comparisons asked for since a batch was missing
+share.batches.given_up           counter   -  batches that were missing and asked for in vain
+share.duplicates                 counter   -  messages that came again
+share.spread.batched             counter   -  messages that were told to each member in a batch
 share.spread.full                counter   -  messages that found the queue full
 share.spread.not_passed_on       counter   -  messages too large for gossip
 share.spread.pushed              counter   -  messages sent to each member over QUIC
@@ -287,6 +292,13 @@ share.repairs                    counter   -  whole states that were asked for o
 share.values_bad                 counter   -  values that are none
 share.values_unreadable          counter   -  values that cannot be decoded here
 share.health_put_off             counter   -  changes of a service's health that were told later
+
+# tasks of executors, and handlers in processes
+tasks.waiting                    gauge     -  tasks that wait for a worker
+tasks.under_way                  gauge     -  tasks that workers have
+tasks.*                          counter   -  attempts of tasks by how they ended, and workers found silent
+processes.started                counter   -  processes started for handlers
+processes.died                   counter   -  those that ended by themselves
 
 # caches
 cache.operation                  histogram s  operations that the loop carried out, waits for locks left out

@@ -106,5 +106,5 @@ def _is_init_only(field: Any) -> bool:
 def _of(kind: type[Any], value: Any) -> Any:
     """Return `value`, which must be of exactly this type."""
     if type(value) is not kind:
-        raise TypeError(f"{type(value).__qualname__} instead of {kind.__qualname__}")
+        raise TypeError(f"{type(value).__qualname__!a} instead of {kind.__qualname__!a}")
     return value

@@ -156,7 +156,7 @@ def _arrow(array: Any, kind: Any = None) -> Any:
 
 def _typed(arrow: Any, kind: Any) -> Any:
     if arrow.type != kind:
-        raise ValueError(f"an array of {arrow.type} for one of {kind}")
+        raise ValueError(f"an array of {str(arrow.type)!a} for one of {str(kind)!a}")
     return arrow
 
 

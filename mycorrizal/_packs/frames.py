@@ -64,7 +64,7 @@ def _unpack_frame(sent: Any) -> Any:
     index, columns = unpack_index(rows), unpack_index(names)
     if isinstance(body, np.ndarray):
         if body.dtype.kind not in NUMBERS or body.ndim != 2 or body.shape != (len(index), len(columns)):
-            raise ValueError(f"{body.shape} values for {len(index)} rows and {len(columns)} columns")
+            raise ValueError(f"{body.shape!a} values for {len(index)} rows and {len(columns)} columns")
         frame = pd.DataFrame(body, index, columns, copy=False)
     else:
         if len(body) != len(columns):

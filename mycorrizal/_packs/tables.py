@@ -66,7 +66,7 @@ def unpack_table(sent: Any) -> Any:
     table = pa.ipc.open_stream(buffer, options=_OPTIONS).read_all()
     table.validate(full=True)
     if sorted(_extensions(table.schema)) != names:
-        raise ValueError(f"extension types that are not registered here as there: {', '.join(map(str, names))}")
+        raise ValueError(f"extension types that are not registered here as there: {names!a}")
     return table
 
 
@@ -79,7 +79,7 @@ def unpack_array(sent: Any) -> Any:
     """Return the array, in one chunk."""
     table = unpack_table(sent)
     if table.num_columns != 1:
-        raise ValueError(f"{table.num_columns} columns for one")
+        raise ValueError(f"{table.num_columns!a} columns for one")
     column = table.column(0)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which would copy a single one too
 

@@ -23,7 +23,7 @@ WITHOUT_A_LINE = {
     "members": "`mycorrizal members`, which is written by hand: it waits too",
     "wait": "`mycorrizal members --wait`",
 }
-BY_HAND = {"agent", "demo", "members", "keygen", "events", "completion", "man", "status"}
+BY_HAND = {"agent", "demo", "members", "keygen", "events", "completion", "man", "status", "worker"}
 FRAME = {"agent_name", "cluster", "as_json", "as_text", "key_file", "prompt"}
 """What a subcommand takes beside its command's arguments."""
 LINES = {name: command for name, command in COMMANDS.items() if command.line is not None}

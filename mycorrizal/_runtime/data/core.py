@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..._data.calls import Call
 from ..._data.link import Link
@@ -42,6 +42,8 @@ from ..threads.lifecycle import ForkGuard
 from .errors import told
 from .files import Arrivals
 from .inbox import Inbox
+from .reader import Reader
+from .roles import Host, Remote
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -53,41 +55,12 @@ log = logger("mycorrizal.data")
 
 Handler = Callable[[Request], Any]
 
-
-class Remote(Protocol):
-    """What answers requests elsewhere, without a look at their values here (``_runtime/tasks/processes.py``)."""
-
-    @property
-    def slots(self) -> int:
-        """How many it can answer at a time."""
-
-    def answer(self, request: Served, left: float | None) -> tuple[Status, Encoded | None]:
-        """Return the answer to a request that has `left` seconds, None: no limit. A handler's thread, which waits."""
-
-    def retire(self) -> None:
-        """Another handler has its place: end as soon as nothing is asked any more. Any thread."""
-
-
-
 SETTLING_SECONDS = 5.0
 """In which a handler that a node does not have yet is asked for again."""
 _TEXT_MAX = 8192
 _NEXT_SECONDS = 0.05
 """How long a handler's thread waits at the socket that its last request came from."""
 _local = threading.local()
-
-
-class Host(Protocol):
-    """A way to other processes of this host (``_runtime/local/carrier.py``). Loop thread, but for ``abandon``."""
-
-    def start(self, now: float) -> None:
-        """Listen."""
-
-    def abandon(self) -> None:
-        """Let go of everything, in a forked child too."""
-
-    def dial(self, address: Address, peer: str, now: float) -> Connection | str:
-        """Return a connection to `peer`, or why there is none."""
 
 
 def _no_address(node: str) -> tuple[str, str]:
@@ -341,7 +314,7 @@ class Core:
         assert isinstance(link, Link)
         if self.pool.queued or len(self._readers) >= self.config.handlers // 2:
             return None
-        reader = _Reader(self.pool, link)
+        reader = Reader(self.pool, link)
         self._readers.append(None)
         try:
             with self.pool.between():
@@ -643,25 +616,6 @@ class Core:
             act()
         self.loop.abandon()
         self._sock.close()
-
-
-class _Reader:
-    """A handler's thread that waits at a socket: for one request, if it could run it at once."""
-
-    __slots__ = ("_link", "_pool", "request")
-
-    done = False
-
-    def __init__(self, pool: HandlerPool, link: Link) -> None:
-        self._pool = pool
-        self._link = link
-        self.request: Served | None = None
-
-    def take(self, stream: int, data: bytes) -> bool:
-        """Take what has come; False if it is for the loop."""
-        if not self._pool.crowded:
-            self.request = self._link.serve_now(stream, data, clock.now())
-        return self.request is not None
 
 
 def _respond(request: Served, status: int, encoded: Encoded | None, now: float) -> None:
