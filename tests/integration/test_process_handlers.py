@@ -122,6 +122,7 @@ def test_several_run_at_a_time_and_more_than_there_are_threads(ask: Ask, tmp_pat
     assert len(running) == 4
     with pytest.raises(OperationTimeout):
         ask(0, processes=4, timeout=0.3)  # none is free
+    assert ask.bob.metrics()["processes.started"] == 4  # type: ignore[attr-defined]
     ask.bob.close()  # type: ignore[attr-defined]
     assert all(isinstance(future.exception(PATIENCE), Exception) for future in hanging)
     until(lambda: not any(map(alive, running)), PATIENCE)

@@ -142,15 +142,14 @@ class ProcessHandler:
         deadline = Deadline(left)
         with self._core.pool.waiting():
             try:
-                process = self._take(request, deadline)
-                if process is None:
-                    return Status.EXPIRED, None
-                head = encode_value([request.name, request.sender, deadline.remaining()]).pack()
                 packed = request.value.pack()
-            except Exception as error:  # nothing to start one with, or no memory
+                process = self._take(request, deadline)
+            except Exception as error:  # no memory, or nothing to start one with
                 return self._core.error_answer(*told(error))
+            if process is None:
+                return Status.EXPIRED, None
             try:
-                answer = process.ask(head, packed)
+                answer = process.ask(encode_value([request.name, request.sender, deadline.remaining()]).pack(), packed)
             except BaseException as error:
                 return self._lost(process, error)
         self._put_back(process)

@@ -57,7 +57,6 @@ FAULTS = [
     Fault("ProcessHandler._lost", 'self._core.count("processes.died")', "pass", "deaths are counted"),
     Fault("ProcessHandler._take", "len(self._all) + self._starting < self.slots", "False", "who died is replaced"),
     Fault("ProcessHandler._take", "len(self._all) + self._starting < self.slots", "True", "by no more than that"),
-    Fault("ProcessHandler.retire", "process.let_go()", "pass", "who is replaced ends"),
     Fault("where_is", 'if module == "__main__":', "if False:", "nothing of the main program is imported"),
     Fault("main", "signal.signal(signal.SIGINT, signal.SIG_IGN)", "pass", "Ctrl-C is the agent's"),
     Fault("Ahead.cancel", "future.cancel()", "pass", "what nobody reads is not run"),
