@@ -156,6 +156,7 @@ def test_the_time_of_a_map_and_of_a_task(agents: Make, gate: Gate) -> None:  # n
         results = executor.map([1, 2], timeout=0.2)
         with pytest.raises(OperationTimeout, match="0.2 s of the whole map"):
             next(results)
+        assert not executor._room  # nobody waits for the rest
     with alice.executor("gate", timeout=0.2) as executor:
         with pytest.raises(OperationTimeout) as caught:
             executor.submit(3).result(PATIENCE)
