@@ -6,7 +6,9 @@ and SIGCONT some seconds later; at half of them another one gets SIGKILL, and is
 started again. Also run, shorter, by tests/integration/test_executor.py.
 
 The ideal is what the tasks would take if all threads of all workers were
-there all the time and nothing else cost anything.
+there all the time and nothing else cost anything; that of what was there leaves
+out what this tool takes away, which on a busy machine is more than it means to:
+a worker starts there in several seconds. Judge on a machine with nothing else.
 """
 
 from __future__ import annotations
@@ -160,7 +162,7 @@ def _swept(agent: Agent, trouble: Trouble, tasks: int, seconds: float, processes
     return {
         "tasks": tasks, "seconds": round(took, 2), "ideal": round(ideal, 2), "times": round(took / ideal, 3),
         "ideal of what was there": round(ideal + trouble.missing / len(NAMES), 2),
-        "counters": counters, "wrong": wrong,
+        "load": round(os.getloadavg()[0], 1), "counters": counters, "wrong": wrong,
     }  # fmt: skip
 
 
