@@ -265,6 +265,7 @@ class Memberlist(Handle):
         Gauges: ``members``, ``nodes`` (all states), ``health.score``, ``queue.broadcasts``,
         ``queue.delegates``, ``queue.commands``, ``queue.events`` (the slowest subscriber's),
         ``subscribers``, ``exchanges.dialled``, ``exchanges.accepted``, ``exchanges.threads``,
+        ``state.local``, ``state.remote`` (bytes of the last whole state that was sent, that came),
         ``tcp.held`` (bytes that conversations hold), ``tcp.refusing`` (1 while some are turned away),
         ``timers.late_ms`` (the most that a timer was late in the last half minute, without stalls),
         ``replays.windows`` (senders of numbered messages that are remembered, twice: packets and streams), and
