@@ -103,10 +103,8 @@ class Definition:
 
 def differ(one: Definition | None, other: Definition | None) -> bool:
     """Return whether two members' definitions of a cache are not the same one, though their settings may be."""
-    if one is other:  # of all that a member announces all but one, as a rule
-        return False
     if one is None or other is None:
-        return True
+        return one is not other
     return one != other or (one.edition, one.born) != (other.edition, other.born)
 
 

@@ -12,7 +12,7 @@ from mycorrizal._cache.definition import Definition, Limits
 from mycorrizal._cache.machine import CacheMachine
 from mycorrizal._cache.messages import Answer, Message, Reply, Request, decode_request, partitions
 from mycorrizal._cache.operations import Kind, Op, Status
-from mycorrizal._cache.placement import Owner, partition_of
+from mycorrizal._cache.placement import Owner, bitmap, partition_of
 from mycorrizal._cache.shard import Outcome
 from mycorrizal._wire.values import Encoded
 from mycorrizal.exceptions import CacheOutcomeUnknown
@@ -136,6 +136,17 @@ def test_who_was_refused_asks_again_as_soon_as_it_is_told_to() -> None:
     places = decode_request(arrived(call.payload)).body
     machine.receive("bob", arrived(Request(Message.RELEASE, b"me      ", b"bob     ", 0, "c", places)), now + 0.1)
     assert questions(machine) == [(Message.CLAIM, partitions(places[0]))]
+
+
+def test_who_says_that_it_holds_something_is_asked_while_others_are() -> None:
+    """It need not announce the cache."""
+    machine = make_machine("me")
+    machine.members_changed(seen("bob", "joe") | {"eve": (b"eve     ", {})}, 0.0)
+    machine.members_changed(seen("bob") | {"eve": (b"eve     ", {})}, 0.0)
+    ((claim, places),) = questions(machine)
+    request = Request(Message.RELEASE, b"me      ", b"eve     ", 0, "c", [bitmap(places[:3])])
+    assert reply_of(machine.receive("eve", arrived(request), 0.1)).status == Answer.OK
+    assert claim == Message.CLAIM and questions(machine) == [(Message.CLAIM, places[:3])]
 
 
 def test_partition_is_pulled_in_pieces() -> None:

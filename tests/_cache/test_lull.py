@@ -108,6 +108,14 @@ def test_it_is_not_used_by_who_claims_it_nor_asked_for_before_the_others_were_to
     assert asked(machine) == [(Message.CLAIM, "d")]
 
 
+def test_who_uses_a_cache_need_not_wait_for_the_others_that_are_asked_at_leisure() -> None:
+    machine = opened("c", others="ann bob eve joe kim zoe")
+    run_due(machine, 1.5)
+    assert len(asked(machine)) == 4
+    machine.synced("c", "ticket", 9.0, 1.6)
+    assert len(asked(machine)) == 2
+
+
 def test_patience_with_who_does_not_agree_begins_when_it_is_asked() -> None:
     machine = opened("c", lull_most=20.0, takeover_patience=2.0)
     machine.receive("bob", arrived(request(Message.CLAIM, [EVERY])), 1.1)

@@ -6,7 +6,7 @@ from planted.fault import Fault
 
 FAULTS = [
     Fault("Definition.replaces", "(self != other or self.edition != other.edition) and ", "", "the same is no news"),
-    Fault("differ", "if one is other:", "if False:", "what a member announces still is not compared again"),
+    Fault("_changed", " if known.get(cache) is not definition", "", "what is as it was is not compared"),
     Fault("Space.redefine", "        if same:\n", "        if False:\n", "another edition of the same moves nothing"),
     Fault("Space.set_view", "self.retired or not self.handover.holds_back(now)", "True", "a view waits for the others"),
     Fault("Handover.proceed", "            self._space.settle(now)\n", "", "and for no longer than it is held back"),
