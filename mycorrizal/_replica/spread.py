@@ -20,7 +20,7 @@ class BroadcastQueue(Protocol):
 
     backlog: int
 
-    def queue_broadcast(self, message: bytes, *, name: str | None = None) -> None: ...
+    def queue_broadcast(self, message: bytes, *, name: str | None = None, halved: bool = False) -> None: ...
 
     def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]: ...
 
@@ -87,7 +87,7 @@ class Spread:
         """Have a small message of our own ride gossip, however much waits there."""
         if self._queue is not None:
             self._queue.queue_broadcast(raw, name=name)
-            if len(self._peers()) <= self._limits.direct_peers and len(self.direct) < self._limits.direct:
+            if self._few and len(self.direct) < self._limits.direct:
                 self.direct.append(raw)
 
     def again(self, raw: bytes, name: str) -> None:
@@ -97,7 +97,9 @@ class Spread:
         if 4 * len(self._queue) >= 3 * self._limits.queue:
             self._count("spread.not_passed_on")
             return
-        self._queue.queue_broadcast(raw, name=name)
+        # In a flood most of gossip is what everybody was told directly.
+        flood = 4 * len(self._queue) >= self._limits.gossip_backlog and self._few
+        self._queue.queue_broadcast(raw, name=name, halved=flood)
 
     def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
         """Take messages for one packet."""
@@ -105,6 +107,11 @@ class Spread:
 
     def __len__(self) -> int:
         return 0 if self._queue is None else len(self._queue)
+
+    @property
+    def _few(self) -> bool:
+        """Whether each member is told directly what is small."""
+        return len(self._peers()) <= self._limits.direct_peers
 
     def _gossiped(self, size: int) -> bool:
         """Return whether a message of our own is for gossip: it is small, and not too many wait there."""
@@ -116,7 +123,7 @@ class Spread:
     def _fits_batch(self, size: int, now: float) -> bool:
         """Return whether a message may go in a batch: it is small, the others are few, and can have read the rest."""
         limits = self._limits
-        if self._queue is None or size > limits.gossip_bytes or len(self._peers()) > limits.direct_peers:
+        if self._queue is None or size > limits.gossip_bytes or not self._few:
             return False
         read = (now - self._batched_at) * limits.batch_bytes / limits.batch_seconds
         self._batched, self._batched_at = max(0.0, self._batched - read), now

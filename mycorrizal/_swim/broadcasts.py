@@ -73,6 +73,7 @@ class TransmitLimitedQueue:
         tag: object = None,
         invalidates: Callable[[Broadcast], bool] | None = None,
         finished: Callable[[], None] | None = None,
+        halved: bool = False,
     ) -> None:
         """Queue `message`.
 
@@ -82,6 +83,7 @@ class TransmitLimitedQueue:
             tag: anything, for `invalidates` to look at.
             invalidates: without name and not unique, tells which plain broadcasts this one replaces.
             finished: called once when the message is sent out or dropped.
+            halved: most have it already: it is sent half as often, and after what is new.
         """
         replaced: list[Broadcast] = []
         if name:
@@ -93,6 +95,8 @@ class TransmitLimitedQueue:
         self._last_id += 1
         entry = Broadcast(message, name or None, unique, tag, finished)
         entry.key = (-len(message), -self._last_id)
+        if halved:
+            entry.transmits = retransmit_limit(self._mult, self._num_nodes()) // 2
         self._insert(entry)
         for old in replaced:
             old._finish()  # last, for it may queue something itself

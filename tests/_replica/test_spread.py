@@ -51,6 +51,14 @@ def test_a_quarter_of_the_queue_is_for_our_own() -> None:
     assert one.counted == {"spread.not_passed_on": 4}
 
 
+@pytest.mark.parametrize(("most", "sent"), [(64, 8 * 4 + 12 * 2), (0, 20 * 4)])
+def test_a_flood_that_everybody_was_told_directly_is_gossiped_half_as_often(most: int, sent: int) -> None:
+    one = Out("b", limits=Limits(gossip_backlog=32, direct_peers=most))
+    for number in range(20):
+        one.spread.again(b"x", f"{number}")
+    assert sum(len(one.spread.get_broadcasts(0, 5)) for _ in range(40)) == sent
+
+
 def test_what_waits_to_be_pushed_is_bounded() -> None:
     one = Out("b")
     for _ in range(2):

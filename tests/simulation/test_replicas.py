@@ -74,6 +74,26 @@ def test_what_is_small_is_told_to_everybody_at_once(most: int, missing: int) -> 
     assert counters.exchanges - before < 10, "nor was it the push/pulls that brought them"
 
 
+def test_a_flood_of_settings_takes_few_packets_and_no_conversations() -> None:
+    replicas = joined(10, config=Config.local(name="template"))
+    one, counters = replicas.alive[3], replicas.cluster.network.counters
+    exchanges, datagrams = counters.exchanges, counters.datagrams
+    for begin in range(0, 500, 50):
+
+        def write(replica: Replica, now: float, begin: int = begin) -> None:
+            for number in range(begin, begin + 50):
+                replica.set_setting(f"key-{number}", b"x" * 27, now)
+
+        replicas.do(one, write)
+        replicas.cluster.run(0.05)
+    assert all(len(replicas.of(member).settings) == 500 for member in replicas.alive)
+    replicas.cluster.run(2.0)
+    assert counters.exchanges - exchanges < 20, "4,000 when what gossip has no room for was pushed"
+    assert counters.datagrams - datagrams < 10 * 100
+    handled = sum(replicas.of(member).counters["messages"] for member in replicas.alive)
+    assert handled < 1.2 * 9 * 500, "what gossip brings again is not much more than what batches spare"
+
+
 def test_large_messages_are_pushed_and_holes_are_fetched() -> None:
     replicas = joined(4)
     checker = EventChecker(replicas)
