@@ -37,6 +37,7 @@ myst_heading_anchors = 4
 default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = True
 autodoc_default_options = {
     "members": True,
@@ -61,7 +62,7 @@ def _included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None
 
 
 def _docstring(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    lines[:] = reading.one_each(lines)
+    lines[:] = reading.docstring(lines)
 
 
 def setup(app: Sphinx) -> None:

@@ -200,6 +200,10 @@ def test_each_name_of_an_item_gets_its_text() -> None:
     assert reading.one_each(lines) == told
 
 
+def test_pages_that_a_docstring_names_are_links() -> None:
+    assert reading.docstring(["see docs/agent.md."]) == ["see :doc:`/agent`.", ""]
+
+
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<h1 id="top"><a href="b.html#end"></a><a href="#top"></a><a href="https://x/"></a>')
     (tmp_path / "b.html").write_text('<a href="a.html#nothing"></a><img src="gone.png"><a href="./"></a>')

@@ -31,6 +31,11 @@ def included(source: str) -> str:
     return links(re.sub(r"\]\(([A-Z]+\.md)", r"](../\1", re.sub(r"\]\(docs/", "](", source)))
 
 
+def docstring(lines: list[str]) -> list[str]:
+    """Return a docstring as Sphinx should read it; the pages of docs/ that it names are links."""
+    return [re.sub(r"(?<![\w/`])docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in one_each(lines)]
+
+
 def one_each(lines: list[str]) -> list[str]:
     """Return a docstring in which each name of an item like ``host, port: where it listens`` has the text for itself.
 
