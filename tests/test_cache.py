@@ -506,7 +506,7 @@ def test_an_error_of_many_names_the_keys_it_is_about(
     monkeypatch.setattr(host, "operate", operate)
     monkeypatch.setattr(mycorrizal.cache, "_OPS_AT_ONCE", 4)
     cache = cache_of(host)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "set_many": lambda: cache.set_many(dict.fromkeys("abcdef", 1)), "get_many": lambda: cache.get_many("abcdef"),
         "delete_many": lambda: cache.delete_many(iter("abcdef")),
     }  # fmt: skip

@@ -25,6 +25,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import RemoteProtocolError
 from .columns import pack_records, parse_records
 from .core import Failure
 from .messages import (
@@ -38,8 +39,9 @@ from .messages import (
     partition,
     partitions,
     parts,
+    rows,
 )
-from .placement import Owner, bitmap
+from .placement import Owner, bitmap, partition_of
 from .shard import Shard
 
 if TYPE_CHECKING:
@@ -73,27 +75,33 @@ class Claim:
 class _Peer:
     """What is going on with one member."""
 
-    __slots__ = ("attempt", "claiming", "not_before", "pull", "pull_after")
+    __slots__ = ("attempt", "claiming", "not_before", "pull_after", "pulls")
 
     def __init__(self) -> None:
         self.pull_after = 0.0
         self.claiming = False
         self.attempt = 0
         self.not_before = 0.0
-        self.pull: _Pull | None = None
+        self.pulls: list[_Pull] = []  # together, in one message after the other
 
 
 class _Pull:
-    """A partition on its way from one member."""
+    """A partition on its way from one member: by now the keys up to ``after`` are here."""
 
-    __slots__ = ("claim", "copy", "member", "seen", "shard")
+    __slots__ = ("after", "claim", "copy", "member", "seen", "shard")
 
     def __init__(self, member: Owner, shard: Shard, claim: Claim, copy: Copy) -> None:
         self.member = member
         self.shard = shard
         self.claim = claim
         self.copy = copy
+        self.after = b""
         self.seen: dict[bytes, None] = {}
+
+    @property
+    def live(self) -> bool:
+        """Whether it is wanted still."""
+        return self.shard.claim is self.claim and self.member in self.claim.pulling
 
 
 def copy_of(space: Space, shard: Shard) -> Copy:
@@ -273,8 +281,8 @@ class Handover:
             self._ask(member, self._peers.setdefault(member, _Peer()), places)
         for member in pulled:
             peer = self._peers.setdefault(member, _Peer())
-            if peer.pull is None and peer.pull_after <= now:
-                self._next_pull(member, peer, now)
+            if not peer.pulls and peer.pull_after <= now:
+                self._next_pulls(member, peer, now)
 
     def _ask(self, member: Owner, peer: _Peer, places: list[int]) -> None:
         peer.claiming = True
@@ -333,8 +341,9 @@ class Handover:
                 self._advance(shard, now)
         return len(claims)
 
-    def _next_pull(self, member: Owner, peer: _Peer, now: float) -> None:
-        """Start on the next partition that `member` has and we do not."""
+    def _next_pulls(self, member: Owner, peer: _Peer, now: float) -> None:
+        """Start on the next partitions that `member` has and we do not, as many as one message may hold."""
+        pulls, size = list[_Pull](), 0
         for shard, claim in self._claims():
             if member not in claim.pulling:
                 continue
@@ -342,53 +351,84 @@ class Handover:
             if copy[:3] == copy_of(self._space, shard)[:3]:
                 self._pulled(shard, claim, member, copy, None, now)
                 continue
-            peer.pull = _Pull(member, shard, claim, copy)
-            self._pull(peer, peer.pull, b"", now)
-            return
+            pulls.append(_Pull(member, shard, claim, copy))
+            size += copy.size
+            if size >= self._core.limits.batch_records:
+                break
+        if pulls:
+            self._pull(peer, pulls, now)
 
-    def _pull(self, peer: _Peer, pull: _Pull, after: bytes, now: float) -> None:
+    def _pull(self, peer: _Peer, pulls: list[_Pull], now: float) -> None:
+        peer.pulls = pulls
+
         def done(outcome: Reply | Failure, now: float) -> None:
-            if peer.pull is not pull:
+            if peer.pulls is not pulls:
                 return
-            if pull.shard.claim is not pull.claim or pull.member not in pull.claim.pulling:
-                peer.pull = None
+            live = [pull for pull in pulls if pull.live]
+            if not live:
+                peer.pulls = []
                 self._space.wake()
-                return
-            if isinstance(outcome, Failure) or outcome.status != Answer.OK:
-                self._pull_failed(peer, pull, now)
-                return
-            following, size = self._merge(pull, outcome.body, now)
-            at = self._core.pace.take(size, now)
-            if following is None:
-                peer.pull = None
-                peer.pull_after = at
-                self._pulled(pull.shard, pull.claim, pull.member, pull.copy, pull.seen, now)
-                self._core.timers.call_at(at, lambda now: self._space.wake())
-            elif at > now:
-                self._core.timers.call_at(at, lambda now: self._continue(peer, pull, following, now))
+            elif isinstance(outcome, Failure) or outcome.status != Answer.OK:
+                self._pulls_failed(peer, live, now)
             else:
-                self._pull(peer, pull, following, now)
+                self._given(peer, pulls, outcome.body, now)
 
-        body = [pull.shard.partition, after]
-        self._core.call(pull.member, Message.PULL, self._space.name, body, done, now)
+        body = [[[pull.shard.partition, pull.after] for pull in pulls]]
+        self._core.call(pulls[0].member, Message.PULL, self._space.name, body, done, now)
 
-    def _continue(self, peer: _Peer, pull: _Pull, after: bytes, now: float) -> None:
-        if peer.pull is pull:
-            self._pull(peer, pull, after, now)
+    def _continue(self, peer: _Peer, pulls: list[_Pull], now: float) -> None:
+        if peer.pulls is pulls:
+            self._pull(peer, pulls, now)
 
-    def _pull_failed(self, peer: _Peer, pull: _Pull, now: float) -> None:
+    def _pulls_failed(self, peer: _Peer, pulls: list[_Pull], now: float) -> None:
         """Ask for its agreement again: its view may have changed."""
-        peer.pull = None
-        pull.claim.pulling.pop(pull.member, None)
-        pull.claim.asking[pull.member] = None
+        peer.pulls = []
+        for pull in pulls:
+            pull.claim.pulling.pop(pull.member, None)
+            pull.claim.asking[pull.member] = None
         peer.not_before = self._core.next_try(peer.attempt, now)
         peer.attempt += 1
         self._core.timers.call_at(peer.not_before, lambda now: self._space.wake())
 
-    def _merge(self, pull: _Pull, body: list[Any], now: float) -> tuple[bytes | None, int]:
-        """Take a piece of a copy; return the key to go on after, or None at its end, and the bytes that it took."""
-        packed, following, outcomes = parts(body, 3)
-        records = parse_records(packed, now)
+    def _given(self, peer: _Peer, pulls: list[_Pull], body: list[Any], now: float) -> None:
+        """Take pieces of copies, of as many partitions as there was room for in the message."""
+        packed, pieces = parts(body, 2)
+        records: dict[int, list[Record]] = {pull.shard.partition: [] for pull in pulls}
+        size = 0
+        for record in parse_records(packed, now):
+            size += len(record.value or b"") + 100
+            if partition_of(record.key) not in records:
+                raise RemoteProtocolError("a piece of a copy that nobody asked for")
+            records[partition_of(record.key)].append(record)
+        if not rows(pieces, 0) or len(pieces) > len(pulls):
+            raise RemoteProtocolError("pieces of no copies, or of too many")
+        whole, refused, left = list[_Pull](), list[_Pull](), pulls[len(pieces) :]
+        for pull, piece in zip(pulls, pieces, strict=False):
+            if not pull.live:
+                continue
+            if not piece:
+                refused.append(pull)
+            elif self._merge(pull, records[pull.shard.partition], piece, now):
+                left.append(pull)
+            else:
+                whole.append(pull)
+        at = self._core.pace.take(size, now)
+        peer.pulls = [] if refused else left
+        peer.pull_after = at
+        for pull in whole:
+            self._pulled(pull.shard, pull.claim, pull.member, pull.copy, pull.seen, now)
+        if refused:
+            self._pulls_failed(peer, refused, now)
+        elif not left:
+            self._core.timers.call_at(at, lambda now: self._space.wake())
+        elif at > now:
+            self._core.timers.call_at(at, lambda now: self._continue(peer, left, now))
+        else:
+            self._pull(peer, left, now)
+
+    def _merge(self, pull: _Pull, records: list[Record], piece: list[Any], now: float) -> bool:
+        """Take a piece of a copy; return whether there is more of it."""
+        following, outcomes = parts(piece, 2)
         space, shard = self._space, pull.shard
         space.learn(shard, outcomes, now, doubtful=shard.wrote)
         floor = space.store.floors[shard.partition]
@@ -401,8 +441,8 @@ class Handover:
                 self._core.counters["deleted_long_ago"] += 1
                 continue
             space.apply(record, now)
-        size = sum([len(record.value or b"") + 100 for record in records])
-        return following if type(following) is bytes and following else None, size
+        pull.after = following if type(following) is bytes else b""
+        return bool(pull.after)
 
     def _pulled(
         self, shard: Shard, claim: Claim, member: Owner, copy: Copy, seen: dict[bytes, None] | None, now: float
@@ -439,31 +479,39 @@ class Handover:
         return [pack_copies(copies), bitmap(empty)]
 
     def give(self, sender: Owner, body: list[Any], now: float) -> tuple[list[Any], int] | None:
-        """Answer a PULL: a piece of our copy, in the order of keys, and its largest part; None: not to `sender`."""
-        place, after, *_ = parts(body, 2)
-        shard = self._space.shards[partition(place)]
-        if shard.primary != sender or type(after) is not bytes:
-            return None
-        table, graves = self._space.store.tables[place], self._space.store.graves[place]
-        limits = self._core.limits
-        keys = [key for source in (table, graves) for key in source if key > after]
-        records: list[Record] = []
-        size = 0
-        following = b""
-        for key in heapq.nsmallest(limits.batch_records, keys):
-            entry = table.get(key)
-            if entry is None:
-                records.append(Record(key, None, graves[key]))
-            else:
-                records.append(Record(key, entry.value, entry.version, entry.expires))
-                size += len(entry.value)
-            if size >= limits.batch_bytes:
+        """Answer a PULL: pieces of copies, as far as there is room, and the largest part; None: nothing is `sender`'s.
+
+        Of each partition keys in their order, the last of them if there are more, and outcomes; nothing of one that
+        `sender` is not primary of.
+        """
+        limits, store = self._core.limits, self._space.store
+        records, pieces, size, told = list[Record](), list[list[Any]](), 0, 0
+        for place, after, *_ in rows(parts(body, 1)[0], 2):
+            if max(len(records), told) >= limits.batch_records or size >= limits.batch_bytes:
                 break
-        if len(records) < len(keys):
-            following = records[-1].key
-        outcomes = self._space.outcomes(shard, now) if not after else []
+            shard = self._space.shards[partition(place)]
+            if shard.primary != sender or type(after) is not bytes:
+                pieces.append([])
+                continue
+            table, graves = store.tables[place], store.graves[place]
+            keys = [key for source in (table, graves) for key in source if key > after]
+            before = len(records)
+            for key in heapq.nsmallest(limits.batch_records - before, keys):
+                entry = table.get(key)
+                if entry is None:
+                    records.append(Record(key, None, graves[key]))
+                else:
+                    records.append(Record(key, entry.value, entry.version, entry.expires))
+                    size += len(entry.value)
+                if size >= limits.batch_bytes:
+                    break
+            following = records[-1].key if len(records) - before < len(keys) else b""
+            pieces.append([following, self._space.outcomes(shard, now) if not after else []])
+            told += len(shard.outcomes)
+        if not any(pieces):
+            return None
         packed, largest = pack_records(records, now)
-        return [packed, following, outcomes], largest
+        return [packed, pieces], largest
 
     def released(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
         """A member has copies that we should have asked for."""

@@ -49,7 +49,7 @@ class Message(enum.IntEnum):
     OPERATE = 1  # milliseconds left, most bytes of a value in the answer (0: any), operations ... -> results ...
     REPLICATE = 2  # records -> indexes of those refused
     CLAIM = 3  # bitmap -> of those agreed to: copies, and a bitmap of those in which nothing is
-    PULL = 4  # partition, key -> records, next key, outcomes
+    PULL = 4  # partitions, each with a key -> records, and of each partition the last key, outcomes
     OFFER = 5  # copies -> bitmaps of those refused and of those wanted
     PUSH = 6  # partition, mark, first, last, ends, records, outcomes -> whether we have something newer
     RELEASE = 7  # bitmap: claim them, I have what you may not have

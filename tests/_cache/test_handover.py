@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import pytest
+
 from mycorrizal._cache import handover
 from mycorrizal._cache.columns import pack_outcomes
 from mycorrizal._cache.core import Call
@@ -15,7 +17,7 @@ from mycorrizal._cache.operations import Kind, Op, Status
 from mycorrizal._cache.placement import Owner, bitmap, partition_of
 from mycorrizal._cache.shard import Outcome
 from mycorrizal._wire.values import Encoded
-from mycorrizal.exceptions import CacheOutcomeUnknown
+from mycorrizal.exceptions import CacheOutcomeUnknown, RemoteProtocolError
 from tests._cache.harness import Caches, arrived, make_machine, reply_of, space_in
 
 
@@ -168,6 +170,37 @@ def test_partition_is_pulled_in_pieces() -> None:
     caches.cluster.run(3.0)
     assert caches.nodes[owner].machine.retired("c")
     assert sorted(caches.space(1 - owner).store.tables[place]) == sorted(keys)
+
+
+def test_many_partitions_are_pulled_in_few_messages() -> None:
+    caches = Caches(2, replicas=1)
+    caches.cluster.crash(caches.nodes[1])
+    caches.cluster.run(2.0)
+    keys = [b"%d" % index for index in range(2000)]
+    for start in range(0, 2000, 500):
+        caches.do(0, *[Op(Kind.SET, key, value=b"v%s" % key) for key in keys[start : start + 500]])
+    pulls = []
+    give = caches.space(0).handover.give
+    caches.space(0).handover.give = lambda sender, body, now: pulls.append(body) or give(sender, body, now)  # type: ignore
+    caches.cluster.restart(caches.nodes[1])
+    caches.cluster.run(3.0)
+    assert caches.synced(1)
+    moved = [key for key in keys if caches.owners(key)[0] == 1]
+    assert len(moved) > 800 and {caches.holders(key)[-1] for key in moved} == {1}
+    assert 1 <= len(pulls) <= 6, "some 128 partitions"
+    assert all(caches.get(0, key) == b"v%s" % key for key in moved[::20])
+
+
+def test_a_piece_of_a_copy_that_nobody_asked_for_is_refused() -> None:
+    machine = make_machine()
+    space = space_in(machine)
+    claim = handover.Claim(0.0)
+    pull = handover._Pull(Owner("peer", b"peerboot"), space.shards[0], claim, handover.copy_of(space, space.shards[0]))
+    other = next(key for key in (b"%d" % index for index in range(99)) if partition_of(key))
+    for body in ([[[other, b"v", 5]], [[b"", []]]], [[], []], [[], [[b"", []]] * 2], [[], 7], [[], [5]]):
+        with pytest.raises(RemoteProtocolError):
+            space.handover._given(handover._Peer(), [pull], body, 0.0)
+    assert space.store.entries == 0
 
 
 def test_delete_stays_a_delete_when_its_tombstone_is_gone() -> None:

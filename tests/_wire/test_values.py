@@ -535,12 +535,12 @@ def test_plain_values_are_packed_as_all_others(value: object) -> None:
     assert packed is not None or not small or len(value) > 255  # type: ignore[arg-type]
 
 
-class E(enum.IntEnum):
+class _Enum(enum.IntEnum):
     A = 1
 
 
 @pytest.mark.parametrize(
-    "value", [[], {}, (1,), 1 << 63, "x" * 256, b"x" * 256, "\ud800", E.A, bytearray()]
+    "value", [[], {}, (1,), 1 << 63, "x" * 256, b"x" * 256, "\ud800", _Enum.A, bytearray()]
 )
 def test_what_is_not_plain_is_for_the_walk(value: object) -> None:
     assert pack_plain(value) is None

@@ -448,6 +448,19 @@ MEMBER = f"""
 """
 
 
+def test_a_batch_of_more_than_goes_at_once_is_whole(agents: Make) -> None:  # noqa: F811
+    alice, bob = agents("alice"), agents("bob")
+    bob.wait_for(2, 20)
+    here, there = alice.cache("c", replicas=1), bob.cache("c", replicas=1)
+    here.synced(30)
+    items = {f"key {n}": n if n % 3 else f"text {n}" for n in range(20_000)}
+    here.set_many(items, timeout=120)
+    assert there.get_many(items, timeout=120) == items
+    assert len(here) == 20_000
+    assert there.delete_many([*items, "nothing"], timeout=120) == 20_000
+    assert here.get_many(items, timeout=120) == {}
+
+
 def test_what_was_written_survives_a_kill_and_a_goodbye(agents: Make) -> None:  # noqa: F811
     alice, bob = agents("alice", config=QUICK), agents("bob", config=QUICK)
     with spawn(MEMBER) as carol:
