@@ -512,7 +512,7 @@ def test_an_error_of_many_names_the_keys_it_is_about(
     }  # fmt: skip
     for operation, call in calls.items():
         with pytest.raises(kind) as caught:
-            call()  # type: ignore[no-untyped-call]
+            call()
         assert caught.value.keys == ("b", "d", "e", "f"), "the last two were not come to"
         assert caught.value.operation == operation
         assert pickle.loads(pickle.dumps(caught.value)).keys == caught.value.keys

@@ -181,7 +181,7 @@ def test_many_partitions_are_pulled_in_few_messages() -> None:
         caches.do(0, *[Op(Kind.SET, key, value=b"v%s" % key) for key in keys[start : start + 500]])
     pulls = []
     give = caches.space(0).handover.give
-    caches.space(0).handover.give = lambda sender, body, now: pulls.append(body) or give(sender, body, now)  # type: ignore
+    caches.space(0).handover.give = lambda sender, body, now: pulls.append(body) or give(sender, body, now)  # type: ignore[func-returns-value, method-assign]
     caches.cluster.restart(caches.nodes[1])
     caches.cluster.run(3.0)
     assert caches.synced(1)
@@ -194,10 +194,11 @@ def test_many_partitions_are_pulled_in_few_messages() -> None:
 def test_a_piece_of_a_copy_that_nobody_asked_for_is_refused() -> None:
     machine = make_machine()
     space = space_in(machine)
-    claim = handover.Claim(0.0)
+    claim = handover.Claim()
     pull = handover._Pull(Owner("peer", b"peerboot"), space.shards[0], claim, handover.copy_of(space, space.shards[0]))
     other = next(key for key in (b"%d" % index for index in range(99)) if partition_of(key))
-    for body in ([[[other, b"v", 5]], [[b"", []]]], [[], []], [[], [[b"", []]] * 2], [[], 7], [[], [5]]):
+    bodies: list[list[Any]] = [[[[other, b"v", 5]], [[b"", []]]], [[], []], [[], [[b"", []]] * 2], [[], 7], [[], [5]]]
+    for body in bodies:
         with pytest.raises(RemoteProtocolError):
             space.handover._given(handover._Peer(), [pull], body, 0.0)
     assert space.store.entries == 0
