@@ -36,6 +36,7 @@ _MASKED = {
         *(pd.UInt8Dtype(), pd.UInt16Dtype(), pd.UInt32Dtype(), pd.UInt64Dtype(), pd.Float32Dtype(), pd.Float64Dtype()),
     )
 }
+_TIMES = frozenset(np.dtype(f"M8[{unit}]").str for unit in ("s", "ms", "us", "ns"))
 _REGULAR = (pd.DatetimeIndex, pd.TimedeltaIndex)
 _INDEXES = frozenset(
     {pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex, pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex}
@@ -80,8 +81,9 @@ def unpack_column(sent: Any) -> Any:
             return dtype.__from_arrow__(_typed(unpack_array(arrow), pa.from_numpy_dtype(dtype.numpy_dtype)))
         case ["arrow", arrow]:
             return pd.arrays.ArrowExtensionArray(unpack_array(arrow))
-        case ["zoned", np.ndarray(ndim=1) as array, zone] if array.dtype.kind == "M":
-            return pd.DatetimeIndex(array).tz_localize("UTC").tz_convert(unpack_zone(zone)).array
+        case ["zoned", np.ndarray(ndim=1) as array, zone] if array.dtype.str in _TIMES:
+            dtype = pd.DatetimeTZDtype(np.datetime_data(array.dtype)[0], unpack_zone(zone))
+            return pd.Series(array.view("i8"), copy=False).astype(dtype).array  # of UTC, and not copied
         case ["period", str(freq), np.ndarray(ndim=1) as ordinals] if ordinals.dtype == np.int64:
             return pd.arrays.PeriodArray(ordinals, dtype=pd.PeriodDtype(freq))
         case ["interval", str(closed), left, right]:

@@ -23,6 +23,7 @@ def round_trip(value: Any) -> Any:
     return arrived
 
 
+@np.errstate(invalid="ignore")  # NaN of any bits are compared with
 def same(one: Any, other: Any) -> None:
     """Assert that two values are equal in all that can be told of them."""
     assert type(one) is type(other), (one, other)

@@ -149,6 +149,7 @@ def test_a_field_that_would_arrive_as_another_type_is_refused() -> None:
     ("kind", "sent"),
     [
         *((Colour, "BLUE"), (Colour, "__class__"), (Colour, 7), (Rights, "x"), (Point, [1]), (Point, {"y": 1})),
+        *((Rights, True), (Rights, 1.0), (complex, {1: 0})),
         *((Point, {}), (Path, 7), (Path, b"x"), (complex, [1, 2, 3]), (complex, "1j"), (timedelta, [10**20])),
     ],
 )
