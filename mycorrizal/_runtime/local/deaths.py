@@ -26,6 +26,8 @@ LOOKS = (0.0, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)
 """Seconds between looks at a lock: the kernel closes one descriptor after the other."""
 NEXT = 2
 """Neighbours to which a connection is kept."""
+LOOKED_AT = 8
+"""Neighbours that are looked at to find so many; some have no socket."""
 COMPANY_SECONDS = 1.0
 _ELSEWHERE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "lustre", "afs", "gfs", "ocfs")
 
@@ -90,19 +92,25 @@ class Company:
         """Dial who has no connection, and look again later. Of two the one with the smaller name dials first."""
         core = self._core
         core.loop.call_at(now + COMPANY_SECONDS, self.look)
-        alone = set()
-        for name in self._next():
-            peer = core.machine.peer(name)
-            if not peer.links and peer.dialling is None and self._reaches(name, now):
+        alone, found = set(), 0
+        for name in self._ring():
+            peer = core.machine.peers.get(name)
+            if peer is None or not (peer.links or peer.dialling):
+                if not self._reaches(name, now):
+                    continue
                 alone.add(name)
                 if core.name < name or name in self._alone:
-                    peer.dial(now)
+                    core.machine.peer(name).dial(now)
+            found += 1
+            if found == NEXT:
+                break
         self._alone = alone
 
-    def _next(self) -> list[str]:
+    def _ring(self) -> list[str]:
+        """Return the next ones by name: those who might be reached, and are not all."""
         try:
             names = sorted(self._here([name for name in self._core.members() if name != self._core.name]))
         except MycorrizalError:
             return []
         at = bisect(names, self._core.name)
-        return [*names[at:], *names[:at]][:NEXT]
+        return [*names[at:], *names[:at]][:LOOKED_AT]
