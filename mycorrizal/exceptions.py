@@ -255,7 +255,7 @@ class NotLeader(OperationTimeout):
     """``lead`` waited for as long as it was told to, and it was not this agent's turn; nothing ran here.
 
     Attributes:
-        node: who leads; None if nobody does, since the run of this period is done.
+        node: the leader; None if there is none, since the run of this period is done.
         due: seconds until the next period; None if ``node`` leads.
     """
 

@@ -54,7 +54,7 @@ class TaskExecutor(Handle, Executor):
     def submit(self, value: Any = None, /) -> TaskFuture:  # type: ignore[override]
         """Add a task, and return its future. Blocks while ``queue`` tasks are open, or 256 MiB of their values.
 
-        ``cancel()`` of the future works until it is done; a worker that has begun it goes on, for nobody. What ends
+        ``cancel()`` of the future works until it is done; a worker that has begun it goes on, in vain. What ends
         a task that no worker was lost with is what ``Agent.request`` raises.
 
         Raises:

@@ -10,7 +10,7 @@
 
 A term is a lock of a cache that all who lead open together, renewed while the
 block runs. A run of ``every=`` is an entry beside it, which lives until the
-period is over: so nobody's wall clock counts. docs/leadership.md says when that
+period is over: so no wall clock counts. docs/leadership.md says when that
 is enough and when it is not.
 """
 
