@@ -26,8 +26,11 @@ SHOWN = {
     "events": "(?s)bob {'number': 0, 'loss': 1.0}.*bob {'number': 1, 'loss': 0.5}.*bob {'number': 2",
     "find": r"Service\(name='normaliser', node='bob', .*meta={'version': 1}, healthy=True",
     "settings": "I go on with rate = 0.1",
-    "kill": r"(?s)bob failed; noticed after \d+\.\d s.*name='alice'",
-    "gone": r"(?s)services: \[\]\s+settings: {'rate': 0.1}\s+error: .*bob",
+    "cache": r"(?s)bob's sum: 10\.0.*<Cache 'features' on alice>",
+    "sweep": r"the best of 21 rates is 0\.30",
+    "plot": r"<Figure size",
+    "kill": r"(?s)bob failed; noticed after \d+\.\d s.*name='alice'.*name='bob'.*DEAD",
+    "gone": r"(?s)services: \[\]\s+settings: {'rate': 0.1}\s+cache: \[0.0, 1.0, 2.0, 3.0, 4.0\]\s+error: .*bob",
     "end": "<Agent 'alice' of 'quickstart', closed>",
 }
 """What the reader must see, by the ids of cells."""
