@@ -18,6 +18,7 @@ from mycorrizal._runtime.local import place
 from mycorrizal._runtime.local.carrier import HostCarrier, Neighbour
 from mycorrizal._runtime.local.connection import HostConnection
 from mycorrizal._runtime.threads import shortage
+from mycorrizal._runtime.threads.deadline import Deadline
 from mycorrizal._wire.frames import Close
 from mycorrizal._wire.pieces import Hello, Piece, PieceReader, code_piece, piece_head
 from tests._runtime.data.couple import KEY, SECONDS, Task, until
@@ -487,6 +488,29 @@ def test_who_waits_reads_itself(couple: Couple, monkeypatch: pytest.MonkeyPatch)
         real = getattr(Link, name)
         monkeypatch.setattr(Link, name, lambda *args, name=name, real=real: noted(name, real, *args))
     until(lambda: couple.echo() == 1 and len(read) == 2)
+
+
+class Who:
+    """Somebody who waits."""
+
+    done = False
+
+
+def test_who_reads_takes_no_middle_of_a_piece(couple: Couple) -> None:
+    couple.echo()
+    conn, core = couple.conn(), couple.bob._started
+    (link,) = core.ask(lambda: list(core.machine.links.values()), "test")
+    couple.alice._started.ask(lambda: list(conn._reader.feed(b"\0")), "test")
+    seen: list[bytes] = []
+
+    def take(stream: int, data: bytes) -> bool:
+        seen.append(data)
+        return True
+
+    reader = Task(lambda: conn.read(Who(), take, Deadline(SECONDS)))
+    until(lambda: conn.loan.taken)
+    link.conn.put(link.lane, b"the end of another piece")
+    assert reader.result() is False and seen == []
 
 
 def test_what_else_comes_is_taken_while_a_caller_waits_at_the_socket(couple: Couple) -> None:

@@ -104,7 +104,17 @@ def test_who_needs_nothing_any_more_does_not_wait(ends: Ends) -> None:
     who.done = True
     assert not ends.loan.read(who, lambda data: True, Deadline(SECONDS)) and not ends.loan.taken
     ends.loan.stop()
+    ends.far.send(b"late")
     assert not ends.loan.read(Who(), lambda data: True, Deadline(SECONDS)) and not ends.loan.taken
+
+
+def test_only_who_reads_ends_that(ends: Ends) -> None:
+    who = Who()
+    assert ends.loan.begin(who)
+    ends.loan.end(Who())
+    assert ends.loan.taken and not ends.loan.begin(LOOP)
+    ends.loan.end(who)
+    assert not ends.loan.taken and ends.loan.begin(LOOP)
 
 
 @pytest.mark.parametrize("end", ["here", "there"])
