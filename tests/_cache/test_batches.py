@@ -393,6 +393,25 @@ def test_near_copies_come_of_a_batch_and_go_with_one() -> None:
     assert not any(near.tables)
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_no_caller_reads_a_near_copy_of_before_its_batch(answered: bool) -> None:
+    """Whether the answer came or not, and before anybody has said that the copy is old."""
+    machine = with_peer(replicas=1, near=True)
+    keys, near = theirs(machine, 2), space_in(machine).near
+    machine.operate("c", Batch(GET, keys), "t", 1.0, 0.0)
+    (call,) = calls(machine)
+    found = pack_found([Result(Status.OK, b"v", 5, seq=1)] * 2)[0]
+    machine.answered(call.id, arrived(Reply(Answer.OK, 0, found)), 0.1)
+    assert sorted(key for table in near.tables for key in table) == sorted(keys)
+    machine.operate("c", Batch(SET, keys, [b"w"] * 2), "t", 1.0, 0.2)
+    (call,) = calls(machine)
+    if answered:
+        machine.answered(call.id, arrived(Reply(Answer.OK, 0, pack_found([Result(Status.OK)] * 2)[0])), 0.3)
+    else:
+        run_due(machine, 1.0)
+    assert not any(near.tables)
+
+
 def test_a_tally_is_complete_once() -> None:
     machine, found = make_machine(), list[list[Result]]()
     machine.members_changed({}, 0.0)

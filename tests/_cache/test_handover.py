@@ -172,21 +172,21 @@ def test_partition_is_pulled_in_pieces() -> None:
     assert sorted(caches.space(1 - owner).store.tables[place]) == sorted(keys)
 
 
-def test_many_partitions_are_pulled_in_few_messages() -> None:
+def test_many_partitions_are_pulled_in_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     caches = Caches(2, replicas=1)
     caches.cluster.crash(caches.nodes[1])
     caches.cluster.run(2.0)
     keys = [b"%d" % index for index in range(2000)]
     for start in range(0, 2000, 500):
         caches.do(0, *[Op(Kind.SET, key, value=b"v%s" % key) for key in keys[start : start + 500]])
-    pulls = []
+    pulls: list[Any] = []
     give = caches.space(0).handover.give
 
-    def counted(sender: Owner, body: list[Any], now: float) -> Any:
+    def seen(sender: Owner, body: list[Any], now: float) -> tuple[list[Any], int] | None:
         pulls.append(body)
         return give(sender, body, now)
 
-    caches.space(0).handover.give = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(caches.space(0).handover, "give", seen)
     caches.cluster.restart(caches.nodes[1])
     caches.cluster.run(3.0)
     assert caches.synced(1)
@@ -202,7 +202,9 @@ def test_a_piece_of_a_copy_that_nobody_asked_for_is_refused() -> None:
     claim = handover.Claim()
     pull = handover._Pull(Owner("peer", b"peerboot"), space.shards[0], claim, handover.copy_of(space, space.shards[0]))
     other = next(key for key in (b"%d" % index for index in range(99)) if partition_of(key))
-    bodies: list[list[Any]] = [[[[other, b"v", 5]], [[b"", []]]], [[], []], [[], [[b"", []]] * 2], [[], 7], [[], [5]]]
+    bodies: list[Any] = [
+        [[[other, b"v", 5]], [[b"", []]]], [[], []], [[], [[b"", []]] * 2], [[], 7], [[], [5]],
+    ]  # fmt: skip
     for body in bodies:
         with pytest.raises(RemoteProtocolError):
             space.handover._given(handover._Peer(), [pull], body, 0.0)
