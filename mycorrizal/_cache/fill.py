@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import RemoteProtocolError
 from .columns import pack_records, parse_records
 from .core import Failure
 from .handover import copy_of
@@ -28,9 +29,10 @@ from .messages import (
     partition,
     partitions,
     parts,
+    rows,
     version,
 )
-from .placement import Owner, bitmap
+from .placement import Owner, bitmap, partition_of
 from .shard import Shard
 
 if TYPE_CHECKING:
@@ -57,11 +59,11 @@ class _Push:
 class _Peer:
     """What is going on with one backup."""
 
-    __slots__ = ("attempt", "not_before", "offering", "push", "wanted")
+    __slots__ = ("attempt", "not_before", "offering", "pushes", "wanted")
 
     def __init__(self) -> None:
         self.offering = False
-        self.push: _Push | None = None
+        self.pushes: list[_Push] = []  # together, in one message after the other
         self.wanted: dict[int, None] = {}
         self.attempt = 0
         self.not_before = 0.0
@@ -114,10 +116,10 @@ class Fill:
                     needed.setdefault(backup, []).append(shard)
         for backup, shards in needed.items():
             peer = self._peers.setdefault(backup, _Peer())
-            if peer.push is None and not peer.offering and peer.not_before <= now:
-                shards_wanted = [shard for shard in shards if shard.partition in peer.wanted]
-                if shards_wanted:
-                    self._start(peer, shards_wanted[0], backup, now)
+            if not peer.pushes and not peer.offering and peer.not_before <= now:
+                wanted = [shard for shard in shards if shard.partition in peer.wanted]
+                if wanted:
+                    self._start(peer, wanted, backup, now)
                 else:
                     self._offer(backup, peer, shards)
 
@@ -157,29 +159,58 @@ class Fill:
         peer.attempt += 1
         self._core.timers.call_at(peer.not_before, lambda now: self.wake())
 
-    def _start(self, peer: _Peer, shard: Shard, backup: Owner, now: float) -> None:
-        """Push a partition: the keys that are there now, as they are when their turn comes."""
-        store, place = self._space.store, shard.partition
-        keys = [*store.tables[place], *store.graves[place]]
-        start = self._core.clock.peek()
-        for flight in shard.flights.values():  # they reach the backup by themselves, and are not in the table yet
-            start = min(start, flight.record.version - 1)
-        peer.push = _Push(shard, backup, keys, self._core.clock.tick(now), start)
-        self._core.counters["fills"] += 1
-        self._push(peer, peer.push, now)
+    def _start(self, peer: _Peer, shards: list[Shard], backup: Owner, now: float) -> None:
+        """Push partitions, as many as one message may hold: the keys of now, as they are when it is their turn."""
+        store, pushes, size = self._space.store, list[_Push](), 0
+        for shard in shards:
+            keys = [*store.tables[shard.partition], *store.graves[shard.partition]]
+            start = self._core.clock.peek()
+            for flight in shard.flights.values():  # they reach the backup by themselves, and are not in the table yet
+                start = min(start, flight.record.version - 1)
+            pushes.append(_Push(shard, backup, keys, self._core.clock.tick(now), start))
+            self._core.counters["fills"] += 1
+            size += len(keys) + len(shard.outcomes)
+            if size >= self._core.limits.batch_records:
+                break
+        peer.pushes = pushes
+        self._push(peer, pushes, now)
 
-    def _push(self, peer: _Peer, push: _Push, now: float) -> None:
-        if peer.push is not push:
+    def _push(self, peer: _Peer, pushes: list[_Push], now: float) -> None:
+        """Send the next piece of them."""
+        if peer.pushes is not pushes:
             return
-        shard, store = push.shard, self._space.store
-        if shard.epoch != push.epoch or not shard.serving or push.backup not in shard.fills:
-            peer.push = None
+        live = [
+            push for push in pushes
+            if push.shard.epoch == push.epoch and push.shard.serving and push.backup in push.shard.fills
+        ]  # fmt: skip
+        if not live:
+            peer.pushes = []
             self.wake()
             return
-        place, limits = shard.partition, self._core.limits
-        table, graves = store.tables[place], store.graves[place]
-        records: list[Record] = []
-        size, first = 0, not push.at
+        store, limits = self._space.store, self._core.limits
+        records, pieces, sent, size = list[Record](), list[list[Any]](), dict[_Push, bool](), 0
+        for push in live:
+            if sent and (len(records) >= limits.batch_records or size >= limits.batch_bytes):
+                break
+            place, first = push.shard.partition, not push.at
+            size += self._take(push, records, size)
+            sent[push] = push.at >= len(push.keys)
+            ends = [push.start, store.floors[place], store.cleared[place]]
+            outcomes = self._space.outcomes(push.shard, now) if first else []
+            pieces.append([place, push.mark, first, sent[push], ends, outcomes])
+
+        def done(outcome: Reply | Failure, now: float) -> None:
+            if peer.pushes is pushes:
+                self._pushed(peer, [push for push in live if not sent.get(push)], sent, size, outcome, now)
+
+        packed, largest = pack_records(records, now)
+        self._core.counters["fill_bytes"] += size
+        self._core.call(live[0].backup, Message.PUSH, self._space.name, [pieces, packed], done, now, size=largest)
+
+    def _take(self, push: _Push, records: list[Record], size: int) -> int:
+        """Add the next records of a partition, as far as there is room; return their bytes."""
+        store, limits, before = self._space.store, self._core.limits, size
+        table, graves = store.tables[push.shard.partition], store.graves[push.shard.partition]
         while push.at < len(push.keys) and len(records) < limits.batch_records and size < limits.batch_bytes:
             key = push.keys[push.at]
             push.at += 1
@@ -190,44 +221,43 @@ class Fill:
             elif key in graves:
                 records.append(Record(key, None, graves[key]))
                 size += len(key) + 64
-        last = push.at >= len(push.keys)
-
-        def done(outcome: Reply | Failure, now: float) -> None:
-            if peer.push is push:
-                self._pushed(peer, push, last, size, outcome, now)
-
-        outcomes = self._space.outcomes(shard, now) if first else []
-        ends = [push.start, store.floors[place], store.cleared[place]]
-        packed, largest = pack_records(records, now)
-        body = [place, push.mark, first, last, ends, packed, outcomes]
-        self._core.counters["fill_bytes"] += size
-        self._core.call(push.backup, Message.PUSH, self._space.name, body, done, now, size=largest)
+        return size - before
 
     def _pushed(
-        self, peer: _Peer, push: _Push, last: bool, size: int, outcome: Reply | Failure, now: float
+        self, peer: _Peer, left: list[_Push], sent: dict[_Push, bool], size: int, outcome: Reply | Failure, now: float
     ) -> None:
+        """The backup has taken a piece, the last one of some; `left` are the others."""
         if isinstance(outcome, Failure) or outcome.status != Answer.OK:
-            peer.push = None
+            peer.pushes = []
             self._later(peer, now)
-        elif outcome.body[:1] == [True]:  # it has something that we should have: ask everybody
-            peer.push = None
-            self._core.counters["deposed"] += 1
-            self._space.handover.reclaim(push.shard.partition, now)
-        elif not last:
-            at = self._core.pace.take(size, now)
-            if at > now:
-                self._core.timers.call_at(at, lambda now: self._push(peer, push, now))
-            else:
-                self._push(peer, push, now)
+            return
+        (answers,) = parts(outcome.body, 1)
+        if type(answers) is not list or len(answers) != len(sent):
+            raise RemoteProtocolError("an answer to more or fewer pieces of copies than were sent")
+        refused = False
+        for (push, last), newer in zip(sent.items(), answers, strict=True):
+            if newer is True:  # it has something that we should have: ask everybody
+                self._core.counters["deposed"] += 1
+                self._space.handover.reclaim(push.shard.partition, now)
+            elif newer is not False:
+                refused = True
+            elif last:
+                peer.wanted.pop(push.shard.partition, None)
+                if push.shard.epoch == push.epoch and push.shard.serving:
+                    push.shard.fills.pop(push.backup, None)
+        at = self._core.pace.take(size, now)
+        if refused:
+            peer.pushes = []
+            self._later(peer, now)
+        elif left:
+            peer.pushes = left
+            self._core.timers.call_at(at, lambda now: self._push(peer, left, now))
         else:
-            peer.push = None
+            peer.pushes = []
             peer.attempt = 0
-            peer.not_before = self._core.pace.take(size, now)
-            self._core.timers.call_at(peer.not_before, lambda now: self.wake())
-            peer.wanted.pop(push.shard.partition, None)
-            if push.shard.epoch == push.epoch and push.shard.serving:
-                push.shard.fills.pop(push.backup, None)
-            self.wake()
+            peer.not_before = at
+            self._core.timers.call_at(at, lambda now: self.wake())
+        self.wake()
 
     # -- the backup ---------------------------------------------------------------------
 
@@ -251,10 +281,23 @@ class Fill:
         return [bitmap(refused), bitmap(wanted)]
 
     def pushed(self, sender: Owner, body: list[Any], now: float) -> list[Any] | None:
-        """Take a piece of a copy; None if `sender` is not primary, did not ask us, or the pieces before are missing."""
-        place, mark, first, last, ends, records, outcomes = parts(body, 7)
+        """Take pieces of copies; return of each whether we have something newer, or None; None if that of all.
+
+        None: `sender` is not primary, did not ask us, or the pieces before are missing.
+        """
+        pieces, packed = parts(body, 2)
+        records: dict[int, list[Record]] = {partition(piece[0]): [] for piece in rows(pieces, 6)}
+        for record in parse_records(packed, now):
+            if partition_of(record.key) not in records:
+                raise RemoteProtocolError("a record of another partition than the pieces")
+            records[partition_of(record.key)].append(record)
+        answers = [self._piece(sender, piece, records[piece[0]], now) for piece in pieces]
+        return None if answers.count(None) == len(answers) else [answers]
+
+    def _piece(self, sender: Owner, piece: list[Any], records: list[Record], now: float) -> bool | None:
+        place, mark, first, last, ends, outcomes = parts(piece, 6)
         start, floor, cleared = [version(end) for end in parts(ends, 3)]
-        space, shard = self._space, self._space.shards[partition(place)]
+        space, shard = self._space, self._space.shards[place]
         if shard.primary != sender or not shard.reported:
             return None
         if first:
@@ -265,7 +308,7 @@ class Fill:
             return None
         seen = session[1]
         newer = False
-        for record in parse_records(records, now):
+        for record in records:
             seen[record.key] = None
             newer = newer or record.version < space.store.version_of(place, record.key) <= start
             space.apply(record, now)
@@ -279,4 +322,4 @@ class Fill:
                 if entry.version <= start and key not in seen:
                     store.discard(place, key)
             store.floors[place] = max(store.floors[place], floor)
-        return [newer]
+        return newer

@@ -51,7 +51,7 @@ class Message(enum.IntEnum):
     CLAIM = 3  # bitmap -> of those agreed to: copies, and a bitmap of those in which nothing is
     PULL = 4  # partitions, each with a key -> records, and of each partition the last key, outcomes
     OFFER = 5  # copies -> bitmaps of those refused and of those wanted
-    PUSH = 6  # partition, mark, first, last, ends, records, outcomes -> whether we have something newer
+    PUSH = 6  # of each partition: number, mark, first, last, ends, outcomes; records -> of each whether we have newer
     RELEASE = 7  # bitmap: claim them, I have what you may not have
     SURPLUS = 8  # bitmap -> bitmap of those that may be dropped
     SYNCED = 9  # -> [synced, view]

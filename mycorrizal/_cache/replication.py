@@ -76,6 +76,11 @@ class Replication:
         outbox.queue = kept
         self._space.fill.wake()
 
+    @property
+    def behind(self) -> bool:
+        """Whether a backup did not take what it was sent, and has not since."""
+        return any(outbox.attempt and (outbox.queue or outbox.batches) for outbox in self._outboxes.values())
+
     def forget(self, members: dict[Owner, None]) -> None:
         """Keep outboxes of `members` only."""
         for owner in [owner for owner in self._outboxes if owner not in members]:

@@ -345,7 +345,7 @@ class Space:
     @property
     def synced(self) -> bool:
         """Whether every partition that is ours is in place, by our view, and nobody lacks what we hold."""
-        return all(
+        return not self.replication.behind and all(
             (shard.serving and shard.claim is None and not shard.fills)
             if shard.primary == self.core.me
             else (bool(shard.owners) and (shard.reported or not self.holds(shard)))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from mycorrizal._cache.definition import Limits
 from mycorrizal._cache.entry import NEVER
 from mycorrizal._cache.handover import copy_of
 from mycorrizal._cache.operations import Kind, Op
-from mycorrizal._cache.placement import partition_of
-from tests._cache.harness import Caches
+from mycorrizal._cache.placement import Owner, partition_of
+from mycorrizal.exceptions import RemoteProtocolError
+from tests._cache.harness import Caches, make_machine, space_in
 
 
 def pair(**limits: float) -> tuple[Caches, bytes]:
@@ -102,3 +107,62 @@ def test_backlog_that_nobody_waits_for_is_bounded_and_filled_instead() -> None:
     caches.cluster.links.heal()
     assert caches.synced(0)
     assert all(caches.holders(key) == [0, 1] for key in keys)
+
+
+def test_many_partitions_are_pushed_in_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = Caches(2)
+    caches.cluster.crash(caches.nodes[1])
+    caches.cluster.run(2.0)
+    keys = [b"%d" % index for index in range(2000)]
+    for start in range(0, 2000, 500):
+        caches.do(0, *[Op(Kind.SET, key, value=b"v%s" % key) for key in keys[start : start + 500]])
+    caches.cluster.restart(caches.nodes[1])
+    taken: list[int] = []
+    pushed = caches.space(1).fill.pushed
+
+    def seen(sender: Owner, body: list[Any], now: float) -> list[Any] | None:
+        taken.append(len(body[0]))
+        return pushed(sender, body, now)
+
+    monkeypatch.setattr(caches.space(1).fill, "pushed", seen)
+    caches.cluster.run(3.0)
+    assert caches.synced(0) and caches.synced(1)
+    assert all(caches.holders(key) == [0, 1] for key in keys)
+    assert sum(taken) > 100 and len(taken) <= 6, "partitions, and messages"
+
+
+def test_a_large_partition_is_pushed_in_pieces_beside_others() -> None:
+    caches = Caches(2, limits=Limits(batch_records=7))
+    caches.cluster.crash(caches.nodes[1])
+    caches.cluster.run(2.0)
+    place = partition_of(b"k")
+    large = [key for key in (b"%d" % index for index in range(9000)) if partition_of(key) == place][:30]
+    keys = [*large, *[b"other%d" % index for index in range(60)]]
+    for key in keys:
+        caches.set(0, key, b"v")
+    caches.cluster.restart(caches.nodes[1])
+    caches.cluster.run(4.0)
+    assert caches.synced(0) and all(caches.holders(key) == [0, 1] for key in keys)
+
+
+def test_a_record_of_another_partition_than_the_pieces_is_refused() -> None:
+    machine = make_machine()
+    space, peer = space_in(machine), Owner("peer", b"peerboot")
+    piece = [0, 1, True, True, [0, 0, 0], []]
+    other = next(key for key in (b"%d" % index for index in range(99)) if partition_of(key))
+    for body in ([[piece], [[other, b"v", 5]]], [[[*piece[:5]]], []], [[[256, *piece[1:]]], []], [7, []]):
+        with pytest.raises(RemoteProtocolError):
+            space.fill.pushed(peer, body, 0.0)
+    assert space.fill.pushed(peer, [[piece, piece], []], 0.0) is None and space.store.entries == 0
+
+
+def test_who_does_not_take_what_it_is_sent_is_behind() -> None:
+    caches = Caches(2, sync_backups=False)
+    keys = caches.owned_by(0, count=3)
+    caches.cluster.links.cut(0, 1)
+    caches.set(0, keys[0], b"v")
+    caches.cluster.run(6.0)
+    caches.set(0, keys[1], b"v")
+    assert caches.space(0).replication.behind and not caches.space(0).synced
+    caches.cluster.links.heal()
+    assert caches.synced(0) and caches.holders(keys[1]) == [0, 1]

@@ -150,7 +150,7 @@ def test_stranger_may_not_write_copies() -> None:
     reply = from_peer(machine, Message.REPLICATE, [[[b"k", b"v", 1 << 50, 0, 0, 0, 0]]])
     assert reply.body == [[[0, 1]]]
     assert from_peer(machine, Message.PULL, [[[0, b""]]]).status == Answer.REFUSED
-    assert from_peer(machine, Message.PUSH, [0, 1, True, True, [0, 0, 0], [], []]).status == Answer.REFUSED
+    assert from_peer(machine, Message.PUSH, [[[0, 1, True, True, [0, 0, 0], []]], []]).status == Answer.REFUSED
     assert from_peer(machine, Message.RELEASE, [b"\xff" * 32]).status == Answer.REFUSED
     assert from_peer(machine, Message.CLAIM, [b"\xff" * 32]).body == [[], bytes(32)]
     assert space_in(machine).store.entries == 0

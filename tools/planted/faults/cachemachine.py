@@ -79,11 +79,11 @@ FAULTS = [
     Fault("Shard.forget", "if due > now:", "if due >= now:", "outcomes go when they are due"),
     Fault(
         "Fill._pushed",
-        "            self._space.handover.reclaim(push.shard.partition, now)\n",
-        "",
+        "self._space.handover.reclaim(push.shard.partition, now)",
+        "pass",
         "something newer is claimed",
     ),
-    Fault("Fill.pushed", "entry.version <= start and ", "", "what is newer than the push stays"),
+    Fault("Fill._piece", "entry.version <= start and ", "", "what is newer than the push stays"),
     Fault("Primary._remembered", "op.doubts or ()", "()", "who had an earlier try is heard before the next"),
     Fault("Handover.claim", "*self._space.former", "", "former members are asked"),
     Fault(
