@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 from planted import faults  # noqa: E402
 from planted.fault import DoesNotApply, Fault, levels, place, sources  # noqa: E402
 
-COPIED = ("mycorrizal", "tests", "tools", "docs", "setup.cfg", "setup.py", "README.md", "CHANGELOG.md", "SECURITY.md")
+COPIED = (
+    *("mycorrizal", "tests", "tools", "docs", "findings", ".ci", ".gitignore", "setup.cfg", "setup.py", "MANIFEST.in"),
+    *("README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "LICENSE"),
+)
 LEVELS = ("own tests", "folder", "neighbours")
 SLOWER = 4.0
 """Times as long as without the fault: then the tests hang."""
