@@ -353,6 +353,8 @@ def test_a_write_waits_behind_a_clear() -> None:
     clear = next(it for it in CLEARS if partition_of(it) == partition_of(key))
     cleared = caches.start(0, Op(Kind.CLEAR, clear))
     wrote = begin(caches, 0, Batch(SET, [key], [b"after"]))
+    behind = caches.space(0).shards[partition_of(key)].behind
+    assert behind is not None and [pending.op.key for pending in behind] == [key]
     assert caches.cluster.run_until(lambda: bool(cleared and wrote), 2.0)
     assert caches.get(1, key) == b"after"
 
