@@ -125,8 +125,9 @@ def test_what_no_column_may_hold() -> None:
     for place, odd in ((2, Kind.INCR), (2, Kind.CLEAR), (4, b""), (4, bytes(4)), (5, b""), (5, b"ab"), (8, [None])):
         with pytest.raises(RemoteProtocolError):
             parse_batch([*whole[:place], odd, *whole[place + 1 :]])
-    with pytest.raises(RemoteProtocolError):
-        parse_batch(pack_batch(Batch(Kind.GET, [b"k" * 4097]), 9)[0])
+    for key in (b"", b"k" * 4097):
+        with pytest.raises(RemoteProtocolError):
+            parse_batch(pack_batch(Batch(Kind.GET, [key]), 9)[0])
 
 
 @settings(max_examples=200)

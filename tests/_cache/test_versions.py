@@ -49,3 +49,10 @@ def test_version_far_ahead_is_refused() -> None:
 
 def test_version_fits_a_small_integer() -> None:
     assert clock(wall=2.5e9).tick(100.0) < 1 << 60
+
+
+def test_many_versions_at_once_are_those_of_one_after_the_other() -> None:
+    one, other = (VersionClock("n", b"12345678", wall=1.8e9, now=0.0) for _ in range(2))
+    for count, now in ((3, 1.0), (600, 1.0), (2, 1.001), (0, 2.0), (5, 9.0)):
+        assert one.ticks(count, now) == [other.tick(now) for _ in range(count)]
+        assert count == 0 or one.peek() == other.peek()
