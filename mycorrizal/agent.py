@@ -432,7 +432,7 @@ class Agent(Handle, Talking):
         """
         return self._running.caches.known()
 
-    @named("lead")
+    @named("lead", "cache", "lock", "get", "set")
     def lead(
         self,
         name: str,

@@ -425,6 +425,7 @@ class Client:
         if count and not job.left:
             if job.timer is not None:
                 job.timer.cancel()
+            job.attempts, job.batch = [], None  # which know it in turn: only a collection would free their values
             if job.ticket is not None:
                 self._core.completions.append((job.ticket, job.outcomes))
 

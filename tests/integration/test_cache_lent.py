@@ -9,13 +9,15 @@ from typing import Any
 import numpy
 import pytest
 
-from mycorrizal import Agent, Cache, CacheError
+from mycorrizal import Agent, Cache, CacheError, DataConfig
 
 from .agents import Make, agents, runtime_dir  # noqa: F401 - fixtures
 from .conftest import until
 from .planes import Script, Task, spawn
 
 SIZE = 48_000_000
+QUIC = DataConfig(same_host=False)
+"""By a socket of this host the value is there before anybody can be late."""
 NEVER_WRITTEN = -1
 
 HOLDER = """
@@ -52,7 +54,7 @@ def stored(holder: Script, key: str) -> int:
 
 def test_a_write_that_ran_out_of_time_stores_all_or_nothing(agents: Make) -> None:  # noqa: F811
     with spawn(HOLDER) as holder:
-        cache, key = meet(agents("writer", config_file=False), holder)
+        cache, key = meet(agents("writer", config_file=False, data_config=QUIC), holder)
         array = numpy.zeros(SIZE // 8, numpy.int64)
         known, late = {0}, 0
         for number in range(1, 25):
@@ -75,7 +77,7 @@ def test_a_write_that_ran_out_of_time_stores_all_or_nothing(agents: Make) -> Non
 
 def test_a_holder_that_stands_still_in_the_middle_gets_all_or_nothing(agents: Make) -> None:  # noqa: F811
     with spawn(HOLDER) as holder:
-        cache, key = meet(agents("writer", config_file=False), holder)
+        cache, key = meet(agents("writer", config_file=False, data_config=QUIC), holder)
         array = numpy.zeros(SIZE // 8, numpy.int64)
         known, late = {0}, 0
         for number in range(1, 6):
@@ -156,7 +158,7 @@ def test_ctrl_c_in_the_middle_stores_all_or_nothing(agents: Make) -> None:  # no
 @pytest.mark.parametrize("timeout", [30.0, 0.02], ids=["stored", "late"])
 def test_nobody_holds_on_to_the_memory(agents: Make, timeout: float) -> None:  # noqa: F811
     with spawn(HOLDER) as holder:
-        cache, key = meet(agents("writer", config_file=False), holder)
+        cache, key = meet(agents("writer", config_file=False, data_config=QUIC), holder)
         memory = bytearray(SIZE)
         try:
             cache.set(key, memory, timeout=timeout)
