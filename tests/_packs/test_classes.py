@@ -70,6 +70,7 @@ def arrived(value: Any, registry: Codecs = MINE) -> Any:
         *(PureWindowsPath("c:/x"), 1j, complex("nan"), timedelta(-1, 2, 3), Point(1.5, (1, 2), frozenset({"a"}))),
         *(Point(float("inf")), Place(where=Point(1), colour=Colour.RED, note=[{"a": (1, (2,))}])),
     ],
+    ids=lambda value: type(value).__name__,  # an address in a name would be another one in each process
     ids=repr,
 )
 def test_it_arrives_as_what_it_is(value: Any) -> None:

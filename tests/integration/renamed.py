@@ -79,12 +79,12 @@ def check() -> dict[str, object]:
 
 def agent(folder: str) -> dict[str, object]:
     """Use everything."""
-    from mycorrizal import Agent, Config
+    from mycorrizal import Agent, Config, DataConfig
 
     warnings = Warnings()
     logging.getLogger("mycorrizal.quic").addHandler(warnings)
     config = Config.local(bind_addr="127.0.0.1", bind_port=0)
-    with Agent("away", config=config) as away:
+    with Agent("away", config=config, data_config=DataConfig(same_host=False)) as away:
         away.on_request("triple")(lambda request: 3 * request.value)
         away.wait_for(2, 60)
         done = use(away, Path(folder))

@@ -65,7 +65,7 @@ def test_what_is_said_while_the_spread_is_full_is_said_later(
     spread = alice._running.sharing.replica._spread
     refused: list[int] = []
 
-    def check(size: int) -> None:
+    def check(size: int, now: float) -> None:
         if len(refused) < 3:
             refused.append(size)
             raise QueueFull("too many messages are waiting to be spread")
