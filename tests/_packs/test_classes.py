@@ -71,7 +71,6 @@ def arrived(value: Any, registry: Codecs = MINE) -> Any:
         *(Point(float("inf")), Place(where=Point(1), colour=Colour.RED, note=[{"a": (1, (2,))}])),
     ],
     ids=lambda value: type(value).__name__,  # an address in a name would be another one in each process
-    ids=repr,
 )
 def test_it_arrives_as_what_it_is(value: Any) -> None:
     for sent in (value, [value], {"in": value}):

@@ -22,7 +22,7 @@ PARTS = 4
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 VALUES = {
     **{"text": "bob", "texts": ["10.0.0.5"], "tags": {"role": "web"}, "boolean": True, "count": 3, "port": 80},
-    **{"seconds": 1.5, "key": bytes(16), "value": [1, {"a": None}], "cache_key": "k", "ttl": 60},
+    **{"size": 4096, "seconds": 1.5, "key": bytes(16), "value": [1, {"a": None}], "cache_key": "k", "ttl": 60},
 }
 
 
