@@ -237,7 +237,7 @@ class KeepsTheDead(Replica):
         (ForgetsTombstones, ("Settings", "Writes", "SettingChecker")),
         (SeesNoStamps, ("SettingChecker", "Writes")),
         (LastComeWins, ("SettingChecker", "Writes")),
-        (TakesNoStates, ("Settings",)),
+        (TakesNoStates, ("Settings", "Services")),
         (GivesTwice, ("EventChecker",)),
         (KeepsTheDead, ("Services", "ServiceChecker")),
     ],
