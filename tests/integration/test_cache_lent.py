@@ -129,7 +129,7 @@ WRITER = """
 
 
 def test_ctrl_c_in_the_middle_stores_all_or_nothing(agents: Make) -> None:  # noqa: F811
-    holder = agents("holder", config_file=False)
+    holder = agents("holder", config_file=False, data_config=QUIC)
     cache = holder.cache("large", replicas=1)
     with spawn(WRITER) as writer:
         (key,) = writer.words(30)
