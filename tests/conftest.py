@@ -60,7 +60,8 @@ def find_peer(name: str) -> str | None:
     """Return the path of peer `name`, None if it is not installed.
 
     Names: ``serf``, ``go`` (the compiler), ``memberlist`` (the compiler, with
-    Debian's Go sources of memberlist), ``ip``, ``tc``, ``tshark``, ``node``, ``npm``, ``prometheus``, ``promtool``.
+    Debian's Go sources of memberlist), ``ip``, ``tc``, ``tshark``, ``node``, ``npm``, ``prometheus``, ``promtool``,
+    ``systemd-analyze``.
     """
     if name == "memberlist":
         return shutil.which("go") if MEMBERLIST_GO.exists() else None

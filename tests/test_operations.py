@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,10 +60,8 @@ def test_prometheus_takes_the_rules(need_peer: Callable[[str], str]) -> None:
     assert f"SUCCESS: {count} rules found" in done.stdout
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed")
+def test_systemd_takes_the_unit(need_peer: Callable[[str], str], tmp_path: Path) -> None:
+    program = need_peer("systemd-analyze")
     here = Path(sys.executable).parent / "mycorrizal"
     text = (FILES / "mycorrizal.service").read_text("utf-8")
     unit = tmp_path / "mycorrizal.service"  # systemd looks whether the command is there

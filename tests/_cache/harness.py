@@ -63,6 +63,18 @@ def reply_of(answer: Encoded | Later) -> Reply:
     return decode_reply(arrived(answer))
 
 
+class Unopened(CacheMachine):
+    """What the cluster defines at the start is not opened yet."""
+
+    asked = False
+
+    def define(self, cache: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
+        if not self.asked:
+            self.asked = True
+            return cache
+        return super().define(cache, now, redefine, telling)
+
+
 class Caches:
     """A quiet simulated cluster with a cache ``c``."""
 
@@ -139,4 +151,4 @@ class Caches:
         return found[:count]
 
 
-__all__ = ["Bytes", "Caches", "Owner", "arrived", "ask", "make_machine", "reply_of", "space_in"]
+__all__ = ["Bytes", "Caches", "Owner", "Unopened", "arrived", "ask", "make_machine", "reply_of", "space_in"]

@@ -19,7 +19,7 @@ from mycorrizal._cache.space import Space
 from mycorrizal._cache.survey import Cursor
 from mycorrizal.simulation.faults import Faults
 from simulated.cache_cluster import CacheCluster, CacheNode
-from tests._cache.harness import arrived, ask, reply_of, run_due, space_in
+from tests._cache.harness import Unopened, arrived, ask, reply_of, run_due, space_in
 
 EVERY = b"\xff" * (PARTITIONS // 8)
 
@@ -185,18 +185,6 @@ def test_alone_it_is_served_as_soon_as_it_is_used() -> None:
 
 
 # -- in numbers ----------------------------------------------------------------------------------
-
-
-class Unopened(CacheMachine):
-    """What the cluster defines at the start is not opened yet."""
-
-    asked = False
-
-    def define(self, cache: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
-        if not self.asked:
-            self.asked = True
-            return cache
-        return super().define(cache, now, redefine, telling)
 
 
 class Many(CacheCluster):

@@ -21,19 +21,7 @@ from mycorrizal._cache.space import Space
 from mycorrizal._cache.store import Store
 from mycorrizal.simulation.faults import Faults
 from simulated.cache_cluster import CacheCluster, CacheNode
-from tests._cache.harness import Caches, arrived, ask, make_machine, reply_of, run_due, space_in
-
-
-class Unopened(CacheMachine):
-    """What the cluster defines at the start is not opened yet."""
-
-    asked = False
-
-    def define(self, cache: Definition, now: float, redefine: bool = False, telling: float = 0.0) -> Definition:
-        if not self.asked:
-            self.asked = True
-            return cache
-        return super().define(cache, now, redefine, telling)
+from tests._cache.harness import Caches, Unopened, arrived, ask, make_machine, reply_of, run_due, space_in
 
 
 class Opening(CacheCluster):
